@@ -1,0 +1,110 @@
+"""How a loss meets a discriminator's output. The only file that knows both losses and SAN.
+
+Every function takes what a discriminator returned: `Logits`, a plain tensor (N,), (N, K) or (N, K, H, W) from
+somebody's own network, or a list of these from a network with several outputs, whose losses add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .losses import GANLoss
+from .types import Logits
+
+__all__ = ["Output", "direction_loss", "discriminator_loss", "generator_loss"]
+
+Output = Logits | Tensor | Sequence["Output"]
+"""What a discriminator may return."""
+
+
+def discriminator_loss(loss: GANLoss, real: Output, fake: Output) -> Tensor:
+    """Scalar that D minimises: mean of loss.d(real, fake), plus SAN's direction term where `dir` is given.
+
+    Raises:
+        ValueError: if real and fake differ in structure or shape, which would broadcast silently.
+    """
+    total = []
+    for r, f in pairs(real, fake):
+        value = loss.d(r.fun, f.fun).mean()
+        if r.dir is not None and f.dir is not None:
+            value = value + direction_loss(loss, r.dir, f.dir).mean()
+        total.append(value)
+    return torch.stack(total).sum()
+
+
+def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, normalize: bool = False) -> Tensor:
+    """SAN's loss for the direction ω, G's own loss on real minus on fake: loss.g(real) - loss.g(fake), (N, K).
+
+    For hinge and Wasserstein it is fake - real (Takida et al. 2024); for g = softplus(1 - t)² it is BigVSAN's.
+    normalize: divide each term's weight r = -g'(t) by its batch mean, as the paper does for losses whose g is not
+        linear (eq. 12). Changes nothing for hinge and Wasserstein, where r = 1.
+
+    Raises:
+        ValueError: for a paired loss, whose g needs both logits and gives no such term.
+    """
+    if loss.paired:
+        raise ValueError(
+            f"{loss!r} compares pairs of logits and has no direction loss, so it does not train a SAN. "
+            "Use an unpaired loss, such as Hinge() or NonSaturating(), or a plain last layer."
+        )
+    if not normalize:
+        return loss.g(real) - loss.g(fake)
+    return loss.g(real) / mean_weight(loss, real) - loss.g(fake) / mean_weight(loss, fake)
+
+
+def generator_loss(loss: GANLoss, fake: Output, real: Output | None = None) -> Tensor:
+    """Scalar that G minimises: mean of loss.g(fake, real). `real` is read if, and only if, `loss.paired`.
+
+    Raises:
+        ValueError: for a paired loss without `real`, or if their shapes differ.
+    """
+    if loss.paired and real is not None:
+        return torch.stack([loss.g(f.fun, r.fun).mean() for r, f in pairs(real, fake)]).sum()
+    return torch.stack([loss.g(f.fun).mean() for f in flat(fake)]).sum()
+
+
+def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
+    """Batch mean of r(t) = -g'(t), without gradient."""
+    with torch.enable_grad():
+        t = logits.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(loss.g(t).sum(), t)
+    return -slope.mean()
+
+
+def flat(output: object) -> Iterator[Logits]:
+    """The outputs of one discriminator, each as Logits of shape (N, K)."""
+    if isinstance(output, Logits):
+        yield Logits(two_dimensional(output.fun), None if output.dir is None else two_dimensional(output.dir))
+    elif isinstance(output, Tensor):
+        yield Logits(two_dimensional(output))
+    elif isinstance(output, Sequence) and not isinstance(output, str) and output:
+        for part in output:
+            yield from flat(part)
+    else:
+        raise ValueError(f"expected logits as Logits, a tensor or a list of these, got {output!r}")
+
+
+def pairs(real: Output, fake: Output) -> Iterator[tuple[Logits, Logits]]:
+    reals, fakes = list(flat(real)), list(flat(fake))
+    if len(reals) != len(fakes):
+        raise ValueError(f"D gave {len(reals)} outputs for real and {len(fakes)} for generated images")
+    for r, f in zip(reals, fakes, strict=True):
+        if r.fun.shape != f.fun.shape:
+            raise ValueError(
+                f"real and fake logits must have the same shape, got {tuple(r.fun.shape)} and "
+                f"{tuple(f.fun.shape)}; give D as many real images as generated ones"
+            )
+        if (r.dir is None) != (f.dir is None):
+            raise ValueError(
+                "one of real and fake has SAN's `dir` and the other has not: use one discriminator for both"
+            )
+        yield r, f
+
+
+def two_dimensional(logits: Tensor) -> Tensor:
+    if logits.ndim == 0:
+        raise ValueError("logits are a scalar: pass D's output for each image, not its mean")
+    return logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)

@@ -1,0 +1,46 @@
+"""Numbers that may change during training, as pure functions of images seen. Nothing to save or restore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pydantic import Field
+
+from .types import component
+
+__all__ = ["Cosine", "Linear", "Schedule", "at"]
+
+Schedule = float | Callable[[int], float]
+"""A constant, or a function nimg -> value, where nimg counts the real images shown to D."""
+
+
+def at(schedule: Schedule, nimg: int) -> float:
+    """The value of `schedule` after `nimg` images."""
+    return schedule(nimg) if callable(schedule) else schedule
+
+
+@component
+class Linear:
+    """A straight line from `start` to `end` over the first `kimg` thousand images, then constant."""
+
+    start: float
+    end: float
+    kimg: float = Field(gt=0)
+
+    def __call__(self, nimg: int) -> float:
+        t = min(nimg / (self.kimg * 1000), 1.0)
+        return self.start + (self.end - self.start) * t
+
+
+@component
+class Cosine:
+    """Half a cosine from `start` to `end` over the first `kimg` thousand images, then constant."""
+
+    start: float
+    end: float
+    kimg: float = Field(gt=0)
+
+    def __call__(self, nimg: int) -> float:
+        t = min(nimg / (self.kimg * 1000), 1.0)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * t)) / 2

@@ -1,0 +1,83 @@
+"""The nouns every module shares.
+
+Letters used for shapes in every docstring of the library:
+    N images in a batch;  C, H, W image channels, height, width;
+    F features entering a head;  K logits per image (1, or one per patch or scale).
+
+Sign convention: a higher logit means "more real", and every loss is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar, cast, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from torch import Tensor
+
+__all__ = ["Batch", "Critic", "ImageSpec", "Logits", "RunError", "component"]
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def component(cls: type[T]) -> type[T]:
+    """Class decorator: a value of the library (a loss, a penalty, a recipe's settings, ...).
+
+    A frozen dataclass whose fields are checked when it is made: types strictly (``batch_size=0.5`` and
+    ``batch_size=True`` are no integers, ``lr=1`` is a float), ranges from ``pydantic.Field``, and no unknown
+    fields. Its ``repr`` is the call that makes it, which is how a config is saved.
+
+    Raises:
+        pydantic.ValidationError: from the constructor; it is a ``ValueError`` that names the field.
+    """
+    rules = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return cast("type[T]", pydantic_dataclass(frozen=True, config=rules)(cls))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images and their classes.
+
+    x: (N, C, H, W) float32 in [-1, 1] (toy data: (N, 2)).
+    y: (N,) int64 class ids, or None for unlabelled data.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+
+
+class Logits(NamedTuple):
+    """What a discriminator returns. Higher means "more real", for every loss in the library.
+
+    fun: (N, K). Everything reads this one: losses, penalties, the generator, augmentation, logging.
+    dir: (N, K) or None. Only SAN heads set it. Equal to `fun` in value, but its gradient reaches nothing
+        except the direction of the last layer (see `heads.split`).
+    """
+
+    fun: Tensor
+    dir: Tensor | None = None
+
+
+Critic = Callable[[Tensor, Tensor | None], Tensor]
+"""A discriminator as penalties see it: (x, y) -> fun logits (N, K), augmentation included."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a network must know about the data.
+
+    resolution: height and width in pixels; images are square.
+    channels: 1 for grey, 3 for colour.
+    num_classes: 0 for unlabelled data.
+    """
+
+    resolution: int
+    channels: int = 3
+    num_classes: int = 0
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: it diverged, was interrupted, or cannot write. The message says why and what is kept."""
