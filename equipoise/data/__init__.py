@@ -1,0 +1,23 @@
+"""Where real images come from: bundled digits, MNIST, folders, zips, arrays; and the endless stream of batches."""
+
+from .arrays import ArrayDataset
+from .base import Dataset, DatasetConfig
+from .batches import InfiniteBatches
+from .images import Images, open_dataset, prepare
+from .mnist import MNIST, Digits, FashionMNIST
+from .pixels import to_float, to_uint8
+
+__all__ = [
+    "MNIST",
+    "ArrayDataset",
+    "Dataset",
+    "DatasetConfig",
+    "Digits",
+    "FashionMNIST",
+    "Images",
+    "InfiniteBatches",
+    "open_dataset",
+    "prepare",
+    "to_float",
+    "to_uint8",
+]

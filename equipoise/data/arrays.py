@@ -1,0 +1,149 @@
+"""Images in one array, in memory or memory-mapped, and what labels must look like."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import ImageSpec
+from .decode import check_target, fit_array
+
+__all__ = ["ArrayDataset", "Arrays", "Split", "check_labels", "read_npz"]
+
+Split = Literal["train", "test"]
+
+
+class Arrays(NamedTuple):
+    """What a file of arrays holds, before any check of labels.
+
+    images: (N, C, H, W) uint8, C = 1 or 3.   labels: (N,) or None.   class_names: by class id, or None.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.generic] | None
+    class_names: Sequence[str] | None
+
+
+class ArrayDataset:
+    """Images (N, C, H, W) uint8 as a `Dataset`.
+
+    resolution, channels: what `read` returns; None is what the array has. Other values crop to the centre square
+        and resize each image as it is read.
+
+    Raises:
+        ValueError: for no images, images that are not square with resolution=None, or bad labels.
+    """
+
+    spec: ImageSpec
+    labels: NDArray[np.int64] | None
+    class_names: Sequence[str] | None
+    slow: bool
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.generic] | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        resolution: int | None = None,
+        channels: int | None = None,
+        where: str = "the data set",
+    ):
+        check_target(resolution, channels)
+        count, own_channels, height, width = images.shape
+        if count == 0:
+            raise ValueError(f"{where} holds no images")
+        if resolution is None and height != width:
+            raise ValueError(
+                f"{where} holds images of {width}x{height} pixels, which are not square: pass resolution=..., "
+                "to crop the centre and resize"
+            )
+        self.images = images
+        self.labels, num_classes = check_labels(labels, count, class_names, where)
+        self.class_names = None if labels is None else class_names
+        self.spec = ImageSpec(resolution or height, channels or own_channels, num_classes)
+        self._fits = (own_channels, height, width) == (self.spec.channels, self.spec.resolution, self.spec.resolution)
+        self.slow = not self._fits or isinstance(images, np.memmap)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if self._fits:
+            return np.ascontiguousarray(self.images[indices])
+        return np.stack([fit_array(self.images[i], self.spec.resolution, self.spec.channels) for i in indices])
+
+
+def check_labels(
+    labels: NDArray[np.generic] | None, count: int, class_names: Sequence[str] | None, where: str
+) -> tuple[NDArray[np.int64] | None, int]:
+    """Labels as int64, and the number of classes: the number of names, else one more than the largest label.
+
+    Raises:
+        ValueError: unless there is one non-negative integer per image, in range of the names; and without names, if a
+            class between 0 and the largest has no image, because a generator would be trained on it all the same.
+    """
+    if labels is None:
+        return None, 0
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{where}: labels must be one integer per image, shape ({count},), "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    ids: NDArray[np.int64] = labels.astype(np.int64)
+    used = np.unique(ids)
+    if used[0] < 0:
+        raise ValueError(f"{where}: classes are numbered from 0, got the label {used[0]}")
+    if class_names is not None:
+        if used[-1] >= len(class_names):
+            raise ValueError(f"{where}: label {used[-1]} has no name, there are {len(class_names)} class names")
+        return ids, len(class_names)
+    if used[-1] >= len(used):
+        first = next(i for i, label in enumerate(used) if i != label)
+        raise ValueError(
+            f"{where}: labels reach {used[-1]} but only {len(used)} classes have images (class {first} has none): "
+            f"number them 0 to {len(used) - 1}"
+        )
+    return ids, len(used)
+
+
+def read_npz(file: Path | IO[bytes], where: str, *, split: Split = "train") -> Arrays:
+    """The arrays of an `.npz`: `x` and, if there, `y`; or `x_train`, `y_train`, `x_test`, `y_test`.
+
+    Images are uint8, (N, H, W) grey or (N, H, W, C) with C = 1 or 3. `class_names` may hold a name per class.
+
+    Raises:
+        ValueError: for a file that cannot be read, other keys, another dtype or another shape.
+    """
+    try:
+        with np.load(file) as arrays:
+            keys = sorted(arrays)
+            suffix = "" if split == "train" and "x" in keys else f"_{split}"
+            x, y, names = (arrays.get(key) for key in (f"x{suffix}", f"y{suffix}", "class_names"))
+    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{where} is not a readable .npz file of plain arrays: {error}") from error
+    if x is None:
+        expected = "'x' and 'y', or 'x_train' and 'y_train'" if split == "train" else "'x_test' and 'y_test'"
+        raise ValueError(f"{where} holds the arrays {', '.join(keys) or 'none'}; expected {expected}")
+    return Arrays(channels_first(x, where), y, None if names is None else [str(name) for name in names])
+
+
+def channels_first(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
+    """(N, H, W) or (N, H, W, C) -> (N, C, H, W), a view."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"{where}: images must be uint8 in [0, 255], got {images.dtype}: convert them first")
+    x: NDArray[np.uint8] = images.astype(np.uint8, copy=False)
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[3] in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    hint = ""
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        hint = "; these look channels-first: save x.transpose(0, 2, 3, 1)"
+    raise ValueError(f"{where}: images must be (N, H, W) or (N, H, W, 1 or 3), got {x.shape}{hint}")

@@ -1,0 +1,50 @@
+"""What a data set is to the loop: uint8 images by index, their labels, and a spec."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PlainValidator
+
+from ..types import ImageSpec
+
+__all__ = ["Dataset", "DatasetConfig", "PathLike"]
+
+
+def as_text(path: object) -> str:
+    if not isinstance(path, str | Path):
+        raise ValueError(f"expected a path, as text or pathlib.Path, got {path!r}")
+    return str(path)
+
+
+PathLike = Annotated[str | Path, PlainValidator(as_text)]
+"""A path as a setting. Kept as text, so that a config's `repr` can be read back."""
+
+
+class Dataset(Protocol):
+    """Images that can be read by index, in any order, from several threads."""
+
+    spec: ImageSpec
+    labels: NDArray[np.int64] | None
+    """(len,) class ids in [0, spec.num_classes), or None."""
+    class_names: Sequence[str] | None
+    slow: bool
+    """Whether reading may wait (files to decode, a memory map), so that batches are read ahead in the background."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n,) -> (n, C, H, W)."""
+
+
+class DatasetConfig(ABC):
+    """Settings of a data set: which, and where."""
+
+    @abstractmethod
+    def build(self) -> Dataset:
+        """Open it. Raises ValueError that says what was given, what was expected and what to do."""

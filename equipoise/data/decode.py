@@ -1,0 +1,78 @@
+"""One image: from a file's bytes to 8-bit grey or colour, and to the resolution asked for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+__all__ = ["check_target", "decode", "fit", "fit_array", "is_grey"]
+
+SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+GREY = ("1", "L", "LA", *SIXTEEN_BIT)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether its pixels hold no colour by their format. A palette counts as colour."""
+    return image.mode in GREY
+
+
+def decode(data: bytes) -> Image.Image:
+    """The bytes of an image file -> a Pillow image of mode L (grey) or RGB, upright.
+
+    Transparency is laid on white; 16-bit grey is scaled to 8 bits (Pillow's own `convert` would clip it);
+    EXIF orientation is applied; of an animation, the first frame.
+
+    Raises:
+        Exception: whatever Pillow raises for a file that is broken or no image.
+        ValueError: for pixels of unknown range (32-bit).
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        grey = is_grey(image)
+        if image.mode in SIXTEEN_BIT:
+            return Image.fromarray(sixteen_to_eight(np.asarray(image)))
+        if image.mode == "F":
+            raise ValueError("its pixels are 32-bit floats, whose range is unknown: save it with 8 or 16 bits")
+        if image.mode in ("LA", "RGBA", "PA", "RGBa") or "transparency" in image.info:
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
+        return image.convert("L" if grey else "RGB")
+
+
+def sixteen_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """round(v / 257), so that 0 -> 0 and 65535 -> 255."""
+    wide = pixels.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise ValueError("its pixels are 32-bit integers, whose range is unknown: save it with 8 or 16 bits")
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def check_target(resolution: int | None, channels: int | None) -> None:
+    """Raises ValueError unless each is None or something `fit` can make."""
+    if (resolution is not None and resolution < 1) or channels not in (None, 1, 3):
+        raise ValueError(
+            f"expected resolution >= 1 and channels 1 (grey) or 3 (colour), got {resolution=}, {channels=}"
+        )
+
+
+def fit(image: Image.Image, resolution: int, channels: int) -> NDArray[np.uint8]:
+    """The centre square, resized with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    if image.size != (resolution, resolution):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def fit_array(pixels: NDArray[np.uint8], resolution: int, channels: int) -> NDArray[np.uint8]:
+    """`fit` for an image that is already an array, (C, H, W) -> (channels, resolution, resolution)."""
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return fit(image, resolution, channels)

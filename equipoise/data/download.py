@@ -1,0 +1,79 @@
+"""Downloading a file once, checked, into the user's cache."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import urllib.request
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+__all__ = ["cache_directory", "fetch_gzip"]
+
+CHUNK = 1 << 18  # bytes
+TIMEOUT = 30  # seconds without an answer
+
+
+def cache_directory() -> Path:
+    """Where downloads go: $EQUIPOISE_CACHE, or ~/.cache/equipoise."""
+    return Path(os.environ.get("EQUIPOISE_CACHE") or "~/.cache/equipoise").expanduser()
+
+
+def fetch_gzip(name: str, mirrors: Iterable[str], sha256: str, folder: Path) -> Path:
+    """Download mirror + name, for the first mirror that works, to folder / name.
+
+    sha256: of the uncompressed content, so that a recompressed copy is as good. The file appears under its name only
+        when it is complete and correct.
+
+    Raises:
+        ValueError: if no mirror works; says what was tried and why it failed.
+    """
+    target, tried = folder / name, []
+    part = target.with_name(f"{name}.{os.getpid()}.part")
+    for mirror in mirrors:
+        try:
+            download(mirror + name, part)
+            with gzip.open(part) as content:
+                found = digest(content)
+            if found == sha256:
+                part.replace(target)
+                return target
+            tried.append(f"{mirror}{name}: wrong checksum, {found}")
+        except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
+            tried.append(f"{mirror}{name}: {error}")
+        finally:
+            part.unlink(missing_ok=True)
+    raise ValueError(f"could not download {name}. Tried:{bullets(tried)}")
+
+
+def bullets(lines: Sequence[str]) -> str:
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def digest(file: IO[bytes] | gzip.GzipFile) -> str:
+    sha256 = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def download(url: str, target: Path) -> None:
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with (
+        urllib.request.urlopen(url, timeout=TIMEOUT) as response,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        size = response.headers["Content-Length"]
+        task = progress.add_task(target.name.removesuffix(".part"), total=int(size) if size else None)
+        with target.open("wb") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                progress.advance(task, len(chunk))

@@ -1,0 +1,96 @@
+"""Any images on disk: recognised by looking, opened as they are or prepared once for speed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..types import component
+from .arrays import ArrayDataset, Arrays, read_npz
+from .base import Dataset, DatasetConfig, PathLike
+from .files import Folder, ImageFiles, Zip
+from .idx import read_idx_directory
+from .mnist import MNIST, Digits, FashionMNIST
+from .prepared import is_prepared, open_prepared, write_prepared
+
+__all__ = ["Images", "open_dataset", "prepare"]
+
+BY_NAME = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST}
+
+
+@component
+class Images(DatasetConfig):
+    """Images on disk.
+
+    path: a folder of images (one sub-folder per class, or flat and unlabelled), a StyleGAN folder or zip with
+        `dataset.json`, an `.npz` with `x` and optionally `y`, a directory of MNIST-like IDX files, or a prepared set.
+    resolution: pixels. None requires square images of one size; a number crops the centre and resizes.
+    channels: 1 grey, 3 colour, None as the images are (grey if all of them are).
+    """
+
+    path: PathLike
+    resolution: Annotated[int, Field(ge=1)] | None = None
+    channels: Literal[1, 3] | None = None
+
+    def build(self) -> Dataset:
+        return open_dataset(self.path, resolution=self.resolution, channels=self.channels)
+
+
+def open_dataset(path: PathLike, *, resolution: int | None = None, channels: int | None = None) -> Dataset:
+    """What is at `path`, whichever of the formats of `Images` it has.
+
+    Raises:
+        ValueError: that names the file and the fix, if it is missing, of no known format, damaged or inconsistent.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ValueError(f"there is no file or directory {place}")
+    arrays = read_arrays(place)
+    if arrays is not None:
+        return ArrayDataset(*arrays, resolution=resolution, channels=channels, where=str(place))
+    if not place.is_dir() and not looks_like_zip(place):
+        raise ValueError(
+            f"{place} is no data set: expected a folder of images, a .zip, an .npz, a directory of IDX files "
+            "or a prepared set"
+        )
+    return ImageFiles(Folder(place) if place.is_dir() else Zip(place), resolution=resolution, channels=channels)
+
+
+def read_arrays(place: Path) -> Arrays | None:
+    """The arrays at `place`, or None if it holds image files, or nothing known."""
+    if is_prepared(place):
+        return open_prepared(place)
+    if place.suffix == ".npz" and place.is_file():
+        return read_npz(place, str(place))
+    return read_idx_directory(place)
+
+
+def looks_like_zip(place: Path) -> bool:
+    return place.suffix.lower() == ".zip" or zipfile.is_zipfile(place)
+
+
+def prepare(
+    source: PathLike, out: PathLike, *, resolution: int | None = None, channels: int | None = None
+) -> ArrayDataset:
+    """Turn `source` into a memory-mapped uint8 set in the new directory `out`, and open that.
+
+    source: a path as in `Images`, or "digits", "mnist", "fashion_mnist" (write ./mnist for a folder of that name).
+    resolution, channels: as in `Images`.
+
+    Raises:
+        ValueError: as `open_dataset`, and if `out` exists or cannot be written. Then nothing is left behind.
+    """
+    target = Path(out).expanduser()
+    if target.exists():
+        raise ValueError(f"{target} exists already: choose another directory, or remove it first")
+    config = BY_NAME.get(str(source))
+    if config is None:
+        dataset = open_dataset(source, resolution=resolution, channels=channels)
+    else:
+        own = config().build()
+        dataset = ArrayDataset(own.images, own.labels, own.class_names, resolution=resolution, channels=channels)
+    write_prepared(dataset, target, str(source))
+    return ArrayDataset(*open_prepared(target))

@@ -1,0 +1,152 @@
+"""Handwritten digits and Fashion-MNIST: 28x28, grey, ten classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from ..types import component
+from .arrays import ArrayDataset, Arrays, Split, read_npz
+from .base import DatasetConfig, PathLike
+from .download import cache_directory, fetch_gzip
+from .idx import read_idx_directory
+
+__all__ = ["MNIST", "Digits", "FashionMNIST"]
+
+DIGITS = tuple("0123456789")
+
+
+@component
+class Digits(DatasetConfig):
+    """The 10,000 digits that come with the library: the first 1,000 of each class of MNIST's training set."""
+
+    def build(self) -> ArrayDataset:
+        with resources.files(__package__).joinpath("digits.npz").open("rb") as file:
+            images, labels, _ = read_npz(file, "digits.npz")
+        return ArrayDataset(images, labels, DIGITS)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a data set of four gzipped IDX files is found.
+
+    folders: directories of the system that may hold it.
+    mirrors: URLs, each the prefix of the four names.
+    sha256: of the uncompressed files, by name.
+    """
+
+    title: str
+    name: str
+    class_names: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    sha256: dict[str, str]
+    folders: tuple[Path, ...] = ()
+
+    def open(self, path: PathLike | None, split: Split) -> ArrayDataset:
+        where = [Path(path).expanduser()] if path is not None else [*self.folders, cache_directory() / self.name]
+        arrays = next((found for place in where if (found := self.look(place, split)) is not None), None)
+        if arrays is None and path is None:
+            self.download(where[-1])
+            arrays = self.look(where[-1], split)
+        if arrays is None:
+            raise ValueError(
+                f"no {self.title} ({split}) at {where[0]}: expected a directory with train-images-idx3-ubyte[.gz] and "
+                f"its three companions or {self.name}.npz, or an .npz file with x_train, y_train, x_test, y_test"
+            )
+        if arrays.labels is None:
+            raise ValueError(f"{where[0]} holds images of {self.title} but no y_{split}")
+        return ArrayDataset(arrays.images, arrays.labels, self.class_names, where=self.title)
+
+    def look(self, place: Path, split: Split) -> Arrays | None:
+        """The arrays at a file or directory, or None if it holds none."""
+        npz = place / f"{self.name}.npz" if place.is_dir() else place
+        arrays = read_idx_directory(place, split=split)
+        if arrays is None and npz.is_file():
+            arrays = read_npz(npz, str(npz), split=split)
+        return arrays
+
+    def download(self, folder: Path) -> None:
+        """All four files, those that are missing."""
+        try:
+            for name, sha256 in self.sha256.items():
+                if not (folder / f"{name}.gz").exists():
+                    fetch_gzip(f"{name}.gz", self.mirrors, sha256, folder)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.title} is neither here nor within reach: {error}\n"
+                f"Put {', '.join(f'{name}.gz' for name in self.sha256)} into {folder} by hand, "
+                "or pass path=..., a directory that holds them or an .npz file"
+            ) from error
+
+
+MNIST_FILES = Published(
+    title="MNIST",
+    name="mnist",
+    class_names=DIGITS,
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    sha256={
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+)
+
+FASHION_FILES = Published(
+    title="Fashion-MNIST",
+    name="fashion_mnist",
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    sha256={
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    folders=(Path("/usr/share/datasets/fashion-mnist"),),  # Debian's package dataset-fashion-mnist
+)
+
+
+@component
+class MNIST(DatasetConfig):
+    """MNIST, 60,000 training and 10,000 test digits (LeCun et al. 1998).
+
+    path: a directory with the four IDX files (gzipped or not) or mnist.npz, or an .npz file with x_train, y_train,
+        x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE or ~/.cache/equipoise, then mnist) and downloads.
+    """
+
+    path: PathLike | None = None
+    split: Split = "train"
+
+    def build(self) -> ArrayDataset:
+        return MNIST_FILES.open(self.path, self.split)
+
+
+@component
+class FashionMNIST(DatasetConfig):
+    """Fashion-MNIST, 60,000 training and 10,000 test pictures of clothes (Xiao et al. 2017).
+
+    path: as for `MNIST`, with fashion_mnist for mnist. None looks first where Debian's package dataset-fashion-mnist
+        puts it.
+    """
+
+    path: PathLike | None = None
+    split: Split = "train"
+
+    def build(self) -> ArrayDataset:
+        return FASHION_FILES.open(self.path, self.split)
