@@ -1,0 +1,74 @@
+"""What a classifier's probabilities say about generated images: are they sure, varied, and as asked?
+
+p is (N, K) everywhere: row i holds the K class probabilities of image i. Arrays and tensors are both welcome,
+and sums run in float64. Every function raises ValueError for anything that is not such a matrix.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["class_agreement", "effective_classes", "mean_top_probability"]
+
+
+def mean_top_probability(p: ArrayLike | Tensor) -> float:
+    """1/N Σ_i max_k p_ik, between 1/K and 1: how sure the classifier is, image by image.
+
+    >>> mean_top_probability([[0.9, 0.1], [0.3, 0.7]])
+    0.8
+    """
+    return float(probabilities(p).max(axis=1).mean())
+
+
+def effective_classes(p: ArrayLike | Tensor) -> float:
+    """exp(H(q)) with q = 1/N Σ_i p_i and H in nats, between 1 and K: over how many classes the images spread.
+
+    The marginal half of the Inception Score (Salimans et al. 2016), which is exp(H(q) - 1/N Σ_i H(p_i)). It is K
+    only where every class is equally frequent, so data with uneven classes has its own, lower, value. Read it beside
+    `mean_top_probability`: a classifier that is unsure of every image spreads over all classes too.
+
+    >>> effective_classes([[1.0, 0.0], [1.0, 0.0]])
+    1.0
+    """
+    q = probabilities(p).mean(axis=0)  # (N, K) -> (K,)
+    q = q[q > 0]  # x log x is 0 at 0
+    return float(np.exp(-(q * np.log(q)).sum()))
+
+
+def class_agreement(p: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
+    """1/N Σ_i [argmax_k p_ik = y_i]: the share of images classified as the class that was asked for, y (N,).
+
+    >>> class_agreement([[0.9, 0.1], [0.3, 0.7]], [0, 0])
+    0.5
+    """
+    p, y = probabilities(p), array(y)
+    if y.shape != (len(p),) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"expected y as {len(p)} integer class ids, one per row of p, got {y.dtype} of shape {y.shape}"
+        )
+    if y.min() < 0 or y.max() >= p.shape[1]:
+        raise ValueError(f"p has classes 0 to {p.shape[1] - 1}, but y holds {y.min()} to {y.max()}")
+    return float((p.argmax(axis=1) == y).mean())
+
+
+def probabilities(p: ArrayLike | Tensor) -> NDArray[np.float64]:
+    """A float64 matrix whose rows are distributions, or ValueError."""
+    p = array(p).astype(np.float64)
+    if p.ndim != 2 or 0 in p.shape:
+        raise ValueError(f"expected class probabilities of shape (N, K), N and K at least 1, got shape {p.shape}")
+    if not np.isfinite(p).all():
+        bad = (~np.isfinite(p)).any(axis=1)
+        raise ValueError(f"{bad.sum()} of {len(p)} rows of p hold NaN or Inf, the first is row {bad.argmax()}")
+    if (p < 0).any() or not np.allclose(p.sum(axis=1), 1, rtol=0, atol=1e-3):
+        raise ValueError("rows of p must be non-negative and sum to 1; if these are logits, pass logits.softmax(1)")
+    return p
+
+
+def array(values: ArrayLike | Tensor) -> NDArray[np.generic]:
+    """A tensor on any device, with or without gradient, or anything numpy reads."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()
