@@ -1,0 +1,185 @@
+"""Checkpoints: a directory each, written under a temporary name, flushed, renamed; the last two are kept.
+
+    checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
+                                state.pt                      optimisers and nimg, read with weights_only=True
+                                manifest.json                 SHA-256 of each file
+    generator/generator.safetensors                           the averaged generator alone, see `sampling`
+
+A crash at any moment leaves every earlier checkpoint whole. A damaged newest one is detected by its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_weights
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import SCHEDULE_ONLY, TrainConfig, differences, known_to, override, parse, to_text
+from .distributed import broadcast, rank
+from .files import flush, replace_file, writing
+from .types import RunError
+
+__all__ = ["Checkpoints", "claim"]
+
+KEEP = 2
+FORMAT = 1
+
+
+def claim(run_dir: Path, cfg: TrainConfig) -> None:
+    """Make `run_dir` the home of `cfg`, or check that it already is.
+
+    Raises:
+        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg` and
+            `snapshot_kimg` may change, because they do not change what is computed.
+        RunError: if it cannot be written.
+    """
+    text = to_text(cfg)
+    if rank() != 0:
+        return
+    path = run_dir / "config.txt"
+    if path.exists():
+        try:
+            old = parse(path.read_text(), known_to(cfg))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is of another run and cannot be read: {error}. Choose another directory."
+            ) from None
+        same = override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY})
+        if same != cfg:
+            lines = "\n  ".join(differences(same, cfg))
+            raise ValueError(f"{run_dir} holds a run of another config. Choose another directory, or undo:\n  {lines}")
+    elif any(run_dir.glob("checkpoints/*")):
+        raise ValueError(f"{run_dir} holds checkpoints but no config.txt. Choose another directory.")
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+
+
+class Checkpoints:
+    """The checkpoints of a run. Rank 0 reads and writes; what it reads reaches the other ranks by broadcast.
+
+    nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    ):
+        self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
+        self.last = "none yet"
+
+    def load_latest(self) -> int:
+        """Restore the newest whole checkpoint; returns its nimg, 0 if there is none.
+
+        A damaged one is renamed to `*.damaged` and the one before it is used, with a warning on stderr.
+
+        Raises:
+            RunError: if there are checkpoints and all of them are damaged.
+        """
+        found = broadcast(self._read_latest() if rank() == 0 else None)
+        if found is None:
+            return 0
+        name, weights, state = found
+        if rank() == 0:
+            self._forget_after(name)
+        for key, net in self.nets.items():
+            net.load_state_dict(weights[key])
+        for key, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][key])
+        self.last = str(self.folder / name)
+        return int(state["nimg"])
+
+    def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        paths = self._paths()
+        for path in reversed(paths):
+            try:
+                return path.name, *read_verified(path)
+            except (OSError, ValueError) as error:
+                print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
+        if paths:
+            raise RunError(
+                f"every checkpoint in {self.folder} is damaged. Restore one from a backup, "
+                f"or delete {self.folder} to start the run again."
+            )
+        return None
+
+    def _forget_after(self, name: str) -> None:
+        """Set the damaged checkpoints that are newer than `name` aside, so that they never count as good ones."""
+        with writing(self.folder):
+            for path in self._paths():
+                if path.name > name:
+                    aside = path.with_suffix(".damaged")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+
+    def _paths(self) -> list[Path]:
+        """Finished checkpoints, oldest first. Temporary ones have another name."""
+        return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
+
+    def save(self, nimg: int) -> None:
+        """Write a checkpoint, then delete those older than the last two.
+
+        Raises:
+            RunError: if it cannot be written; every earlier checkpoint is kept.
+        """
+        final = self.folder / f"{nimg:012d}"
+        if rank() == 0 and str(final) != self.last:
+            with writing(self.folder, kept=f"The last good checkpoint is {self.last}."):
+                self._write(final, nimg)
+        self.last = str(final)
+
+    def _write(self, final: Path, nimg: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".*.tmp"):
+            shutil.rmtree(leftover)
+        temporary = self.folder / f".{final.name}.tmp"
+        try:
+            temporary.mkdir()
+            for key, net in self.nets.items():
+                save_weights(net.state_dict(), temporary / f"{key}.safetensors")
+            state = {"format": FORMAT, "nimg": nimg}
+            optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
+            torch.save(state | {"optimizers": optimizers}, temporary / "state.pt")
+            digests = {path.name: digest(path.read_bytes()) for path in sorted(temporary.iterdir())}
+            (temporary / "manifest.json").write_text(json.dumps(digests, indent=1))
+            for path in temporary.iterdir():
+                flush(path)
+            flush(temporary)
+            temporary.rename(final)
+            flush(self.folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in self._paths()[:-KEEP]:
+            shutil.rmtree(old)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file of `weights`, wherever they are and however they are laid out in memory."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Weights by network and the state of the checkpoint at `path`. Raises ValueError or OSError if it is damaged."""
+    expected = json.loads((path / "manifest.json").read_text())
+    contents = {name: (path / name).read_bytes() for name in expected}
+    for name, content in contents.items():
+        if digest(content) != expected[name]:
+            raise ValueError(f"{name} does not match its checksum")
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+    weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
+    return weights, state

@@ -1,0 +1,258 @@
+"""One typed config, three ways in: Python, `key=value` on the command line, and the text a run saves.
+
+A config is a tree of frozen components, and stateless components (losses, penalties, ...) *are* such values, so
+there is nothing to register and nothing to build twice. The text form is the call that makes it, which is also
+what the command line accepts:
+
+    loss=Hinge  'penalties=[R1(gamma=5)]'  g_optim.lr=1e-4  head.san=true  penalties.0.every=8
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from . import augment, constraints, data, ema, heads, losses, models, normalizers, optim, penalties, schedules
+from .augment import Augment, NoAugment
+from .constraints import Constraint
+from .data import DatasetConfig
+from .ema import EMAConfig
+from .heads import Head
+from .losses import GANLoss, NonSaturating
+from .models import DiscriminatorConfig, GeneratorConfig
+from .normalizers import NoNormalizer, Normalizer
+from .optim import Adam, OptimConfig
+from .penalties import Penalty
+from .types import component
+
+__all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "to_text"]
+
+
+@component
+class TrainConfig:
+    """Everything that determines a run.
+
+    d_steps: D updates per G update.
+    batch_size: images per update, over all processes.
+    total_kimg: thousands of real images shown to D.
+    log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
+    """
+
+    data: DatasetConfig
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    head: Head = Head()
+    loss: GANLoss = NonSaturating()
+    penalties: tuple[Penalty, ...] = ()
+    g_normalizer: Normalizer = NoNormalizer()
+    d_normalizer: Normalizer = NoNormalizer()
+    constraints: tuple[Constraint, ...] = ()
+    augment: Augment = NoAugment()
+    g_optim: OptimConfig = Adam()
+    d_optim: OptimConfig = Adam()
+    ema: EMAConfig = EMAConfig()
+    d_steps: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    total_kimg: float = Field(default=1000, gt=0)
+    log_kimg: float = Field(default=1, gt=0)
+    snapshot_kimg: float = Field(default=10, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        """The illegal combinations of the library, each with its reason and its fix."""
+        if self.head.san and self.loss.paired:
+            raise ValueError(
+                f"head.san=true has no direction loss for the paired loss {self.loss!r}: SAN is defined for losses "
+                "on single logits. Use an unpaired loss (loss=Hinge), or a plain head (head.san=false)."
+            )
+        conditional_head = self.head.conditioning != "none"
+        if conditional_head != self.generator.conditional:
+            raise ValueError(
+                f"head.conditioning={self.head.conditioning} and generator.conditional={self.generator.conditional} "
+                "do not go together: one network would read labels that the other ignores. Set both "
+                "(head.conditioning=projection generator.conditional=true) or neither."
+            )
+
+
+SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg")
+"""Fields that decide how long a run goes on and what it reports, not what it computes."""
+
+
+# ---- text -> values --------------------------------------------------------------------------------------
+
+
+def components() -> dict[str, type]:
+    """Every component of the library by name: what a config's text may call."""
+    homes = (augment, constraints, data, ema, heads, losses, models, normalizers, optim, penalties, schedules)
+    found = {name: getattr(home, name) for home in homes for name in home.__all__}
+    known = {name: item for name, item in found.items() if isinstance(item, type) and dataclasses.is_dataclass(item)}
+    return known | {"TrainConfig": TrainConfig}
+
+
+def parse(text: str, known: Mapping[str, Any]) -> Any:
+    """The value that `text` denotes: a literal, a word, a component or a call of one. Evaluates nothing else.
+
+    ``Hinge`` means ``Hinge()``; true, false and none are understood; a list is read as a tuple; text that is no
+    expression (a path, say) is itself.
+
+    Raises:
+        ValueError: for an unknown component, a wrong field, or anything but literals and calls.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        if "(" in text:
+            raise ValueError(f"cannot read {text!r}: expected a literal or Component(key=value, ...)") from None
+        return text
+    if isinstance(tree, (ast.BinOp, ast.Attribute)) and "(" not in text:
+        return text  # runs/a, digits.zip
+    return _build(tree, text, known)
+
+
+def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return tuple(_build(item, text, known) for item in items)
+        case ast.Name(id=word) if word in known:
+            return _make(known[word], word, {})
+        case ast.Name(id=word):
+            return {"true": True, "false": False, "none": None}.get(word, word)
+        case ast.Call(func=ast.Name(id=name)) if name not in known:
+            raise ValueError(f"unknown component {name!r}{_suggest(name, known)}")
+        case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
+            fields = {k.arg: _build(k.value, text, known) for k in keywords if k.arg is not None}
+            if positional or len(fields) < len(keywords):  # **, or a field given twice
+                raise ValueError(f"cannot read {text!r}: name the fields of {name}, each once, as in {name}(key=value)")
+            return _make(known[name], name, fields)
+    raise ValueError(f"cannot read {text!r}: expected a literal or Component(key=value, ...)")
+
+
+def _make(cls: Any, name: str, fields: Mapping[str, Any]) -> Any:
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise ValueError(_explain(error, name, [f.name for f in dataclasses.fields(cls)])) from None
+    except TypeError as error:  # a plain dataclass of the user's own
+        raise ValueError(f"{name}: {error}") from None
+
+
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of `config` with the fields at dotted paths replaced, e.g. ``{"penalties.0.gamma": 5, "loss": Hinge()}``.
+
+    All changes are made before the copy is checked, so their order does not matter.
+
+    Raises:
+        ValueError: for an unknown field, a value the field does not take, or an illegal combination.
+    """
+    grouped: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        field, _, rest = path.partition(".")
+        grouped.setdefault(field, {})[rest] = value
+
+    def changed(old: Any, sub: dict[str, Any]) -> Any:
+        whole = sub.pop("", old)  # a new value for the field itself comes before changes inside it
+        return override(whole, sub) if sub else whole
+
+    if isinstance(config, tuple):
+        for field in grouped:
+            if field not in map(str, range(len(config))):
+                raise ValueError(f"{field!r} is not an index into the {len(config)} values {config!r}")
+        return tuple(changed(old, grouped[str(i)]) if str(i) in grouped else old for i, old in enumerate(config))
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ValueError(f"{config!r} has no fields, so {'.'.join(grouped)!r} cannot be set in it")
+    name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
+    for field in grouped:
+        if field not in names:
+            raise ValueError(f"{name} has no field {field!r}{_suggest(field, names)}")
+    values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
+    try:
+        return dataclasses.replace(config, **values)
+    except ValidationError as error:
+        raise ValueError(_explain(error, name, names)) from None
+
+
+def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
+    """What pydantic found, a line each: where, what was given, what was expected."""
+    lines = []
+    for found in error.errors():
+        where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)
+        match found["type"]:
+            case "unexpected_keyword_argument":
+                where = str(found["loc"][0])
+                lines.append(f"{name} has no field {where!r}{_suggest(where, names)}")
+            case "missing" | "missing_argument":
+                where = str(found["loc"][0])
+                lines.append(f"{name} needs the field {where!r}")
+            case "is_instance_of":
+                kind = found["ctx"]["class"]
+                lines.append(f"{name}.{where} takes a {kind}, got {found['input']!r}{_suggest_kind(kind)}")
+            case "value_error":
+                lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
+            case _:
+                lines.append(f"{name}.{where}: {found['msg']}, got {found['input']!r}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _suggest_kind(kind: str) -> str:
+    fitting = [n for n, c in components().items() if kind in {base.__name__ for base in c.__mro__}]
+    return f"; known: {', '.join(sorted(fitting))}" if fitting else ""
+
+
+# ---- values -> text --------------------------------------------------------------------------------------
+
+
+def to_text(config: TrainConfig) -> str:
+    """The call that makes `config`, a field a line, which `parse` reads back.
+
+    Raises:
+        ValueError: if it would not read back as the same config (say, with a lambda for a schedule).
+    """
+    fields = (f"    {f.name}={getattr(config, f.name)!r},\n" for f in dataclasses.fields(config))
+    text = f"TrainConfig(\n{''.join(fields)})\n"
+    try:
+        same = parse(text, known_to(config)) == config
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            "this config cannot be saved as text that reads back the same; every value in it must be a literal or a "
+            f"component (a frozen dataclass), not a function or an array:\n{text}"
+        )
+    return text
+
+
+def known_to(config: Any) -> dict[str, type]:
+    """The library's components, and those of the user's own that `config` is made of."""
+    known = components()
+    todo = [config]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, tuple):
+            todo += value
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            known[type(value).__name__] = type(value)
+            todo += [getattr(value, f.name) for f in dataclasses.fields(value)]
+    return known
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two configs differ, a line each: ``d_optim.lr: 0.0002 -> 0.0004``."""
+    if type(old) is type(new) and dataclasses.is_dataclass(old):
+        names = [f.name for f in dataclasses.fields(old)]
+        dot = f"{path}." if path else ""
+        return [line for n in names for line in differences(getattr(old, n), getattr(new, n), dot + n)]
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

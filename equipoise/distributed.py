@@ -1,0 +1,139 @@
+"""Data parallelism: equal replicas, one all-reduce per optimiser step. One process is the case without it.
+
+`DistributedDataParallel` is not used: a GAN step runs D twice before one backward, trains one network through
+the other and differentiates gradients, and each of these fights its hooks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = [
+    "any_rank",
+    "apply_gradients",
+    "broadcast",
+    "mean_over_ranks",
+    "processes",
+    "rank",
+    "seed_everything",
+    "stream",
+    "trainable",
+    "world_size",
+]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def processes() -> Iterator[torch.device]:
+    """Join the process group that `torchrun` announces, if any, and yield this process's device.
+
+    The host's own messages (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
+    """
+    cuda = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    launched = "RANK" in os.environ and not dist.is_initialized()
+    if launched:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield device
+    finally:
+        if launched:
+            dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Index of this process; 0 writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch's global generators from integers such as (seed, rank, nimg)."""
+    torch.manual_seed(_seed(key))
+
+
+def stream(*key: int) -> torch.Generator:
+    """A CPU generator of its own for integers such as (seed, purpose, nimg): equal keys draw equal numbers."""
+    return torch.Generator().manual_seed(_seed(key))
+
+
+def _seed(key: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def owned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+@contextmanager
+def trainable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside the block exactly the parameters that `optimizer` owns require a gradient."""
+    parameters = owned(optimizer)
+    for p in parameters:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Average gradients over processes, step, clear.
+
+    A parameter without a gradient gets zeros, in one process too, so that every number of processes does the same.
+    """
+    parameters = owned(optimizer)
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    if world_size() > 1:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        mean = mean_over_ranks(torch.cat([g.flatten() for g in gradients]))
+        for g, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(part.view_as(g))
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of `value` over all processes; `value` itself where there is one."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true on any process: all of them get the same answer."""
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor(int(flag))
+    dist.all_reduce(votes)
+    return bool(votes)
+
+
+def broadcast(value: T) -> T:
+    """Rank 0's value, on every process. Loaded state travels like this, so only rank 0 needs to see the disk."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]

@@ -1,0 +1,52 @@
+"""Writing to disk so that a crash at any moment leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from .types import RunError
+
+__all__ = ["flush", "replace_file", "writing"]
+
+
+@contextmanager
+def writing(place: Path, kept: str = "") -> Iterator[None]:
+    """Turns what a full disk or a read-only directory raises in the block into one clear line.
+
+    torch.save and safetensors report the system's errors as their own, without its words.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise RunError(
+            f"cannot write to {place}: {reason}. Free space or choose another directory. {kept}".rstrip()
+        ) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until the file or directory at `path` is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush(path.parent)

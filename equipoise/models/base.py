@@ -1,0 +1,39 @@
+"""What an architecture is to the library: settings with a `build` that returns a plain module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from ..heads import HeadFactory
+from ..types import ImageSpec
+
+__all__ = ["DiscriminatorConfig", "GeneratorConfig"]
+
+
+class GeneratorConfig(ABC):
+    """Settings of a generator. Fields `z_dim` (length of z) and `conditional` (whether it reads labels)."""
+
+    z_dim: int
+    conditional: bool
+
+    @abstractmethod
+    def build(self, spec: ImageSpec) -> nn.Module:
+        """forward(z (N, z_dim), y (N,) or None) -> x (N, C, H, W) in [-1, 1], weights initialised.
+
+        Raises:
+            ValueError: for data the architecture is not defined for.
+        """
+
+
+class DiscriminatorConfig(ABC):
+    """Settings of a discriminator."""
+
+    @abstractmethod
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        """forward(x (N, C, H, W), y (N,) or None) -> Logits. Calls `head(F)` once per body it creates.
+
+        Raises:
+            ValueError: for data the architecture is not defined for.
+        """

@@ -1,0 +1,77 @@
+"""Published methods as configs: functions that return a `TrainConfig`, one paper per file.
+
+Listing them reads the files without importing them, so `equipoise recipes` answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..config import TrainConfig
+
+__all__ = ["available", "load"]
+
+
+def available() -> dict[str, tuple[str, str]]:
+    """Recipes by name: the module that holds it, and the first line of its docstring."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if path.stem != "__init__" and isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                found[node.name] = (path.stem, (ast.get_docstring(node) or "").partition("\n")[0])
+    return found
+
+
+def load(name: str) -> tuple[TrainConfig, dict[str, Any]]:
+    """The config of a recipe, and the components that its text may call.
+
+    name: one of `available`, or ``FILE.py:FUNCTION`` for a recipe of your own, whose file's components count too.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one, or a file without such a function.
+    """
+    from ..config import TrainConfig, components
+
+    function, extra = _from_file(name) if ".py" in name else (_from_library(name), {})
+    config = function()
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"{name} returned {config!r}; a recipe is a function that returns a TrainConfig")
+    return config, components() | extra
+
+
+def _from_library(name: str) -> Callable[[], Any]:
+    known = available()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"there is no recipe {name!r}; {hint} (or FILE.py:FUNCTION for one of your own)")
+    module = importlib.import_module(f"{__name__}.{known[name][0]}")
+    function: Callable[[], Any] = getattr(module, name)
+    return function
+
+
+def _from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    file, _, function = name.rpartition(":")
+    path = Path(file or name)
+    if not file or not function:
+        raise ValueError(f"{name!r} names no function: give FILE.py:FUNCTION, such as {name}:recipe")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)  # a file named torch.py is no torch
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        raise ValueError(f"{path} has no function {function!r}")
+    own = {k: v for k, v in vars(module).items() if isinstance(v, type) and hasattr(v, "__dataclass_fields__")}
+    return getattr(module, function), own

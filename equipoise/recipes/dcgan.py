@@ -1,0 +1,30 @@
+"""DCGAN (Radford, Metz & Chintala 2016) at the size of digits."""
+
+from __future__ import annotations
+
+from ..config import TrainConfig
+from ..data import Digits
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import NonSaturating
+from ..models import TinyDigitsDiscriminator, TinyDigitsGenerator
+from ..optim import Adam
+
+__all__ = ["dcgan_digits"]
+
+
+def dcgan_digits() -> TrainConfig:
+    """DCGAN on digits (Radford et al. 2016): batch norm in both networks, Adam 2e-4 with beta1 0.5."""
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
+    return TrainConfig(
+        data=Digits(),
+        generator=TinyDigitsGenerator(),
+        discriminator=TinyDigitsDiscriminator(batch_norm=True),
+        head=Head(init_std=0.02),
+        loss=NonSaturating(),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        batch_size=128,
+        total_kimg=500,
+    )

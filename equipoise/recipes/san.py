@@ -1,0 +1,48 @@
+"""SAN's digits (Takida, Imaizumi, Shibuya et al. 2024), and the GAN it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import TrainConfig
+from ..data import Digits
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import Hinge
+from ..models import SANDigitsDiscriminator, SANDigitsGenerator
+from ..normalizers import SpectralNorm
+from ..optim import Adam
+
+__all__ = ["gan_digits", "san_digits", "san_digits_conditional"]
+
+
+def gan_digits() -> TrainConfig:
+    """The plain GAN of SAN's digits (Takida et al. 2024): hinge loss, spectral norm, Adam 1e-3."""
+    adam = Adam(lr=1e-3, betas=(0.0, 0.99))
+    return TrainConfig(
+        data=Digits(),
+        generator=SANDigitsGenerator(),
+        discriminator=SANDigitsDiscriminator(),
+        head=Head(init_std=1.0),
+        loss=Hinge(),
+        d_normalizer=SpectralNorm(skip=("body.0", "head.*")),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        batch_size=128,
+        total_kimg=2000,
+    )
+
+
+def san_digits() -> TrainConfig:
+    """SAN on digits (Takida et al. 2024): `gan_digits` with a slicing head, nothing else."""
+    return replace(gan_digits(), head=Head(san=True, init_std=1.0))
+
+
+def san_digits_conditional() -> TrainConfig:
+    """SAN on labelled digits (Takida et al. 2024): one direction per class."""
+    return replace(
+        gan_digits(),
+        generator=SANDigitsGenerator(conditional=True),
+        head=Head("per_class", san=True, init_std=1.0),
+    )

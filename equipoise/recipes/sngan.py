@@ -1,0 +1,25 @@
+"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018) at the size of digits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import TrainConfig
+from ..heads import Head
+from ..models import TinyDigitsDiscriminator, TinyDigitsGenerator
+from ..normalizers import SpectralNorm
+from .dcgan import dcgan_digits
+
+__all__ = ["sngan_digits", "sngan_digits_conditional"]
+
+
+def sngan_digits() -> TrainConfig:
+    """SN-GAN on digits (Miyato et al. 2018): the DCGAN with spectral instead of batch norm in D."""
+    return replace(dcgan_digits(), discriminator=TinyDigitsDiscriminator(), d_normalizer=SpectralNorm())
+
+
+def sngan_digits_conditional() -> TrainConfig:
+    """SN-GAN with a projection discriminator on labelled digits (Miyato & Koyama 2018)."""
+    return replace(
+        sngan_digits(), generator=TinyDigitsGenerator(conditional=True), head=Head("projection", init_std=0.02)
+    )

@@ -1,0 +1,176 @@
+"""Images from a trained generator: the file it is kept in, drawing from it, grids and the formats it is written in."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .checkpoint import save_weights
+from .config import TrainConfig, components, parse
+from .data import to_uint8
+from .distributed import stream
+from .files import flush, writing
+from .models import GeneratorConfig
+from .normalizers import remove
+from .types import ImageSpec
+
+__all__ = ["TrainedGenerator", "grid", "load_generator", "sample", "save_generator", "write_samples"]
+
+SAMPLES = 3
+"""The purpose of a `stream` that draws samples; training uses others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedGenerator:
+    """The averaged generator of a run, in eval mode, with what it needs to be called."""
+
+    net: nn.Module
+    config: GeneratorConfig
+    spec: ImageSpec
+
+
+def save_generator(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, run_dir: Path, nimg: int) -> None:
+    """Write `net` to generator/generator.safetensors, with its config and the data's spec inside the file.
+
+    Normalisers are folded away: the file holds plain weights.
+    """
+    folder = run_dir / "generator"
+    plain = remove(copy.deepcopy(net))
+    metadata = {"generator": repr(cfg.generator), "spec": json.dumps(dataclasses.asdict(spec)), "nimg": str(nimg)}
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        temporary = folder / ".generator.tmp"
+        save_weights(plain.state_dict(), temporary, metadata)
+        flush(temporary)
+        temporary.replace(folder / "generator.safetensors")
+        flush(folder)
+
+
+def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> TrainedGenerator:
+    """The generator that a run has saved. `known`: components its config may call, default the library's.
+
+    Raises:
+        ValueError: if there is none, or it is damaged or made of unknown components.
+    """
+    path = run_dir / "generator" / "generator.safetensors"
+    if not path.exists():
+        raise ValueError(
+            f"{run_dir} holds no generator: {path} is missing. Give the directory of a run that has reached its "
+            "first checkpoint."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}). Train on from its checkpoint to write it again.") from None
+    try:
+        config = parse(metadata["generator"], known or components())
+    except ValueError as error:
+        raise ValueError(
+            f"cannot build the generator of {run_dir}: {error}. If it comes from a file of yours, name it: "
+            "--recipe FILE.py:FUNCTION"
+        ) from None
+    spec = ImageSpec(**json.loads(metadata["spec"]))
+    net = config.build(spec)
+    net.load_state_dict(weights)
+    return TrainedGenerator(net.eval().requires_grad_(False), config, spec)
+
+
+def sample(
+    generator: TrainedGenerator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = 250
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
+
+    classes: used in turn, image i gets classes[i mod len]; None uses all. The i-th image depends on `seed` and i
+        alone as far as its z and class go.
+
+    Raises:
+        ValueError: for classes that the generator does not know.
+    """
+    z = torch.randn(num, generator.config.z_dim, generator=stream(seed, SAMPLES))
+    y = sample_classes(generator, num, classes)
+    device = next(generator.net.parameters()).device
+    for i in range(0, num, batch):
+        labels = None if y is None else y[i : i + batch].to(device)
+        with torch.no_grad():
+            x = generator.net(z[i : i + batch].to(device), labels)
+        pixels = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()  # (n, C, H, W) -> (n, H, W, C)
+        yield pixels, np.zeros(len(pixels), np.int64) if y is None else y[i : i + batch].numpy()
+
+
+def sample_classes(generator: TrainedGenerator, num: int, classes: Sequence[int] | None) -> Tensor | None:
+    """(num,) class ids, or None for an unconditional generator."""
+    if not generator.config.conditional:
+        if classes is not None:
+            raise ValueError("this generator is unconditional: it was trained without classes, so none can be chosen")
+        return None
+    known = generator.spec.num_classes
+    chosen = list(range(known)) if classes is None else list(classes)
+    for c in chosen:
+        if not 0 <= c < known:
+            raise ValueError(f"there is no class {c}: this generator knows 0 to {known - 1}")
+    if not chosen:
+        raise ValueError("classes is empty: name at least one class")
+    return torch.tensor(chosen)[torch.arange(num) % len(chosen)]
+
+
+def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
+    """(N, H, W, C) -> one picture (rows·H, columns·W, C), row by row; missing places are black."""
+    n, h, w, c = pixels.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    full = np.zeros((rows * columns, h, w, c), np.uint8)
+    full[:n] = pixels
+    return full.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write one picture (H, W, C)."""
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+
+
+def write_samples(
+    generator: TrainedGenerator, out: Path, *, num: int, seed: int = 0, classes: Sequence[int] | None = None
+) -> Path:
+    """Draw images and write them as `out` says: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
+
+    `x` is uint8 (num, H, W, C), `y` int64 (num,), absent for an unconditional generator. In a folder of a conditional
+    generator each class has a sub-folder.
+    """
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}")
+    if out.suffix not in (".png", ".npz", ""):
+        raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
+    batches = list(sample(generator, num, seed=seed, classes=classes))
+    x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".png":
+            save_png(grid(x), out)
+        elif out.suffix == ".npz":
+            arrays: dict[str, Any] = {"x": x, "y": y} if generator.config.conditional else {"x": x}
+            np.savez_compressed(out, **arrays)
+        else:
+            write_folder(x, y if generator.config.conditional else None, out)
+    return out
+
+
+def write_folder(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: choose another folder, nothing of yours is overwritten")
+    for i, pixels in enumerate(x):
+        folder = out if y is None else out / str(y[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        save_png(pixels, folder / f"{i:06d}.png")

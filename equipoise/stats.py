@@ -1,0 +1,141 @@
+"""What a run reports: averages over a window, as JSON lines, to TensorBoard and on the screen.
+
+Values stay on the device until a window is written: the only place where the host waits, and where a run that
+produced NaN or Inf is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import mean_over_ranks, rank
+from .files import replace_file, writing
+from .progress import Progress
+from .types import RunError
+
+__all__ = ["Stats", "require_finite"]
+
+
+class Stats:
+    """Collects scalars of every step; `write` averages them since the last write. Rank 0 reports."""
+
+    def __init__(self, run_dir: Path, total_kimg: float, start: int):
+        self.path, self.start = run_dir / "stats.jsonl", start
+        self.window: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+        self.since = (time.perf_counter(), start)
+        self.tensorboard = None
+        self.progress = Progress(total_kimg, start) if rank() == 0 else None
+        if rank() == 0:
+            with writing(run_dir):
+                self._forget_after(start)
+                self.tensorboard = tensorboard_writer(run_dir, start)
+
+    def __enter__(self) -> Stats:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.progress is not None:
+            self.progress.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+    def _forget_after(self, nimg: int) -> None:
+        """Drop lines that a killed run wrote after its last checkpoint: they are about to be written again."""
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
+            if len(kept) < len(lines):
+                replace_file(self.path, "".join(kept).encode())
+
+    def add(self, values: dict[str, Tensor], nimg: int) -> None:
+        """Remember the scalars of the step that ended after `nimg` images."""
+        for name, value in values.items():
+            self.window[name].append((nimg, value))
+
+    def write(self, nimg: int, last_checkpoint: str) -> None:
+        """Report the averages since the last write.
+
+        Raises:
+            RunError: if a value was NaN or Inf, naming it, where it happened and the last good checkpoint.
+        """
+        if not self.window:
+            return
+        columns = [torch.stack([value.float() for _, value in column]) for column in self.window.values()]
+        flat = mean_over_ranks(torch.cat(columns)).cpu()  # the host waits here
+        averages, bad = {}, []
+        for (name, column), values in zip(self.window.items(), flat.split([len(c) for c in columns]), strict=True):
+            finite = values.isfinite()
+            if not finite.all():
+                first = int((~finite).nonzero()[0])
+                bad.append((column[first][0], name, float(values[first])))
+            averages[name] = values.mean().item()
+        if bad:
+            seen, name, number = min(bad, key=lambda found: found[0])
+            raise RunError(diverged(f"{name} is {number}", seen, last_checkpoint))
+        now, (then, before) = time.perf_counter(), self.since
+        self.window.clear()
+        self.since = (now, nimg)
+        if rank() == 0:
+            speed = (nimg - before) / max(now - then, 1e-9)
+            self._report(nimg, averages | {"images_per_second": speed})
+
+    def _report(self, nimg: int, averages: dict[str, float]) -> None:
+        line = {"nimg": nimg, "kimg": nimg / 1000} | {name: round_to(value, 6) for name, value in averages.items()}
+        with writing(self.path.parent), self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.tensorboard is not None:
+            for name, value in averages.items():
+                self.tensorboard.add_scalar(name, value, nimg)
+        if self.progress is not None:
+            self.progress.show(nimg, averages)
+
+    def image(self, name: str, pixels: Any, nimg: int) -> None:
+        """Show a picture (H, W, C) uint8 in TensorBoard."""
+        if self.tensorboard is not None:
+            self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
+
+
+def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) -> None:
+    """Raises RunError if a weight is NaN or Inf: such a state is never saved as a checkpoint."""
+    for net_name, net in nets.items():
+        for name, p in net.named_parameters():
+            if not p.isfinite().all():
+                raise RunError(diverged(f"the weight {net_name}.{name} holds NaN or Inf", nimg, last_checkpoint))
+
+
+def diverged(what: str, nimg: int, last_checkpoint: str) -> str:
+    return (
+        f"training diverged: {what} at nimg={nimg}. The last good checkpoint is {last_checkpoint}. "
+        "Lower the learning rates, or add a stabiliser (d_normalizer=SpectralNorm, 'penalties=[R1]'), in a new run."
+    )
+
+
+def round_to(value: float, digits: int) -> float:
+    """To so many significant digits, for readable lines."""
+    return (
+        value
+        if value == 0 or not math.isfinite(value)
+        else round(value, digits - 1 - math.floor(math.log10(abs(value))))
+    )
+
+
+def tensorboard_writer(run_dir: Path, start: int) -> Any:
+    """A SummaryWriter, or None where TensorBoard is not installed (extra `tensorboard`)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run_dir), purge_step=start if start else None)

@@ -1,0 +1,201 @@
+"""The loop as a whole: determinism, resuming, several processes, signals, divergence."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import recipe
+from torch import nn
+
+from equipoise.config import TrainConfig
+from equipoise.models import GeneratorConfig
+from equipoise.optim import Adam
+from equipoise.penalties import R1, GradientPenalty
+from equipoise.train import train
+from equipoise.types import ImageSpec, RunError, component
+
+HERE = Path(__file__).parent
+
+
+def start(run_dir: Path, *overrides: str, launcher: tuple[str, ...] = ("-m", "equipoise")) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "train", f"{HERE / 'tiny.py'}:recipe", str(run_dir), *overrides]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def weights(run_dir: Path, name: str = "G") -> dict[str, torch.Tensor]:
+    newest = max(p for p in (run_dir / "checkpoints").iterdir() if p.name.isdigit())
+    return load_file(newest / f"{name}.safetensors")
+
+
+def assert_same_run(a: Path, b: Path, names: tuple[str, ...] = ("G", "D", "ema")) -> None:
+    for name in names:
+        left, right = weights(a, name), weights(b, name)
+        assert left.keys() == right.keys()
+        for key in left:
+            assert torch.equal(left[key], right[key]), f"{name}.{key}"
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_the_design_promises(tmp_path):
+    G = train(recipe(), tmp_path)
+    assert not G.training
+    assert not any(p.requires_grad for p in G.parameters())
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000000120", "000000000160"]  # last two
+    assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [f"{n:012d}.png" for n in (40, 80, 120, 160)]
+    for name in ("config.txt", "environment.txt", "generator/generator.safetensors"):
+        assert (tmp_path / name).stat().st_size > 0
+    written = lines(tmp_path)
+    assert [line["nimg"] for line in written] == [32, 40, 64, 80, 96, 120, 128, 160]
+    assert {"D/loss", "G/loss", "D/real", "D/fake", "images_per_second"} <= written[0].keys()
+
+
+def test_training_changes_both_networks_and_repeats_itself(tmp_path):
+    for name in ("a", "b"):
+        train(recipe(), tmp_path / name)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    train(replace(recipe(), seed=1), tmp_path / "c")
+    assert not torch.equal(weights(tmp_path / "a")["linear.weight"], weights(tmp_path / "c")["linear.weight"])
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path):
+    train(recipe(), tmp_path / "long")
+    short = replace(recipe(), total_kimg=0.08)
+    train(short, tmp_path / "grown")
+    before = weights(tmp_path / "grown")
+    train(short, tmp_path / "grown")
+    assert all(torch.equal(v, before[k]) for k, v in weights(tmp_path / "grown").items())
+    train(recipe(), tmp_path / "grown")
+    assert_same_run(tmp_path / "long", tmp_path / "grown")
+
+
+def test_kill_9_at_random_moments_then_resume_is_the_uninterrupted_run_bit_for_bit(tmp_path):
+    cfg = ("total_kimg=2.4", "penalties=[R1(every=2),GradientPenalty]", "d_steps=2")
+    whole = replace(recipe(), total_kimg=2.4, penalties=(R1(every=2), GradientPenalty()), d_steps=2)
+    train(whole, tmp_path / "whole")
+    rng, killed = random.Random(), 0
+    for _ in range(4):
+        run = start(tmp_path / "killed", *cfg)
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "killed").glob("checkpoints/0*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        run.kill()
+        run.communicate()
+        killed += run.returncode == -signal.SIGKILL
+    assert killed > 0
+    last = start(tmp_path / "killed", *cfg)
+    assert "error" not in last.communicate()[0]
+    assert last.returncode == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "killed"), strict=True):
+        assert a | {"images_per_second": 0} == b | {"images_per_second": 0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(tmp_path, number):
+    run = start(tmp_path, "total_kimg=1000", "snapshot_kimg=1000")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "stats.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(number)
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == 128 + number
+    assert "The same command goes on from there" in said
+    assert "Traceback" not in said
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert int(saved.name) % 8 == 0
+    assert str(saved) in said
+
+
+@component
+class PlainGenerator(GeneratorConfig):
+    """Without batch statistics, which depend on how a batch is shared out."""
+
+    z_dim: int = 4
+    conditional: bool = False
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        layers = nn.Sequential(nn.Linear(self.z_dim, 28 * 28), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)))
+        return WithoutLabels(layers)
+
+
+class WithoutLabels(nn.Module):
+    def __init__(self, layers: nn.Module):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, z, y=None):
+        return self.layers(z)
+
+
+def plain() -> TrainConfig:
+    """Read by `torchrun` below as a recipe of a user's own file."""
+    return replace(
+        recipe(),
+        generator=PlainGenerator(),
+        head=replace(recipe().head, conditioning="none"),
+        penalties=(R1(every=2),),
+        d_optim=Adam(lr=1e-3, eps=1e-3),  # an element whose gradient is rounding noise stays put
+        g_optim=Adam(lr=1e-3, eps=1e-3),
+        total_kimg=0.08,
+    )
+
+
+def test_two_processes_equal_one(tmp_path):
+    train(plain(), tmp_path / "one")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "equipoise"]
+    arguments = ["train", f"{HERE / 'test_train.py'}:plain", str(tmp_path / "two")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, *command, *arguments], env=env, capture_output=True, text=True, check=False)
+    # judged by what was written: gloo may abort at exit, after the work is done
+    assert (tmp_path / "two" / "checkpoints" / "000000000080").is_dir(), done.stderr
+    for name in ("G", "D", "ema"):
+        one, two = weights(tmp_path / "one", name), weights(tmp_path / "two", name)
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-6)
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        for key in ("D/loss", "G/loss", "D/real", "D/fake", "D/R1"):
+            assert a.get(key) == pytest.approx(b.get(key), abs=1e-4)
+
+
+def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint(tmp_path):
+    explosive = replace(recipe(), d_optim=Adam(lr=Jump()), log_kimg=0.016)
+    with pytest.raises(RunError, match=r"G/loss is (nan|-?inf) at nimg=88\..*checkpoints/000000000080"):
+        train(explosive, tmp_path)
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["000000000040", "000000000080"]
+    for name in ("G", "D", "ema"):
+        assert all(value.isfinite().all() for value in weights(tmp_path, name).values())
+
+
+@component
+class Jump:
+    """A learning rate that breaks after 80 images."""
+
+    def __call__(self, nimg: int) -> float:
+        return 1e-3 if nimg < 80 else 1e38
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("equipoise.train.world_size", lambda: 3)
+    with pytest.raises(ValueError, match="batch_size=8 must be a multiple of the 3 processes"):
+        train(recipe(), tmp_path)
+
+
+def test_an_unwritable_directory_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match=r"cannot write to .*file/run: Not a directory"):
+        train(recipe(), tmp_path / "file" / "run")
