@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from .types import Logits, component
@@ -150,6 +150,12 @@ HeadFactory = Callable[[int], nn.Module]
 """Number of features F -> head. An architecture calls it once per body it creates."""
 
 
+Conditioning = Annotated[
+    Literal["none", "projection", "per_class"],
+    BeforeValidator(lambda given: "none" if given is None else given),  # what `none` means on the command line
+]
+
+
 @component
 class Head:
     """The last layer of D: how it is conditioned, and whether it is a SAN layer.
@@ -158,7 +164,7 @@ class Head:
     init_std: standard deviation of the initial weights; None is 1/√F.
     """
 
-    conditioning: Literal["none", "projection", "per_class"] = "none"
+    conditioning: Conditioning = "none"
     san: bool = False
     init_std: float | None = Field(default=None, gt=0)
 

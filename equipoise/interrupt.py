@@ -39,7 +39,10 @@ class Interrupt:
 
 @contextmanager
 def interrupts() -> Iterator[Interrupt]:
-    """Inside the block the two signals are noted. Outside the main thread, where no handler can be set, they act as usual."""
+    """Inside the block the two signals are noted.
+
+    Outside the main thread, where Python sets no handlers, they act as usual.
+    """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt

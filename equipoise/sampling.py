@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -29,6 +31,9 @@ __all__ = ["TrainedGenerator", "grid", "load_generator", "sample", "save_generat
 
 SAMPLES = 3
 """The purpose of a `stream` that draws samples; training uses others."""
+
+BATCH = 250
+"""Images drawn at a time, unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +94,7 @@ def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> Tra
 
 
 def sample(
-    generator: TrainedGenerator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = 250
+    generator: TrainedGenerator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = BATCH
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
@@ -153,8 +158,11 @@ def write_samples(
         raise ValueError(f"num must be at least 1, got {num}")
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
-    batches = list(sample(generator, num, seed=seed, classes=classes))
-    x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
+    console = Console(stderr=True)
+    steps = -(-num // BATCH)
+    batches = sample(generator, num, seed=seed, classes=classes)
+    shown = track(batches, "sampling", steps, console=console, transient=True, disable=not console.is_terminal)
+    x, y = (np.concatenate(part) for part in zip(*shown, strict=True))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".png":

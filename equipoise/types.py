@@ -33,7 +33,7 @@ def component(cls: type[T]) -> type[T]:
     Raises:
         pydantic.ValidationError: from the constructor; it is a ``ValueError`` that names the field.
     """
-    rules = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    rules = ConfigDict(extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True)
     return cast("type[T]", pydantic_dataclass(frozen=True, config=rules)(cls))
 
 

@@ -1,5 +1,6 @@
 """The loop as a whole: determinism, resuming, several processes, signals, divergence."""
 
+import gc
 import json
 import os
 import random
@@ -17,10 +18,11 @@ from tiny import recipe
 from torch import nn
 
 from equipoise.config import TrainConfig
+from equipoise.data import InfiniteBatches
 from equipoise.models import GeneratorConfig
 from equipoise.optim import Adam
 from equipoise.penalties import R1, GradientPenalty
-from equipoise.train import train
+from equipoise.train import GAN, d_step, g_step, train
 from equipoise.types import ImageSpec, RunError, component
 
 HERE = Path(__file__).parent
@@ -199,3 +201,31 @@ def test_an_unwritable_directory_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match=r"cannot write to .*file/run: Not a directory"):
         train(recipe(), tmp_path / "file" / "run")
+
+
+def bytes_of_tensors() -> int:
+    """Of every storage that Python can still reach."""
+    gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+    tensors += [t.grad for t in tensors if t.is_leaf and t.grad is not None]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def test_training_holds_networks_average_optimisers_and_a_batch_and_no_more():
+    cfg = replace(recipe(), penalties=(R1(every=1),))
+    dataset = cfg.data.build()
+    before = bytes_of_tensors()
+    G = cfg.generator.build(dataset.spec)
+    D = cfg.discriminator.build(dataset.spec, cfg.head.factory(dataset.spec.num_classes))
+    gan = GAN(cfg, G, D, cfg.augment.build(), cfg.g_optim.build(G), cfg.d_optim.build(D))
+    ema = cfg.ema.build(G)
+    batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=0))
+    built = bytes_of_tensors() - before
+    for i in range(3):
+        d_step(gan, batch, i * cfg.batch_size)
+        g_step(gan, batch, i * cfg.batch_size)
+        ema.update(G, (i + 1) * cfg.batch_size, cfg.batch_size)
+    weights_of_both = sum(p.nbytes for net in (G, D) for p in net.parameters())
+    moments = 2 * weights_of_both  # Adam's
+    counters = 4 * sum(1 for net in (G, D) for _ in net.parameters())
+    assert bytes_of_tensors() - before == pytest.approx(built + moments + counters, abs=64)
