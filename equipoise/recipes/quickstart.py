@@ -23,10 +23,10 @@ def quickstart() -> TrainConfig:
         discriminator=SANDigitsDiscriminator(width=32),
         head=Head(san=True),
         loss=Hinge(),
-        d_normalizer=SpectralNorm(skip=("body.0",)),
+        d_normalizer=SpectralNorm(),
         g_optim=adam,
         d_optim=adam,
         ema=EMAConfig(halflife_kimg=10),
         batch_size=64,
-        total_kimg=100,
+        total_kimg=160,
     )
