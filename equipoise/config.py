@@ -195,6 +195,8 @@ def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
             case "is_instance_of":
                 kind = found["ctx"]["class"]
                 lines.append(f"{name}.{where} takes a {kind}, got {found['input']!r}{_suggest_kind(kind)}")
+            case "tuple_type":
+                lines.append(f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {found['input']!r}")
             case "value_error":
                 lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
             case _:

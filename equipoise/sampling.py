@@ -98,13 +98,14 @@ def sample(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
-    classes: used in turn, image i gets classes[i mod len]; None uses all. The i-th image depends on `seed` and i
-        alone as far as its z and class go.
+    classes: used in turn, image i gets classes[i mod len]; None uses all. The z and class of image i depend on `seed`
+        and i alone, not on `num`.
 
     Raises:
         ValueError: for classes that the generator does not know.
     """
-    z = torch.randn(num, generator.config.z_dim, generator=stream(seed, SAMPLES))
+    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
+    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, SAMPLES))[:num]
     y = sample_classes(generator, num, classes)
     device = next(generator.net.parameters()).device
     for i in range(0, num, batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import Field
 
@@ -11,8 +12,8 @@ from .types import component
 
 __all__ = ["Cosine", "Linear", "Schedule", "at"]
 
-Schedule = float | Callable[[int], float]
-"""A constant, or a function nimg -> value, where nimg counts the real images shown to D."""
+Schedule = Annotated[float, Field(ge=0)] | Callable[[int], float]
+"""A constant, not negative, or a function nimg -> value, where nimg counts the real images shown to D."""
 
 
 def at(schedule: Schedule, nimg: int) -> float:

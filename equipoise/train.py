@@ -155,12 +155,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 for i in range(cfg.d_steps):
                     batch = next(batches)  # this process's share of the next `batch_size` images, on its device
                     d_stats = d_step(gan, batch, nimg + i * cfg.batch_size)
+                    augment.adapt(mean_over_ranks(d_stats["D/sign_real"]), cfg.batch_size)
+                    stats.add(d_stats, nimg + (i + 1) * cfg.batch_size)
                 g_stats = g_step(gan, batch, nimg)
 
                 nimg += increment
                 ema.update(G, nimg, increment)
-                augment.adapt(mean_over_ranks(d_stats["D/sign_real"]), increment)
-                stats.add(d_stats | g_stats, nimg)
+                stats.add(g_stats, nimg)
                 stop = interrupt.requested()
                 save = stop or nimg >= total or passed(nimg, cfg.snapshot_kimg, increment)
                 if save or passed(nimg, cfg.log_kimg, increment):

@@ -179,3 +179,11 @@ def test_prepare_then_train_on_it(tmp_path):
     run("data", "prepare", "digits", tmp_path / "set")
     run("train", TINY, tmp_path / "r", f'data=Images(path="{tmp_path / "set"}")', "total_kimg=0.04")
     assert "error" in run("data", "prepare", "digits", tmp_path / "set", code=2)
+
+
+def test_an_image_does_not_depend_on_how_many_are_drawn(trained, tmp_path):
+    for num in (3, 20, 37):
+        run("sample", trained, "--num", num, "--out", tmp_path / f"{num}.npz")
+    few, some, many = (arrays(tmp_path / f"{num}.npz")["x"] for num in (3, 20, 37))
+    np.testing.assert_array_equal(few, some[:3])
+    np.testing.assert_array_equal(some, many[:20])

@@ -70,6 +70,8 @@ def _from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as for a script: the file may import its neighbours
     spec.loader.exec_module(module)
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path} has no function {function!r}")

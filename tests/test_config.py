@@ -1,0 +1,498 @@
+"""Configs: the grammar, overrides in any order, text that reads back, and errors that say what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from dataclasses import replace
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equipoise import recipes
+from equipoise.config import TrainConfig, components, differences, known_to, override, parse, to_text
+from equipoise.data import Images
+from equipoise.losses import GANLoss, Hinge, LeastSquares, RelativisticPairing, Wasserstein
+from equipoise.models import SANDigitsGenerator
+from equipoise.normalizers import NoNormalizer, SpectralNorm
+from equipoise.optim import Adam, RMSprop
+from equipoise.penalties import R1, R2, GradientPenalty
+from equipoise.recipes.dcgan import dcgan_digits
+from equipoise.recipes.san import san_digits, san_digits_conditional
+from equipoise.recipes.sngan import sngan_digits
+from equipoise.schedules import Cosine, Linear
+from equipoise.types import component
+
+KNOWN = components()
+REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
+    "Linear": {"start": 1.0, "end": 0.0, "kimg": 5.0},
+    "Cosine": {"start": 1.0, "end": 0.0, "kimg": 5.0},
+    "Images": {"path": "a/b"},
+    "TrainConfig": {f.name: getattr(dcgan_digits(), f.name) for f in dataclasses.fields(TrainConfig)},
+}
+every_component = pytest.mark.parametrize("name", KNOWN)
+every_recipe = pytest.mark.parametrize("recipe", recipes.available())
+
+
+def example(name, **fields):
+    return KNOWN[name](**REQUIRED.get(name, {}) | fields)
+
+
+def another(value, hint):
+    """A value of a field's type that differs from `value`, or None where the type is not a plain one."""
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else (hint,)
+    if get_origin(hint) is Literal:
+        return next(choice for choice in choices if choice != value)
+    if bool in choices:
+        return not value
+    if int in choices:
+        return (value or 0) + 1
+    if float in choices:
+        return 0.5 if value != 0.5 else 0.25
+    return None
+
+
+# ---- what every component keeps, and a new one inherits --------------------------------------------------------
+
+
+@every_component
+def test_is_frozen_and_hashable(name):
+    value = example(name)
+    assert value == example(name)
+    assert hash(value) == hash(example(name))
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field"):
+            setattr(value, field.name, None)
+
+
+@every_component
+def test_repr_reads_back(name):
+    """The default, and a value that differs from it in one field, for each field of a plain type."""
+    values, hints = [example(name)], get_type_hints(KNOWN[name])
+    for field in dataclasses.fields(KNOWN[name]):
+        other = another(getattr(values[0], field.name), hints[field.name])
+        if other is not None:
+            with suppress(ValueError):  # out of its range, or not without another field
+                values.append(replace(values[0], **{field.name: other}))
+    for value in values:
+        back = parse(repr(value), KNOWN)
+        assert back == value
+        assert repr(back) == repr(value)
+
+
+@every_component
+def test_a_bare_word_is_a_call(name):
+    if name not in REQUIRED:
+        assert parse(name, KNOWN) == parse(f"{name}()", KNOWN) == KNOWN[name]()
+
+
+@every_component
+def test_an_unknown_field_is_refused(name):
+    with pytest.raises(ValueError, match=r"[Uu]nexpected keyword argument"):
+        example(name, no_such_field=1)
+    given_fields = ", ".join(f"{k}={v!r}" for k, v in REQUIRED.get(name, {}).items())
+    with pytest.raises(ValueError, match=f"{name} has no field 'no_such_field'"):
+        parse(f"{name}({given_fields + ', ' if given_fields else ''}no_such_field=1)", KNOWN)
+
+
+@every_component
+def test_a_missing_field_is_named(name):
+    for field in REQUIRED.get(name, {}):
+        if KNOWN[name].__dataclass_fields__[field].default is dataclasses.MISSING:
+            with pytest.raises(ValueError, match=f"{name} needs the field '{field}'"):
+                parse(name, KNOWN)
+
+
+@every_component
+def test_has_a_docstring(name):
+    assert KNOWN[name].__doc__
+    assert not KNOWN[name].__doc__.startswith(f"{name}(")  # the one that dataclasses makes up
+
+
+# ---- text -> values --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-1", -1),
+        ("-2.5e-4", -2.5e-4),
+        ("1e-4", 1e-4),
+        ("true", True),
+        ("True", True),
+        ("false", False),
+        ("none", None),
+        ("None", None),
+        ("projection", "projection"),
+        ("'two words'", "two words"),
+        ('"Hinge"', "Hinge"),
+        ("Hinge", Hinge()),
+        (" Hinge( ) ", Hinge()),
+        ("LeastSquares(a=-1, b=1)", LeastSquares(a=-1.0)),
+        ("[]", ()),
+        ("[R1, R2(gamma=5)]", (R1(), R2(gamma=5.0))),
+        ("(R1,)", (R1(),)),
+        ("[[1, -2], [x]]", ((1, -2), ("x",))),
+        ("Adam(lr=Linear(start=1e-3, end=0, kimg=5), betas=(0, 0.9))", Adam(lr=Linear(1e-3, 0.0, 5.0), betas=(0, 0.9))),
+        ("SpectralNorm(skip=['body.0', 'head.*'])", SpectralNorm(skip=("body.0", "head.*"))),
+        ("Images(path='/data/my digits')", Images(path="/data/my digits")),
+        ("/data/digits", "/data/digits"),
+        ("~/digits", "~/digits"),
+        ("runs/a", "runs/a"),
+        ("../a", "../a"),
+        ("digits.zip", "digits.zip"),
+        ("my-digits", "my-digits"),
+        ("C:\\digits", "C:\\digits"),
+        ("", ""),
+    ],
+)
+def test_grammar(text, value):
+    found = parse(text, KNOWN)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lambda: 1",
+        "(lambda: 1)()",
+        "os.system('true')",
+        "Hinge.__class__()",
+        "Hinge().d",
+        "[x for x in (1, 2)]",
+        "1 if 2 else 3",
+        "Hinge()()",
+        "{'a': 1}",
+        "{1, 2}",
+        "f'{Hinge}'",
+        "R1(gamma=(1).__class__)",
+        "R1(gamma=1 + 1)",
+        "R1(gamma=[1][0])",
+        "(x := 1)",
+        "R1(gamma=5",
+        "not R1()",
+        "+5",
+        "~5",
+    ],
+)
+def test_code_is_refused(text):
+    with pytest.raises(ValueError, match=r"cannot read .*: expected a literal or Component\(key=value, \.\.\.\)"):
+        parse(text, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "__import__(name='os')", "eval('1')", "open(file='x')", "print()"]
+)
+def test_builtins_are_no_components(text):
+    with pytest.raises(ValueError, match=rf"unknown component '{text.partition('(')[0]}'"):
+        parse(text, KNOWN)
+
+
+@pytest.mark.parametrize("text", ["R1(5)", "R1(5, every=2)", "R1(*[5])", "R1(**{'gamma': 5})", "R1(gamma=1, gamma=2)"])
+def test_fields_are_named_once(text):
+    """Nothing is dropped: neither ** nor the first of two."""
+    with pytest.raises(ValueError, match=r"name the fields of R1, each once, as in R1\(key=value\)"):
+        parse(text, KNOWN)
+
+
+def test_an_unknown_component_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown component 'Hing'; did you mean 'Hinge'"):
+        parse("Hing()", KNOWN)
+    with pytest.raises(ValueError, match=r"unknown component 'Xyzzy'; known: .*Hinge"):
+        parse("[R1(gamma=1), Xyzzy()]", KNOWN)
+
+
+def test_an_unknown_field_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match="R1 has no field 'gama'; did you mean 'gamma'"):
+        parse("[R1(gama=5)]", KNOWN)
+    with pytest.raises(ValueError, match="ClipWeights has no field 'qqq'; known: bound"):
+        parse("ClipWeights(qqq=5)", KNOWN)
+
+
+text = st.text("aZ0_ é'\"\\\n().=[", max_size=8)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda values: st.lists(values, max_size=3).map(tuple),
+    max_leaves=6,
+)
+
+
+@given(plain)
+def test_literals_read_back(value):
+    assert parse(repr(value), KNOWN) == value
+
+
+schedules = st.floats(0, 1e9) | st.builds(
+    Cosine, start=st.floats(0, 1), end=st.floats(0, 1), kimg=st.floats(1e-3, 1e6)
+)
+
+
+@given(
+    config=st.builds(
+        replace,
+        st.sampled_from([dcgan_digits(), sngan_digits(), san_digits()]),
+        loss=st.builds(LeastSquares, a=st.floats(-5, 5), b=st.floats(-5, 5), c=st.floats(-5, 5)),
+        penalties=st.lists(
+            st.builds(R1, gamma=schedules, every=st.integers(1, 64)) | st.builds(GradientPenalty, strength=schedules),
+            max_size=3,
+        ).map(tuple),
+        d_normalizer=st.builds(SpectralNorm, skip=st.lists(text, max_size=2).map(tuple)),
+        g_optim=st.builds(Adam, lr=schedules, betas=st.tuples(st.floats(0, 1), schedules)),
+        seed=st.integers(0, 2**63),
+    )
+)
+def test_a_config_reads_back(config):
+    assert parse(to_text(config), KNOWN) == config
+
+
+# ---- overrides -------------------------------------------------------------------------------------------------
+
+
+def changed(config, *items):
+    """As on the command line: `key=value` in the order given."""
+    pairs = [item.split("=", 1) for item in items]
+    return override(config, {key: parse(text, KNOWN) for key, text in pairs})
+
+
+def test_override():
+    cfg = changed(
+        san_digits(),
+        "loss=Wasserstein",
+        "penalties=[R1(gamma=5), GradientPenalty]",
+        "d_optim.lr=4e-4",
+        "head.san=false",
+        "d_normalizer.skip=[]",
+        "batch_size=32",
+    )
+    assert cfg == replace(
+        san_digits(),
+        loss=Wasserstein(),
+        penalties=(R1(gamma=5.0), GradientPenalty()),
+        d_optim=replace(san_digits().d_optim, lr=4e-4),
+        head=replace(san_digits().head, san=False),
+        d_normalizer=SpectralNorm(),
+        batch_size=32,
+    )
+
+
+def test_nothing_changes_the_original():
+    cfg = san_digits()
+    changed(cfg, "head.san=false", "d_optim.lr=1.0")
+    assert cfg == san_digits()
+    assert override(cfg, {}) == cfg
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ("loss=RelativisticPairing", "head.san=false"),
+        ("head.conditioning=per_class", "generator.conditional=true"),
+        ("d_optim=RMSprop", "d_optim.lr=1e-4"),
+        ("penalties=[R1, R2]", "penalties.1.gamma=3"),
+        ("penalties=[R1]", "penalties.0.gamma=Linear(start=1, end=0, kimg=1)", "penalties.0.gamma.kimg=5"),
+    ],
+    ids=" ".join,
+)
+def test_the_order_of_overrides_does_not_matter(items):
+    """Checked once, when all are made: each of these is illegal or unknown halfway, in one of the two orders."""
+    assert changed(san_digits(), *items) == changed(san_digits(), *reversed(items))
+
+
+def test_changes_inside_a_new_value():
+    assert changed(san_digits(), "d_optim.lr=1e-4", "d_optim=RMSprop").d_optim == RMSprop(lr=1e-4)
+    two = changed(san_digits(), "penalties.0.every=8", "penalties=[R1, R2]")
+    assert two.penalties == (R1(every=8), R2())
+
+
+def test_an_index_names_one_of_several():
+    cfg = replace(san_digits(), penalties=(R1(), R2(), GradientPenalty()))
+    assert changed(cfg, "penalties.1.every=8").penalties == (R1(), R2(every=8), GradientPenalty())
+    assert changed(cfg, "penalties.2=R1(gamma=2)").penalties == (R1(), R2(), R1(gamma=2.0))
+    assert changed(cfg, "d_optim.betas.0=0.5").d_optim.betas == (0.5, 0.99)
+
+
+@pytest.mark.parametrize("index", ["3", "-1", "00", "first", "²"])
+def test_an_index_out_of_range_is_refused(index):
+    cfg = replace(san_digits(), penalties=(R1(), R2(), R1()))
+    with pytest.raises(ValueError, match=rf"'{index}' is not an index into the 3 values"):
+        override(cfg, {f"penalties.{index}.every": 8})
+
+
+# ---- what is refused, and how ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("los=Hinge", r"TrainConfig has no field 'los'; did you mean 'loss'"),
+        ("d_optim.lrr=1", r"Adam has no field 'lrr'; did you mean 'lr'"),
+        ("xyzzy=1", r"TrainConfig has no field 'xyzzy'; known: .*batch_size"),
+        ("loss.smoothing=0.1", r"Hinge has no field 'smoothing'"),
+        ("d_optim.lr.start=1", r"0\.001 has no fields, so 'start' cannot be set in it"),
+        ("batch_size=0.5", r"TrainConfig\.batch_size: .*valid integer.*got 0\.5"),
+        ("batch_size=true", r"TrainConfig\.batch_size: .*valid integer.*got True"),
+        ("batch_size=many", r"TrainConfig\.batch_size: .*valid integer.*got 'many'"),
+        ("batch_size=0", r"TrainConfig\.batch_size: .*greater than or equal to 1, got 0"),
+        ("d_steps=0", r"TrainConfig\.d_steps: .*greater than or equal to 1, got 0"),
+        ("total_kimg=0", r"TrainConfig\.total_kimg: .*greater than 0, got 0"),
+        ("total_kimg=-5", r"TrainConfig\.total_kimg: .*greater than 0, got -5"),
+        ("seed=-1", r"TrainConfig\.seed: .*greater than or equal to 0, got -1"),
+        ("d_optim.lr=fast", r"Adam\.lr: .*valid number, got 'fast'"),
+        ("d_optim.lr=-1", r"Adam\.lr: .*greater than or equal to 0, got -1"),
+        ("d_optim.lr=true", r"Adam\.lr: .*valid number, got True"),
+        ("d_optim.betas=0.5", r"Adam\.betas takes a list, .* got 0\.5"),
+        ("head.san=yes", r"Head\.san: .*valid boolean, got 'yes'"),
+        ("head.san=1", r"Head\.san: .*valid boolean, got 1"),
+        ("head.conditioning=projektion", r"Head\.conditioning: .*'projection'.*got 'projektion'"),
+        ("generator.width=0", r"SANDigitsGenerator\.width: .*greater than or equal to 1, got 0"),
+        ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: Hinge, LeastSquares, NonSaturating"),
+        ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; known: Hinge"),
+        ("loss=none", r"TrainConfig\.loss takes a GANLoss, got None"),
+        ("d_optim=Hinge", r"TrainConfig\.d_optim takes a OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
+        ("penalties=[Hinge]", r"TrainConfig\.penalties\.0 takes a Penalty, got Hinge\(\)"),
+        ("penalties=[R1, 5]", r"TrainConfig\.penalties\.1 takes a Penalty, got 5"),
+        ("penalties=R1", r"TrainConfig\.penalties takes a list, such as 'penalties=\[A,B\(field=1\)\]', got R1\("),
+        ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: ClipWeights"),
+        ("generator=SANDigitsDiscriminator", r"TrainConfig\.generator takes a GeneratorConfig, got SANDigitsDisc"),
+        ("head=Hinge", r"TrainConfig\.head: .*instance of Head, got Hinge\(\)"),
+        ("data=digits.zip", r"TrainConfig\.data takes a DatasetConfig, got 'digits\.zip'; known: Digits"),
+        ("data=Images(path=5)", r"Images\.path: expected a path, as text or pathlib\.Path, got 5"),
+    ],
+)
+def test_wrong_overrides_say_what_was_given_and_expected(item, message):
+    with pytest.raises(ValueError, match=message) as error:
+        changed(san_digits(), item)
+    assert "pydantic" not in str(error.value)  # its addresses and types are no help to the user
+
+
+def test_several_mistakes_are_reported_together():
+    with pytest.raises(ValueError, match=r"batch_size") as error:
+        changed(san_digits(), "batch_size=0", "seed=-1", "total_kimg=long")
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "TrainConfig.batch_size",
+        "TrainConfig.total_kimg",
+        "TrainConfig.seed",
+    ]
+
+
+def test_wrong_values_are_refused_in_python_too():
+    for change in ({"batch_size": 0.5}, {"batch_size": True}, {"loss": R1()}, {"penalties": (Hinge(),)}, {"seed": "1"}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            replace(san_digits(), **change)
+
+
+# ---- illegal combinations --------------------------------------------------------------------------------------
+
+
+def test_san_with_a_paired_loss_is_refused():
+    """With its reason and its fix, wherever the config is made."""
+    message = r"head\.san=true has no direction loss for the paired loss RelativisticPairing\(\).*\(head\.san=false\)"
+    with pytest.raises(ValueError, match=message):
+        replace(san_digits(), loss=RelativisticPairing())
+    with pytest.raises(ValueError, match=message):
+        changed(san_digits(), "loss=RelativisticPairing")
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), "loss=RelativisticPairing", "head.san=true")
+    assert changed(san_digits(), "loss=RelativisticPairing", "head.san=false").loss.paired
+
+
+def test_labels_are_read_by_both_networks_or_by_none():
+    message = r"conditioning=(\w+) and generator\.conditional=(True|False) do not go together: .* or neither"
+    for cfg, item in (
+        (san_digits(), "head.conditioning=projection"),
+        (san_digits(), "generator.conditional=true"),
+        (san_digits_conditional(), "head.conditioning=none"),
+        (san_digits_conditional(), "generator.conditional=false"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            changed(cfg, item)
+    with pytest.raises(ValueError, match=message):
+        replace(san_digits(), generator=SANDigitsGenerator(conditional=True))
+
+
+# ---- values -> text ----------------------------------------------------------------------------------------------
+
+
+@every_recipe
+def test_every_recipe_reads_back(recipe):
+    config, known = recipes.load(recipe)
+    text = to_text(config)
+    assert parse(text, known) == config
+    assert to_text(parse(text, known)) == text
+    assert len(text.splitlines()) == len(dataclasses.fields(config)) + 2  # a field a line
+
+
+def test_what_cannot_be_read_back_cannot_be_saved():
+    """A lambda for a schedule trains, and its text would not say what it was."""
+    for value in (lambda nimg: 1e-3, float("inf")):
+        config = replace(dcgan_digits(), d_optim=Adam(lr=value))
+        with pytest.raises(ValueError, match=r"cannot be saved as text that reads back the same.*not a function"):
+            to_text(config)
+
+
+@component
+class Squared(GANLoss):
+    """A loss of the user's own."""
+
+    power: float = 2.0
+
+    def d(self, real, fake):
+        return (1 - real).abs() ** self.power + fake.abs() ** self.power
+
+    def g(self, fake, real=None):
+        return (1 - fake).abs() ** self.power
+
+
+@component
+class Half(GANLoss):
+    """A loss whose repr keeps a field to itself."""
+
+    scale: float = dataclasses.field(default=1.0, repr=False)
+
+    def d(self, real, fake):
+        return self.scale * (fake - real)
+
+    def g(self, fake, real=None):
+        return -self.scale * fake
+
+
+def test_what_reads_back_as_something_else_cannot_be_saved():
+    with pytest.raises(ValueError, match="cannot be saved as text that reads back the same"):
+        to_text(replace(dcgan_digits(), loss=Half(scale=2.0)))
+
+
+def test_a_component_of_the_users_own_reads_back():
+    config = replace(dcgan_digits(), loss=Squared(power=3.0))
+    text = to_text(config)
+    assert "loss=Squared(power=3.0)" in text
+    assert parse(text, KNOWN | {"Squared": Squared}) == config
+    assert known_to(config)["Squared"] is Squared
+    with pytest.raises(ValueError, match="unknown component 'Squared'"):
+        parse(text, KNOWN)
+
+
+# ---- differences -------------------------------------------------------------------------------------------------
+
+
+def test_differences_name_the_fields():
+    old = san_digits()
+    new = changed(old, "d_optim.lr=2e-3", "loss=Wasserstein", "head.san=false", "penalties=[R1]", "d_optim.betas.0=0.5")
+    assert differences(old, new) == [
+        "head.san: True -> False",
+        "loss: Hinge() -> Wasserstein()",
+        "penalties: () -> (R1(gamma=10.0, every=16),)",
+        "d_optim.lr: 0.001 -> 0.002",
+        "d_optim.betas: (0.0, 0.99) -> (0.5, 0.99)",
+    ]
+    assert differences(old, san_digits()) == []
+
+
+def test_a_difference_of_kind_shows_both():
+    assert differences(san_digits(), changed(san_digits(), "d_normalizer=NoNormalizer")) == [
+        f"d_normalizer: {SpectralNorm(skip=('body.0', 'head.*'))!r} -> {NoNormalizer()!r}"
+    ]

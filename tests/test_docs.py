@@ -1,0 +1,294 @@
+"""What the README and the documentation say is run: Python blocks, commands, printed output, names, quotes of code."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import pkgutil
+import re
+import shlex
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import equipoise
+from equipoise.cli import app
+from equipoise.recipes import available
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"^<<< ", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    language: str
+    title: str | None
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = [Block(*match.group("language", "title", "text")) for match in FENCE.finditer(page.read_text("utf-8"))]
+    return [block for block in found if not QUOTED.search(block.text)]
+
+
+def given(page: str) -> dict[str, object]:
+    """The names an example may use without making them: somebody's own networks and a batch of theirs."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 128), nn.LeakyReLU(0.2))
+    D = nn.Sequential(copy.deepcopy(body), nn.Linear(128, 1))
+    G = nn.Sequential(nn.Linear(100, 28 * 28), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)))
+    real, z, y = torch.rand(8, 1, 28, 28) * 2 - 1, torch.randn(8, 100), torch.arange(8)
+    names = {"body": body, "D": D, "G": G, "real": real, "fake": G(z), "y": y, "z": z, "nimg": 1000}
+    if page == "sanify":
+        sound = {"y": torch.randn(8, 1, 30), "y_hat": torch.randn(8, 1, 30)}
+        networks = {"MyDiscriminator": lambda: D, "MultiPeriodDiscriminator": MultiPeriodDiscriminator}
+        names |= {"D": AuxiliaryClassifier(body), "x": real} | networks | sound
+    return names
+
+
+class AuxiliaryClassifier(nn.Module):
+    """x -> logits and class scores, as AC-GAN's discriminator."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.adv, self.aux = body, nn.Linear(128, 1), nn.Linear(128, 10)
+
+    def forward(self, x):
+        h = self.body(x)
+        return self.adv(h), self.aux(h)
+
+
+class MultiPeriodDiscriminator(nn.Module):
+    """Two waves -> logits of each, feature maps of each, as lists over discriminators; HiFi-GAN's way to call one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.ModuleList(nn.Conv1d(1, 4, 5, stride) for stride in (2, 3))
+        self.last = nn.ModuleList(nn.Conv1d(4, 1, 3) for _ in self.first)
+
+    def forward(self, y, y_hat):
+        lists = [], [], [], []
+        for first, last in zip(self.first, self.last, strict=True):
+            for i, wave in enumerate((y, y_hat)):
+                features = [torch.relu(first(wave))]
+                features.append(last(features[0]))
+                lists[i].append(features[1].flatten(1))
+                lists[2 + i].append(features)
+        return lists
+
+
+@contextmanager
+def module_of(page: Path) -> Iterator[types.ModuleType]:
+    """The module that a page's Python blocks are run in, one after the other."""
+    module = types.ModuleType(f"examples_of_{page.stem}")
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    try:
+        yield module
+    finally:
+        del sys.modules[module.__name__]
+
+
+def execute(block: Block, module: types.ModuleType, page: str, folder: Path) -> None:
+    """Run a Python block, the given names made anew; one with a title is also written to that file, for commands."""
+    vars(module).update(given(page))
+    exec(compile(block.text, f"{page}.md", "exec"), vars(module))
+    if block.title is not None:
+        (folder / block.title).write_text(block.text, "utf-8")
+
+
+def equipoise_command(arguments: list[str]) -> tuple[int, str]:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), arguments
+    return result.exit_code, result.output
+
+
+def check_commands(text: str) -> None:
+    """Each `equipoise train` is run, as a dry run. Of other commands, the options must exist."""
+    for line in text.splitlines():
+        command = shlex.split(line.rpartition("&& ")[2], comments=True)
+        if "equipoise" not in command:
+            continue
+        arguments = command[command.index("equipoise") + 1 :]
+        if arguments[0] == "train":
+            code, said = equipoise_command([*arguments, "--dry-run"])
+            assert code == 0, f"{line}\n{said}"
+        else:
+            names = arguments[:2] if arguments[0] == "data" else arguments[:1]
+            code, known = equipoise_command([*names, "--help"])
+            assert code == 0, line
+            for option in arguments:
+                assert not option.startswith("--") or option in known, f"{line}: no option {option}"
+
+
+def check_session(text: str) -> None:
+    """Each `$ equipoise ...` prints exactly the lines below it."""
+    for part in text.split("$ ")[1:]:
+        line, _, expected = part.partition("\n")
+        arguments = shlex.split(line)
+        assert arguments[0] == "equipoise"
+        assert equipoise_command(arguments[1:])[1].strip() == expected.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    with module_of(page) as module:
+        for block in blocks(page):
+            match block.language:
+                case "python":
+                    execute(block, module, page.stem, tmp_path)
+                case "bash":
+                    check_commands(block.text)
+                case "console":
+                    check_session(block.text)
+                case language:
+                    assert language == "text", f"a {language} block is neither run nor marked as text"
+
+
+def test_there_are_examples_to_run():
+    """So that a change of the fences' form does not silently empty the test above."""
+    languages = [block.language for page in PAGES for block in blocks(page)]
+    assert languages.count("python") >= 20
+    assert languages.count("bash") >= 20
+    assert "console" in languages
+
+
+def test_the_two_commands_are_the_same_everywhere():
+    marked = re.findall(r"<!-- ci: (\w+) -->\n```bash\n(.+)\n```", (ROOT / "README.md").read_text("utf-8"))
+    commands = dict(marked)
+    assert list(commands) == ["run", "test"]
+    assert commands["run"].count(" && ") == commands["test"].count(" && ") == 1
+    for command in commands.values():
+        assert f"```bash\n{command}\n```" in (ROOT / "docs" / "index.md").read_text("utf-8")
+
+
+def test_every_recipe_is_named_in_the_quickstart_and_in_the_reference():
+    quickstart, reference = ((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("quickstart", "reference"))
+    for name, (home, _) in available().items():
+        assert f"| `{name}` |" in quickstart
+        assert f"::: equipoise.recipes.{home}.{name}\n" in reference + "\n"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    """Those of docs/ are checked when it is built."""
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+# ---- names -----------------------------------------------------------------------------------------------
+
+DIRECTIVES = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", DIRECTIVES)
+def test_names_in_the_reference_exist(name):
+    module, _, attribute = name.rpartition(".")
+    if importlib.util.find_spec(module) and hasattr(importlib.import_module(module), attribute):
+        return
+    assert importlib.util.find_spec(name) is not None
+
+
+def test_the_reference_has_every_module():
+    modules = {f"equipoise.{info.name}" for info in pkgutil.iter_modules(equipoise.__path__)}
+    assert modules - set(DIRECTIVES) == {"equipoise.__main__", "equipoise.cli"}
+
+
+def text_block(page: str, beginning: str) -> str:
+    found = [b.text for b in blocks(ROOT / "docs" / page) if b.language == "text" and b.text.startswith(beginning)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_tree_in_the_design_is_the_tree():
+    tree = text_block("design.md", "equipoise/").partition("tests/")[0]
+    package = Path(equipoise.__file__).parent
+    files = [path.relative_to(package) for path in package.rglob("*.py*") if path.suffix in (".py", ".pyi")]
+    named: set[Path] = set()
+    folder = Path()
+    for line in tree.splitlines()[1:]:
+        inside = re.match(r"  (\w+)/ ", line)
+        top = re.match(r"  (\w+\.pyi?) ", line)
+        folder = Path(inside[1]) if inside else folder
+        named |= {Path(top[1])} if top else {folder / name for name in re.findall(r"\w+\.py\b", line)}
+    assert named == {path for path in files if path.parent == Path() or path.name != "__init__.py"}
+
+
+def test_signatures_in_the_design_are_the_signatures():
+    home, checked = "", 0
+    for line in text_block("design.md", "equipoise.objective").splitlines():
+        module, name, parameters = re.match(r"(?:(equipoise\.\w+))? +([\w.]+)\(([\w, ]*)\)", line).groups()
+        home = module or home
+        found = pkgutil.resolve_name(f"{home}:{name}")
+        assert list(inspect.signature(found).parameters) == parameters.split(", "), line
+        checked += 1
+    assert checked > 20
+
+
+# ---- quotes of code --------------------------------------------------------------------------------------
+
+
+def hook(name: str) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra `docs`")
+
+
+@quoting
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_quotes_are_found(page):
+    """A quote that does not fit the code ends the build of the documentation; here it fails before."""
+    text = hook("quote").on_page_markdown(page.read_text("utf-8"))
+    assert not QUOTED.search(text)
+
+
+@quoting
+def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
+    quote = hook("quote")
+    page = (ROOT / "docs" / "loop.md").read_text("utf-8")
+    quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
+    source = (ROOT / "equipoise" / "train.py").read_text("utf-8")
+    assert stripped("\n".join(quoted)) == stripped(source[source.index("\nZ_FOR_D") :])
+
+
+def stripped(code: str) -> list[str]:
+    """Lines without their indentation; blank ones left out."""
+    return [line.strip() for line in code.splitlines() if line.strip()]
+
+
+@quoting
+def test_quoting_takes_the_lines_from_first_to_last_or_fails(tmp_path, monkeypatch):
+    from mkdocs.exceptions import PluginError
+
+    quote = hook("quote")
+    monkeypatch.setattr(quote, "ROOT", tmp_path)
+    (tmp_path / "a.py").write_text("zero\n    one\n        two\n    three\nfour\n")
+    assert quote.on_page_markdown("x\n<<< a.py | one | three\ny\n") == "x\none\n    two\nthree\ny\n"
+    assert quote.on_page_markdown("<<< a.py | two") == "two"
+    with pytest.raises(PluginError, match=r"a\.py has no line with 'five'"):
+        quote.on_page_markdown("<<< a.py | one | five")
+
+
+@quoting
+def test_docstrings_in_house_style_become_markdown():
+    markdown = hook("docstrings").markdown
+    assert markdown("What.\n\nx, y: the one\n    that <w, h>.\nz: other `<w>`.\n\nAfter.") == (
+        "What.\n\n- `x, y`: the one\n    that &lt;w, h>.\n- `z`: other `<w>`.\n\nAfter."
+    )
+    assert markdown("What.\n\n    code <w>\n    x: no field\n\nRaises:\n    ValueError: if <w> is bad.") == (
+        "What.\n\n    code <w>\n    x: no field\n\nRaises:\n    ValueError: if &lt;w> is bad."
+    )

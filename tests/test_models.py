@@ -1,0 +1,311 @@
+"""Architectures against the layer tables of their papers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from equipoise import models
+from equipoise.heads import Head
+from equipoise.models import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    SANDigitsDiscriminator,
+    SANDigitsGenerator,
+    TinyDigitsDiscriminator,
+    TinyDigitsGenerator,
+)
+from equipoise.normalizers import SpectralNorm
+from equipoise.types import ImageSpec
+
+ALL = [c for name in models.__all__ if dataclasses.is_dataclass(c := getattr(models, name))]
+GENERATORS = [c for c in ALL if issubclass(c, GeneratorConfig)]
+DISCRIMINATORS = [c for c in ALL if issubclass(c, DiscriminatorConfig)]
+GREY = ImageSpec(resolution=28, channels=1, num_classes=10)
+
+every_generator = pytest.mark.parametrize("generator", GENERATORS, ids=lambda c: c.__name__)
+every_discriminator = pytest.mark.parametrize("discriminator", DISCRIMINATORS, ids=lambda c: c.__name__)
+conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def copy_in_order(source, target):
+    """Parameters of one network into another with the same layers in the same order."""
+    with torch.no_grad():
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            b.copy_(a.view_as(b))
+    return target
+
+
+def narrow(config, **fields):
+    return config(width=4, **fields)
+
+
+# ---- the published layer tables --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_tiny_generator_has_the_published_weights(classes):
+    """convT 64 -> 256 k3, -> 128 k4, -> 64 k3, -> 1 k4, biases, and a gain and a bias per normalised channel."""
+    wanted = (
+        ((64 + classes) * 256 * 3 * 3 + 256)
+        + (256 * 128 * 4 * 4 + 128)
+        + (128 * 64 * 3 * 3 + 64)
+        + (64 * 1 * 4 * 4 + 1)
+        + 2 * (256 + 128 + 64)
+    )
+    assert count(TinyDigitsGenerator(conditional=classes > 0).build(GREY)) == wanted
+
+
+def test_tiny_generator_is_the_published_network():
+    reference = nn.Sequential(
+        *(nn.ConvTranspose2d(64, 256, 3, stride=2), nn.BatchNorm2d(256), nn.ReLU()),  # 3x3
+        *(nn.ConvTranspose2d(256, 128, 4, stride=1), nn.BatchNorm2d(128), nn.ReLU()),  # 6x6
+        *(nn.ConvTranspose2d(128, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU()),  # 13x13
+        *(nn.ConvTranspose2d(64, 1, 4, stride=2), nn.Tanh()),  # 28x28
+    )
+    G, z = TinyDigitsGenerator().build(GREY), torch.randn(4, 64)
+    assert_close(G(z), copy_in_order(G, reference)(z[:, :, None, None]))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["", "batch_norm"])
+def test_tiny_discriminator_is_the_published_network(batch_norm):
+    """Its head, fed with the windows of the last map, is the last layer Conv2d(32, 1, 4, stride=2)."""
+    reference = nn.Sequential(
+        *(nn.Conv2d(1, 16, 4, stride=2), nn.LeakyReLU(0.2)),  # 13x13
+        *(nn.Conv2d(16, 32, 4, stride=2), *([nn.BatchNorm2d(32)] if batch_norm else []), nn.LeakyReLU(0.2)),  # 5x5
+        nn.Conv2d(32, 1, 4, stride=2, bias=False),  # 1x1
+    )
+    D, x = TinyDigitsDiscriminator(batch_norm=batch_norm).build(GREY, Head().factory(10)), torch.rand(4, 1, 28, 28)
+    fun = D(x).fun
+    assert fun.shape == (4, 1)
+    assert_close(fun, copy_in_order(D, reference)(x).flatten(1))
+    table = (1 * 16 * 4 * 4 + 16) + (16 * 32 * 4 * 4 + 32) + 32 * 1 * 4 * 4 + (2 * 32 if batch_norm else 0)
+    assert count(D) == table
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_san_generator_has_the_published_weights(classes):
+    """Linear 100 (+ 100) -> 512·3·3, convT -> 256 k4, -> 128 k4, -> 1 k6, and an embedding of length 100."""
+    embedding = classes * 100
+    inputs = 100 + (100 if classes else 0)
+    wanted = (
+        embedding
+        + (inputs * 512 * 3 * 3 + 512 * 3 * 3)
+        + (512 * 256 * 4 * 4 + 256)
+        + (256 * 128 * 4 * 4 + 128)
+        + (128 * 1 * 6 * 6 + 1)
+        + 2 * (256 + 128)
+    )
+    assert count(SANDigitsGenerator(conditional=classes > 0).build(GREY)) == wanted
+
+
+def test_san_generator_is_the_published_network():
+    reference = nn.Sequential(
+        *(nn.Linear(200, 512 * 3 * 3), nn.LeakyReLU(0.01), nn.Unflatten(1, (512, 3, 3))),
+        *(nn.ConvTranspose2d(512, 256, 4, stride=2, padding=1), nn.BatchNorm2d(256), nn.SiLU()),  # 6x6
+        *(nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1), nn.BatchNorm2d(128), nn.SiLU()),  # 12x12
+        *(nn.ConvTranspose2d(128, 1, 6, stride=2), nn.Tanh()),  # 28x28
+    )
+    G, z, y = SANDigitsGenerator(conditional=True).build(GREY), torch.randn(4, 100), torch.tensor([3, 1, 4, 1])
+    wanted = torch.cat([z, G.embed.weight[y]], dim=1)
+    with torch.no_grad():
+        for a, b in zip([p for n, p in G.named_parameters() if "embed" not in n], reference.parameters(), strict=True):
+            b.copy_(a)
+    assert_close(G(z, y), reference(wanted))
+
+
+def test_san_discriminator_is_the_published_network():
+    reference = nn.Sequential(
+        *(nn.Conv2d(1, 128, 6, stride=2), nn.LeakyReLU(0.2)),  # 12x12
+        *(nn.Conv2d(128, 256, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),  # 6x6
+        *(nn.Conv2d(256, 512, 4, stride=2, padding=1), nn.LeakyReLU(0.2)),  # 3x3
+        *(nn.Flatten(), nn.Linear(512 * 3 * 3, 1, bias=False)),
+    )
+    D, x = SANDigitsDiscriminator().build(GREY, Head().factory(10)), torch.rand(4, 1, 28, 28)
+    assert_close(D(x).fun, copy_in_order(D, reference)(x))
+    table = (1 * 128 * 6 * 6 + 128) + (128 * 256 * 4 * 4 + 256) + (256 * 512 * 4 * 4 + 512) + 512 * 3 * 3
+    assert count(D) == table
+    per_class = SANDigitsDiscriminator().build(GREY, Head("per_class", san=True).factory(10))
+    assert count(per_class) == table + 9 * 512 * 3 * 3
+
+
+def test_sn_of_the_san_discriminator_leaves_the_first_convolution():
+    D = SANDigitsDiscriminator(width=4).build(GREY, Head(san=True).factory(10))
+    SpectralNorm(skip=("body.0",))(D)
+    assert [hasattr(D.body[i], "parametrizations") for i in (0, 2, 4)] == [False, True, True]
+
+
+def test_the_class_reaches_the_tiny_generator_as_a_one():
+    """One-hot, appended to z: class c is z-channel 64 + c."""
+    G, z, y = TinyDigitsGenerator(conditional=True).build(GREY), torch.randn(3, 64), torch.tensor([0, 9, 4])
+    onehot = torch.zeros(3, 10)
+    for i, c in enumerate(y):
+        onehot[i, c] = 1
+    assert_close(G(z, y), G.layers(torch.cat([z, onehot], dim=1)[:, :, None, None]))
+
+
+# ---- initialisation --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_dcgan_initialisation(net):
+    """Convolutions N(0, 0.02²), batch-norm gains N(1, 0.02²) (not around 0), biases 0 (Radford et al. 2016)."""
+    nets = {
+        "G": TinyDigitsGenerator(conditional=True).build(GREY),
+        "D": TinyDigitsDiscriminator(width=64, batch_norm=True).build(GREY, Head(init_std=0.02).factory(10)),
+    }
+    gains = []
+    for module in nets[net].modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            w = module.weight
+            assert w.std().item() == pytest.approx(0.02, rel=4 / w.numel() ** 0.5)
+            assert abs(w.mean().item()) < 4 * 0.02 / w.numel() ** 0.5
+        elif isinstance(module, nn.BatchNorm2d):
+            gains.append(module.weight)
+        if getattr(module, "bias", None) is not None:
+            assert (module.bias == 0).all()
+    pooled = torch.cat(gains)
+    assert pooled.mean().item() == pytest.approx(1, abs=0.01)
+    assert pooled.std().item() == pytest.approx(0.02, rel=0.3)
+
+
+# ---- what every architecture keeps, and a new one inherits -------------------------------------------------------
+
+
+@every_generator
+@conditional_or_not
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_generator_makes_images(generator, conditional, channels):
+    cfg = narrow(generator, conditional=conditional)
+    spec = dataclasses.replace(GREY, channels=channels)
+    G, z, y = cfg.build(spec), torch.randn(3, cfg.z_dim), torch.tensor([1, 2, 3])
+    x = G(z * 100, y)
+    assert x.shape == (3, channels, 28, 28)
+    assert x.dtype == torch.float32
+    assert x.min() >= -1
+    assert x.max() <= 1
+
+
+@every_generator
+@conditional_or_not
+def test_an_image_depends_on_its_own_z_and_class(generator, conditional):
+    """In eval mode, on nothing else: an image alone is the image in a batch. An unconditional one ignores labels."""
+    cfg = narrow(generator, conditional=conditional)
+    G, z, y = cfg.build(GREY).eval(), torch.randn(2, cfg.z_dim), torch.tensor([1, 2])
+    x = G(z, y)
+    assert_close(G(z[:1], y[:1]), x[:1])
+    for j in range(cfg.z_dim):
+        moved = z.clone()
+        moved[0, j] += 1
+        assert not torch.equal(G(moved, y)[0], x[0])
+        assert_close(G(moved, y)[1], x[1])
+    other = G(z, torch.tensor([7, 2]))
+    assert torch.equal(other[0], x[0]) != conditional
+    assert_close(other[1], x[1])
+    if not conditional:
+        assert torch.equal(G(z), x)
+
+
+@every_generator
+@conditional_or_not
+def test_every_weight_of_a_generator_is_trained(generator, conditional):
+    cfg = narrow(generator, conditional=conditional)
+    G = cfg.build(GREY)
+    y = torch.arange(10)
+    (G(torch.randn(10, cfg.z_dim), y) * torch.randn(10, 1, 28, 28)).sum().backward()
+    for name, p in G.named_parameters():
+        assert p.grad.isfinite().all(), name
+        assert name.endswith("bias") or p.grad.abs().sum() > 0, name  # biases before batch norm cancel
+
+
+@every_generator
+def test_a_conditional_generator_needs_labels(generator):
+    with pytest.raises(ValueError, match=rf"{generator.__name__}\(conditional=True\) needs labelled data"):
+        narrow(generator, conditional=True).build(dataclasses.replace(GREY, num_classes=0))
+    G = narrow(generator, conditional=True).build(GREY)
+    with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, G\(z, y\)"):
+        G(torch.randn(2, generator().z_dim))
+    narrow(generator).build(dataclasses.replace(GREY, num_classes=0))  # an unconditional one does not
+
+
+@every_discriminator
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("conditioning", ["none", "projection", "per_class"])
+@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+def test_a_discriminator_reads_images_and_classes(discriminator, channels, conditioning, san):
+    spec = dataclasses.replace(GREY, channels=channels)
+    D = narrow(discriminator).build(spec, Head(conditioning, san=san).factory(10)).eval()
+    x, y = torch.randn(3, channels, 28, 28), torch.tensor([1, 2, 3])
+    seen = x.clone()
+    logits = D(x, y)
+    assert logits.fun.shape[0] == 3
+    assert logits.fun.ndim == 2
+    assert (logits.dir is not None) == san
+    assert torch.equal(x, seen)  # no layer works in place on its input
+    assert_close(D(x[:1], y[:1]).fun, logits.fun[:1])
+    other = D(x, torch.tensor([7, 2, 3])).fun
+    assert torch.equal(other[0], logits.fun[0]) == (conditioning == "none")
+
+
+@every_discriminator
+@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+def test_every_weight_of_a_discriminator_is_trained(discriminator, san):
+    D = narrow(discriminator).build(GREY, Head("projection", san=san).factory(10))
+    logits = D(torch.randn(10, 1, 28, 28), torch.arange(10))
+    sum(f.tanh().sum() for f in logits if f is not None).backward()
+    for name, p in D.named_parameters():
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().sum() > 0, name
+
+
+@every_discriminator
+def test_the_head_gets_as_many_features_as_the_body_makes(discriminator):
+    asked = []
+
+    def factory(features):
+        asked.append(features)
+        return Head().factory(0)(features)
+
+    D = narrow(discriminator).build(GREY, factory)
+    assert asked == [D.body(torch.randn(2, 1, 28, 28)).shape[1]]
+
+
+@every_generator
+@every_discriminator
+def test_the_players_fit(generator, discriminator):
+    """Gradients flow from D's logit to z, through every pair of networks."""
+    cfg = narrow(generator)
+    z = torch.randn(2, cfg.z_dim, requires_grad=True)
+    D = narrow(discriminator).build(GREY, Head().factory(0))
+    D(cfg.build(GREY)(z)).fun.sum().backward()
+    assert z.grad.isfinite().all()
+    assert (z.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
+def test_another_resolution_is_refused(config):
+    for resolution in (32, 14):
+        spec = dataclasses.replace(GREY, resolution=resolution)
+        head = (Head().factory(0),) if config in DISCRIMINATORS else ()
+        with pytest.raises(ValueError, match=f"{config.__name__} makes 28x28.* has {resolution}x{resolution}"):
+            config().build(spec, *head)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
+def test_equal_seeds_build_equal_networks(config):
+    """On every process: they start equal without exchanging anything."""
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        head = (Head().factory(0),) if config in DISCRIMINATORS else ()
+        states.append(torch.cat([p.flatten() for p in narrow(config).build(GREY, *head).parameters()]))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])

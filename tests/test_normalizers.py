@@ -1,0 +1,256 @@
+"""Normalisers against the singular value decomposition, and folding them away."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.testing import assert_close
+
+from equipoise import normalizers
+from equipoise.heads import Discriminator, Head
+from equipoise.normalizers import SpectralNorm, remove, weighted_layers
+
+ALL = [c() for name in normalizers.__all__ if dataclasses.is_dataclass(c := getattr(normalizers, name))]
+
+
+@dataclasses.dataclass
+class Case:
+    """A layer, an input for it, and its weight as the matrix that Miyato et al. read it as: (C_out, the rest)."""
+
+    layer: nn.Module
+    input: torch.Tensor
+    outputs_first: tuple[int, ...] = (0, 1, 2, 3)
+
+    def matrix(self, weight):
+        return weight.permute(self.outputs_first[: weight.ndim]).flatten(1)
+
+
+def case(kind):
+    image = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    match kind:
+        case "Linear":
+            made = Case(nn.Linear(7, 5), torch.randn(2, 7, dtype=torch.float64))
+        case "Embedding":
+            made = Case(nn.Embedding(7, 5), torch.tensor([1, 4]))
+        case "Conv1d":
+            made = Case(nn.Conv1d(3, 4, 3), image.flatten(2))
+        case "Conv2d":
+            made = Case(nn.Conv2d(3, 4, 3), image)
+        case "ConvTranspose2d":
+            made = Case(nn.ConvTranspose2d(3, 4, 3), image, outputs_first=(1, 0, 2, 3))
+    made.layer.double()
+    return made
+
+
+def network():
+    """Layers, batch norm and a spare parametrisation of somebody else's."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    )
+
+
+kinds = pytest.mark.parametrize("kind", ["Linear", "Embedding", "Conv1d", "Conv2d", "ConvTranspose2d"])
+
+
+# ---- spectral norm -----------------------------------------------------------------------------------------
+
+
+@kinds
+def test_spectral_norm_divides_by_the_largest_singular_value(kind):
+    c = case(kind)
+    raw = c.layer.weight.detach().clone()
+    sigma = torch.linalg.svdvals(c.matrix(raw))[0]
+    SpectralNorm(iterations=20)(c.layer)
+    for _ in range(50):
+        c.layer(c.input)
+    assert_close(c.layer.weight.detach(), raw / sigma, rtol=1e-9, atol=1e-9)
+    assert torch.linalg.svdvals(c.matrix(c.layer.weight.detach()))[0].item() == pytest.approx(1, rel=1e-9)
+
+
+def test_a_convolution_is_read_with_its_outputs_as_rows():
+    """σ of (C_out, C_in·kh·kw), not of its transposed channels: the two differ."""
+    for kind, wrong in (("Conv2d", (1, 0, 2, 3)), ("ConvTranspose2d", (0, 1, 2, 3))):
+        c = case(kind)
+        SpectralNorm(iterations=50)(c.layer)
+        for _ in range(20):
+            c.layer(c.input)
+        other = torch.linalg.svdvals(c.layer.weight.detach().permute(wrong).flatten(1))[0]
+        assert abs(other.item() - 1) > 0.01
+
+
+def test_one_power_iteration_per_training_forward():
+    """u <- Wv/‖Wv‖, v <- Wᵀu/‖Wᵀu‖, σ = uᵀWv (Miyato et al. 2018, alg. 1); eval moves nothing."""
+    c = case("Linear")
+    raw = c.layer.weight.detach().clone()
+    SpectralNorm()(c.layer)
+    state = c.layer.parametrizations.weight[0]
+    u, v = state._u.clone(), state._v.clone()
+    for _ in range(3):
+        c.layer(c.input)
+        u = raw @ v / (raw @ v).norm()
+        v = raw.T @ u / (raw.T @ u).norm()
+        assert_close(state._u, u)
+        assert_close(state._v, v)
+    c.layer.eval()
+    c.layer(c.input)
+    assert_close(state._u, u, rtol=0, atol=0)
+    assert_close(c.layer.weight.detach(), raw / (u @ raw @ v))
+
+
+def test_initialise_before_wrapping():
+    """Afterwards `nn.init` writes to a computed tensor that is thrown away, which is why architectures come first."""
+    layer = nn.Linear(7, 5)
+    SpectralNorm()(layer)
+    layer.eval()
+    before = layer.weight.detach().clone()
+    nn.init.constant_(layer.weight, 3.0)
+    assert torch.equal(layer.weight.detach(), before)
+
+
+def test_every_layer_outside_a_san_head_is_wrapped():
+    """The SAN head normalises its own vector; the layers before it and a plain head are wrapped."""
+    for conditioning, weights in (
+        ("none", {"linear"}),
+        ("projection", {"linear", "embed"}),
+        ("per_class", {"embed"}),
+    ):
+        for san in (False, True):
+            D = Discriminator(network(), Head(conditioning, san=san).factory(10)(3))
+            SpectralNorm()(D)
+            wrapped = {name for name, m in D.named_modules() if parametrize.is_parametrized(m)}
+            in_head = set() if san else {f"head.conditioning.{w}" for w in weights}
+            assert wrapped == {"body.0", "body.3.1"} | in_head
+
+
+def test_gradients_reach_the_weights_through_the_norm():
+    """d/dW of f(W/σ) has no component along W: scaling W changes nothing."""
+    c = case("Conv2d")
+    SpectralNorm(iterations=50)(c.layer)
+    for _ in range(20):
+        c.layer(c.input)
+    c.layer(c.input).square().sum().backward()
+    raw = c.layer.parametrizations.weight.original
+    assert raw.grad.norm() > 0.1
+    assert (raw * raw.grad).sum().item() == pytest.approx(0, abs=1e-9)
+
+
+# ---- skip --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ((), {"body.0", "body.3.1", "head.conditioning.embed", "head.conditioning.linear"}),
+        (("body.0",), {"body.3.1", "head.conditioning.embed", "head.conditioning.linear"}),
+        (("head.*",), {"body.0", "body.3.1"}),
+        (("body.0", "*.embed"), {"body.3.1", "head.conditioning.linear"}),
+        (("*",), set()),
+    ],
+)
+def test_skip(skip, left):
+    D = Discriminator(network(), Head("projection").factory(10)(3))
+    SpectralNorm(skip=skip)(D)
+    assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == left
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    net = network()
+    with pytest.raises(ValueError, match=r"'body\.0' matches no layer; .*0, 3\.1"):
+        SpectralNorm(skip=("0", "body.0"))(net)
+    assert not any(parametrize.is_parametrized(m) for m in net.modules())  # refused before anything was changed
+
+
+def test_skip_may_name_the_layers_of_a_san_head():
+    """So that `head.san` alone makes a SAN of a recipe that skips its head."""
+    D = Discriminator(network(), Head("per_class", san=True).factory(10)(3))
+    SpectralNorm(skip=("head.*",))(D)
+    assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == {"body.0", "body.3.1"}
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="iterations"):
+        SpectralNorm(iterations=0)
+
+
+# ---- what every normaliser keeps, and a new one inherits ------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_a_normalised_network_trains_copies_and_loads(normalizer):
+    net = network()
+    normalizer(net)
+    x = torch.randn(4, 1, 6, 6)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(x).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    optimizer.step()
+    net.eval()
+    other = network()
+    normalizer(other)
+    other.load_state_dict(net.state_dict())
+    for twin in (copy.deepcopy(net), other.eval()):
+        assert torch.equal(twin(x), net(x))
+
+
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_remove_keeps_the_outputs(normalizer):
+    net = network()
+    names = set(net.state_dict())
+    normalizer(net)
+    x = torch.randn(4, 1, 6, 6)
+    net(x)  # a training forward, so that the singular vectors are on their way
+    net.eval()
+    before = net(x)
+    assert remove(net) is net
+    assert_close(net(x), before, rtol=0, atol=1e-6)
+    assert not any(parametrize.is_parametrized(m) for m in net.modules())
+    assert set(net.state_dict()) == names
+
+
+def test_remove_in_training_mode_does_not_move_the_singular_vectors():
+    net = network()
+    SpectralNorm()(net)
+    with torch.no_grad():
+        net[0].parametrizations.weight.original.normal_()  # the vectors are now far from converged
+    twin = copy.deepcopy(net).eval()
+    wanted = twin[0].weight.detach().clone()
+    remove(net)
+    assert_close(net[0].weight.detach(), wanted, rtol=0, atol=1e-6)
+
+
+def test_remove_keeps_training_flags():
+    """A frozen batch norm stays frozen in a network that trains, also inside a parametrised module."""
+    net = network()
+    outer = nn.Linear(2, 2)
+    outer.inner = nn.Dropout()
+    net.append(outer)
+    SpectralNorm()(net)
+    net[1].eval()
+    outer.inner.eval()
+    flags = {name: m.training for name, m in net.named_modules() if "parametrizations" not in name}
+    remove(net)
+    assert {name: m.training for name, m in net.named_modules()} == flags
+    assert net[0].training
+    assert not net[1].training
+    assert not outer.inner.training
+
+
+def test_remove_keeps_requires_grad_and_takes_other_parametrisations():
+    """Also weight norm, of which each layer holds two originals."""
+    net = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 4)), parametrizations.orthogonal(nn.Linear(4, 4)))
+    x = torch.randn(2, 3)
+    wanted = net(x)
+    remove(net)
+    assert_close(net(x), wanted, rtol=0, atol=1e-6)
+    assert {name for name, _ in net.named_parameters()} == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_weighted_layers_are_found_with_their_names():
+    D = Discriminator(network(), Head(san=True).factory(0)(3))
+    assert [name for name, _ in weighted_layers(D)] == ["body.0", "body.3.1"]

@@ -1,0 +1,193 @@
+"""How a loss meets a discriminator's output: shapes, several outputs, and SAN's direction term."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from equipoise import losses
+from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
+from equipoise.objective import direction_loss, discriminator_loss, generator_loss
+from equipoise.types import Logits
+
+ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
+UNPAIRED = [loss for loss in ALL if not loss.paired]
+SHAPES = [(8,), (8, 1), (8, 3), (8, 1, 4, 5), (8, 2, 3)]
+
+losses_ = pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
+unpaired = pytest.mark.parametrize("loss", UNPAIRED, ids=lambda loss: type(loss).__name__)
+paired = pytest.mark.parametrize("loss", [loss for loss in ALL if loss.paired], ids=lambda loss: type(loss).__name__)
+
+
+def draw(shape):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+# ---- what a discriminator may return -----------------------------------------------------------------------
+
+
+@losses_
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_plain_tensor_of_any_shape_is_averaged(loss, shape):
+    real, fake = draw(shape), draw(shape)
+    assert_close(discriminator_loss(loss, real, fake), loss.d(real, fake).mean())
+    assert_close(generator_loss(loss, fake, real), loss.g(fake, real).mean())
+
+
+@losses_
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_logits_are_read_like_the_tensor_they_hold(loss, shape):
+    real, fake = draw(shape), draw(shape)
+    assert_close(discriminator_loss(loss, Logits(real), Logits(fake)), discriminator_loss(loss, real, fake))
+    assert_close(generator_loss(loss, Logits(fake), Logits(real)), generator_loss(loss, fake, real))
+
+
+@losses_
+def test_the_losses_of_several_outputs_add_up(loss):
+    """A list is a sum over discriminators, nested as it may be, each with its own number of logits."""
+    shapes = [(8,), (8, 5), (8, 1, 2, 2)]
+    real, fake = [draw(s) for s in shapes], [draw(s) for s in shapes]
+    d = sum(discriminator_loss(loss, r, f) for r, f in zip(real, fake, strict=True))
+    g = sum(generator_loss(loss, f, r) for r, f in zip(real, fake, strict=True))
+    nested_real, nested_fake = [real[0], (real[1], [Logits(real[2])])], [fake[0], (fake[1], [Logits(fake[2])])]
+    for r, f in ((real, fake), (tuple(real), tuple(fake)), (nested_real, nested_fake)):
+        assert_close(discriminator_loss(loss, r, f), d)
+        assert_close(generator_loss(loss, f, r), g)
+
+
+@losses_
+def test_a_vector_against_a_column_does_not_broadcast(loss):
+    """(N,) - (N, 1) is (N, N): every real with every fake, which the mean hides."""
+    real, fake = draw((8,)), draw((8,))
+    wanted = discriminator_loss(loss, real, fake)
+    assert_close(discriminator_loss(loss, real, fake.unsqueeze(1)), wanted)
+    assert_close(discriminator_loss(loss, real.unsqueeze(1), fake), wanted)
+    assert_close(generator_loss(loss, fake.unsqueeze(1), real), generator_loss(loss, fake, real))
+
+
+@losses_
+def test_results_are_scalars_with_gradients(loss):
+    real, fake = draw((8, 2)), draw((8, 2))
+    d, g = discriminator_loss(loss, real, fake), generator_loss(loss, fake, real)
+    assert d.shape == g.shape == ()
+    for gradient in torch.autograd.grad(d, (real, fake)) + torch.autograd.grad(g, fake):
+        assert gradient.abs().sum() > 0
+
+
+@unpaired
+def test_a_loss_on_real_leaves_fake_alone_in_g(loss):
+    """An unpaired G loss does not read `real`, whose shape may then be anything."""
+    fake = draw((8, 2))
+    assert torch.equal(generator_loss(loss, fake, draw((3,))), generator_loss(loss, fake))
+
+
+# ---- what it may not return --------------------------------------------------------------------------------
+
+
+def test_unequal_batches_are_refused():
+    for real, fake in (((8, 1), (4, 1)), ((8,), (1,)), ((8, 2), (8, 1))):
+        with pytest.raises(ValueError, match=r"same shape, got .* as many real images as generated ones"):
+            discriminator_loss(NonSaturating(), draw(real), draw(fake))
+        with pytest.raises(ValueError, match="same shape, got"):
+            generator_loss(RelativisticPairing(), draw(fake), draw(real))
+
+
+def test_unequal_numbers_of_outputs_are_refused():
+    with pytest.raises(ValueError, match="D gave 2 outputs for real and 1 for generated images"):
+        discriminator_loss(Hinge(), [draw((8,)), draw((8,))], [draw((8,))])
+
+
+def test_a_scalar_is_refused():
+    with pytest.raises(ValueError, match="logits are a scalar: pass D's output for each image"):
+        discriminator_loss(Hinge(), draw((8,)).mean(), draw((8,)).mean())
+    with pytest.raises(ValueError, match="logits are a scalar"):
+        generator_loss(Hinge(), draw((8,)).mean())
+
+
+@pytest.mark.parametrize("output", [[], None, 1.0, "logits", {"fun": None}], ids=repr)
+def test_what_are_no_logits_is_refused(output):
+    with pytest.raises(ValueError, match="expected logits as Logits, a tensor or a list of these, got"):
+        generator_loss(Hinge(), output)
+
+
+def test_half_a_san_is_refused():
+    t = draw((8, 1))
+    for real, fake in ((Logits(t, t), Logits(t)), (t, Logits(t, t))):
+        with pytest.raises(ValueError, match="one of real and fake has SAN's `dir` and the other has not"):
+            discriminator_loss(Hinge(), real, fake)
+
+
+@paired
+def test_a_paired_loss_needs_real(loss):
+    with pytest.raises(ValueError, match="compares with real images: pass their logits"):
+        generator_loss(loss, draw((8, 1)))
+
+
+# ---- SAN's direction term ----------------------------------------------------------------------------------
+
+
+@unpaired
+def test_the_direction_term_is_there_exactly_when_dir_is(loss):
+    real, fake, real_dir, fake_dir = (draw((8, 2)) for _ in range(4))
+    plain = discriminator_loss(loss, Logits(real), Logits(fake))
+    san = discriminator_loss(loss, Logits(real, real_dir), Logits(fake, fake_dir))
+    assert_close(plain, loss.d(real, fake).mean())
+    assert_close(san, plain + loss.g(real_dir).mean() - loss.g(fake_dir).mean())
+    assert torch.autograd.grad(plain, real_dir, allow_unused=True) == (None,)
+    assert_close(generator_loss(loss, Logits(fake, fake_dir)), loss.g(fake).mean())
+
+
+@unpaired
+def test_each_output_has_its_own_direction_term(loss):
+    """Only where `dir` is set: a SAN among plain discriminators."""
+    a, b = [draw((8, 2)) for _ in range(4)], [draw((8,)) for _ in range(2)]
+    found = discriminator_loss(loss, [Logits(a[0], a[1]), b[0]], [Logits(a[2], a[3]), b[1]])
+    terms = loss.d(a[0], a[2]).mean() + direction_loss(loss, a[1], a[3]).mean() + loss.d(b[0], b[1]).mean()
+    assert_close(found, terms)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("loss", [Hinge(), Wasserstein()], ids=lambda loss: type(loss).__name__)
+def test_direction_loss_of_linear_g_is_the_difference(loss, normalize):
+    """fake - real, with weights r = 1 that normalisation cannot change (Takida et al. 2024)."""
+    real, fake = draw((8, 2)), draw((8, 2))
+    assert torch.equal(direction_loss(loss, real, fake, normalize=normalize), fake - real)
+
+
+@unpaired
+@pytest.mark.parametrize("normalize", [False, True])
+def test_direction_loss_weighs_each_distribution_by_r(loss, normalize):
+    """Its gradient on a real logit is -r/N and on a fake one +r/N with r = -g', divided by the batch mean of r."""
+    real = torch.randn(8, 1, dtype=torch.float64).sub(1).requires_grad_(True)
+    fake = torch.randn(8, 1, dtype=torch.float64).sub(2).requires_grad_(True)
+
+    def r(t):
+        slope = torch.func.vmap(torch.func.grad(lambda u: loss.g(u)))(t.detach().flatten())
+        weights = -slope.unsqueeze(1)
+        return weights / weights.mean() if normalize else weights
+
+    value = direction_loss(loss, real, fake, normalize=normalize)
+    assert value.shape == (8, 1)
+    on_real, on_fake = torch.autograd.grad(value.mean(), (real, fake))
+    assert_close(on_real, -r(real) / 8)
+    assert_close(on_fake, r(fake) / 8)
+
+
+def test_direction_loss_works_without_gradients_around_it():
+    """Evaluating a SAN's loss under no_grad still finds the weights r."""
+    real, fake = draw((8, 1)), draw((8, 1))
+    wanted = direction_loss(LeastSquares(c=5.0), real, fake, normalize=True)
+    with torch.no_grad():
+        assert_close(direction_loss(LeastSquares(c=5.0), real, fake, normalize=True), wanted.detach())
+
+
+@paired
+def test_a_paired_loss_has_no_direction_loss(loss):
+    t = draw((8, 1))
+    with pytest.raises(ValueError, match="compares pairs of logits and has no direction loss"):
+        direction_loss(loss, t, t)
+    with pytest.raises(ValueError, match=r"Use an unpaired loss, such as Hinge\(\)"):
+        discriminator_loss(loss, Logits(t, t), Logits(t, t))

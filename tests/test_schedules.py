@@ -1,0 +1,52 @@
+"""Schedules: pure functions of images seen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equipoise import schedules
+from equipoise.schedules import Cosine, Linear, at
+
+ALL = [c for name in schedules.__all__ if dataclasses.is_dataclass(c := getattr(schedules, name))]
+every_schedule = pytest.mark.parametrize("schedule", ALL, ids=lambda c: c.__name__)
+values = st.floats(-1e3, 1e3)
+
+
+@every_schedule
+@given(start=values, end=values, kimg=st.floats(0.001, 1e4), beyond=st.floats(1, 10))
+def test_goes_from_start_to_end_and_stays(schedule, start, end, kimg, beyond):
+    s = schedule(start=start, end=end, kimg=kimg)
+    last = kimg * 1000
+    assert s(0) == pytest.approx(start, rel=1e-9, abs=1e-9)
+    assert s(last) == pytest.approx(end, rel=1e-9, abs=1e-9)
+    assert s(last * beyond) == pytest.approx(end, rel=1e-9, abs=1e-9)
+    assert s(last / 2) == pytest.approx((start + end) / 2, rel=1e-9, abs=1e-6)  # both are symmetric
+
+
+@every_schedule
+@given(a=st.floats(0, 2000), b=st.floats(0, 2000))
+def test_moves_one_way(schedule, a, b):
+    s, (earlier, later) = schedule(start=1.0, end=0.0, kimg=1.0), sorted((a, b))
+    assert 1 >= s(earlier) >= s(later) >= 0
+
+
+def test_a_quarter_of_the_way():
+    """A straight line, and (1 + cos(π/4)) / 2."""
+    assert Linear(start=8.0, end=0.0, kimg=1.0)(250) == 6
+    assert Cosine(start=1.0, end=0.0, kimg=1.0)(250) == pytest.approx((1 + 0.5**0.5) / 2)
+
+
+@every_schedule
+def test_kimg_is_positive(schedule):
+    with pytest.raises(ValueError, match="kimg"):
+        schedule(start=0.0, end=1.0, kimg=0.0)
+
+
+def test_a_constant_a_component_and_a_function_are_schedules():
+    assert at(0.5, 10**6) == 0.5
+    assert at(Linear(start=0.0, end=1.0, kimg=1.0), 500) == 0.5
+    assert at(lambda nimg: nimg / 2, 500) == 250
