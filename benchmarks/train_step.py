@@ -21,7 +21,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import nn
 
 from equipoise.config import TrainConfig
 from equipoise.data import InfiniteBatches
@@ -35,26 +34,14 @@ from equipoise.types import Batch, ImageSpec
 Iteration = Callable[[Batch, int], None]
 
 
-def networks(cfg: TrainConfig, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(cfg.seed)
-    G = cfg.generator.build(spec)
-    D = cfg.discriminator.build(spec, cfg.head.factory(spec.num_classes))
-    cfg.g_normalizer(G)
-    cfg.d_normalizer(D)
-    return G, D
-
-
 def ours(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
-    G, D = networks(cfg, spec)
-    gan = GAN(cfg, G, D, cfg.augment.build(), cfg.g_optim.build(G), cfg.d_optim.build(D))
-    G.requires_grad_(False)
-    D.requires_grad_(False)
-    ema = cfg.ema.build(G)
+    gan = GAN.build(cfg, spec)
+    ema = cfg.ema.build(gan.G)
 
     def iteration(batch: Batch, nimg: int) -> None:
         d_step(gan, batch, nimg)
         g_step(gan, batch, nimg)
-        ema.update(G, nimg + cfg.batch_size, cfg.batch_size)
+        ema.update(gan.G, nimg + cfg.batch_size, cfg.batch_size)
 
     return iteration
 
@@ -62,7 +49,8 @@ def ours(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
 def plain(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
     if not isinstance(cfg.g_optim, Adam) or not isinstance(cfg.d_optim, Adam) or cfg.penalties or cfg.d_steps > 1:
         raise ValueError("the plain loop is written for Adam, without penalties and with one D step")
-    G, D = networks(cfg, spec)
+    gan = GAN.build(cfg, spec)
+    G, D = gan.G.requires_grad_(True), gan.D.requires_grad_(True)
     g_optim, d_optim = (
         torch.optim.Adam(net.parameters(), lr=at(optim.lr, 0), betas=(at(optim.betas[0], 0), at(optim.betas[1], 0)))
         for net, optim in ((G, cfg.g_optim), (D, cfg.d_optim))

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,8 +22,6 @@ __all__ = [
     "mean_over_ranks",
     "processes",
     "rank",
-    "seed_everything",
-    "stream",
     "trainable",
     "world_size",
 ]
@@ -61,20 +58,6 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def seed_everything(*key: int) -> None:
-    """Seed torch's global generators from integers such as (seed, rank, nimg)."""
-    torch.manual_seed(_seed(key))
-
-
-def stream(*key: int) -> torch.Generator:
-    """A CPU generator of its own for integers such as (seed, purpose, nimg): equal keys draw equal numbers."""
-    return torch.Generator().manual_seed(_seed(key))
-
-
-def _seed(key: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def owned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

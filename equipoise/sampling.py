@@ -21,16 +21,13 @@ from torch import Tensor, nn
 from .checkpoint import save_weights
 from .config import TrainConfig, components, parse
 from .data import to_uint8
-from .distributed import stream
 from .files import flush, writing
 from .models import GeneratorConfig
 from .normalizers import remove
+from .randomness import Purpose, stream
 from .types import ImageSpec
 
 __all__ = ["TrainedGenerator", "grid", "load_generator", "sample", "save_generator", "write_samples"]
-
-SAMPLES = 3
-"""The purpose of a `stream` that draws samples; training uses others."""
 
 BATCH = 250
 """Images drawn at a time, unless told otherwise."""
@@ -105,7 +102,7 @@ def sample(
         ValueError: for classes that the generator does not know.
     """
     rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
-    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, SAMPLES))[:num]
+    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
     y = sample_classes(generator, num, classes)
     device = next(generator.net.parameters()).device
     for i in range(0, num, batch):

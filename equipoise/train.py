@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +29,17 @@ from .distributed import (
     mean_over_ranks,
     processes,
     rank,
-    seed_everything,
-    stream,
     trainable,
     world_size,
 )
 from .interrupt import Interrupted, interrupts
 from .objective import discriminator_loss, generator_loss
+from .randomness import Purpose, seed_torch, stream
 from .snapshot import Snapshots
 from .stats import Stats, require_finite
-from .types import Batch, Logits
+from .types import Batch, ImageSpec, Logits
 
 __all__ = ["GAN", "d_step", "g_step", "train"]
-
-Z_FOR_D, Z_FOR_G = 1, 2  # purposes of a `stream`, so that the two players never see the same z
-
 
 @dataclass
 class GAN:
@@ -55,6 +52,26 @@ class GAN:
     g_optim: torch.optim.Optimizer
     d_optim: torch.optim.Optimizer
 
+    @classmethod
+    def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
+        """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
+
+        Raises:
+            ValueError: if the networks or the head are not defined for the data.
+        """
+        seed_torch(cfg.seed, Purpose.WEIGHTS)
+        G = cfg.generator.build(spec)
+        D = cfg.discriminator.build(spec, cfg.head.factory(spec.num_classes))
+        cfg.g_normalizer(G)
+        cfg.d_normalizer(D)
+        augment = cfg.augment.build()
+        for net in (G, D, augment):
+            net.to(device)
+        gan = cls(cfg, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
+        for net in (G, D):
+            net.requires_grad_(False)  # a step lets the weights that it trains require one
+        return gan
+
     def logits(self, x: Tensor, y: Tensor | None) -> Logits:
         """D never sees an image that was not augmented, real or generated."""
         logits: Logits = self.D(self.augment(x), y)
@@ -64,7 +81,7 @@ class GAN:
         """D as penalties see it: (N, K)."""
         return self.logits(x, y).fun
 
-    def generate(self, like: Batch, purpose: int, nimg: int) -> Batch:
+    def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
         share = len(like.x)
         z = torch.randn(share * world_size(), self.cfg.generator.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
@@ -79,7 +96,7 @@ def d_step(gan: GAN, batch: Batch, nimg: int) -> dict[str, Tensor]:
     stats: dict[str, Tensor] = {}
     with trainable(gan.d_optim):
         with torch.no_grad():
-            fake = gan.generate(batch, Z_FOR_D, nimg)
+            fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
         on_real, on_fake = gan.logits(batch.x, batch.y), gan.logits(fake.x, fake.y)
         loss = discriminator_loss(cfg.loss, on_real, on_fake)
         loss.backward()
@@ -100,7 +117,7 @@ def g_step(gan: GAN, batch: Batch, nimg: int) -> dict[str, Tensor]:
     """Update G once. `batch` supplies labels and, for paired losses, the real images."""
     cfg = gan.cfg
     with trainable(gan.g_optim):
-        fake = gan.generate(batch, Z_FOR_G, nimg)
+        fake = gan.generate(batch, Purpose.Z_FOR_G, nimg)
         on_fake = gan.logits(fake.x, fake.y)
         on_real = gan.logits(batch.x, batch.y) if cfg.loss.paired else None
         loss = generator_loss(cfg.loss, on_fake, on_real)
@@ -121,23 +138,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         if cfg.batch_size % world_size():
             raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
         dataset = cfg.data.build()
-        seed_everything(cfg.seed)  # the same on every rank, so all replicas start equal
-        G = cfg.generator.build(dataset.spec)
-        D = cfg.discriminator.build(dataset.spec, cfg.head.factory(dataset.spec.num_classes))
-        cfg.g_normalizer(G)
-        cfg.d_normalizer(D)
-        augment = cfg.augment.build()
-        for net in (G, D, augment):
-            net.to(device)
-        gan = GAN(cfg, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
-        G.requires_grad_(False)
-        D.requires_grad_(False)
-        ema = cfg.ema.build(G)
+        gan = GAN.build(cfg, dataset.spec, device)
+        ema = cfg.ema.build(gan.G)
 
         claim(run_dir, cfg)
         checkpoints = Checkpoints(
             run_dir,
-            nets={"G": G, "D": D, "ema": ema.model, "augment": augment},
+            nets={"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment},
             optimizers={"G": gan.g_optim, "D": gan.d_optim},
         )
         nimg = checkpoints.load_latest()
@@ -148,26 +155,26 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         snapshots = Snapshots(run_dir, cfg, dataset.spec)
         with batches, Stats(run_dir, cfg.total_kimg, nimg) as stats, interrupts() as interrupt:
             while nimg < total:
-                seed_everything(cfg.seed, rank(), nimg)  # for draws inside penalties, augmentation and networks
+                seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
                 cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas for this point of training
                 cfg.d_optim.apply(gan.d_optim, nimg)
 
                 for i in range(cfg.d_steps):
                     batch = next(batches)  # this process's share of the next `batch_size` images, on its device
                     d_stats = d_step(gan, batch, nimg + i * cfg.batch_size)
-                    augment.adapt(mean_over_ranks(d_stats["D/sign_real"]), cfg.batch_size)
+                    gan.augment.adapt(mean_over_ranks(d_stats["D/sign_real"]), cfg.batch_size)
                     stats.add(d_stats, nimg + (i + 1) * cfg.batch_size)
                 g_stats = g_step(gan, batch, nimg)
 
                 nimg += increment
-                ema.update(G, nimg, increment)
+                ema.update(gan.G, nimg, increment)
                 stats.add(g_stats, nimg)
                 stop = interrupt.requested()
                 save = stop or nimg >= total or passed(nimg, cfg.snapshot_kimg, increment)
                 if save or passed(nimg, cfg.log_kimg, increment):
                     stats.write(nimg, checkpoints.last)  # the only place where the host waits
                 if save:
-                    require_finite({"G": G, "D": D}, nimg, checkpoints.last)
+                    require_finite({"G": gan.G, "D": gan.D}, nimg, checkpoints.last)
                     snapshots.save(ema.model, nimg, stats)
                     checkpoints.save(nimg)  # last: a run killed before this line does the rest again
                 if stop and nimg < total:

@@ -72,15 +72,7 @@ def settings(
 
 
 def build(cfg):
-    """As `train` builds it."""
-    G = cfg.generator.build(SPEC)
-    D = cfg.discriminator.build(SPEC, cfg.head.factory(SPEC.num_classes))
-    cfg.g_normalizer(G)
-    cfg.d_normalizer(D)
-    gan = GAN(cfg, G, D, cfg.augment.build(), cfg.g_optim.build(G), cfg.d_optim.build(D))
-    G.requires_grad_(False)
-    D.requires_grad_(False)
-    return gan
+    return GAN.build(cfg, SPEC)
 
 
 def batch(n=4):

@@ -215,17 +215,15 @@ def test_training_holds_networks_average_optimisers_and_a_batch_and_no_more():
     cfg = replace(recipe(), penalties=(R1(every=1),))
     dataset = cfg.data.build()
     before = bytes_of_tensors()
-    G = cfg.generator.build(dataset.spec)
-    D = cfg.discriminator.build(dataset.spec, cfg.head.factory(dataset.spec.num_classes))
-    gan = GAN(cfg, G, D, cfg.augment.build(), cfg.g_optim.build(G), cfg.d_optim.build(D))
-    ema = cfg.ema.build(G)
+    gan = GAN.build(cfg, dataset.spec)
+    ema = cfg.ema.build(gan.G)
     batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=0))
     built = bytes_of_tensors() - before
     for i in range(3):
         d_step(gan, batch, i * cfg.batch_size)
         g_step(gan, batch, i * cfg.batch_size)
-        ema.update(G, (i + 1) * cfg.batch_size, cfg.batch_size)
-    weights_of_both = sum(p.nbytes for net in (G, D) for p in net.parameters())
+        ema.update(gan.G, (i + 1) * cfg.batch_size, cfg.batch_size)
+    weights_of_both = sum(p.nbytes for net in (gan.G, gan.D) for p in net.parameters())
     moments = 2 * weights_of_both  # Adam's
-    counters = 4 * sum(1 for net in (G, D) for _ in net.parameters())
+    counters = 4 * sum(1 for net in (gan.G, gan.D) for _ in net.parameters())
     assert bytes_of_tensors() - before == pytest.approx(built + moments + counters, abs=64)

@@ -1,0 +1,36 @@
+"""Randomness as a function of (seed, purpose, rank or nimg): nothing to save, and no two uses share their numbers."""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+
+import numpy as np
+import torch
+
+__all__ = ["Purpose", "seed_torch", "stream"]
+
+
+class Purpose(IntEnum):
+    """What numbers are drawn for."""
+
+    WEIGHTS = auto()
+    """Initial weights, equal on every process."""
+    DRAWS = auto()
+    """What penalties, augmentation and networks draw themselves, different on every process."""
+    Z_FOR_D = auto()
+    Z_FOR_G = auto()
+    SAMPLES = auto()
+
+
+def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
+    """Seed torch's global generators."""
+    torch.manual_seed(_number(seed, purpose, *key))
+
+
+def stream(seed: int, purpose: Purpose, *key: int) -> torch.Generator:
+    """A CPU generator of its own: equal arguments draw equal numbers."""
+    return torch.Generator().manual_seed(_number(seed, purpose, *key))
+
+
+def _number(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
