@@ -10,6 +10,7 @@ A crash at any moment leaves every earlier checkpoint whole. A damaged newest on
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import shutil
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import SCHEDULE_ONLY, TrainConfig, differences, known_to, override, parse, to_text
-from .distributed import broadcast, rank
+from .distributed import from_rank_0
 from .files import flush, replace_file, writing
 from .types import RunError
 
@@ -43,25 +44,30 @@ def claim(run_dir: Path, cfg: TrainConfig) -> None:
         RunError: if it cannot be written.
     """
     text = to_text(cfg)
-    if rank() != 0:
-        return
     path = run_dir / "config.txt"
     if path.exists():
-        try:
-            old = parse(path.read_text(), known_to(cfg))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is of another run and cannot be read: {error}. Choose another directory."
-            ) from None
-        same = override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY})
-        if same != cfg:
-            lines = "\n  ".join(differences(same, cfg))
+        old = path.read_text()
+        if old == text:
+            return
+        changed = changes(old, cfg)
+        if changed:
+            lines = "\n  ".join(changed)
             raise ValueError(f"{run_dir} holds a run of another config. Choose another directory, or undo:\n  {lines}")
     elif any(run_dir.glob("checkpoints/*")):
         raise ValueError(f"{run_dir} holds checkpoints but no config.txt. Choose another directory.")
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
+
+
+def changes(old_text: str, cfg: TrainConfig) -> list[str]:
+    """What the config of `old_text` computes differently from `cfg`, a line each."""
+    try:
+        old = parse(old_text, known_to(cfg))
+    except ValueError:  # it names a component that `cfg` does not know: compare the texts
+        lines = difflib.ndiff(old_text.splitlines(), to_text(cfg).splitlines())
+        return [line for line in lines if line[0] in "+-"]
+    return differences(override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY}), cfg)
 
 
 class Checkpoints:
@@ -84,41 +90,40 @@ class Checkpoints:
         Raises:
             RunError: if there are checkpoints and all of them are damaged.
         """
-        found = broadcast(self._read_latest() if rank() == 0 else None)
+        found = from_rank_0(self._read_latest)
         if found is None:
             return 0
         name, weights, state = found
-        if rank() == 0:
-            self._forget_after(name)
-        for key, net in self.nets.items():
-            net.load_state_dict(weights[key])
-        for key, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][key])
+        try:
+            for key, net in self.nets.items():
+                net.load_state_dict(weights[key])
+            for key, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][key])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder / name} does not fit the networks, whose code has changed since: {error}. "
+                "Restore that code, or start a new run."
+            ) from error
         self.last = str(self.folder / name)
         return int(state["nimg"])
 
     def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
         paths = self._paths()
-        for path in reversed(paths):
+        for i, path in reversed(list(enumerate(paths))):
             try:
-                return path.name, *read_verified(path)
-            except (OSError, ValueError) as error:
+                weights, state = read_verified(path)
+            except (FileNotFoundError, ValueError) as error:
                 print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
+                continue
+            for damaged in paths[i + 1 :]:
+                set_aside(damaged)
+            return path.name, weights, state
         if paths:
             raise RunError(
                 f"every checkpoint in {self.folder} is damaged. Restore one from a backup, "
                 f"or delete {self.folder} to start the run again."
             )
         return None
-
-    def _forget_after(self, name: str) -> None:
-        """Set the damaged checkpoints that are newer than `name` aside, so that they never count as good ones."""
-        with writing(self.folder):
-            for path in self._paths():
-                if path.name > name:
-                    aside = path.with_suffix(".damaged")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    path.rename(aside)
 
     def _paths(self) -> list[Path]:
         """Finished checkpoints, oldest first. Temporary ones have another name."""
@@ -131,12 +136,15 @@ class Checkpoints:
             RunError: if it cannot be written; every earlier checkpoint is kept.
         """
         final = self.folder / f"{nimg:012d}"
-        if rank() == 0 and str(final) != self.last:
-            with writing(self.folder, kept=f"The last good checkpoint is {self.last}."):
-                self._write(final, nimg)
+        if str(final) != self.last:
+            from_rank_0(lambda: self._write(final, nimg))
         self.last = str(final)
 
     def _write(self, final: Path, nimg: int) -> None:
+        with writing(self.folder, kept=f"The last good checkpoint is {self.last}."):
+            self._write_atomically(final, nimg)
+
+    def _write_atomically(self, final: Path, nimg: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".*.tmp"):
             shutil.rmtree(leftover)
@@ -147,7 +155,8 @@ class Checkpoints:
                 save_weights(net.state_dict(), temporary / f"{key}.safetensors")
             state = {"format": FORMAT, "nimg": nimg}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
-            torch.save(state | {"optimizers": optimizers}, temporary / "state.pt")
+            with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
+                torch.save(state | {"optimizers": optimizers}, file)
             digests = {path.name: digest(path.read_bytes()) for path in sorted(temporary.iterdir())}
             (temporary / "manifest.json").write_text(json.dumps(digests, indent=1))
             for path in temporary.iterdir():
@@ -162,6 +171,14 @@ class Checkpoints:
             shutil.rmtree(old)
 
 
+def set_aside(damaged: Path) -> None:
+    """Give a damaged checkpoint another name, so that it never counts as one of the last good ones."""
+    with writing(damaged.parent):
+        aside = damaged.with_suffix(".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        damaged.rename(aside)
+
+
 def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """A safetensors file of `weights`, wherever they are and however they are laid out in memory."""
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata)
@@ -172,7 +189,12 @@ def digest(content: bytes) -> str:
 
 
 def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Weights by network and the state of the checkpoint at `path`. Raises ValueError or OSError if it is damaged."""
+    """Weights by network and the state of the checkpoint at `path`.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is damaged.
+        RunError: if it is whole, but of another version.
+    """
     expected = json.loads((path / "manifest.json").read_text())
     contents = {name: (path / name).read_bytes() for name in expected}
     for name, content in contents.items():
@@ -180,6 +202,6 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
             raise ValueError(f"{name} does not match its checksum")
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
-        raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+        raise RunError(f"{path} has format {state['format']} and this version of equipoise reads {FORMAT}: use another")
     weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
     return weights, state

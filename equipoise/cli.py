@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +37,22 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        err.print(str(stop), markup=False)
+        if os.environ.get("RANK", "0") == "0":
+            err.print(str(stop), markup=False)
         raise typer.Exit(128 + stop.signal) from None
-    except (ValueError, RunError) as error:
-        err.print("[bold red]error:[/] ", end="")
-        err.print(str(error), markup=False)
+    except (ValueError, RunError, OSError) as error:
+        if not (isinstance(error, OSError) or raised_here(error)):
+            raise  # a bug in somebody's network or recipe: its traceback says more than a line
+        if os.environ.get("RANK", "0") == "0":
+            err.print("[bold red]error:[/] ", end="")
+            err.print(str(error), markup=False)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether this package raised it, and so wrote its message for the user."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(__file__).parent)
 
 
 @app.command()

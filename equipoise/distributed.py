@@ -7,18 +7,20 @@ the other and differentiates gradients, and each of these fights its hooks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .types import RunError
+
 __all__ = [
-    "any_rank",
+    "any_signal",
     "apply_gradients",
-    "broadcast",
+    "from_rank_0",
     "mean_over_ranks",
     "processes",
     "rank",
@@ -104,19 +106,32 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return total / world_size()
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether `flag` is true on any process: all of them get the same answer."""
+def any_signal(number: int) -> int:
+    """The largest `number` of all processes: 0 if no process has noted a signal. All of them get the same answer."""
     if world_size() == 1:
-        return flag
-    votes = torch.tensor(int(flag))
-    dist.all_reduce(votes)
-    return bool(votes)
+        return number
+    votes = torch.tensor(number)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return int(votes)
 
 
-def broadcast(value: T) -> T:
-    """Rank 0's value, on every process. Loaded state travels like this, so only rank 0 needs to see the disk."""
+def from_rank_0(function: Callable[[], T]) -> T:
+    """What `function` returns on rank 0, which alone calls it, on every process; what it raises too.
+
+    So rank 0 alone needs to see the disk, and no process waits for one that has failed.
+    """
     if world_size() == 1:
-        return value
-    box = [value]
+        return function()
+    value: T | None = None
+    error: ValueError | RunError | None = None
+    if rank() == 0:
+        try:
+            value = function()
+        except (ValueError, RunError) as raised:
+            error = raised
+    box = [(value, error)]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-    return box[0]
+    value, error = box[0]
+    if error is not None:
+        raise error
+    return cast("T", value)

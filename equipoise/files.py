@@ -18,13 +18,11 @@ __all__ = ["flush", "replace_file", "writing"]
 def writing(place: Path, kept: str = "") -> Iterator[None]:
     """Turns what a full disk or a read-only directory raises in the block into one clear line.
 
-    torch.save and safetensors report the system's errors as their own, without its words.
+    kept: what is not lost, said after it.
     """
     try:
         yield
-    except RunError:
-        raise
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports the system's errors as its own
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(
             f"cannot write to {place}: {reason}. Free space or choose another directory. {kept}".rstrip()

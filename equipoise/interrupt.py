@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .distributed import any_rank
+from .distributed import any_signal
 from .types import RunError
 
 __all__ = ["Interrupt", "Interrupted", "interrupts"]
@@ -23,7 +23,7 @@ class Interrupted(RunError):  # noqa: N818  (a request, not an error)
 
 
 class Interrupt:
-    """Whether SIGINT or SIGTERM has arrived, here or in another process of the run."""
+    """Notes the SIGINT or SIGTERM that has arrived."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -33,8 +33,9 @@ class Interrupt:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self.signal = number
 
-    def requested(self) -> bool:
-        return any_rank(self.signal != 0)
+    def requested(self) -> int:
+        """The signal's number, on every process of the run; 0 if there was none."""
+        return any_signal(self.signal)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How a loss meets a discriminator's output. The only file that knows both losses and SAN.
 
-Every function takes what a discriminator returned: `Logits`, a plain tensor (N,), (N, K) or (N, K, H, W) from
-somebody's own network, or a list of these from a network with several outputs, whose losses add up.
+The losses of the two players take what a discriminator returned: `Logits`, a plain tensor (N,), (N, K) or (N, K, H, W)
+from somebody's own network, or a list of these from a network with several outputs, whose losses add up.
 """
 
 from __future__ import annotations
@@ -35,21 +35,24 @@ def discriminator_loss(loss: GANLoss, real: Output, fake: Output) -> Tensor:
     return torch.stack(total).sum()
 
 
-def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, normalize: bool = False) -> Tensor:
-    """SAN's loss for the direction ω, G's own loss on real minus on fake: loss.g(real) - loss.g(fake), (N, K).
+def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool = False) -> Tensor:
+    """SAN's loss for the direction ω, G's own loss on real minus on fake: loss.g(real) - loss.g(fake), elementwise.
 
     For hinge and Wasserstein it is fake - real (Takida et al. 2024); for g = softplus(1 - t)² it is BigVSAN's.
+    real, fake: `dir` of both, of one shape.
     normalize: divide each term's weight r = -g'(t) by its batch mean, as the paper does for losses whose g is not
         linear (eq. 12). Changes nothing for hinge and Wasserstein, where r = 1.
 
     Raises:
-        ValueError: for a paired loss, whose g needs both logits and gives no such term.
+        ValueError: for a paired loss, whose g needs both logits and gives no such term; for different shapes, which
+            would broadcast; and if `normalize` meets a mean weight that is not positive.
     """
     if loss.paired:
         raise ValueError(
             f"{loss!r} compares pairs of logits and has no direction loss, so it does not train a SAN. "
             "Use an unpaired loss, such as Hinge() or NonSaturating(), or a plain last layer."
         )
+    require_same_shape(real, fake)
     if not normalize:
         return loss.g(real) - loss.g(fake)
     return loss.g(real) / mean_weight(loss, real) - loss.g(fake) / mean_weight(loss, fake)
@@ -71,7 +74,13 @@ def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
     with torch.enable_grad():
         t = logits.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(loss.g(t).sum(), t)
-    return -slope.mean()
+    weight = -slope.mean()
+    if not weight > 0:
+        raise ValueError(
+            f"the mean of -g' of {loss!r} is {weight.item():g}: its direction loss pulls the wrong way and cannot be "
+            "normalised. Use a loss whose g falls everywhere, such as SoftLeastSquares()"
+        )
+    return weight
 
 
 def flat(output: object) -> Iterator[Logits]:
@@ -92,16 +101,20 @@ def pairs(real: Output, fake: Output) -> Iterator[tuple[Logits, Logits]]:
     if len(reals) != len(fakes):
         raise ValueError(f"D gave {len(reals)} outputs for real and {len(fakes)} for generated images")
     for r, f in zip(reals, fakes, strict=True):
-        if r.fun.shape != f.fun.shape:
-            raise ValueError(
-                f"real and fake logits must have the same shape, got {tuple(r.fun.shape)} and "
-                f"{tuple(f.fun.shape)}; give D as many real images as generated ones"
-            )
+        require_same_shape(r.fun, f.fun)
         if (r.dir is None) != (f.dir is None):
             raise ValueError(
                 "one of real and fake has SAN's `dir` and the other has not: use one discriminator for both"
             )
         yield r, f
+
+
+def require_same_shape(real: Tensor, fake: Tensor) -> None:
+    if real.shape != fake.shape:
+        raise ValueError(
+            f"real and fake logits must have the same shape, got {tuple(real.shape)} and {tuple(fake.shape)}; "
+            "give D as many real images as generated ones"
+        )
 
 
 def two_dimensional(logits: Tensor) -> Tensor:

@@ -26,9 +26,11 @@ class Progress:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.bar.start()
         self.task = self.bar.add_task("starting", total=total_kimg)
         self.bar.update(self.task, completed=start / 1000)
+
+    def open(self) -> None:
+        self.bar.start()
 
     def show(self, nimg: int, averages: dict[str, float]) -> None:
         values = " ".join(f"{label} {averages[name]:.2f}" for name, label in SHOWN.items() if name in averages)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .checkpoint import save_weights
-from .config import TrainConfig, components, parse
+from .config import components, parse
 from .data import to_uint8
-from .files import flush, writing
+from .files import flush, replace_file, writing
 from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
 from .types import ImageSpec
 
-__all__ = ["TrainedGenerator", "grid", "load_generator", "sample", "save_generator", "write_samples"]
+__all__ = ["TrainedGenerator", "grid", "load_generator", "png", "sample", "save_generator", "write_samples"]
 
 BATCH = 250
 """Images drawn at a time, unless told otherwise."""
@@ -42,21 +43,24 @@ class TrainedGenerator:
     spec: ImageSpec
 
 
-def save_generator(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, run_dir: Path, nimg: int) -> None:
-    """Write `net` to generator/generator.safetensors, with its config and the data's spec inside the file.
+def save_generator(generator: TrainedGenerator, run_dir: Path, nimg: int) -> None:
+    """Write generator/generator.safetensors, with the config and the data's spec inside the file.
 
     Normalisers are folded away: the file holds plain weights.
     """
     folder = run_dir / "generator"
-    plain = remove(copy.deepcopy(net))
-    metadata = {"generator": repr(cfg.generator), "spec": json.dumps(dataclasses.asdict(spec)), "nimg": str(nimg)}
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        temporary = folder / ".generator.tmp"
+    plain = remove(copy.deepcopy(generator.net))
+    spec = json.dumps(dataclasses.asdict(generator.spec))
+    metadata = {"generator": repr(generator.config), "spec": spec, "nimg": str(nimg)}
+    folder.mkdir(exist_ok=True)
+    temporary = folder / ".generator.tmp"
+    try:
         save_weights(plain.state_dict(), temporary, metadata)
         flush(temporary)
         temporary.replace(folder / "generator.safetensors")
-        flush(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush(folder)
 
 
 def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> TrainedGenerator:
@@ -87,6 +91,7 @@ def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> Tra
     spec = ImageSpec(**json.loads(metadata["spec"]))
     net = config.build(spec)
     net.load_state_dict(weights)
+    net.to("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedGenerator(net.eval().requires_grad_(False), config, spec)
 
 
@@ -139,9 +144,11 @@ def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
     return full.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
 
 
-def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write one picture (H, W, C)."""
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """One picture (H, W, C) as a PNG file."""
+    file = BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+    return file.getvalue()
 
 
 def write_samples(
@@ -156,6 +163,8 @@ def write_samples(
         raise ValueError(f"num must be at least 1, got {num}")
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
+    if not out.suffix and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out} is not empty: choose another folder, nothing of yours is overwritten")
     console = Console(stderr=True)
     steps = -(-num // BATCH)
     batches = sample(generator, num, seed=seed, classes=classes)
@@ -164,7 +173,7 @@ def write_samples(
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".png":
-            save_png(grid(x), out)
+            replace_file(out, png(grid(x)))
         elif out.suffix == ".npz":
             arrays: dict[str, Any] = {"x": x, "y": y} if generator.config.conditional else {"x": x}
             np.savez_compressed(out, **arrays)
@@ -174,9 +183,7 @@ def write_samples(
 
 
 def write_folder(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: choose another folder, nothing of yours is overwritten")
     for i, pixels in enumerate(x):
         folder = out if y is None else out / str(y[i])
         folder.mkdir(parents=True, exist_ok=True)
-        save_png(pixels, folder / f"{i:06d}.png")
+        (folder / f"{i:06d}.png").write_bytes(png(pixels))

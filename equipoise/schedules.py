@@ -6,13 +6,25 @@ import math
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .types import component
 
 __all__ = ["Cosine", "Linear", "Schedule", "at"]
 
-Schedule = Annotated[float, Field(ge=0)] | Callable[[int], float]
+
+def gives_numbers(schedule: Callable[[int], float]) -> Callable[[int], float]:
+    """Raises ValueError for a callable that is no schedule, such as a component of another kind."""
+    try:
+        value = float(schedule(0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected a number, or a function from images seen to one, got {schedule!r}") from error
+    if not 0 <= value < math.inf:
+        raise ValueError(f"expected a schedule of numbers that are not negative, got {value} from {schedule!r}")
+    return schedule
+
+
+Schedule = Annotated[float, Field(ge=0)] | Annotated[Callable[[int], float], AfterValidator(gives_numbers)]
 """A constant, not negative, or a function nimg -> value, where nimg counts the real images shown to D."""
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from .config import TrainConfig
-from .distributed import rank, world_size
+from .distributed import from_rank_0, world_size
 from .files import replace_file, writing
-from .sampling import TrainedGenerator, grid, sample, save_generator, save_png
+from .sampling import TrainedGenerator, grid, png, sample, save_generator
 from .stats import Stats
 from .types import ImageSpec
 
@@ -28,25 +28,33 @@ class Snapshots:
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
-        if rank() == 0:
-            with writing(run_dir):
-                replace_file(run_dir / "environment.txt", environment().encode())
+        from_rank_0(self._write_environment)
 
-    def save(self, net: nn.Module, nimg: int, stats: Stats) -> None:
-        if rank() != 0:
-            return
-        save_generator(net, self.cfg, self.spec, self.run_dir, nimg)
+    def _write_environment(self) -> None:
+        with writing(self.run_dir), (self.run_dir / "environment.txt").open("a") as file:
+            file.write(environment())
+
+    def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
+        """Write both for the averaged generator `net`.
+
+        Raises:
+            RunError: if that is impossible; it names the last good checkpoint.
+        """
+        from_rank_0(lambda: self._write(net, nimg, stats, last_checkpoint))
+
+    def _write(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
         generator = TrainedGenerator(net, self.cfg.generator, self.spec)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
-        folder = self.run_dir / "samples"
-        with writing(folder):
+        with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
+            save_generator(generator, self.run_dir, nimg)
+            folder = self.run_dir / "samples"
             folder.mkdir(exist_ok=True)
-            save_png(pixels, folder / f"{nimg:012d}.png")
-        stats.image("samples", pixels, nimg)
+            replace_file(folder / f"{nimg:012d}.png", png(pixels))
+            stats.image("samples", pixels, nimg)
 
 
 def environment() -> str:
-    """What else a run depends on, a line each."""
+    """What else a run depends on, a line each; each start of a run adds such a block to environment.txt."""
     from . import __version__
 
     lines = {
@@ -60,4 +68,4 @@ def environment() -> str:
         "processes": world_size(),
         "command": " ".join(sys.argv),
     }
-    return "".join(f"{name}: {value}\n" for name, value in lines.items())
+    return "".join(f"{name}: {value}\n" for name, value in lines.items()) + "\n"

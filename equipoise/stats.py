@@ -7,18 +7,18 @@ produced NaN or Inf is stopped.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from .distributed import mean_over_ranks, rank
+from .distributed import from_rank_0, mean_over_ranks, rank
 from .files import replace_file, writing
 from .progress import Progress
 from .types import RunError
@@ -33,14 +33,13 @@ class Stats:
         self.path, self.start = run_dir / "stats.jsonl", start
         self.window: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)
         self.since = (time.perf_counter(), start)
-        self.tensorboard = None
+        from_rank_0(lambda: self._forget_after(start))
+        self.tensorboard = tensorboard_writer(run_dir, start) if rank() == 0 else None
         self.progress = Progress(total_kimg, start) if rank() == 0 else None
-        if rank() == 0:
-            with writing(run_dir):
-                self._forget_after(start)
-                self.tensorboard = tensorboard_writer(run_dir, start)
 
-    def __enter__(self) -> Stats:
+    def __enter__(self) -> Self:
+        if self.progress is not None:
+            self.progress.open()
         return self
 
     def __exit__(
@@ -49,11 +48,14 @@ class Stats:
         if self.progress is not None:
             self.progress.close()
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with suppress(OSError):  # of a full disk, which what was written before has reported
+                self.tensorboard.close()
 
     def _forget_after(self, nimg: int) -> None:
         """Drop lines that a killed run wrote after its last checkpoint: they are about to be written again."""
-        if self.path.exists():
+        if not self.path.exists():
+            return
+        with writing(self.path.parent):
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
             if len(kept) < len(lines):
@@ -87,17 +89,17 @@ class Stats:
         now, (then, before) = time.perf_counter(), self.since
         self.window.clear()
         self.since = (now, nimg)
-        if rank() == 0:
-            speed = (nimg - before) / max(now - then, 1e-9)
-            self._report(nimg, averages | {"images_per_second": speed})
+        averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
+        from_rank_0(lambda: self._report(nimg, averages, last_checkpoint))
 
-    def _report(self, nimg: int, averages: dict[str, float]) -> None:
-        line = {"nimg": nimg, "kimg": nimg / 1000} | {name: round_to(value, 6) for name, value in averages.items()}
-        with writing(self.path.parent), self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.tensorboard is not None:
-            for name, value in averages.items():
-                self.tensorboard.add_scalar(name, value, nimg)
+    def _report(self, nimg: int, averages: dict[str, float], last_checkpoint: str) -> None:
+        line = {"nimg": nimg, "kimg": nimg / 1000} | {name: float(f"{value:.6g}") for name, value in averages.items()}
+        with writing(self.path.parent, kept=f"The last good checkpoint is {last_checkpoint}."):
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if self.tensorboard is not None:
+                for name, value in averages.items():
+                    self.tensorboard.add_scalar(name, value, nimg)
         if self.progress is not None:
             self.progress.show(nimg, averages)
 
@@ -122,15 +124,6 @@ def diverged(what: str, nimg: int, last_checkpoint: str) -> str:
     )
 
 
-def round_to(value: float, digits: int) -> float:
-    """To so many significant digits, for readable lines."""
-    return (
-        value
-        if value == 0 or not math.isfinite(value)
-        else round(value, digits - 1 - math.floor(math.log10(abs(value))))
-    )
-
-
 def tensorboard_writer(run_dir: Path, start: int) -> Any:
     """A SummaryWriter, or None where TensorBoard is not installed (extra `tensorboard`)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -138,4 +131,4 @@ def tensorboard_writer(run_dir: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run_dir), purge_step=start if start else None)
+    return SummaryWriter(str(run_dir), purge_step=start + 1)

@@ -26,6 +26,7 @@ from .config import TrainConfig
 from .data import InfiniteBatches
 from .distributed import (
     apply_gradients,
+    from_rank_0,
     mean_over_ranks,
     processes,
     rank,
@@ -40,6 +41,7 @@ from .stats import Stats, require_finite
 from .types import Batch, ImageSpec, Logits
 
 __all__ = ["GAN", "d_step", "g_step", "train"]
+
 
 @dataclass
 class GAN:
@@ -104,7 +106,8 @@ def d_step(gan: GAN, batch: Batch, nimg: int) -> dict[str, Tensor]:
             if update % penalty.every == 0:
                 value = penalty(gan.critic, batch, fake).mean()
                 (penalty.every * penalty.weight(nimg) * value).backward()
-                stats[f"D/{type(penalty).__name__}"] = value.detach()
+                name = f"D/{type(penalty).__name__}"
+                stats[name] = stats.get(name, 0) + value.detach()
         apply_gradients(gan.d_optim)
     for constrain in cfg.constraints:
         constrain(gan.D)
@@ -141,7 +144,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         gan = GAN.build(cfg, dataset.spec, device)
         ema = cfg.ema.build(gan.G)
 
-        claim(run_dir, cfg)
+        from_rank_0(lambda: claim(run_dir, cfg))
         checkpoints = Checkpoints(
             run_dir,
             nets={"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment},
@@ -149,6 +152,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         )
         nimg = checkpoints.load_latest()
         total, increment = round(cfg.total_kimg * 1000), cfg.d_steps * cfg.batch_size
+        if nimg >= total:
+            return ema.model
         batches = InfiniteBatches(
             dataset, cfg.batch_size, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device
         )
@@ -172,16 +177,16 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 stop = interrupt.requested()
                 save = stop or nimg >= total or passed(nimg, cfg.snapshot_kimg, increment)
                 if save or passed(nimg, cfg.log_kimg, increment):
-                    stats.write(nimg, checkpoints.last)  # the only place where the host waits
+                    stats.write(nimg, checkpoints.last)  # the only place where the host waits for the device
                 if save:
                     require_finite({"G": gan.G, "D": gan.D}, nimg, checkpoints.last)
-                    snapshots.save(ema.model, nimg, stats)
+                    snapshots.save(ema.model, nimg, stats, checkpoints.last)
                     checkpoints.save(nimg)  # last: a run killed before this line does the rest again
                 if stop and nimg < total:
                     raise Interrupted(
                         f"stopped after {nimg / 1000:g} of {cfg.total_kimg:g} kimg, saved as {checkpoints.last}. "
                         "The same command goes on from there.",
-                        interrupt.signal,
+                        stop,
                     )
     return ema.model
 

@@ -123,21 +123,22 @@ def test_all_damaged_is_an_error_that_says_what_to_do(saved):
     assert names(run_dir) == ["000000000200", "000000000300"]  # nothing was touched
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=["full disk", "read-only"])
 @pytest.mark.parametrize("step", ["write", "flush", "rename"])
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(saved, monkeypatch, step):
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(saved, monkeypatch, step, number):
     run_dir, states = saved
     net, optimizer = player()
     checkpoints = Checkpoints(run_dir, nets={"net": net}, optimizers={"net": optimizer})
     checkpoints.load_latest()
 
     def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     target = {"write": (torch, "save"), "flush": (files.os, "fsync"), "rename": (Path, "rename")}[step]
     with monkeypatch.context() as patch:
         patch.setattr(*target, full)
         with pytest.raises(
-            RunError, match=r"cannot write to .*: No space left on device.*last good.*000000000300"
+            RunError, match=rf"cannot write to .*: {os.strerror(number)}\..*last good.*000000000300"
         ) as e:
             checkpoints.save(400)
     assert "\n" not in str(e.value)
@@ -179,7 +180,9 @@ def test_a_directory_of_another_config_is_refused_with_the_difference(tmp_path):
 
 def test_a_directory_whose_config_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "config.txt").write_text("TrainConfig(data=Gone())")
-    with pytest.raises(ValueError, match=r"cannot be read: unknown component 'Gone'"):
+    with pytest.raises(
+        ValueError, match=r"another config(.|\n)*- TrainConfig\(data=Gone\(\)\)(.|\n)*\+     data=Digits"
+    ):
         claim(tmp_path, recipe())
 
 

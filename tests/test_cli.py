@@ -1,6 +1,5 @@
 """The command line, called as a user calls it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,6 @@ def trained(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "a"
     train(recipe(), run_dir)
     return run_dir
-
-
-@pytest.fixture(autouse=True)
-def _forget_the_user_file():
-    yield
-    sys.modules.pop("tiny_recipe", None)
 
 
 def test_help_and_recipes():

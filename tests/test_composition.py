@@ -17,7 +17,7 @@ from equipoise.constraints import ClipWeights
 from equipoise.data import Digits
 from equipoise.heads import Head
 from equipoise.losses import Hinge, NonSaturating, Wasserstein
-from equipoise.models import SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.models import MLPDiscriminator, MLPGenerator, SANDigitsDiscriminator, SANDigitsGenerator
 from equipoise.normalizers import NoNormalizer, SpectralNorm, weighted_layers
 from equipoise.objective import discriminator_loss
 from equipoise.optim import Adam, RMSprop
@@ -62,8 +62,8 @@ def settings(
     optimisers = {"g_optim": Adam(lr=1e-3), "d_optim": Adam(lr=1e-3), "batch_size": 4}
     return TrainConfig(
         data=Digits(),
-        generator=generator(z_dim=8, width=2, conditional=conditioning != "none"),
-        discriminator=discriminator(width=2),
+        generator=generator(z_dim=8, width=16 if generator is MLPGenerator else 2, conditional=conditioning != "none"),
+        discriminator=discriminator(width=16 if discriminator is MLPDiscriminator else 2),
         head=Head(conditioning, san=san),
         loss=loss(),
         d_normalizer=normalizer(),

@@ -227,9 +227,7 @@ def test_literals_read_back(value):
     assert parse(repr(value), KNOWN) == value
 
 
-schedules = st.floats(0, 1e9) | st.builds(
-    Cosine, start=st.floats(0, 1), end=st.floats(0, 1), kimg=st.floats(1e-3, 1e6)
-)
+schedules = st.floats(0, 1e9) | st.builds(Cosine, start=st.floats(0, 1), end=st.floats(0, 1), kimg=st.floats(1e-3, 1e6))
 
 
 @given(
@@ -357,7 +355,7 @@ def test_an_index_out_of_range_is_refused(index):
         ("penalties=[Hinge]", r"TrainConfig\.penalties\.0 takes a Penalty, got Hinge\(\)"),
         ("penalties=[R1, 5]", r"TrainConfig\.penalties\.1 takes a Penalty, got 5"),
         ("penalties=R1", r"TrainConfig\.penalties takes a list, such as 'penalties=\[A,B\(field=1\)\]', got R1\("),
-        ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: ClipWeights"),
+        ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: Clip"),
         ("generator=SANDigitsDiscriminator", r"TrainConfig\.generator takes a GeneratorConfig, got SANDigitsDisc"),
         ("head=Hinge", r"TrainConfig\.head: .*instance of Head, got Hinge\(\)"),
         ("data=digits.zip", r"TrainConfig\.data takes a DatasetConfig, got 'digits\.zip'; known: Digits"),

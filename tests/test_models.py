@@ -25,6 +25,7 @@ from equipoise.types import ImageSpec
 ALL = [c for name in models.__all__ if dataclasses.is_dataclass(c := getattr(models, name))]
 GENERATORS = [c for c in ALL if issubclass(c, GeneratorConfig)]
 DISCRIMINATORS = [c for c in ALL if issubclass(c, DiscriminatorConfig)]
+ANY_SIZE = (models.MLPDiscriminator, models.MLPGenerator)
 GREY = ImageSpec(resolution=28, channels=1, num_classes=10)
 
 every_generator = pytest.mark.parametrize("generator", GENERATORS, ids=lambda c: c.__name__)
@@ -45,7 +46,8 @@ def copy_in_order(source, target):
 
 
 def narrow(config, **fields):
-    return config(width=4, **fields)
+    """A fast one. At width 4 every ReLU of an MLP may be dead."""
+    return config(width=32 if config in ANY_SIZE else 4, **fields)
 
 
 # ---- the published layer tables --------------------------------------------------------------------------------
@@ -290,7 +292,7 @@ def test_the_players_fit(generator, discriminator):
     assert (z.grad.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("config", [c for c in ALL if c not in ANY_SIZE], ids=lambda c: c.__name__)
 def test_another_resolution_is_refused(config):
     for resolution in (32, 14):
         spec = dataclasses.replace(GREY, resolution=resolution)

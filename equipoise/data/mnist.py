@@ -44,11 +44,12 @@ class Published:
     folders: tuple[Path, ...] = ()
 
     def open(self, path: PathLike | None, split: Split) -> ArrayDataset:
-        where = [Path(path).expanduser()] if path is not None else [*self.folders, cache_directory() / self.name]
+        where = [Path(path).expanduser()] if path is not None else [place for place in self.folders if place.is_dir()]
         arrays = next((found for place in where if (found := self.look(place, split)) is not None), None)
         if arrays is None and path is None:
-            self.download(where[-1])
-            arrays = self.look(where[-1], split)
+            where = [cache_directory() / self.name]
+            self.download(where[0])  # what is missing: a download that was interrupted goes on
+            arrays = self.look(where[0], split)
         if arrays is None:
             raise ValueError(
                 f"no {self.title} ({split}) at {where[0]}: expected a directory with train-images-idx3-ubyte[.gz] and "

@@ -2,12 +2,24 @@
 
 from .base import DiscriminatorConfig, GeneratorConfig
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
+from .minibatch import MinibatchDiscrimination, MinibatchStd
+from .mlp import MLPDiscriminator, MLPGenerator
+from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReference, norm
 
 __all__ = [
+    "ConditionalBatchNorm",
     "DiscriminatorConfig",
     "GeneratorConfig",
+    "MLPDiscriminator",
+    "MLPGenerator",
+    "MinibatchDiscrimination",
+    "MinibatchStd",
+    "NormKind",
     "SANDigitsDiscriminator",
     "SANDigitsGenerator",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",
+    "VirtualBatchNorm",
+    "WithReference",
+    "norm",
 ]

@@ -1,0 +1,81 @@
+"""Multilayer perceptrons. They know nothing of images, so these may have any size."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..heads import Discriminator, HeadFactory
+from ..types import ImageSpec, component
+from .base import DiscriminatorConfig, GeneratorConfig
+from .layers import OneHot, labels, require_labels
+
+__all__ = ["MLPDiscriminator", "MLPGenerator"]
+
+
+def hidden(features: int, width: int, depth: int) -> list[nn.Module]:
+    """`depth` times a linear layer and ReLU: features -> width -> ... -> width."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(features, width), nn.ReLU(inplace=True)]
+        features = width
+    return layers
+
+
+@component
+class MLPGenerator(GeneratorConfig):
+    """z -> 512 -> 512 -> 512 -> 512 -> C·H·W with ReLU, tanh at the end; images of any size.
+
+    The network without batch norm or convolutions that WGAN still trains (Arjovsky et al. 2017, sec. 4). Conditional:
+    the class, one-hot, is appended to z. Initialised as PyTorch does.
+
+    width: units of a hidden layer.  depth: number of hidden layers.
+    """
+
+    z_dim: int = Field(default=100, ge=1)
+    width: int = Field(default=512, ge=1)
+    depth: int = Field(default=4, ge=1)
+    conditional: bool = False
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        if self.conditional:
+            require_labels(type(self).__name__, spec.num_classes)
+        return MLP(self, spec)
+
+
+class MLP(nn.Module):
+    def __init__(self, cfg: MLPGenerator, spec: ImageSpec):
+        super().__init__()
+        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
+        classes = spec.num_classes if cfg.conditional else 0
+        shape = (spec.channels, spec.resolution, spec.resolution)
+        self.layers = nn.Sequential(
+            *hidden(cfg.z_dim + classes, cfg.width, cfg.depth),
+            nn.Linear(cfg.width, spec.channels * spec.resolution**2),
+            nn.Tanh(),
+            nn.Unflatten(1, shape),
+        )
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.onehot is not None:
+            z = torch.cat([z, self.onehot(labels(y))], dim=1)
+        x: Tensor = self.layers(z)
+        return x
+
+
+@component
+class MLPDiscriminator(DiscriminatorConfig):
+    """C·H·W -> 512 -> 512 -> 512 -> 512 with ReLU, then the head; images of any size (Arjovsky et al. 2017, sec. 4).
+
+    Initialised as PyTorch does.
+
+    width: units of a hidden layer.  depth: number of hidden layers.
+    """
+
+    width: int = Field(default=512, ge=1)
+    depth: int = Field(default=4, ge=1)
+
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        pixels = spec.channels * spec.resolution**2
+        return Discriminator(nn.Sequential(nn.Flatten(), *hidden(pixels, self.width, self.depth)), head(self.width))
