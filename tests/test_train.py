@@ -164,14 +164,20 @@ def plain() -> TrainConfig:
     )
 
 
-def test_two_processes_equal_one(tmp_path):
-    train(plain(), tmp_path / "one")
+def on_two_processes(run_dir: Path, *overrides: str) -> str:
+    """Train `plain` there; what was printed. Judged by what is written: gloo may abort at exit, after the work is done."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "equipoise"]
-    arguments = ["train", f"{HERE / 'test_train.py'}:plain", str(tmp_path / "two")]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"}
+    arguments = ["train", f"{HERE / 'test_train.py'}:plain", str(run_dir), *overrides]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command, *arguments], env=env, capture_output=True, text=True, check=False)
-    # judged by what was written: gloo may abort at exit, after the work is done
-    assert (tmp_path / "two" / "checkpoints" / "000000000080").is_dir(), done.stderr
+    return done.stderr
+
+
+def test_two_processes_equal_one_also_when_only_one_of_them_began(tmp_path):
+    train(plain(), tmp_path / "one")
+    train(replace(plain(), total_kimg=0.04), tmp_path / "two")
+    said = on_two_processes(tmp_path / "two")
+    assert (tmp_path / "two" / "checkpoints" / "000000000080").is_dir(), said
     for name in ("G", "D", "ema"):
         one, two = weights(tmp_path / "one", name), weights(tmp_path / "two", name)
         for key in one:
@@ -179,6 +185,13 @@ def test_two_processes_equal_one(tmp_path):
     for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
         for key in ("D/loss", "G/loss", "D/real", "D/fake", "D/R1"):
             assert a.get(key) == pytest.approx(b.get(key), abs=1e-4)
+
+
+def test_what_only_rank_0_finds_is_said_once_and_ends_both(tmp_path):
+    train(plain(), tmp_path)
+    said = on_two_processes(tmp_path, "batch_size=16")
+    assert said.count("batch_size: 8 -> 16") == 1
+    assert "equipoise/checkpoint.py" not in said  # a traceback of ours; torchrun's own follows
 
 
 def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint(tmp_path):
