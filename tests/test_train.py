@@ -165,7 +165,7 @@ def plain() -> TrainConfig:
 
 
 def on_two_processes(run_dir: Path, *overrides: str) -> str:
-    """Train `plain` there; what was printed. Judged by what is written: gloo may abort at exit, after the work is done."""
+    """Train `plain` there; what was said. No exit code is judged: gloo may abort at exit, after the work is done."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "equipoise"]
     arguments = ["train", f"{HERE / 'test_train.py'}:plain", str(run_dir), *overrides]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
