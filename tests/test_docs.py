@@ -262,7 +262,7 @@ def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
     page = (ROOT / "docs" / "loop.md").read_text("utf-8")
     quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
     source = (ROOT / "equipoise" / "train.py").read_text("utf-8")
-    assert stripped("\n".join(quoted)) == stripped(source[source.index("\nZ_FOR_D") :])
+    assert stripped("\n".join(quoted)) == stripped(source[source.index("\n@dataclass") :])
 
 
 def stripped(code: str) -> list[str]:
