@@ -20,6 +20,8 @@ class Purpose(IntEnum):
     Z_FOR_D = auto()
     Z_FOR_G = auto()
     SAMPLES = auto()
+    STANDING = auto()
+    """Latents that the statistics of a trained generator are taken from."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

@@ -14,6 +14,7 @@ from .config import TrainConfig
 from .distributed import from_rank_0, world_size
 from .files import replace_file, writing
 from .sampling import TrainedGenerator, grid, png, sample, save_generator
+from .standing import averaged_generator
 from .stats import Stats
 from .types import ImageSpec
 
@@ -43,7 +44,8 @@ class Snapshots:
         from_rank_0(lambda: self._write(net, nimg, stats, last_checkpoint))
 
     def _write(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
-        generator = TrainedGenerator(net, self.cfg.generator, self.spec)
+        averaged = averaged_generator(net, self.cfg, self.spec)
+        generator = TrainedGenerator(averaged, self.cfg.generator, self.spec)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
         with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.run_dir, nimg)

@@ -37,6 +37,7 @@ from .interrupt import Interrupted, interrupts
 from .objective import discriminator_loss, generator_loss
 from .randomness import Purpose, seed_torch, stream
 from .snapshot import Snapshots
+from .standing import averaged_generator
 from .stats import Stats, require_finite
 from .types import Batch, ImageSpec, Logits
 
@@ -153,7 +154,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nimg = checkpoints.load_latest()
         total, increment = round(cfg.total_kimg * 1000), cfg.d_steps * cfg.batch_size
         if nimg >= total:
-            return ema.model
+            return averaged_generator(ema.model, cfg, dataset.spec)
         batches = InfiniteBatches(
             dataset, cfg.batch_size, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device
         )
@@ -188,7 +189,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                         "The same command goes on from there.",
                         stop,
                     )
-    return ema.model
+        return averaged_generator(ema.model, cfg, dataset.spec)
 
 
 def passed(nimg: int, every_kimg: float, increment: int) -> bool:

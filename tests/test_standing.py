@@ -1,0 +1,72 @@
+"""Standing statistics: pooled over all passes, in float64, and of the weights as they are."""
+
+import copy
+
+import torch
+from tiny import recipe
+from torch import nn
+from torch.testing import assert_close
+
+from equipoise.standing import averaged_generator, standing_statistics
+from equipoise.types import ImageSpec
+
+Z = torch.randn(5, 16, 3, generator=torch.Generator().manual_seed(0))
+
+
+def draw(i):
+    return Z[i], None
+
+
+class Net(nn.Module):
+    """Two batch norms, the second of which sees what the first made of each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.first = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.second = nn.BatchNorm1d(4)
+
+    def forward(self, z, y=None):
+        return self.second(self.first(self.linear(z)).relu() * 3)
+
+
+def test_mean_and_variance_are_pooled_over_all_passes():
+    net = Net().eval()
+    standing_statistics(net, draw, passes=5)
+    inputs = net.linear(Z).detach().double()  # (5, 16, 4)
+    assert_close(net.first.running_mean, inputs.flatten(0, 1).mean(0).float())
+    assert_close(net.first.running_var, inputs.flatten(0, 1).var(0).float())
+    normalised = [copy.deepcopy(net.first).train()(x.float()).relu() * 3 for x in inputs]
+    pooled = torch.cat(normalised).detach().double()
+    assert_close(net.second.running_mean, pooled.mean(0).float())
+    assert_close(net.second.running_var, pooled.var(0).float())
+
+
+def test_only_batch_norms_change_and_modes_come_back():
+    net = nn.ModuleDict({"drop": nn.Dropout(0.5), "body": Net()}).eval()
+    net["body"].second.train()
+    before = {n: p.clone() for n, p in net.named_parameters()}
+    standing_statistics(net["body"], draw, passes=2)
+    assert all(torch.equal(p, before[n]) for n, p in net.named_parameters())
+    assert [m.training for m in (net["body"].first, net["body"].second, net["body"])] == [False, True, False]
+    assert not net["body"].first._forward_pre_hooks
+
+
+def test_a_network_without_batch_norm_is_not_even_called():
+    def never(i):
+        raise AssertionError
+
+    standing_statistics(nn.Linear(2, 2), never)
+
+
+def test_an_average_gets_statistics_of_its_own_weights_and_the_run_keeps_its_copy():
+    cfg, spec = recipe(), ImageSpec(28, 1, 10)
+    average = cfg.generator.build(spec).eval()
+    with torch.no_grad():
+        average.linear.weight.mul_(20)  # as if weights had moved far since the running averages
+    kept = {n: b.clone() for n, b in average.named_buffers()}
+    one, two = (averaged_generator(average, cfg, spec) for _ in range(2))
+    z, y = torch.randn(64, cfg.generator.z_dim), torch.arange(64) % 10
+    in_training = copy.deepcopy(average).train()(z, y)
+    assert (one(z, y) - in_training).abs().mean() < 0.5 * (average(z, y) - in_training).abs().mean()
+    assert torch.equal(one(z, y), two(z, y))
+    assert all(torch.equal(b, kept[n]) for n, b in average.named_buffers())
