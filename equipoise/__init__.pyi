@@ -2,7 +2,9 @@
 
 from .augment import NoAugment as NoAugment
 from .config import TrainConfig as TrainConfig
+from .constraints import ClipSingularValues as ClipSingularValues
 from .constraints import ClipWeights as ClipWeights
+from .constraints import UnitSphere as UnitSphere
 from .data import MNIST as MNIST
 from .data import Digits as Digits
 from .data import FashionMNIST as FashionMNIST
@@ -25,8 +27,11 @@ from .losses import RelativisticPairing as RelativisticPairing
 from .losses import Saturating as Saturating
 from .losses import SoftLeastSquares as SoftLeastSquares
 from .losses import Wasserstein as Wasserstein
+from .normalizers import ExactSpectralNorm as ExactSpectralNorm
+from .normalizers import FrobeniusNorm as FrobeniusNorm
 from .normalizers import NoNormalizer as NoNormalizer
 from .normalizers import SpectralNorm as SpectralNorm
+from .normalizers import WeightNorm as WeightNorm
 from .objective import direction_loss as direction_loss
 from .objective import discriminator_loss as discriminator_loss
 from .objective import generator_loss as generator_loss
@@ -34,7 +39,12 @@ from .optim import Adam as Adam
 from .optim import RMSprop as RMSprop
 from .penalties import R1 as R1
 from .penalties import R2 as R2
+from .penalties import Dragan as Dragan
 from .penalties import GradientPenalty as GradientPenalty
+from .regularizers import HistoricalAverage as HistoricalAverage
+from .regularizers import Orthogonal as Orthogonal
+from .regularizers import SingularValuePenalty as SingularValuePenalty
+from .regularizers import SpectralNormPenalty as SpectralNormPenalty
 from .san import sanify as sanify
 from .schedules import Cosine as Cosine
 from .schedules import Linear as Linear

@@ -1,34 +1,25 @@
 """Normalisers rewrite the layers of a network once, when it is built: callables net -> None.
 
 Initial weights are set before a normaliser is applied: `nn.init` on a parametrised weight does nothing.
-`remove` folds a normaliser away for inference.
+`remove` folds a normaliser away for inference. SAN heads, which normalise their own weights, are left alone.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import partial
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from .heads import SANHead
+from .singular import WEIGHTED, as_matrix, output_axis, squared_singular_values, weighted_layers
 from .types import component
 
-__all__ = ["NoNormalizer", "Normalizer", "SpectralNorm", "remove", "weighted_layers"]
-
-WEIGHTED = (
-    nn.Linear,
-    nn.Embedding,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+__all__ = ["ExactSpectralNorm", "FrobeniusNorm", "NoNormalizer", "Normalizer", "SpectralNorm", "WeightNorm", "remove"]
 
 
 class Normalizer(ABC):
@@ -37,15 +28,6 @@ class Normalizer(ABC):
     @abstractmethod
     def __call__(self, net: nn.Module) -> None:
         """Rewrite the layers of `net` in place."""
-
-
-def weighted_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules of the linear, convolutional and embedding layers, outside SAN heads.
-
-    A SAN head normalises its own weights, so no normaliser or constraint may touch them.
-    """
-    inside = {part for head in net.modules() if isinstance(head, SANHead) for part in head.modules()}
-    return ((n, m) for n, m in net.named_modules() if isinstance(m, WEIGHTED) and m not in inside)
 
 
 @component
@@ -72,13 +54,92 @@ class SpectralNorm(Normalizer):
 
     def __call__(self, net: nn.Module) -> None:
         """Raises ValueError if a pattern of `skip` matches no layer."""
-        known = [name for name, module in net.named_modules() if isinstance(module, WEIGHTED)]
-        for pattern in self.skip:
-            if not any(fnmatch(name, pattern) for name in known):
-                raise ValueError(f"SpectralNorm(skip=...): {pattern!r} matches no layer; known: {', '.join(known)}")
-        for name, layer in list(weighted_layers(net)):
-            if not any(fnmatch(name, pattern) for pattern in self.skip):
-                parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)
+        for layer in chosen(net, self, self.skip):
+            parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)
+
+
+@component
+class ExactSpectralNorm(Normalizer):
+    """W / σ(W) with σ computed at every forward, not estimated: the reference that `SpectralNorm` approaches.
+
+    Its gradient is exact too. For small networks: every forward decomposes every weight (`singular`).
+
+    skip: names or patterns of layers to leave alone.
+    """
+
+    skip: tuple[str, ...] = ()
+
+    def __call__(self, net: nn.Module) -> None:
+        """Raises ValueError if a pattern of `skip` matches no layer."""
+        for layer in chosen(net, self, self.skip):
+            norm = partial(spectral_norm, axis=output_axis(layer))
+            parametrize.register_parametrization(layer, "weight", Quotient(norm))
+
+
+@component
+class FrobeniusNorm(Normalizer):
+    """W / ‖W‖_F, a weight of unit length, on every weighted layer.
+
+    ‖W‖_F² is the sum of all squared singular values, so σ(W / ‖W‖_F) <= 1, and 1 only for a W of rank one (Miyato
+    et al. 2018, sec. 3).
+
+    skip: names or patterns of layers to leave alone.
+    """
+
+    skip: tuple[str, ...] = ()
+
+    def __call__(self, net: nn.Module) -> None:
+        """Raises ValueError if a pattern of `skip` matches no layer."""
+        for layer in chosen(net, self, self.skip):
+            parametrize.register_parametrization(layer, "weight", Quotient(torch.linalg.vector_norm))
+
+
+@component
+class WeightNorm(Normalizer):
+    """W = g v / ‖v‖ for each output channel, g and v learned, on every weighted layer (Salimans & Kingma 2016, eq. 2).
+
+    g starts as ‖v‖, so outputs stay what they were. It bounds nothing: g is free. An embedding has a g per row.
+
+    skip: names or patterns of layers to leave alone.
+    """
+
+    skip: tuple[str, ...] = ()
+
+    def __call__(self, net: nn.Module) -> None:
+        """Raises ValueError if a pattern of `skip` matches no layer."""
+        for layer in chosen(net, self, self.skip):
+            parametrizations.weight_norm(layer, dim=output_axis(layer))
+
+
+class Quotient(nn.Module):
+    """The parametrisation W -> W / norm(W)."""
+
+    def __init__(self, norm: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / self.norm(weight).to(weight.dtype)
+
+
+def spectral_norm(weight: Tensor, axis: int) -> Tensor:
+    """σ of a weight whose outputs `axis` counts, ()."""
+    return squared_singular_values(as_matrix(weight, axis))[-1].sqrt()
+
+
+def chosen(net: nn.Module, normalizer: Normalizer, skip: tuple[str, ...]) -> list[nn.Module]:
+    """The weighted layers of `net` that no pattern of `skip` matches.
+
+    Raises:
+        ValueError: if a pattern matches no layer at all, SAN heads' included.
+    """
+    known = [name for name, module in net.named_modules() if isinstance(module, WEIGHTED)]
+    for pattern in skip:
+        if not any(fnmatch(name, pattern) for name in known):
+            raise ValueError(
+                f"{type(normalizer).__name__}(skip=...): {pattern!r} matches no layer; known: {', '.join(known)}"
+            )
+    return [layer for name, layer in weighted_layers(net) if not any(fnmatch(name, pattern) for pattern in skip)]
 
 
 def remove(net: nn.Module) -> nn.Module:

@@ -6,16 +6,19 @@ A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from .normalizers import ExactSpectralNorm, FrobeniusNorm, Normalizer, SpectralNorm
 from .schedules import Schedule, at
 from .types import Batch, Critic, component
 
-__all__ = ["R1", "R2", "GradientPenalty", "Penalty"]
+__all__ = ["R1", "R2", "Dragan", "GradientPenalty", "Penalty", "warn_about_batch_norm"]
 
 
 @runtime_checkable
@@ -33,16 +36,37 @@ class Penalty(Protocol):
         """-> (N,), in float32."""
 
 
+# ---- what they share -------------------------------------------------------------------------------------
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` in float32 or wider, without its history."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
 def input_gradient(critic: Critic, batch: Batch) -> Tensor:
-    """d/dx of the summed logits at `batch.x`, same shape, differentiable in D's weights."""
-    x = batch.x.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(x, batch.y).sum(), x, create_graph=True)
+    """d/dx of the summed logits at `batch.x`, same shape, differentiable in D's weights; float32 under autocast too."""
+    x = precise(batch.x).requires_grad_(True)
+    with torch.autocast(x.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(critic(x, batch.y).sum(), x, create_graph=True)
     return gradient
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
     """(N, ...) -> (N,): one squared L2 norm per image, never one over the batch."""
     return gradient.square().flatten(1).sum(1)
+
+
+def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
+    """(N, ...) -> (N,): (‖g‖ - target)², or max(0, ‖g‖ - target)²."""
+    squared = squared_norm(gradient)
+    if target == 0:
+        return squared  # exactly, without a root
+    excess = (squared + 1e-12).sqrt() - target  # the slope of √ is infinite at 0
+    return (excess.clamp_min(0) if one_sided else excess).square()
+
+
+# ---- zero-centred, on the data ---------------------------------------------------------------------------
 
 
 @component
@@ -73,14 +97,56 @@ class R2:
         return squared_norm(input_gradient(critic, fake))
 
 
+# ---- around a target, elsewhere --------------------------------------------------------------------------
+
+
 @component
 class GradientPenalty:
     """strength (‖grad D(x̂)‖ - target)², x̂ uniform on the segment real_i - fake_i (Gulrajani et al. 2017, eq. 3).
 
     One ε and one norm per image. The labels of x̂ are the real images'.
+
+    target: 1 is WGAN-GP. 0 is the zero-centred form, ‖grad D(x̂)‖² (Thanh-Tung et al. 2019).
+    one_sided: max(0, ‖grad D(x̂)‖ - target)², which lets D be flatter (Gulrajani et al. 2017, sec. 4; Petzka et al.
+        2018).
     """
 
     strength: Schedule = 10.0
+    target: float = Field(default=1.0, ge=0)
+    one_sided: bool = False
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.strength, nimg)
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        """Raises ValueError if there are not as many generated images as real ones, of the same shape."""
+        if real.x.shape != fake.x.shape:
+            raise ValueError(
+                f"GradientPenalty pairs real and generated images one by one, got {tuple(real.x.shape)} and "
+                f"{tuple(fake.x.shape)}; generate as many as the batch holds"
+            )
+        x, generated = precise(real.x), precise(fake.x)
+        epsilon = torch.rand(one_each(x), dtype=x.dtype, device=x.device)  # (N, 1, 1, 1)
+        between = Batch(torch.lerp(generated, x, epsilon), real.y)
+        return distance(input_gradient(critic, between), self.target, self.one_sided)
+
+
+def one_each(x: Tensor) -> tuple[int, ...]:
+    """The shape of one number per image."""
+    return (len(x), *[1] * (x.ndim - 1))
+
+
+@component
+class Dragan:
+    """strength (‖grad D(x̂)‖ - target)², x̂ = real + noise·std(real)·u, u ~ U[0, 1] per pixel (Kodali et al. 2017).
+
+    A penalty in the neighbourhood of the data; no generated image takes part. std is one number, over all pixels of
+    the batch (of this process's share of it). The labels of x̂ are the real images'.
+    """
+
+    strength: Schedule = 10.0
+    noise: float = Field(default=0.5, ge=0)
     target: float = Field(default=1.0, ge=0)
     every: int = Field(default=1, ge=1)
 
@@ -88,8 +154,34 @@ class GradientPenalty:
         return at(self.strength, nimg)
 
     def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
-        one_each = (len(real.x), *[1] * (real.x.ndim - 1))  # (N, 1, 1, 1)
-        epsilon = torch.rand(one_each, dtype=real.x.dtype, device=real.x.device)
-        between = Batch(torch.lerp(fake.x, real.x, epsilon), real.y)
-        norm = (squared_norm(input_gradient(critic, between)) + 1e-12).sqrt()
-        return (norm - self.target).square()
+        x = precise(real.x)
+        u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
+        near = Batch(x + self.noise * x.std(correction=0) * u, real.y)
+        return distance(input_gradient(critic, near), self.target, one_sided=False)
+
+
+# ---- combinations that void a guarantee ------------------------------------------------------------------
+
+BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def warn_about_batch_norm(D: nn.Module, penalties: Iterable[Penalty], normalizer: Normalizer) -> None:
+    """Warn (UserWarning) of batch norm in D where it takes a stabiliser's guarantee away, with the reason."""
+    names = [name for name, module in D.named_modules() if isinstance(module, BATCH_NORMS)]
+    if not names:
+        return
+    found = f"D has batch norm ({', '.join(names)}) under"
+    cure = "Use a D without it, or with layer, instance or group norm (Gulrajani et al. 2017, sec. 4)."
+    gradient = [type(p).__name__ for p in penalties if isinstance(p, (R1, R2, GradientPenalty, Dragan))]
+    if gradient:
+        warnings.warn(
+            f"{found} {', '.join(gradient)}: the gradient of one image's logit then runs through the statistics of "
+            f"its whole batch, so the penalty is no longer one on each image's own gradient. {cure}",
+            stacklevel=2,
+        )
+    if isinstance(normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)):
+        warnings.warn(
+            f"{found} {type(normalizer).__name__}: batch norm divides by the deviation of its input, which undoes the "
+            f"scale that the normaliser gives the layer before it, so D's Lipschitz constant has no bound. {cure}",
+            stacklevel=2,
+        )

@@ -19,14 +19,14 @@ from .types import ImageSpec
 __all__ = ["averaged_generator", "standing_statistics"]
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
-Latents = tuple[Tensor, Tensor | None]
+Arguments = tuple[Tensor | None, ...]
 
 
 @torch.no_grad()
-def standing_statistics(net: nn.Module, draw: Callable[[int], Latents], *, passes: int = 20) -> nn.Module:
+def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, passes: int = 20) -> nn.Module:
     """Set every batch norm of `net` to the pooled mean and variance of its input over `passes` batches, in place.
 
-    draw: pass -> (z, y), what the generator is called with. Batch norm uses the statistics of the batch in these
+    draw: pass -> what the generator is called with, such as (z, y). Batch norm uses the statistics of the batch in these
         passes, as in training; all else stays in its mode. Sums are float64.
     """
     sums: dict[nn.Module, Tensor] = {}
@@ -59,7 +59,7 @@ def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) ->
     net = copy.deepcopy(average)
     device = next(net.parameters()).device
 
-    def draw(i: int) -> Latents:
+    def draw(i: int) -> Arguments:
         z = torch.randn(cfg.batch_size, cfg.generator.z_dim, generator=stream(cfg.seed, Purpose.STANDING, i))
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if cfg.generator.conditional else None
         return z.to(device), y

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from equipoise import normalizers
 from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import SpectralNorm, remove, weighted_layers
+from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm, remove
 
 ALL = [c() for name in normalizers.__all__ if dataclasses.is_dataclass(c := getattr(normalizers, name))]
 
@@ -27,7 +27,7 @@ class Case:
     outputs_first: tuple[int, ...] = (0, 1, 2, 3)
 
     def matrix(self, weight):
-        return weight.permute(self.outputs_first[: weight.ndim]).flatten(1)
+        return weight.detach().permute(self.outputs_first[: weight.ndim]).flatten(1)
 
 
 def case(kind):
@@ -139,6 +139,97 @@ def test_gradients_reach_the_weights_through_the_norm():
     assert (raw * raw.grad).sum().item() == pytest.approx(0, abs=1e-9)
 
 
+# ---- spectral norm, exactly --------------------------------------------------------------------------------
+
+
+@kinds
+def test_exact_spectral_norm_is_exact_at_once_and_after_any_change(kind):
+    c = case(kind)
+    ExactSpectralNorm()(c.layer)
+    raw = c.layer.parametrizations.weight.original
+    for _ in range(3):
+        sigma = torch.linalg.svdvals(c.matrix(raw))[0]
+        assert_close(c.layer.weight, raw / sigma, rtol=1e-12, atol=1e-12)
+        with torch.no_grad():
+            raw.normal_()
+
+
+def test_power_iteration_approaches_the_exact_norm():
+    """From vectors that were right for other weights; the distance falls until it is nothing."""
+    power, exact = case("Conv2d").layer, nn.Conv2d(3, 4, 3).double()
+    SpectralNorm()(power)
+    ExactSpectralNorm()(exact)
+    with torch.no_grad():
+        exact.parametrizations.weight.original.copy_(power.parametrizations.weight.original.normal_())
+    wanted = exact.weight.detach()
+    distances = [(power.weight.detach() - wanted).norm().item() for _ in range(200)]  # an iteration each
+    assert distances[0] > 1e-3
+    assert distances[20] < distances[0]
+    assert distances[-1] < 1e-9
+
+
+def test_the_gradient_of_the_exact_norm_is_exact():
+    """Against torch's singular value decomposition differentiated, and it has no component along W."""
+    c = case("ConvTranspose2d")
+    raw = c.layer.weight.detach().clone().requires_grad_(True)
+    target = torch.randn_like(raw)
+    (wanted,) = torch.autograd.grad(
+        (raw / torch.linalg.svdvals(raw.permute(1, 0, 2, 3).flatten(1))[0] * target).sum(), raw
+    )
+    ExactSpectralNorm()(c.layer)
+    (c.layer.weight * target).sum().backward()
+    found = c.layer.parametrizations.weight.original.grad
+    assert_close(found, wanted)
+    assert (found * raw).sum().item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("normalizer", [ExactSpectralNorm, FrobeniusNorm])
+def test_norms_are_float32_under_autocast(normalizer):
+    """σ in bfloat16 would be off by 1 %."""
+    layer = nn.Linear(64, 64)
+    normalizer()(layer)
+    wanted = layer.weight.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(layer.weight.detach(), wanted, rtol=1e-6, atol=0)
+
+
+# ---- the other norms ---------------------------------------------------------------------------------------
+
+
+@kinds
+def test_frobenius_norm_divides_by_the_length_of_the_weight(kind):
+    """Which is at least σ, so σ of what is left is at most 1; 1 for a weight of rank one."""
+    c = case(kind)
+    raw = c.layer.weight.detach().clone()
+    FrobeniusNorm()(c.layer)
+    assert_close(c.layer.weight.detach(), raw / raw.square().sum().sqrt(), rtol=1e-12, atol=1e-12)
+    values = torch.linalg.svdvals(c.matrix(c.layer.weight))
+    assert values.square().sum().item() == pytest.approx(1, rel=1e-12)
+    assert values[0] < 1
+    row, column = torch.randn(1, raw.shape[1], dtype=torch.float64), torch.randn(raw.shape[0], 1, dtype=torch.float64)
+    if kind == "Linear":
+        with torch.no_grad():
+            c.layer.parametrizations.weight.original.copy_(column * row)
+        assert torch.linalg.svdvals(c.layer.weight.detach())[0].item() == pytest.approx(1, rel=1e-12)
+
+
+@kinds
+def test_weight_norm_learns_a_length_and_a_direction_per_output(kind):
+    """The outputs stay; each output's weights have the length g, whatever v is."""
+    c = case(kind)
+    before = c.layer(c.input).detach()
+    WeightNorm()(c.layer)
+    assert_close(c.layer(c.input).detach(), before, rtol=1e-12, atol=1e-12)
+    g, v = c.layer.parametrizations.weight.original0, c.layer.parametrizations.weight.original1
+    assert g.numel() == c.matrix(c.layer.weight).shape[0]
+    with torch.no_grad():
+        g.copy_(torch.rand_like(g) + 0.5)
+        v.normal_()
+    rows = c.matrix(c.layer.weight)
+    assert_close(rows.norm(dim=1), g.detach().flatten())
+    assert_close(rows / rows.norm(dim=1, keepdim=True), c.matrix(v) / c.matrix(v).norm(dim=1, keepdim=True))
+
+
 # ---- skip --------------------------------------------------------------------------------------------------
 
 
@@ -152,16 +243,18 @@ def test_gradients_reach_the_weights_through_the_norm():
         (("*",), set()),
     ],
 )
-def test_skip(skip, left):
+@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+def test_skip(skip, left, normalizer):
     D = Discriminator(network(), Head("projection").factory(10)(3))
-    SpectralNorm(skip=skip)(D)
+    normalizer(skip=skip)(D)
     assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == left
 
 
-def test_a_pattern_that_matches_nothing_is_refused():
+@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+def test_a_pattern_that_matches_nothing_is_refused(normalizer):
     net = network()
-    with pytest.raises(ValueError, match=r"'body\.0' matches no layer; .*0, 3\.1"):
-        SpectralNorm(skip=("0", "body.0"))(net)
+    with pytest.raises(ValueError, match=rf"{normalizer.__name__}\(.*'body\.0' matches no layer; .*0, 3\.1"):
+        normalizer(skip=("0", "body.0"))(net)
     assert not any(parametrize.is_parametrized(m) for m in net.modules())  # refused before anything was changed
 
 
@@ -251,6 +344,22 @@ def test_remove_keeps_requires_grad_and_takes_other_parametrisations():
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_weighted_layers_are_found_with_their_names():
-    D = Discriminator(network(), Head(san=True).factory(0)(3))
-    assert [name for name, _ in weighted_layers(D)] == ["body.0", "body.3.1"]
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_works_on_a_generator(normalizer):
+    """With transposed convolutions and batch norm, which SAGAN normalises too."""
+    G = nn.Sequential(
+        nn.Linear(5, 8), nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+    )
+    normalizer(G)
+    G(torch.randn(6, 5)).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in G.parameters())
+    G.eval()
+    before = G(torch.ones(2, 5))
+    assert_close(remove(G)(torch.ones(2, 5)), before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_leaves_a_san_head_alone(normalizer):
+    D = Discriminator(network(), Head("projection", san=True).factory(10)(3))
+    normalizer(D)
+    assert not any(parametrize.is_parametrized(m) for m in D.head.modules())
