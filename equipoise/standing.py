@@ -26,8 +26,8 @@ Arguments = tuple[Tensor | None, ...]
 def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, passes: int = 20) -> nn.Module:
     """Set every batch norm of `net` to the pooled mean and variance of its input over `passes` batches, in place.
 
-    draw: pass -> what the generator is called with, such as (z, y). Batch norm uses the statistics of the batch in these
-        passes, as in training; all else stays in its mode. Sums are float64.
+    draw: pass -> what the generator is called with, such as (z, y). In these passes batch norm uses the statistics of
+        the batch, as in training; all else stays in its mode. Sums are float64.
     """
     sums: dict[nn.Module, Tensor] = {}
 
