@@ -1,5 +1,9 @@
 """The public API. `__init__.py` reads this list, and imports a name when it is first used."""
 
+from .augment import ADA as ADA
+from .augment import Chain as Chain
+from .augment import DiffAugment as DiffAugment
+from .augment import InstanceNoise as InstanceNoise
 from .augment import NoAugment as NoAugment
 from .config import TrainConfig as TrainConfig
 from .constraints import ClipSingularValues as ClipSingularValues

@@ -70,6 +70,13 @@ class TrainConfig:
                 f"head.san=true has no direction loss for the paired loss {self.loss!r}: SAN is defined for losses "
                 "on single logits. Use an unpaired loss (loss=Hinge), or a plain head (head.san=false)."
             )
+        if self.augment.reads_sign and not self.loss.signed:
+            raise ValueError(
+                f"augment={self.augment!r} goes by the sign of D's logits on real images, which says nothing with "
+                f"{self.loss!r}, because a logit of 0 does not mean undecided there. Compare with images held out "
+                "(augment=ADA(heuristic=rv,held_out=0.1)), keep p (augment=ADA(heuristic=fixed,initial=0.3)), or take "
+                "a loss with a verdict (loss=NonSaturating, loss=Hinge)."
+            )
         conditional_head = self.head.conditioning != "none"
         if conditional_head != self.generator.conditional:
             raise ValueError(

@@ -34,6 +34,8 @@ class GANLoss(ABC):
 
     paired: ClassVar[bool] = False
     """Whether `g` needs the real logits too."""
+    signed: ClassVar[bool] = True
+    """Whether a logit of 0 means undecided, so that the sign of a logit is D's verdict."""
 
     @abstractmethod
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -105,6 +107,8 @@ class Wasserstein(GANLoss):
     -d estimates the earth mover's distance, up to D's Lipschitz constant, which something must bound.
     """
 
+    signed: ClassVar[bool] = False
+
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake - real
 
@@ -118,6 +122,8 @@ class LeastSquares(GANLoss):
 
     a, b: D's targets for generated and real images.  c: the logit G wants for its images.
     """
+
+    signed: ClassVar[bool] = False
 
     a: float = 0.0
     b: float = 1.0
@@ -137,6 +143,8 @@ class SoftLeastSquares(GANLoss):
     Least squares made monotone, so that its direction loss under SAN always pulls the same way (BigVSAN).
     """
 
+    signed: ClassVar[bool] = False
+
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(1 - real).square() + F.softplus(fake).square()
 
@@ -152,6 +160,7 @@ class RelativisticPairing(GANLoss):
     """
 
     paired: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(fake - real)

@@ -13,17 +13,20 @@ one bit for bit, and no generator state is saved.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from .augment import Augmentation
+from .augment import Augmentation, Means
 from .checkpoint import Checkpoints, claim
 from .config import TrainConfig
-from .data import InfiniteBatches
+from .data import InfiniteBatches, hold_out
 from .distributed import (
     apply_gradients,
     from_rank_0,
@@ -92,14 +95,19 @@ class GAN:
         return Batch(self.G(z, like.y), like.y)
 
 
-def d_step(gan: GAN, batch: Batch, nimg: int) -> dict[str, Tensor]:
-    """Update D once on `batch`. Returns detached scalars, on the device."""
+def d_step(gan: GAN, batch: Batch, nimg: int, held_out: Batch | None = None) -> dict[str, Tensor]:
+    """Update D once on `batch`. Returns detached scalars, on the device.
+
+    held_out: real images that D is not trained on; their mean logit is reported, for an augmentation that reads it.
+    """
     cfg = gan.cfg
     update = nimg // cfg.batch_size  # D updates so far
     stats: dict[str, Tensor] = {}
     with trainable(gan.d_optim):
         with torch.no_grad():
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
+            if held_out is not None:
+                stats["D/held_out"] = gan.critic(held_out.x, held_out.y).mean()
         on_real, on_fake = gan.logits(batch.x, batch.y), gan.logits(fake.x, fake.y)
         loss = discriminator_loss(cfg.loss, on_real, on_fake)
         loss.backward()
@@ -141,7 +149,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
     with processes() as device:
         if cfg.batch_size % world_size():
             raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
-        dataset = cfg.data.build()
+        dataset, unseen = hold_out(cfg.data.build(), cfg.augment.held_out)
         gan = GAN.build(cfg, dataset.spec, device)
         ema = cfg.ema.build(gan.G)
 
@@ -155,20 +163,22 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         total, increment = round(cfg.total_kimg * 1000), cfg.d_steps * cfg.batch_size
         if nimg >= total:
             return averaged_generator(ema.model, cfg, dataset.spec)
-        batches = InfiniteBatches(
-            dataset, cfg.batch_size, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device
-        )
+        endless = partial(InfiniteBatches, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device)
+        batches = endless(dataset, cfg.batch_size)
+        held_out = nullcontext(repeat(None)) if unseen is None else endless(unseen, cfg.batch_size)
         snapshots = Snapshots(run_dir, cfg, dataset.spec)
-        with batches, Stats(run_dir, cfg.total_kimg, nimg) as stats, interrupts() as interrupt:
+        with batches, held_out as others, Stats(run_dir, cfg.total_kimg, nimg) as stats, interrupts() as interrupt:
             while nimg < total:
                 seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
                 cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas for this point of training
                 cfg.d_optim.apply(gan.d_optim, nimg)
+                gan.augment.at(nimg)
 
                 for i in range(cfg.d_steps):
                     batch = next(batches)  # this process's share of the next `batch_size` images, on its device
-                    d_stats = d_step(gan, batch, nimg + i * cfg.batch_size)
-                    gan.augment.adapt(mean_over_ranks(d_stats["D/sign_real"]), cfg.batch_size)
+                    d_stats = d_step(gan, batch, nimg + i * cfg.batch_size, next(others))
+                    sign_real = mean_over_ranks(d_stats["D/sign_real"])
+                    d_stats |= gan.augment.adapt(sign_real, cfg.batch_size, means(d_stats))
                     stats.add(d_stats, nimg + (i + 1) * cfg.batch_size)
                 g_stats = g_step(gan, batch, nimg)
 
@@ -190,6 +200,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                         stop,
                     )
         return averaged_generator(ema.model, cfg, dataset.spec)
+
+
+def means(d_stats: dict[str, Tensor]) -> Means | None:
+    """D's mean logits over all processes, for an augmentation that reads images held out; None if there are none."""
+    if "D/held_out" not in d_stats:
+        return None
+    return Means(*(mean_over_ranks(d_stats[f"D/{name}"]) for name in Means._fields))
 
 
 def passed(nimg: int, every_kimg: float, increment: int) -> bool:

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import time
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_tensorboard_gets_scalars_and_grids_where_it_is_installed(tmp_path):
         stats.add({"D/loss": torch.tensor(2.5)}, 10)
         stats.write(10, "none")
         stats.image("samples", np.zeros((4, 4, 1), np.uint8), 10)
+    time.sleep(1.1)  # files of events are read in the order of their names, which hold the second they were made in
     with Stats(tmp_path, total_kimg=1, start=10) as stats:  # resumed: the point at the checkpoint stays
         stats.add({"D/loss": torch.tensor(1.5)}, 20)
         stats.write(20, "none")

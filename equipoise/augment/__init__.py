@@ -1,5 +1,9 @@
 """What happens to images before D sees them."""
 
-from .base import Augment, Augmentation, NoAugment
+from .ada import ADA
+from .base import Augment, Augmentation, Means, NoAugment
+from .chain import Chain
+from .diffaugment import DiffAugment
+from .noise import InstanceNoise
 
-__all__ = ["Augment", "Augmentation", "NoAugment"]
+__all__ = ["ADA", "Augment", "Augmentation", "Chain", "DiffAugment", "InstanceNoise", "Means", "NoAugment"]

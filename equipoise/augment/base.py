@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ..types import component
 
-__all__ = ["Augment", "Augmentation", "NoAugment"]
+__all__ = ["Augment", "Augmentation", "Means", "NoAugment"]
+
+
+class Means(NamedTuple):
+    """Mean logits of D over an iteration's images and all processes, () each. Higher means "more real"."""
+
+    real: Tensor
+    fake: Tensor
+    held_out: Tensor
+    """Of real images that D is never trained on."""
 
 
 class Augmentation(nn.Module, ABC):
-    """forward(x (N, C, H, W)) -> same shape, differentiable. State lives in buffers."""
+    """forward(x (N, C, H, W)) -> same shape, differentiable twice; random numbers come from torch's generator.
+
+    Its strength may follow how far training is, which `at` tells it, or what D says, which `adapt` tells it. What it
+    learned from D lives in buffers; what follows from nimg is no state.
+    """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def adapt(self, sign_real: Tensor, num_images: int) -> None:
-        """Account for `num_images` real images whose logits had mean sign `sign_real` (), over all processes."""
+    def at(self, nimg: int) -> None:
+        """Follow the schedules: D has seen `nimg` real images."""
+
+    @abstractmethod
+    def adapt(self, sign_real: Tensor, num_images: int, means: Means | None = None) -> dict[str, Tensor]:
+        """Account for an iteration.
+
+        sign_real: (), mean sign of D's logits on its real images, over all processes.
+        num_images: how many these were.
+        means: for an augmentation that asks for images held out (`Augment.held_out`), else None.
+
+        Returns what is worth logging: detached scalars, on the device.
+        """
 
 
 class Augment(ABC):
     """Settings of an augmentation."""
+
+    @property
+    def held_out(self) -> float:
+        """Share of the data that D is never trained on, because `adapt` needs D's logits there."""
+        return 0.0
+
+    @property
+    def reads_sign(self) -> bool:
+        """Whether `adapt` reads `sign_real`, which only says something if a logit of 0 means undecided."""
+        return False
 
     @abstractmethod
     def build(self) -> Augmentation: ...
@@ -35,8 +70,11 @@ class Identity(Augmentation):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def adapt(self, sign_real: Tensor, num_images: int) -> None:
+    def at(self, nimg: int) -> None:
         pass
+
+    def adapt(self, sign_real: Tensor, num_images: int, means: Means | None = None) -> dict[str, Tensor]:
+        return {}
 
 
 @component

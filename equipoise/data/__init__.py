@@ -6,6 +6,7 @@ from .batches import InfiniteBatches
 from .images import Images, open_dataset, prepare
 from .mnist import MNIST, Digits, FashionMNIST
 from .pixels import to_float, to_uint8
+from .split import Subset, hold_out
 
 __all__ = [
     "MNIST",
@@ -16,6 +17,8 @@ __all__ = [
     "FashionMNIST",
     "Images",
     "InfiniteBatches",
+    "Subset",
+    "hold_out",
     "open_dataset",
     "prepare",
     "to_float",

@@ -1,0 +1,159 @@
+"""Adaptive discriminator augmentation: images augmented with a probability p that follows how far D overfits.
+
+Karras et al. 2020, "Training generative adversarial networks with limited data".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..types import component
+from .affine import warp
+from .base import Augment, Augmentation, Means
+from .color import recolor
+from .corruption import corrupt
+from .draws import Draws
+from .filters import band_filter
+
+__all__ = ["ADA", "AdaptiveAugmentation"]
+
+Group = Literal["blit", "geometric", "color", "filter", "corruption"]
+Step = Callable[[Tensor, Draws], Tensor]
+
+
+@component
+class ADA(Augment):
+    """Augments all that D sees, each transform with probability p, and adapts p to r, a measure of D's overfitting.
+
+    After every `every` iterations p rises if r > target and falls if r < target, at the pace that takes it from 0 to 1
+    in `kimg` thousand images, and it stays in [0, 1] (Karras et al. 2020, sec. 3).
+
+    target: of r.
+    kimg: thousands of real images in which p goes from 0 to 1, or back.
+    groups: kinds of transforms, of "blit", "geometric", "color", "filter" and "corruption". The paper's choice is the
+        first three.
+    heuristic: what r is. "rt" is E sign D(real), for losses to which a logit of 0 means undecided. "rv" is
+        (E D(real) - E D(held out)) / (E D(real) - E D(fake)), for any loss. "fixed" keeps p at `initial`.
+    initial: p at the start.
+    every: iterations over which r is averaged.
+    held_out: for "rv", the share of the data that D is never trained on.
+
+    Raises:
+        ValueError: if `heuristic` and `held_out` do not fit.
+    """
+
+    target: float = Field(default=0.6, gt=-1, lt=1)
+    kimg: float = Field(default=500.0, gt=0)
+    groups: tuple[Group, ...] = Field(default=("blit", "geometric", "color"), min_length=1)
+    heuristic: Literal["rt", "rv", "fixed"] = "rt"
+    initial: float = Field(default=0.0, ge=0, le=1)
+    every: int = Field(default=4, ge=1)
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+
+    def __post_init__(self) -> None:
+        if (self.heuristic == "rv") != (self.held_out > 0):
+            raise ValueError(
+                f"heuristic={self.heuristic} and held_out={self.held_out} do not go together: rv, and nothing else, "
+                "compares D on its own images with D on others. Set both (heuristic=rv held_out=0.1) or neither."
+            )
+
+    @property
+    def reads_sign(self) -> bool:
+        return self.heuristic == "rt"
+
+    def build(self) -> AdaptiveAugmentation:
+        return AdaptiveAugmentation(self)
+
+
+class AdaptiveAugmentation(Augmentation):
+    """x (N, C, H, W) in [-1, 1], of at least 2 x 2 pixels -> same shape, in float32 or more, not clamped.
+
+    All state lies in buffers: `p` (), and what was summed up since it last moved.
+    """
+
+    p: Tensor
+    iterations: Tensor
+    images: Tensor
+    sums: Tensor
+
+    def __init__(self, settings: ADA):
+        super().__init__()
+        self.settings, self.steps = settings, pipeline(settings.groups)
+        self.register_buffer("p", torch.tensor(settings.initial))
+        self.register_buffer("iterations", torch.tensor(0))
+        self.register_buffer("images", torch.tensor(0))
+        self.register_buffer("sums", torch.zeros(4))  # over images: sign D(real), D(real), D(fake), D(held out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises ValueError if x is not what the groups can work on."""
+        check(x, self.settings.groups)
+        with torch.autocast(x.device.type, enabled=False):  # positions and colours need more digits than bfloat16 has
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            draws = Draws(self.p, x)
+            for step in self.steps:
+                x = step(x, draws)
+        return x
+
+    def at(self, nimg: int) -> None:
+        pass
+
+    @torch.no_grad()
+    def adapt(self, sign_real: Tensor, num_images: int, means: Means | None = None) -> dict[str, Tensor]:
+        """As `Augmentation.adapt`. Returns p, and r since p last moved. The host does not wait for either.
+
+        Raises:
+            ValueError: if "rv" is given no `means`.
+        """
+        settings = self.settings
+        if settings.heuristic == "fixed":
+            return {"augment/p": self.p.clone()}
+        if settings.heuristic == "rv" and means is None:
+            raise ValueError("ADA(heuristic='rv') needs D's mean logits: adapt(sign_real, num_images, Means(...))")
+        self.sums += num_images * torch.stack([sign_real, *(means or 3 * [torch.zeros_like(sign_real)])])
+        self.images += num_images
+        self.iterations += 1
+        r = overfitting(settings.heuristic, *(self.sums / self.images))
+        direction = (r - settings.target).sign()
+        total = settings.kimg * 1000
+        level = (self.p * total).round() + direction * self.images  # p in whole images, so that no rounding adds up
+        due = self.iterations == settings.every
+        self.p.copy_(torch.where(due, (level / total).clamp(0, 1), self.p))
+        for buffer in (self.sums, self.images, self.iterations):
+            buffer.masked_fill_(due, 0)
+        return {"augment/p": self.p.clone(), "augment/r": r}
+
+
+def overfitting(heuristic: str, sign_real: Tensor, real: Tensor, fake: Tensor, held_out: Tensor) -> Tensor:
+    """r_t or r_v: 0 for no overfitting, 1 for D that knows its images by heart (Karras et al. 2020, eq. 1)."""
+    if heuristic == "rt":
+        return sign_real
+    apart = real - fake  # not positive: D cannot even tell its own images
+    return torch.where(apart > 0, (real - held_out) / apart, 0)
+
+
+def pipeline(groups: Sequence[Group]) -> list[Step]:
+    """What `groups` do to images, in the paper's order, whatever the order of `groups`."""
+    steps: list[Step] = []
+    if "blit" in groups or "geometric" in groups:
+        steps.append(partial(warp, blit="blit" in groups, geometric="geometric" in groups))
+    others: dict[Group, Step] = {"color": recolor, "filter": band_filter, "corruption": corrupt}
+    return steps + [step for group, step in others.items() if group in groups]
+
+
+def check(x: Tensor, groups: Sequence[Group]) -> None:
+    if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
+        raise ValueError(
+            "ADA augments images (N, C, H, W) of floats in [-1, 1] and at least 2 x 2 pixels, "
+            f"got {tuple(x.shape)} of {x.dtype}"
+        )
+    if "color" in groups and x.shape[1] not in (1, 3):
+        raise ValueError(
+            f"ADA's group 'color' is for images of 1 or 3 channels, got {x.shape[1]}: "
+            "leave it out (groups=[blit,geometric])"
+        )
