@@ -55,10 +55,14 @@ class Logits(NamedTuple):
     fun: (N, K). Everything reads this one: losses, penalties, the generator, augmentation, logging.
     dir: (N, K) or None. Only SAN heads set it. Equal to `fun` in value, but its gradient reaches nothing
         except the direction of the last layer (see `heads.split`).
+    classes: (N, classes) or None. Logits of the classes, from heads that classify.
+    features: (N, F) or (N, F, H, W) or None. What the head read; feature matching compares it.
     """
 
     fun: Tensor
     dir: Tensor | None = None
+    classes: Tensor | None = None
+    features: Tensor | None = None
 
 
 Critic = Callable[[Tensor, Tensor | None], Tensor]
