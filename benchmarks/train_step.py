@@ -47,7 +47,7 @@ def ours(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
 
 
 def plain(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
-    if not isinstance(cfg.g_optim, Adam) or not isinstance(cfg.d_optim, Adam) or cfg.penalties or cfg.d_steps > 1:
+    if not isinstance(cfg.g_optim, Adam) or not isinstance(cfg.d_optim, Adam) or cfg.penalties or cfg.d_steps != 1:
         raise ValueError("the plain loop is written for Adam, without penalties and with one D step")
     gan = GAN.build(cfg, spec)
     G, D = gan.G.requires_grad_(True), gan.D.requires_grad_(True)

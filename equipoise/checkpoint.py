@@ -29,7 +29,7 @@ from .distributed import from_rank_0
 from .files import flush, replace_file, writing
 from .types import RunError
 
-__all__ = ["Checkpoints", "claim"]
+__all__ = ["Checkpoints", "claim", "exist", "finished", "read_verified"]
 
 KEEP = 2
 FORMAT = 1
@@ -96,7 +96,7 @@ class Checkpoints:
         name, weights, state = found
         try:
             for key, net in self.nets.items():
-                net.load_state_dict(weights[key])
+                net.load_state_dict(weights.get(key, {}))  # of a kind that older versions had not, there is nothing
             for key, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][key])
         except (KeyError, ValueError, RuntimeError) as error:
@@ -108,7 +108,7 @@ class Checkpoints:
         return int(state["nimg"])
 
     def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        paths = self._paths()
+        paths = finished(self.folder)
         for i, path in reversed(list(enumerate(paths))):
             try:
                 weights, state = read_verified(path)
@@ -124,10 +124,6 @@ class Checkpoints:
                 f"or delete {self.folder} to start the run again."
             )
         return None
-
-    def _paths(self) -> list[Path]:
-        """Finished checkpoints, oldest first. Temporary ones have another name."""
-        return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
 
     def save(self, nimg: int) -> None:
         """Write a checkpoint, then delete those older than the last two.
@@ -167,8 +163,18 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in self._paths()[:-KEEP]:
+        for old in finished(self.folder)[:-KEEP]:
             shutil.rmtree(old)
+
+
+def finished(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name."""
+    return sorted(path for path in folder.glob("*") if path.name.isdigit())
+
+
+def exist(run_dir: Path) -> bool:
+    """Whether the run has saved a checkpoint."""
+    return from_rank_0(lambda: bool(finished(run_dir / "checkpoints")))
 
 
 def set_aside(damaged: Path) -> None:

@@ -13,21 +13,43 @@ import ast
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from . import augment, constraints, data, ema, heads, losses, models, normalizers, optim, penalties, schedules
+from . import (
+    augment,
+    constraints,
+    critic,
+    data,
+    ema,
+    heads,
+    joint,
+    losses,
+    matching,
+    models,
+    normalizers,
+    optim,
+    penalties,
+    regularizers,
+    schedules,
+    transfer,
+)
 from .augment import Augment, NoAugment
-from .constraints import Constraint
+from .constraints import ClipSingularValues, Constraint, UnitSphere
+from .critic import ToConvergence
 from .data import DatasetConfig
 from .ema import EMAConfig
 from .heads import Head
-from .losses import GANLoss, NonSaturating
+from .joint import JointPenalty
+from .losses import GANLoss, NonSaturating, Saturating
+from .matching import FeatureMatching
 from .models import DiscriminatorConfig, GeneratorConfig
 from .normalizers import NoNormalizer, Normalizer
 from .optim import Adam, OptimConfig
 from .penalties import Penalty
+from .regularizers import Regularizer
+from .transfer import FreezeD
 from .types import component
 
 __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "to_text"]
@@ -37,7 +59,10 @@ __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "
 class TrainConfig:
     """Everything that determines a run.
 
-    d_steps: D updates per G update.
+    d_regularizers, g_regularizers: penalties on the weights of each network; joint_penalties: on both players at once.
+    feature_matching: G also, or only, matches the means of D's features.
+    d_steps: D updates per G update, or `ToConvergence`.
+    transfer: start from the networks of another run.
     batch_size: images per update, over all processes.
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
@@ -49,6 +74,10 @@ class TrainConfig:
     head: Head = Head()
     loss: GANLoss = NonSaturating()
     penalties: tuple[Penalty, ...] = ()
+    g_regularizers: tuple[Regularizer, ...] = ()
+    d_regularizers: tuple[Regularizer, ...] = ()
+    joint_penalties: tuple[JointPenalty, ...] = ()
+    feature_matching: FeatureMatching | None = None
     g_normalizer: Normalizer = NoNormalizer()
     d_normalizer: Normalizer = NoNormalizer()
     constraints: tuple[Constraint, ...] = ()
@@ -56,7 +85,8 @@ class TrainConfig:
     g_optim: OptimConfig = Adam()
     d_optim: OptimConfig = Adam()
     ema: EMAConfig = EMAConfig()
-    d_steps: int = Field(default=1, ge=1)
+    d_steps: Annotated[int, Field(ge=1)] | ToConvergence = 1
+    transfer: FreezeD | None = None
     batch_size: int = Field(default=64, ge=1)
     total_kimg: float = Field(default=1000, gt=0)
     log_kimg: float = Field(default=1, gt=0)
@@ -77,12 +107,38 @@ class TrainConfig:
                 "(augment=ADA(heuristic=rv,held_out=0.1)), keep p (augment=ADA(heuristic=fixed,initial=0.3)), or take "
                 "a loss with a verdict (loss=NonSaturating, loss=Hinge)."
             )
-        conditional_head = self.head.conditioning != "none"
-        if conditional_head != self.generator.conditional:
+        if self.head.conditional_generator != self.generator.conditional:
             raise ValueError(
                 f"head.conditioning={self.head.conditioning} and generator.conditional={self.generator.conditional} "
                 "do not go together: one network would read labels that the other ignores. Set both "
                 "(head.conditioning=projection generator.conditional=true) or neither."
+            )
+        if self.head.conditioning == "semi_supervised" and not isinstance(self.loss, Saturating | NonSaturating):
+            raise ValueError(
+                f"head.conditioning=semi_supervised and {self.loss!r} do not go together: the head's logit is that of "
+                "the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
+                "loss=NonSaturating or loss=Saturating, or another conditioning."
+            )
+        given: tuple[object, ...] = self.penalties  # these have all that the protocol asks for, but the call differs
+        misplaced = next((p for p in given if isinstance(p, Regularizer | JointPenalty)), None)
+        if misplaced is not None:
+            field = "joint_penalties" if isinstance(misplaced, JointPenalty) else "d_regularizers"
+            raise ValueError(
+                f"{misplaced!r} is no penalty on images, which `penalties` holds: give it as '{field}=[{misplaced!r}]'"
+            )
+        projection = next((c for c in self.constraints if isinstance(c, ClipSingularValues | UnitSphere)), None)
+        if projection is not None and self.d_normalizer != NoNormalizer():
+            raise ValueError(
+                f"{projection!r} and d_normalizer={self.d_normalizer!r} do not go together: a normalised weight is "
+                "computed at every forward, not stored, so there is nothing to project. Use one of the two: "
+                "d_normalizer=NoNormalizer, or no such constraint."
+            )
+        of_g: tuple[Regularizer | JointPenalty, ...] = (*self.g_regularizers, *self.joint_penalties)
+        lazy = next((term for term in of_g if term.every > 1), None)
+        if lazy is not None and isinstance(self.d_steps, ToConvergence):
+            raise ValueError(
+                f"{lazy!r} and d_steps={self.d_steps!r} do not go together: `every` counts updates of G, whose number "
+                "is a function of images seen only for a fixed number of D updates. Use every=1, or d_steps=5."
             )
 
 
@@ -95,7 +151,24 @@ SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg")
 
 def components() -> dict[str, type]:
     """Every component of the library by name: what a config's text may call."""
-    homes = (augment, constraints, data, ema, heads, losses, models, normalizers, optim, penalties, schedules)
+    homes = (
+        augment,
+        constraints,
+        critic,
+        data,
+        ema,
+        heads,
+        joint,
+        losses,
+        matching,
+        models,
+        normalizers,
+        optim,
+        penalties,
+        regularizers,
+        schedules,
+        transfer,
+    )
     found = {name: getattr(home, name) for home in homes for name in home.__all__}
     known = {name: item for name, item in found.items() if isinstance(item, type) and dataclasses.is_dataclass(item)}
     return known | {"TrainConfig": TrainConfig}

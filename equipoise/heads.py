@@ -1,83 +1,34 @@
 """The last layer of a discriminator: a class-dependent vector w(y) contracted with features h.
 
-Conditioning decides what w(y) is, the head decides how w(y) meets h. The two never meet elsewhere, so every
-conditioning works with a plain head and with a SAN head.
+Conditioning decides where the class enters, the head decides how w(y) meets h. The two never meet elsewhere, so every
+conditioning works with a plain head and with a SAN head; the one that does not, K + 1 classes, has no such contraction.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from .types import Logits, component
+from .conditioning import HiddenConcat, InputConcat, PerClass, Projection, Unconditional, initialised
+from .types import ImageSpec, Logits, component
 
 __all__ = [
+    "AuxiliaryHead",
     "Discriminator",
     "Head",
     "HeadFactory",
+    "HiddenHead",
     "LinearHead",
-    "PerClass",
-    "Projection",
     "SANHead",
-    "Unconditional",
+    "SemiSupervisedHead",
     "split",
 ]
-
-# ---- conditioning: y -> w(y), (1, F) or (N, F) -----------------------------------------------------------
-
-
-class Unconditional(nn.Module):
-    """w(y) = w0. Kept in an `nn.Linear` so that normalisers find it."""
-
-    def __init__(self, features: int, num_classes: int = 0, *, init_std: float | None = None):
-        super().__init__()
-        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
-
-    def forward(self, y: Tensor | None) -> Tensor:
-        return self.linear.weight  # (1, F)
-
-
-class Projection(nn.Module):
-    """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3)."""
-
-    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
-        super().__init__()
-        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
-        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
-
-    def forward(self, y: Tensor | None) -> Tensor:
-        w: Tensor = self.linear.weight + self.embed(labels(y))  # (N, F)
-        return w
-
-
-class PerClass(nn.Module):
-    """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024)."""
-
-    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
-        super().__init__()
-        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
-
-    def forward(self, y: Tensor | None) -> Tensor:
-        w: Tensor = self.embed(labels(y))  # (N, F)
-        return w
-
-
-def initialised(layer: nn.Linear | nn.Embedding, std: float | None) -> nn.Linear | nn.Embedding:
-    """Weights from N(0, std²); None is 1/√F, so that logits start at the scale of the features."""
-    nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
-    return layer
-
-
-def labels(y: Tensor | None) -> Tensor:
-    if y is None:
-        raise ValueError("this discriminator is conditioned on the class: call it with labels, D(x, y)")
-    return y
-
 
 # ---- contraction: (h, w) -> Logits -----------------------------------------------------------------------
 
@@ -132,16 +83,96 @@ class SANHead(nn.Module):
         return Logits(contract(length, h), contract(direction, h.detach()))
 
 
-class Discriminator(nn.Module):
-    """Features, then a head. `body`: x (N, C, H, W) -> (N, F) or (N, F, H', W')."""
+class HiddenHead(nn.Module):
+    """A layer that reads the class, then a head.  last(join(h, y)), where `join` is a `HiddenConcat`.
 
-    def __init__(self, body: nn.Module, head: nn.Module):
+    last: `LinearHead` or `SANHead`, on the features that `join` makes. Normalisers reach `join`, which is hidden.
+    """
+
+    def __init__(self, join: nn.Module, last: nn.Module):
         super().__init__()
-        self.body, self.head = body, head
+        self.join, self.last = join, last
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        logits: Logits = self.last(self.join(h, y))
+        return logits
+
+
+# ---- heads that give the class ---------------------------------------------------------------------------
+
+
+def classify(classifier: nn.Linear, h: Tensor) -> Tensor:
+    """V h + b of the mean h over positions, (N, F) or (N, F, H, W) -> (N, classes). Precision as in `contract`."""
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    mean = h.to(dtype) if h.ndim == 2 else h.to(dtype).flatten(2).mean(2)
+    bias = None if classifier.bias is None else classifier.bias.to(dtype)
+    with torch.autocast(h.device.type, enabled=False):
+        return F.linear(mean, classifier.weight.to(dtype), bias)
+
+
+class AuxiliaryHead(nn.Module):
+    """Real or generated, and beside it which class: the discriminator of AC-GAN (Odena et al. 2017, sec. 3).
+
+    h (N, F) or (N, F, H, W) -> Logits(fun, dir, classes (N, classes)). It does not read y. `objective.class_loss` is
+    the loss of `classes`, which D and G both minimise, on real and on generated images.
+
+    last: the head of `fun` and `dir`, `LinearHead` or `SANHead`.  classifier: F -> classes.
+    """
+
+    def __init__(self, last: nn.Module, classifier: nn.Linear):
+        super().__init__()
+        self.last, self.classifier = last, classifier
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        logits: Logits = self.last(h)
+        return logits._replace(classes=classify(self.classifier, h))
+
+
+class SemiSupervisedHead(nn.Module):
+    """K classes of real images and one of generated ones, whose logit is 0 (Salimans et al. 2016, sec. 5).
+
+    h (N, F) or (N, F, H, W) -> Logits(fun (N, 1), classes l (N, K)) with l = V h and fun = log Σ_k exp(l_k). It does
+    not read y. With p the softmax of (l_1, ..., l_K, 0), fun is the logit of "real": s(fun) = 1 - p(K+1 | x). So
+
+        class_loss(real, y)  =  -log p(y | x, y < K+1)
+        NonSaturating().d    =  -log(1 - p(K+1 | x)) - log p(K+1 | G(z))
+
+    are the supervised and the unsupervised part of the paper's loss. There is no SAN of it: `fun` is not linear in h.
+
+    classifier: F -> K.
+    """
+
+    def __init__(self, classifier: nn.Linear):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        classes = classify(self.classifier, h)
+        return Logits(classes.logsumexp(1, keepdim=True), classes=classes)
+
+
+# ---- the whole discriminator -----------------------------------------------------------------------------
+
+
+class Discriminator(nn.Module):
+    """Features, then a head. `body`: x (N, C, H, W) -> h (N, F) or (N, F, H', W').
+
+    join: reads the class before the body, join(x, y), such as `InputConcat`; None leaves x as it is.
+
+    The `Logits` it returns hold h as `features`.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, *, join: nn.Module | None = None):
+        super().__init__()
+        self.body, self.head, self.join = body, head, join
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Logits:
-        logits: Logits = self.head(self.body(x), y)
-        return logits
+        """Raises ValueError unless there are as many labels as images: one label would be taken for all."""
+        if y is not None and len(y) != len(x):
+            raise ValueError(f"expected a label per image, got {len(y)} for {len(x)} images")
+        h = self.body(x if self.join is None else self.join(x, y))
+        logits: Logits = self.head(h, y)
+        return logits._replace(features=h)
 
 
 # ---- settings --------------------------------------------------------------------------------------------
@@ -151,7 +182,7 @@ HeadFactory = Callable[[int], nn.Module]
 
 
 Conditioning = Annotated[
-    Literal["none", "projection", "per_class"],
+    Literal["none", "projection", "per_class", "input", "hidden", "auxiliary", "semi_supervised"],
     BeforeValidator(lambda given: "none" if given is None else given),  # what `none` means on the command line
 ]
 
@@ -160,22 +191,98 @@ Conditioning = Annotated[
 class Head:
     """The last layer of D: how it is conditioned, and whether it is a SAN layer.
 
-    conditioning: "none", "projection" (`Projection`) or "per_class" (`PerClass`).
-    init_std: standard deviation of the initial weights; None is 1/√F.
+    conditioning: "none", or how D uses the class. It reads it: "projection" (`Projection`), "per_class" (`PerClass`),
+        "input" (`InputConcat`), "hidden" (`HiddenConcat`). It gives it: "auxiliary" (`AuxiliaryHead`),
+        "semi_supervised" (`SemiSupervisedHead`).
+    init_std: standard deviation of the initial weights of the last layer and the classifier; None is 1/√F.
+    labelled: how many images of the training data D may read the labels of. "semi_supervised" alone reads it.
     """
 
     conditioning: Conditioning = "none"
     san: bool = False
     init_std: float | None = Field(default=None, gt=0)
+    labelled: int = Field(default=100, ge=1)
+
+    def __post_init__(self) -> None:
+        if self.san and self.conditioning == "semi_supervised":
+            raise ValueError(
+                "head.san=true is not defined for head.conditioning=semi_supervised: its logit is the logsumexp of the "
+                "classes, not linear in the features, so there is no one direction to train. Use a plain head "
+                "(head.san=false), or a classifier beside a SAN head (head.conditioning=auxiliary)."
+            )
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether D(x, y) depends on y."""
+        return self.conditioning in ("projection", "per_class", "input", "hidden")
+
+    @property
+    def conditional_generator(self) -> bool:
+        """Whether G must read labels too: the classes that D reads, or that its classifier is to find in G's images."""
+        return self.reads_labels or self.conditioning == "auxiliary"
+
+    def build(self, build: Callable[[ImageSpec, HeadFactory], nn.Module], spec: ImageSpec) -> nn.Module:
+        """The whole discriminator with this head, D(x, y) -> Logits, for the data of `spec`.
+
+        build: an architecture's, `DiscriminatorConfig.build`.
+
+        Raises:
+            ValueError: if the conditioning needs classes and the data has none, or the architecture does not fit the
+                data or the conditioning.
+        """
+        self.require_classes(spec.num_classes)
+        if self.conditioning != "input":
+            return build(spec, self.factory(spec.num_classes))
+        unconditional = replace(self, conditioning="none").factory(0)
+        D = build(replace(spec, channels=spec.channels + spec.num_classes), unconditional)
+        if not isinstance(D, Discriminator):
+            raise ValueError(
+                "head.conditioning='input' appends the class to what a discriminator's body reads, so the architecture "
+                f"must return equipoise.Discriminator(body, head); this one returned {type(D).__name__}. Return that, "
+                "or let the head read the class (head.conditioning=projection)."
+            )
+        D.join = InputConcat(spec.num_classes)
+        return D
 
     def factory(self, num_classes: int) -> HeadFactory:
-        """Raises ValueError if the conditioning needs classes and the data has none."""
+        """The head alone, for an architecture that is built by hand; `build` makes the whole discriminator.
+
+        Raises:
+            ValueError: if the conditioning needs classes and the data has none, or is not a matter of the head alone.
+        """
+        self.require_classes(num_classes)
+        if self.conditioning == "input":
+            raise ValueError(
+                "head.conditioning='input' changes what the body reads, not the head: make the whole discriminator, "
+                "Head.build(architecture.build, spec), or write Discriminator(body, head, join=InputConcat(classes))"
+            )
+
+        def head(features: int) -> nn.Module:
+            std, last = self.init_std, SANHead if self.san else LinearHead
+            match self.conditioning:
+                case "projection":
+                    return last(Projection(features, num_classes, init_std=std))
+                case "per_class":
+                    return last(PerClass(features, num_classes, init_std=std))
+                case "hidden":
+                    join = HiddenConcat(features, num_classes)
+                    return HiddenHead(join, last(Unconditional(join.width, init_std=std)))
+                case "auxiliary":
+                    unconditional = last(Unconditional(features, init_std=std))
+                    return AuxiliaryHead(unconditional, linear_classifier(features, num_classes, std))
+                case "semi_supervised":
+                    return SemiSupervisedHead(linear_classifier(features, num_classes, std))
+            return last(Unconditional(features, init_std=std))
+
+        return head
+
+    def require_classes(self, num_classes: int) -> None:
         if self.conditioning != "none" and num_classes == 0:
             raise ValueError(
                 f"head.conditioning={self.conditioning!r} needs labelled data and this data has no labels. "
                 "Give labelled data, or go without (head.conditioning=none generator.conditional=false)."
             )
-        conditionings = {"none": Unconditional, "projection": Projection, "per_class": PerClass}
-        condition = conditionings[self.conditioning]
-        head = SANHead if self.san else LinearHead
-        return lambda features: head(condition(features, num_classes, init_std=self.init_std))
+
+
+def linear_classifier(features: int, num_classes: int, init_std: float | None) -> nn.Linear:
+    return initialised(nn.Linear(features, num_classes, bias=False), init_std)

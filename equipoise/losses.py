@@ -36,6 +36,8 @@ class GANLoss(ABC):
     """Whether `g` needs the real logits too."""
     signed: ClassVar[bool] = True
     """Whether a logit of 0 means undecided, so that the sign of a logit is D's verdict."""
+    estimates: ClassVar[str | None] = None
+    """Name of the distance that mean D(x) - mean D(G(z)) of the best D is, if it is one."""
 
     @abstractmethod
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -108,6 +110,7 @@ class Wasserstein(GANLoss):
     """
 
     signed: ClassVar[bool] = False
+    estimates: ClassVar[str | None] = "wasserstein"
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake - real

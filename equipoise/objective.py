@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .losses import GANLoss
 from .types import Logits
 
-__all__ = ["Output", "direction_loss", "discriminator_loss", "generator_loss"]
+__all__ = ["Output", "class_loss", "direction_loss", "discriminator_loss", "generator_loss"]
 
 Output = Logits | Tensor | Sequence["Output"]
 """What a discriminator may return."""
@@ -69,6 +70,35 @@ def generator_loss(loss: GANLoss, fake: Output, real: Output | None = None) -> T
     return torch.stack([loss.g(f.fun).mean() for f in flat(fake)]).sum()
 
 
+def class_loss(output: Output, y: Tensor | None) -> Tensor:
+    """Scalar: mean of -log p(y | x), p the softmax of D's `classes`, summed over the outputs that have them.
+
+    y: (N,) the classes of the images; of generated ones, those that G was given. A network of one's own passes its
+        class scores (N, classes) as ``Logits(logits, classes=scores)``.
+
+    AC-GAN adds it to D's loss, on real and on generated images, and to G's, on generated ones (Odena et al. 2017,
+    sec. 3). K + 1 classes add it to D's, on the labelled real images (Salimans et al. 2016, sec. 5).
+
+    Raises:
+        ValueError: if no output has `classes`, y is None, or there is not one y per image.
+    """
+    scores = [logits.classes for logits in flat(output) if logits.classes is not None]
+    if not scores:
+        raise ValueError(
+            "this discriminator does not classify: give it a head that does (head.conditioning=auxiliary or "
+            "semi_supervised), or pass class scores of your own as Logits(logits, classes=scores)"
+        )
+    if y is None:
+        raise ValueError("class_loss compares with the classes of the images: pass their labels, class_loss(D(x), y)")
+    for classes in scores:
+        if classes.shape[:1] != y.shape:
+            raise ValueError(
+                f"expected one label per image, (N,), got labels {tuple(y.shape)} for class scores "
+                f"{tuple(classes.shape)} (N, classes)"
+            )
+    return torch.stack([F.cross_entropy(classes, y) for classes in scores]).sum()
+
+
 def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
     """Batch mean of r(t) = -g'(t), without gradient."""
     with torch.enable_grad():
@@ -84,9 +114,10 @@ def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
 
 
 def flat(output: object) -> Iterator[Logits]:
-    """The outputs of one discriminator, each as Logits of shape (N, K)."""
+    """The outputs of one discriminator, each as Logits with `fun` and `dir` of shape (N, K)."""
     if isinstance(output, Logits):
-        yield Logits(two_dimensional(output.fun), None if output.dir is None else two_dimensional(output.dir))
+        direction = None if output.dir is None else two_dimensional(output.dir)
+        yield output._replace(fun=two_dimensional(output.fun), dir=direction)
     elif isinstance(output, Tensor):
         yield Logits(two_dimensional(output))
     elif isinstance(output, Sequence) and not isinstance(output, str) and output:

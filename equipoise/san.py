@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from .heads import LinearHead, SANHead
+from .heads import LinearHead, SANHead, SemiSupervisedHead
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
 from .types import Logits
 
@@ -139,6 +139,8 @@ def check(network: nn.Module, layers: Sequence[str] | None) -> None:
     for module in network.modules():
         if isinstance(vars(module).get("forward"), SanForward):
             raise ValueError(f"{type(module).__name__} is a SAN already: call sanify once")
+        if isinstance(module, SemiSupervisedHead):
+            raise ValueError("K + 1 classes have no SAN: their logit is not linear in the features")
         if isinstance(module, (LinearHead, SANHead)):
             raise ValueError("a discriminator of equipoise has its own heads: set head.san=true, or use SANHead")
     if not may_be_affine(network):

@@ -25,6 +25,7 @@ __all__ = [
     "output_axis",
     "singular_values",
     "spectral_norms",
+    "spectral_stats",
     "squared_singular_values",
     "weighted_layers",
 ]
@@ -148,6 +149,12 @@ def lipschitz_bound(net: nn.Module) -> Tensor:
         if not isinstance(layers[name], nn.Embedding):
             bound = bound * sigma * math.sqrt(reads(layers[name]))
     return bound
+
+
+def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
+    """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`."""
+    sigmas = {f"D/sigma/{name}": sigma for name, sigma in spectral_norms(D).items()}
+    return sigmas | {"D/lipschitz": lipschitz_bound(getattr(D, "body", D))}
 
 
 def reads(layer: nn.Module) -> int:

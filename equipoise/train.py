@@ -2,8 +2,8 @@
 
 One iteration, in order:
 
-    d_steps x   D: adversarial loss, penalties that are due, all-reduce, step, constraints
-    1 x         G: adversarial loss, all-reduce, step
+    d_steps x   D: loss, penalties and regularisers that are due, all-reduce, step, constraints
+    1 x         G: loss, regularisers that are due, all-reduce, step
     then        EMA, augmentation strength, statistics, checkpoint
 
 All schedules count real images shown to D (`nimg`), never steps, so they do not depend on batch size or number of
@@ -13,129 +13,123 @@ one bit for bit, and no generator state is saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Self
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .augment import Augmentation, Means
-from .checkpoint import Checkpoints, claim
+from .augment import Means
+from .checkpoint import Checkpoints, claim, exist
 from .config import TrainConfig
-from .data import InfiniteBatches, hold_out
+from .critic import Rounds
+from .data import InfiniteBatches, few, hold_out
 from .distributed import (
     apply_gradients,
     from_rank_0,
     mean_over_ranks,
+    owned,
     processes,
     rank,
     trainable,
     world_size,
 )
+from .gan import GAN
 from .interrupt import Interrupted, interrupts
-from .objective import discriminator_loss, generator_loss
-from .randomness import Purpose, seed_torch, stream
+from .penalties import Penalty
+from .randomness import Purpose, seed_torch
+from .singular import spectral_stats
 from .snapshot import Snapshots
 from .standing import averaged_generator
 from .stats import Stats, require_finite
-from .types import Batch, ImageSpec, Logits
+from .types import Batch, Critic
 
 __all__ = ["GAN", "d_step", "g_step", "train"]
 
 
-@dataclass
-class GAN:
-    """The two players and what a step needs to train them."""
-
-    cfg: TrainConfig
-    G: nn.Module
-    D: nn.Module
-    augment: Augmentation
-    g_optim: torch.optim.Optimizer
-    d_optim: torch.optim.Optimizer
-
-    @classmethod
-    def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
-        """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
-
-        Raises:
-            ValueError: if the networks or the head are not defined for the data.
-        """
-        seed_torch(cfg.seed, Purpose.WEIGHTS)
-        G = cfg.generator.build(spec)
-        D = cfg.discriminator.build(spec, cfg.head.factory(spec.num_classes))
-        cfg.g_normalizer(G)
-        cfg.d_normalizer(D)
-        augment = cfg.augment.build()
-        for net in (G, D, augment):
-            net.to(device)
-        gan = cls(cfg, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
-        for net in (G, D):
-            net.requires_grad_(False)  # a step lets the weights that it trains require one
-        return gan
-
-    def logits(self, x: Tensor, y: Tensor | None) -> Logits:
-        """D never sees an image that was not augmented, real or generated."""
-        logits: Logits = self.D(self.augment(x), y)
-        return logits
-
-    def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """D as penalties see it: (N, K)."""
-        return self.logits(x, y).fun
-
-    def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
-        """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
-        share = len(like.x)
-        z = torch.randn(share * world_size(), self.cfg.generator.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
-        z = z[rank() * share : (rank() + 1) * share].to(like.x.device)
-        return Batch(self.G(z, like.y), like.y)
-
-
-def d_step(gan: GAN, batch: Batch, nimg: int, held_out: Batch | None = None) -> dict[str, Tensor]:
+def d_step(
+    gan: GAN, batch: Batch, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
+) -> dict[str, Tensor]:
     """Update D once on `batch`. Returns detached scalars, on the device.
 
     held_out: real images that D is not trained on; their mean logit is reported, for an augmentation that reads it.
+    labelled: images whose classes D learns, for a head that may not read those of `batch`.
     """
     cfg = gan.cfg
     update = nimg // cfg.batch_size  # D updates so far
-    stats: dict[str, Tensor] = {}
+    seen = {}
     with trainable(gan.d_optim):
         with torch.no_grad():
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
             if held_out is not None:
-                stats["D/held_out"] = gan.critic(held_out.x, held_out.y).mean()
-        on_real, on_fake = gan.logits(batch.x, batch.y), gan.logits(fake.x, fake.y)
-        loss = discriminator_loss(cfg.loss, on_real, on_fake)
+                seen["D/held_out"] = gan.critic(held_out.x, held_out.y).mean()
+        loss, stats = gan.d_loss(batch, fake, labelled)
         loss.backward()
-        for penalty in cfg.penalties:
-            if update % penalty.every == 0:
-                value = penalty(gan.critic, batch, fake).mean()
-                (penalty.every * penalty.weight(nimg) * value).backward()
-                name = f"D/{type(penalty).__name__}"
-                stats[name] = stats.get(name, 0) + value.detach()
+        terms: list[tuple[Term, Callable[[], Tensor]]] = [
+            *((p, partial(mean_penalty, p, gan.critic, batch, fake)) for p in cfg.penalties),
+            *zip(cfg.d_regularizers, (partial(r, gan.D) for r in gan.d_regularizations), strict=True),
+            *((j, partial(gan.joint_value, j, batch, labelled, Purpose.Z_FOR_D, nimg)) for j in cfg.joint_penalties),
+        ]
+        added = add_gradients(terms, gan.d_optim, update, nimg)
         apply_gradients(gan.d_optim)
     for constrain in cfg.constraints:
         constrain(gan.D)
-    real, fooled = on_real.fun.detach(), on_fake.fun.detach()
-    stats |= {"D/loss": loss.detach(), "D/real": real.mean(), "D/fake": fooled.mean()}
-    return stats | {"D/sign_real": real.sign().mean()}
+    for regularization in gan.d_regularizations:
+        regularization.update(gan.D)
+    return stats | seen | {f"D/{name}": value for name, value in added.items()}
 
 
-def g_step(gan: GAN, batch: Batch, nimg: int) -> dict[str, Tensor]:
-    """Update G once. `batch` supplies labels and, for paired losses, the real images."""
+def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
+    """Update G once. `batch` supplies labels and, where they are compared with, the real images."""
     cfg = gan.cfg
+    per_update = cfg.batch_size * (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
     with trainable(gan.g_optim):
         fake = gan.generate(batch, Purpose.Z_FOR_G, nimg)
-        on_fake = gan.logits(fake.x, fake.y)
-        on_real = gan.logits(batch.x, batch.y) if cfg.loss.paired else None
-        loss = generator_loss(cfg.loss, on_fake, on_real)
+        loss, stats = gan.g_loss(batch, fake, nimg)
         loss.backward()
+        terms: list[tuple[Term, Callable[[], Tensor]]] = [
+            *zip(cfg.g_regularizers, (partial(r, gan.G) for r in gan.g_regularizations), strict=True),
+            *((j, partial(gan.joint_value, j, batch, labelled, Purpose.Z_FOR_G, nimg)) for j in cfg.joint_penalties),
+        ]
+        added = add_gradients(terms, gan.g_optim, nimg // per_update, nimg)
         apply_gradients(gan.g_optim)
-    return {"G/loss": loss.detach()}
+    for regularization in gan.g_regularizations:
+        regularization.update(gan.G)
+    return stats | {f"G/{name}": value for name, value in added.items()}
+
+
+class Term(Protocol):
+    """What is added to a loss: a penalty or a regulariser."""
+
+    @property
+    def every(self) -> int: ...
+
+    def weight(self, nimg: int) -> float: ...
+
+
+def add_gradients(
+    terms: Iterable[tuple[Term, Callable[[], Tensor]]], optimizer: torch.optim.Optimizer, update: int, nimg: int
+) -> dict[str, Tensor]:
+    """Add the gradients of the terms that are due at this update. Returns their unweighted values by name.
+
+    Each has a backward of its own, so its graph is freed before the next one.
+    """
+    values: dict[str, Tensor] = {}
+    for term, compute in terms:
+        if update % term.every == 0:
+            value = compute()
+            torch.autograd.backward(term.every * term.weight(nimg) * value, inputs=owned(optimizer))
+            name = type(term).__name__
+            values[name] = values[name] + value.detach() if name in values else value.detach()
+    return values
+
+
+def mean_penalty(penalty: Penalty, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+    return penalty(critic, real, fake).mean()
 
 
 def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
@@ -150,43 +144,63 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         if cfg.batch_size % world_size():
             raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
         dataset, unseen = hold_out(cfg.data.build(), cfg.augment.held_out)
+        known = few(dataset, cfg.head.labelled) if cfg.head.conditioning == "semi_supervised" else None
         gan = GAN.build(cfg, dataset.spec, device)
         ema = cfg.ema.build(gan.G)
+        if cfg.transfer is not None and not exist(run_dir):
+            cfg.transfer.load({"G": gan.G, "D": gan.D, "ema": ema.model})
+            gan.remember()
 
-        from_rank_0(lambda: claim(run_dir, cfg))
+        from_rank_0(lambda: claim(run_dir, cfg))  # from here on the directory is this run's
         checkpoints = Checkpoints(
             run_dir,
-            nets={"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment},
+            nets={
+                "G": gan.G,
+                "D": gan.D,
+                "ema": ema.model,
+                "augment": gan.augment,
+                "g_regularizations": nn.ModuleList(gan.g_regularizations),
+                "d_regularizations": nn.ModuleList(gan.d_regularizations),
+            },
             optimizers={"G": gan.g_optim, "D": gan.d_optim},
         )
         nimg = checkpoints.load_latest()
-        total, increment = round(cfg.total_kimg * 1000), cfg.d_steps * cfg.batch_size
+        total = round(cfg.total_kimg * 1000)
         if nimg >= total:
             return averaged_generator(ema.model, cfg, dataset.spec)
         endless = partial(InfiniteBatches, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device)
         batches = endless(dataset, cfg.batch_size)
-        held_out = nullcontext(repeat(None)) if unseen is None else endless(unseen, cfg.batch_size)
-        snapshots = Snapshots(run_dir, cfg, dataset.spec)
-        with batches, held_out as others, Stats(run_dir, cfg.total_kimg, nimg) as stats, interrupts() as interrupt:
+        nothing = nullcontext(repeat(None))
+        held_out = nothing if unseen is None else endless(unseen, cfg.batch_size)
+        labelled = nothing if known is None else endless(known, cfg.batch_size)
+        snapshots, stats = Snapshots(run_dir, cfg, dataset.spec), Stats(run_dir, cfg.total_kimg, nimg)
+        with batches, held_out as others, labelled as lessons, stats, interrupts() as interrupt:
             while nimg < total:
                 seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
                 cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas for this point of training
                 cfg.d_optim.apply(gan.d_optim, nimg)
                 gan.augment.at(nimg)
 
-                for i in range(cfg.d_steps):
+                start, rounds = nimg, Rounds(cfg.d_steps)
+                for _ in rounds:
                     batch = next(batches)  # this process's share of the next `batch_size` images, on its device
-                    d_stats = d_step(gan, batch, nimg + i * cfg.batch_size, next(others))
+                    lesson = next(lessons)
+                    d_stats = d_step(gan, batch, nimg, next(others), lesson)
                     sign_real = mean_over_ranks(d_stats["D/sign_real"])
                     d_stats |= gan.augment.adapt(sign_real, cfg.batch_size, means(d_stats))
-                    stats.add(d_stats, nimg + (i + 1) * cfg.batch_size)
-                g_stats = g_step(gan, batch, nimg)
+                    nimg += cfg.batch_size
+                    rounds.note(d_stats, nimg)
+                g_stats = g_step(gan, batch, start, lesson)
 
-                nimg += increment
+                increment = nimg - start
                 ema.update(gan.G, nimg, increment)
+                for d_stats, after in rounds.reported():
+                    stats.add(d_stats, after)
                 stats.add(g_stats, nimg)
                 stop = interrupt.requested()
                 save = stop or nimg >= total or passed(nimg, cfg.snapshot_kimg, increment)
+                if save:
+                    stats.add(spectral_stats(gan.D), nimg)
                 if save or passed(nimg, cfg.log_kimg, increment):
                     stats.write(nimg, checkpoints.last)  # the only place where the host waits for the device
                 if save:

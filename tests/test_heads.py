@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,11 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.heads import Discriminator, Head, LinearHead, PerClass, Projection, SANHead, Unconditional, split
+from equipoise.conditioning import PerClass, Projection, Unconditional
+from equipoise.heads import Discriminator, Head, LinearHead, SANHead, split
 from equipoise.types import Logits
 
 N, F, CLASSES = 6, 5, 3
-CONDITIONINGS = get_args(get_type_hints(Head)["conditioning"])
+CONDITIONINGS = {"none": Unconditional, "projection": Projection, "per_class": PerClass}  # those of w(y) alone
 SHAPES = {"vector": (N, F), "map": (N, F, 2, 4)}
 y = torch.tensor([0, 2, 1, 1, 0, 2])
 
@@ -76,7 +76,7 @@ def test_logits_are_the_inner_products(conditioning, shape, san):
         assert logits.dir is None
 
 
-@conditionings
+@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "auxiliary", "semi_supervised"])
 def test_weights_start_at_the_asked_scale(conditioning):
     """N(0, std²), and std = 1/√F where none is given; each weight of 1,000 x 100 is pooled."""
     for std, wanted in ((None, 1 / math.sqrt(1000)), (0.02, 0.02), (1.0, 1.0)):
@@ -215,10 +215,8 @@ def test_head_settings_are_checked():
 
 
 def test_head_settings_choose_the_head():
-    wanted = {"none": Unconditional, "projection": Projection, "per_class": PerClass}
-    assert set(wanted) == set(CONDITIONINGS)
-    for conditioning in CONDITIONINGS:
+    for conditioning, wanted in CONDITIONINGS.items():
         for san in (False, True):
             head = build(conditioning, san)
             assert type(head) is (SANHead if san else LinearHead)
-            assert type(head.conditioning) is wanted[conditioning]
+            assert type(head.conditioning) is wanted

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from equipoise import losses
 from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
-from equipoise.objective import direction_loss, discriminator_loss, generator_loss
+from equipoise.objective import class_loss, direction_loss, discriminator_loss, flat, generator_loss
 from equipoise.types import Logits
 
 ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
@@ -191,3 +191,61 @@ def test_a_paired_loss_has_no_direction_loss(loss):
         direction_loss(loss, t, t)
     with pytest.raises(ValueError, match=r"Use an unpaired loss, such as Hinge\(\)"):
         discriminator_loss(loss, Logits(t, t), Logits(t, t))
+
+
+# ---- the class loss ----------------------------------------------------------------------------------------
+
+y = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])
+
+
+def cross_entropy(scores):
+    """-log of the softmax's value at y, by a loop over images."""
+    return torch.stack([-(row[k] - row.exp().sum().log()) for row, k in zip(scores, y, strict=True)]).mean()
+
+
+def test_class_loss_is_the_mean_cross_entropy():
+    fun, scores = draw((8, 1)), draw((8, 3))
+    found = class_loss(Logits(fun, classes=scores), y)
+    assert found.shape == ()
+    assert_close(found, cross_entropy(scores))
+    (gradient,) = torch.autograd.grad(found, scores, retain_graph=True)
+    assert_close(gradient, (scores.softmax(1) - torch.eye(3, dtype=torch.float64)[y]) / 8)
+    assert torch.autograd.grad(found, fun, allow_unused=True) == (None,)
+
+
+def test_class_losses_of_several_outputs_add_up():
+    """Those that classify, each with the same labels."""
+    a, b = draw((8, 3)), draw((8, 5))
+    several = [Logits(draw((8, 2)), classes=a), (draw((8,)), [Logits(draw((8, 1)), classes=b)])]
+    assert_close(class_loss(several, y), cross_entropy(a) + cross_entropy(b))
+
+
+@losses_
+def test_classes_leave_the_adversarial_losses_alone(loss):
+    real, fake, scores = draw((8, 2)), draw((8, 2)), draw((8, 3))
+    with_classes = Logits(real, classes=scores), Logits(fake, classes=scores)
+    assert torch.equal(discriminator_loss(loss, *with_classes), discriminator_loss(loss, real, fake))
+    assert torch.equal(generator_loss(loss, *with_classes[::-1]), generator_loss(loss, fake, real))
+
+
+def test_flat_keeps_what_is_no_logit():
+    scores, features = draw((8, 3)), draw((8, 4, 2, 2))
+    (kept,) = flat(Logits(draw((8,)), draw((8,)), scores, features))
+    assert (kept.fun.shape, kept.dir.shape) == ((8, 1), (8, 1))
+    assert kept.classes is scores
+    assert kept.features is features
+
+
+@pytest.mark.parametrize("output", [draw((8, 1)), Logits(draw((8, 1))), [draw((8,)), Logits(draw((8, 1)))]])
+def test_what_does_not_classify_has_no_class_loss(output):
+    with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=auxiliary .*classes=scores\)"):
+        class_loss(output, y)
+
+
+def test_a_class_loss_needs_a_label_per_image():
+    output = Logits(draw((8, 1)), classes=draw((8, 3)))
+    with pytest.raises(ValueError, match=r"pass their labels, class_loss\(D\(x\), y\)"):
+        class_loss(output, None)
+    for labels in (y[:4], y[:1], y[:, None]):
+        with pytest.raises(ValueError, match=r"one label per image, \(N,\), got labels .* class scores \(8, 3\)"):
+            class_loss(output, labels)

@@ -7,26 +7,36 @@ import inspect
 import itertools
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from equipoise import recipes
-from equipoise.config import TrainConfig, differences
-from equipoise.ema import EMAConfig
-from equipoise.heads import SANHead
-from equipoise.losses import Hinge, NonSaturating
-from equipoise.models import SANDigitsDiscriminator, TinyDigitsDiscriminator
-from equipoise.normalizers import NoNormalizer
-from equipoise.optim import Adam
-from equipoise.types import ImageSpec
+from equipoise.augment import ADA
+from equipoise.config import TrainConfig, differences, override
+from equipoise.constraints import ClipWeights
+from equipoise.ema import EMA, EMAConfig
+from equipoise.heads import Head, SANHead
+from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
+from equipoise.matching import FeatureMatching
+from equipoise.models import DCGANGenerator, SANDigitsDiscriminator, TinyDigitsDiscriminator
+from equipoise.normalizers import NoNormalizer, WeightNorm
+from equipoise.optim import Adam, RMSprop
+from equipoise.penalties import R1, R2, Dragan, GradientPenalty
+from equipoise.schedules import at
+from equipoise.train import GAN, d_step, g_step
+from equipoise.types import Batch, ImageSpec
 
 NAMES = list(recipes.available())
 FAMILIES = [
     ("dcgan_digits", "sngan_digits", "sngan_digits_conditional"),
     ("gan_digits", "san_digits", "san_digits_conditional"),
 ]
+ANY_IMAGES = ["acgan", "ada", "dragan", "improved_gan", "lsgan", "r1_gan", "r3gan", "wgan", "wgan_gp"]
 every_recipe = pytest.mark.parametrize("name", NAMES)
+of_any_images = pytest.mark.parametrize("name", ANY_IMAGES)
 
 
 def config(name):
@@ -73,13 +83,13 @@ def test_its_networks_are_built_and_fit(name, labelled):
     """G's images enter D, normalised as the recipe says; conditional ones refuse data without labels."""
     cfg = config(name)
     spec = ImageSpec(resolution=28, channels=1, num_classes=10 if labelled else 0)
-    if cfg.generator.conditional and not labelled:
+    if cfg.head.conditioning != "none" and not labelled:
         with pytest.raises(ValueError, match="needs labelled data and this data has no labels"):
-            cfg.generator.build(spec)
-        with pytest.raises(ValueError, match="needs labelled data and this data has no labels"):
-            cfg.head.factory(spec.num_classes)
+            GAN.build(cfg, spec)
+        with pytest.raises(ValueError, match=f"{cfg.head.conditioning}.* needs labelled data.* has no labels"):
+            cfg.head.build(cfg.discriminator.build, spec)
         return
-    G, D = cfg.generator.build(spec), cfg.discriminator.build(spec, cfg.head.factory(spec.num_classes))
+    G, D = cfg.generator.build(spec), cfg.head.build(cfg.discriminator.build, spec)
     cfg.g_normalizer(G)
     cfg.d_normalizer(D)
     cfg.g_optim.build(G)
@@ -108,6 +118,7 @@ def test_the_steps_from_method_to_method():
     assert changed("sngan_digits", "sngan_digits_conditional") == ["generator.conditional", "head.conditioning"]
     assert changed("gan_digits", "san_digits") == ["head.san"]
     assert changed("san_digits", "san_digits_conditional") == ["generator.conditional", "head.conditioning"]
+    assert changed("wgan", "wgan_gp") == ["discriminator.norm", "penalties", "constraints", "g_optim", "d_optim"]
 
 
 def test_published_settings():
@@ -137,6 +148,297 @@ def test_the_quickstart_is_a_san_with_spectral_norm_and_an_average():
     assert cfg.head.san
     assert not isinstance(cfg.d_normalizer, NoNormalizer)
     assert cfg.ema.halflife_kimg > 0
+
+
+# ---- for any images ----------------------------------------------------------------------------------------------
+
+
+def small(name, **changes):
+    """The recipe with the narrowest networks, and images strongly augmented if at all."""
+    changes = {"generator.width": 2, "discriminator.width": 2} | changes
+    if name == "ada":
+        changes["augment.initial"] = 0.5
+    return override(config(name), changes)
+
+
+def images(spec, n=4):
+    return Batch(torch.rand(n, spec.channels, spec.resolution, spec.resolution) * 2 - 1, torch.arange(n))
+
+
+def weights(net):
+    return {n: p.detach().clone() for n, p in net.named_parameters()}
+
+
+def lessons(cfg, spec):
+    """Labelled images for a head that learns the classes of few."""
+    return images(spec) if cfg.head.conditioning == "semi_supervised" else None
+
+
+def test_these_are_the_recipes_of_any_images():
+    assert {name for name in NAMES if isinstance(config(name).generator, DCGANGenerator)} == set(ANY_IMAGES)
+
+
+@of_any_images
+@pytest.mark.parametrize(("resolution", "channels"), [(28, 1), (32, 3), (64, 3)])
+def test_both_steps_on_images_of_any_kind(name, resolution, channels):
+    """Each player's step moves its own weights alone, and everything stays finite."""
+    spec = ImageSpec(resolution, channels, num_classes=10)
+    cfg = small(name)
+    gan = GAN.build(cfg, spec)
+    D, G = weights(gan.D), weights(gan.G)
+    stats = d_step(gan, images(spec), 0, labelled=lessons(cfg, spec))
+    assert any(not torch.equal(p, D[n]) for n, p in gan.D.named_parameters())
+    assert all(torch.equal(p, G[n]) for n, p in gan.G.named_parameters())
+    D = weights(gan.D)
+    stats |= g_step(gan, images(spec), 0, lessons(cfg, spec))
+    assert any(not torch.equal(p, G[n]) for n, p in gan.G.named_parameters())
+    assert all(torch.equal(p, D[n]) for n, p in gan.D.named_parameters())
+    assert all(value.isfinite() for value in stats.values()), stats
+    assert {f"D/{type(p).__name__}" for p in cfg.penalties} <= set(stats)
+    for net in (gan.G, gan.D):
+        assert all(p.isfinite().all() for p in net.parameters())
+
+
+@of_any_images
+@pytest.mark.parametrize("resolution", [48, 128])
+def test_the_sizes_between_and_beyond(name, resolution):
+    cfg = small(name)
+    spec = ImageSpec(resolution, channels=3, num_classes=10)
+    gan = GAN.build(cfg, spec)
+    x = gan.G(torch.randn(4, cfg.generator.z_dim), torch.arange(4))
+    assert x.shape == (4, 3, resolution, resolution)
+    assert gan.D(x, torch.arange(4)).fun.shape == (4, 1)
+
+
+@of_any_images
+def test_a_penalty_per_image_meets_a_discriminator_per_image(name):
+    """No batch norm in D under a penalty: an image's logit is its own. ADA's minibatch deviation is StyleGAN2's."""
+    spec = ImageSpec(28, 1, num_classes=10)
+    cfg = small(name)
+    D = cfg.head.build(cfg.discriminator.build, spec)
+    x, others = images(spec).x, images(spec).x
+    others[0] = x[0]
+    alone = torch.equal(D(x, torch.arange(4)).fun[0], D(others, torch.arange(4)).fun[0])
+    if cfg.penalties and name != "ada":
+        assert alone
+    assert alone == (cfg.discriminator.norm != "batch" and cfg.discriminator.minibatch == "none")
+
+
+# ---- the numbers of the papers -----------------------------------------------------------------------------------
+
+PAPERS = {
+    "wgan": {  # Arjovsky et al. 2017, alg. 1
+        "loss": Wasserstein(),
+        "constraints": (ClipWeights(bound=0.01),),
+        "penalties": (),
+        "d_optim": RMSprop(lr=5e-5),
+        "d_steps": 5,
+        "batch_size": 64,
+        "generator.norm": "batch",
+        "discriminator.norm": "none",
+    },
+    "wgan_gp": {  # Gulrajani et al. 2017, alg. 1 and sec. 4
+        "loss": Wasserstein(),
+        "constraints": (),
+        "penalties": (GradientPenalty(strength=10, target=1, every=1),),
+        "d_optim": Adam(lr=1e-4, betas=(0.0, 0.9)),
+        "d_steps": 5,
+        "batch_size": 64,
+        "discriminator.norm": "layer",
+    },
+    "lsgan": {  # Mao et al. 2017, eq. 9 and sec. 4
+        "loss": LeastSquares(a=0, b=1, c=1),
+        "penalties": (),
+        "d_optim": Adam(lr=2e-4, betas=(0.5, 0.999)),
+        "d_steps": 1,
+        "batch_size": 64,
+        "generator.norm": "batch",
+        "discriminator.norm": "batch",
+    },
+    "r1_gan": {  # Mescheder et al. 2018, sec. 6
+        "loss": NonSaturating(),
+        "penalties": (R1(gamma=10, every=1),),
+        "d_optim": RMSprop(lr=1e-4, alpha=0.99),
+        "d_steps": 1,
+        "batch_size": 64,
+        "generator.z_dim": 256,
+        "generator.norm": "none",
+        "discriminator.norm": "none",
+    },
+    "r3gan": {  # Huang et al. 2024, table 9; its schedules below
+        "loss": RelativisticPairing(),
+        "d_steps": 1,
+        "generator.z_dim": 64,
+        "discriminator.norm": "none",
+    },
+    "dragan": {  # Kodali et al. 2017, and the code of its authors
+        "loss": NonSaturating(),
+        "penalties": (Dragan(strength=10, noise=0.5, target=1, every=1),),
+        "d_optim": Adam(lr=1e-4, betas=(0.5, 0.9)),
+        "d_steps": 1,
+        "batch_size": 128,
+        "generator.z_dim": 100,
+    },
+    "acgan": {  # Odena et al. 2017, sec. 3 and the appendix
+        "loss": NonSaturating(),
+        "head": Head("auxiliary", init_std=0.02),
+        "penalties": (),
+        "d_optim": Adam(lr=2e-4, betas=(0.5, 0.999)),
+        "batch_size": 100,
+        "generator.z_dim": 100,
+        "generator.conditional": True,
+        "generator.class_input": "concat",
+        "discriminator.norm": "batch",
+    },
+    "ada": {  # Karras et al. 2020, sec. 3, and the automatic configuration of its code
+        "loss": NonSaturating(),
+        "augment": ADA(target=0.6, kimg=500, groups=("blit", "geometric", "color"), heuristic="rt", every=4),
+        "d_optim": Adam(lr=2e-4, betas=(0.0, 0.99)),
+        "penalties.0.every": 16,
+        "ema": EMAConfig(halflife_kimg=20, rampup=0.05),
+        "batch_size": 64,
+        "discriminator.minibatch": "std",
+    },
+    "improved_gan": {  # Salimans et al. 2016, sec. 3.1, 5 and 6.1, and the code of its authors
+        "loss": NonSaturating(),
+        "head": Head("semi_supervised", labelled=100, init_std=0.02),
+        "feature_matching": FeatureMatching(adversarial=False),
+        "d_normalizer": WeightNorm(),
+        "d_optim": Adam(lr=3e-4, betas=(0.5, 0.999)),
+        "batch_size": 100,
+        "generator.z_dim": 100,
+        "generator.norm": "batch",
+    },
+}
+
+
+@of_any_images
+def test_the_numbers_of_the_paper(name):
+    cfg = config(name)
+    for path, published in PAPERS[name].items():
+        value = cfg
+        for part in path.split("."):
+            value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
+        assert value == published, path
+    assert cfg.g_optim == cfg.d_optim
+    assert cfg.head.init_std == 0.02
+    if name not in ("r1_gan", "r3gan", "ada"):  # the others look at G itself
+        assert cfg.ema.halflife_kimg == 0
+
+
+def test_r3gan_follows_the_published_cosines():
+    """From their first to their last values, both penalties alike, at every update; gamma as for ImageNet at 64x64."""
+    cfg = config("r3gan")
+    start, middle, end = 0, round(cfg.total_kimg * 500), round(cfg.total_kimg * 1000)
+    r1, r2 = cfg.penalties
+    assert (type(r1), type(r2)) == (R1, R2)
+    assert r1.every == r2.every == 1
+    for schedule, first, last in [
+        (r1.gamma, 1, 0.1),
+        (r2.gamma, 1, 0.1),
+        (cfg.d_optim.lr, 2e-4, 5e-5),
+        (cfg.d_optim.betas[1], 0.9, 0.99),
+    ]:
+        assert at(schedule, start) == pytest.approx(first)
+        assert at(schedule, middle) == pytest.approx((first + last) / 2)
+        assert at(schedule, end) == at(schedule, 2 * end) == pytest.approx(last)
+    assert cfg.d_optim.betas[0] == 0
+
+
+def test_r1s_average_keeps_999_thousandths_per_update():
+    cfg = config("r1_gan")
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(net.weight)
+    ema = cfg.ema.build(net)
+    assert isinstance(ema, EMA)
+    torch.nn.init.zeros_(net.weight)
+    for update in range(1, 11):
+        ema.update(net, update * cfg.batch_size, cfg.batch_size)
+    assert_close(ema.model.weight, torch.full((1, 1), 0.999**10))
+
+
+def test_adas_gamma_is_the_heuristic_for_the_digits():
+    """0.0002 size² / batch, for the size of the default data, and for the other sizes as the module says."""
+    cfg = config("ada")
+    size = cfg.data.build().spec.resolution
+    assert cfg.penalties == (R1(gamma=0.0002 * size**2 / cfg.batch_size, every=16),)
+    said = inspect.getdoc(importlib.import_module("equipoise.recipes.ada"))
+    others = re.findall(r"([\d.]+) for (\d+)x\2", " ".join(said.split()))
+    assert [int(n) for _, n in others] == [32, 64, 128]
+    for gamma, n in others:
+        assert float(gamma) == pytest.approx(0.0002 * int(n) ** 2 / cfg.batch_size)
+
+
+# ---- what each method does ---------------------------------------------------------------------------------------
+
+
+def largest_weight(D):
+    return max(p.abs().max().item() for p in D.parameters())
+
+
+def test_wgan_clips_every_weight_of_its_critic_and_wgan_gp_none():
+    """`ClipWeights` reaches all of it: there is no norm whose gains it would leave free."""
+    spec = ImageSpec(28, 1)
+    clipped, free = (GAN.build(small(name), spec) for name in ("wgan", "wgan_gp"))
+    for gan in (clipped, free):
+        d_step(gan, images(spec), 0)
+    assert largest_weight(clipped.D) == pytest.approx(0.01)
+    assert largest_weight(free.D) > 0.5
+
+
+def test_acgans_players_both_learn_the_class():
+    """D's step moves the classifier; G's loss is the adversarial one plus the cross-entropy of its own labels."""
+    spec = ImageSpec(28, 1, num_classes=10)
+    gan = GAN.build(small("acgan"), spec)
+    batch = images(spec)
+    before = weights(gan.D)
+    d_step(gan, batch, 0)
+    moved = {n for n, p in gan.D.named_parameters() if not torch.equal(p, before[n])}
+    assert any("classifier" in n for n in moved)
+    with torch.no_grad():
+        z = torch.randn(4, gan.cfg.generator.z_dim)
+        G = gan.G.eval()
+        assert not torch.allclose(G(z, batch.y), G(z, batch.y + 1))
+
+
+def test_improved_gans_generator_minimises_the_distance_of_means_alone():
+    spec = ImageSpec(28, 1, num_classes=10)
+    gan = GAN.build(small("improved_gan"), spec)
+    stats = g_step(gan, images(spec), 0, images(spec))
+    assert_close(stats["G/loss"], stats["G/FeatureMatching"])
+    assert stats["G/loss"] > 0
+
+
+def test_improved_gans_discriminator_reads_no_label_of_its_batch():
+    """Only the labelled images' classes count: other labels of the batch change nothing, theirs do."""
+    spec = ImageSpec(28, 1, num_classes=10)
+    real, labelled = images(spec), images(spec)
+    other = torch.tensor([7, 7, 7, 7])
+
+    def after(batch, lesson):
+        gan = GAN.build(small("improved_gan"), spec)
+        d_step(gan, batch, 0, labelled=lesson)
+        return weights(gan.D)
+
+    first = after(real, labelled)
+    assert_close(after(Batch(real.x, other), labelled), first, rtol=0, atol=0)
+    assert not all(torch.equal(p, first[n]) for n, p in after(real, Batch(labelled.x, other)).items())
+
+
+def test_r1_gan_and_r3gan_are_penalised_at_every_update():
+    spec = ImageSpec(28, 1)
+    for name, penalties in [("r1_gan", {"D/R1"}), ("r3gan", {"D/R1", "D/R2"}), ("ada", set())]:
+        gan = GAN.build(small(name), spec)
+        first, second = (set(d_step(gan, images(spec), update * gan.cfg.batch_size)) for update in (0, 1))
+        assert penalties <= first
+        assert penalties == {n for n in second if n in ("D/R1", "D/R2")}
+
+
+def test_the_page_has_every_recipe():
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text("utf-8")
+    for name in NAMES:
+        assert f"| `{name}` |" in page
+        assert f"equipoise train {name} " in page
 
 
 # ---- names -----------------------------------------------------------------------------------------------------

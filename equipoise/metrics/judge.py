@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from importlib.resources import files
+from operator import add
 
 import numpy as np
 import torch
@@ -13,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ..data import to_float
+from ..data import Dataset, to_float
+from .frechet import GaussianStats
 
-__all__ = ["DigitsJudge", "class_probabilities", "digits_judge"]
+__all__ = ["DigitsJudge", "class_probabilities", "dataset_features", "digits_judge", "judge_features"]
 
 WEIGHTS = "digits_judge.safetensors"
 
@@ -64,7 +68,6 @@ def digits_judge() -> DigitsJudge:
     return judge.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def class_probabilities(
     classifier: nn.Module, images: NDArray[np.uint8], *, batch_size: int = 500
 ) -> NDArray[np.float64]:
@@ -79,14 +82,46 @@ def class_probabilities(
     >>> p.shape
     (3, 10)
     """
+    return in_batches(classifier, classifier, images, batch_size).softmax(1).numpy()
+
+
+def judge_features(judge: DigitsJudge, images: NDArray[np.uint8], *, batch_size: int = 500) -> NDArray[np.float64]:
+    """`judge.features` of images, uint8 (N, 28, 28, 1) -> (N, 64).
+
+    Sets of digits compare in it: ``frechet_distance(judge_features(judge, real), judge_features(judge, fake))``.
+
+    Raises:
+        ValueError: if the images are not uint8 (N, 28, 28, 1), or there are none.
+    """
+    return in_batches(judge, judge.features, images, batch_size).numpy()
+
+
+def dataset_features(judge: DigitsJudge, dataset: Dataset, *, batch_size: int = 500) -> GaussianStats:
+    """Mean and covariance of `judge_features` over all images of a data set, as a reference for `frechet_distance`.
+
+    Raises:
+        ValueError: if its images are not (1, 28, 28).
+
+    >>> reference = dataset_features(digits_judge(), Digits().build())
+    """
+    parts = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
+    batches = (dataset.read(part).transpose(0, 2, 3, 1) for part in parts)  # (n, C, H, W) -> (n, H, W, C)
+    return reduce(add, (GaussianStats(judge_features(judge, images)) for images in batches))
+
+
+@torch.no_grad()
+def in_batches(
+    net: nn.Module, forward: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch_size: int
+) -> Tensor:
+    """forward(images), a function of the network `net`: uint8 (N, H, W, C) -> (N, ...) float64, on the CPU."""
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(
             f"expected at least one image, as uint8 (N, H, W, C) with values 0 to 255, "
             f"got {images.dtype} of shape {images.shape}"
         )
-    device = next(classifier.parameters()).device
-    p = []
+    device = next(net.parameters()).device
+    out = []
     for start in range(0, len(images), batch_size):
         x = torch.from_numpy(images[start : start + batch_size].transpose(0, 3, 1, 2).copy())  # (n, C, H, W)
-        p.append(classifier(to_float(x.to(device))).cpu().double().softmax(1))
-    return torch.cat(p).numpy()
+        out.append(forward(to_float(x.to(device))).cpu().double())
+    return torch.cat(out)

@@ -1,6 +1,7 @@
 """Architectures: pixels to features. None of them knows a loss, a head or a normaliser."""
 
 from .base import DiscriminatorConfig, GeneratorConfig
+from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .mlp import MLPDiscriminator, MLPGenerator
@@ -8,6 +9,8 @@ from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReferen
 
 __all__ = [
     "ConditionalBatchNorm",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DiscriminatorConfig",
     "GeneratorConfig",
     "MLPDiscriminator",

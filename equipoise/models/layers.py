@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-__all__ = ["OneHot", "init_normal", "labels", "require_labels"]
+__all__ = ["NONE_IS_A_WORD", "OneHot", "init_normal", "labels", "require_labels"]
+
+NONE_IS_A_WORD = BeforeValidator(lambda given: "none" if given is None else given)
+"""For a setting with the choice "none": `Annotated[Literal["none", ...], NONE_IS_A_WORD]`.
+
+The command line reads the word as None.
+"""
 
 
 class OneHot(nn.Module):
@@ -21,14 +28,15 @@ class OneHot(nn.Module):
 
 
 def init_normal(net: nn.Module, std: float = 0.02) -> None:
-    """DCGAN's initialisation: convolutions N(0, std²), batch-norm gains N(1, std²), biases 0 (Radford et al. 2016).
+    """DCGAN's initialisation: convolutions N(0, std²), gains of norms N(1, std²), biases 0 (Radford et al. 2016).
 
+    The norms are torch's own of maps: batch, instance and group norm, which layer norm is one of.
     Call it before a normaliser: an initialisation of a parametrised weight does nothing.
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, std)
-        elif isinstance(module, nn.BatchNorm2d) and module.affine:
+        elif isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)) and module.affine:
             nn.init.normal_(module.weight, 1.0, std)
         else:
             continue

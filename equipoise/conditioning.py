@@ -1,0 +1,116 @@
+"""Where the class enters a discriminator D(x, y): its input, a hidden layer, or the last vector w(y).
+
+None of these knows the head that comes after it, plain or SAN. D may also give the class instead of reading it, which
+is a matter of the head: `heads.AuxiliaryHead`, `heads.SemiSupervisedHead`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["HiddenConcat", "InputConcat", "PerClass", "Projection", "Unconditional"]
+
+# ---- at the last vector: y -> w(y), (1, F) or (N, F) -----------------------------------------------------
+
+
+class Unconditional(nn.Module):
+    """w(y) = w0. Kept in an `nn.Linear` so that normalisers find it."""
+
+    def __init__(self, features: int, *, init_std: float | None = None):
+        super().__init__()
+        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        return self.linear.weight  # (1, F)
+
+
+class Projection(nn.Module):
+    """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3)."""
+
+    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
+        super().__init__()
+        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
+        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        w: Tensor = self.linear.weight + self.embed(labels(y))  # (N, F)
+        return w
+
+
+class PerClass(nn.Module):
+    """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024)."""
+
+    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
+        super().__init__()
+        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        w: Tensor = self.embed(labels(y))  # (N, F)
+        return w
+
+
+# ---- before it: concatenation ----------------------------------------------------------------------------
+
+
+class InputConcat(nn.Module):
+    """Appends the class to an image, one-hot: a map of ones for class y, maps of zeros for the others.
+
+    x (N, C, H, W), y (N,) -> (N, C + num_classes, H, W); points (N, 2) -> (N, 2 + num_classes). (Mirza & Osindero 2014,
+    sec. 3.2; as maps, Miyato & Koyama 2018, fig. 1a)
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return with_vector(x, F.one_hot(labels(y), self.num_classes))
+
+
+class HiddenConcat(nn.Module):
+    """LeakyReLU(W [h, e(y)] + b), slope 0.2: features joined with a class embedding e(y) at each position.
+
+    h (N, F), (N, F, positions) or (N, F, H, W), y (N,) -> the same with `width` features. On a map W is a 1x1
+    convolution. (Reed et al. 2016, sec. 4.2; Miyato & Koyama 2018, fig. 1b)
+
+    embed: length of e(y).
+    """
+
+    def __init__(self, features: int, num_classes: int, *, embed: int = 128, width: int = 512):
+        super().__init__()
+        self.width = width
+        self.embed = nn.Embedding(num_classes, embed)
+        self.layer = nn.Linear(features + embed, width)
+
+    def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
+        joined = with_vector(h, self.embed(labels(y)))  # (N, F + embed, ...)
+        return F.leaky_relu(self.layer(joined.movedim(1, -1)), 0.2).movedim(-1, 1)
+
+
+def with_vector(h: Tensor, v: Tensor) -> Tensor:
+    """Appends v (N, V) to h (N, F, ...) at each of its positions -> (N, F + V, ...)."""
+    v = v.to(h.dtype).reshape(*v.shape, *[1] * (h.ndim - 2))
+    return torch.cat([h, v.expand(-1, -1, *h.shape[2:])], dim=1)
+
+
+# ---- shared ----------------------------------------------------------------------------------------------
+
+
+Layer = TypeVar("Layer", nn.Linear, nn.Embedding)
+
+
+def initialised(layer: Layer, std: float | None) -> Layer:
+    """Weights from N(0, std²); None is 1/√F, so that logits start at the scale of the features."""
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
+    return layer
+
+
+def labels(y: Tensor | None) -> Tensor:
+    if y is None:
+        raise ValueError("this discriminator is conditioned on the class: call it with labels, D(x, y)")
+    return y

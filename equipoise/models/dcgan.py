@@ -1,0 +1,222 @@
+"""DCGAN for square images of many sizes, with the layers of `norms` and `minibatch` as settings."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..heads import Discriminator, HeadFactory
+from ..types import ImageSpec, component
+from .base import DiscriminatorConfig, GeneratorConfig
+from .layers import NONE_IS_A_WORD, OneHot, init_normal, labels, require_labels
+from .minibatch import MinibatchDiscrimination, MinibatchStd
+from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReference, norm
+
+__all__ = ["DCGANDiscriminator", "DCGANGenerator"]
+
+Norm = Annotated[NormKind | Literal["virtual"], NONE_IS_A_WORD]
+
+REFERENCE = 64
+"""Rows of z in the reference batch of a generator with virtual batch norm."""
+
+
+# ---- what both networks are made of ----------------------------------------------------------------------
+
+
+def sizes(spec: ImageSpec, name: str) -> tuple[int, int]:
+    """(base, halvings): resolution = base · 2^halvings, base from 4 to 7 and one halving at least.
+
+    Raises:
+        ValueError: for a resolution that is no such number.
+    """
+    base, halvings = spec.resolution, 0
+    while base % 2 == 0 and base > 7:
+        base, halvings = base // 2, halvings + 1
+    if halvings == 0 or base > 7:
+        near = " or ".join(f"data.resolution={size}" for size in neighbours(spec.resolution))
+        raise ValueError(
+            f"{name} halves or doubles the image between 4x4, 5x5, 6x6 or 7x7 and its full size, and {spec.resolution} "
+            f"is none of these numbers times 2, 4, 8, ... Resize the data ({near}, or `equipoise data prepare SOURCE "
+            "OUT --resolution SIZE`) or choose another architecture."
+        )
+    return base, halvings
+
+
+def neighbours(resolution: int) -> list[int]:
+    """The nearest sizes below and above that `sizes` accepts; the first of them all is 8."""
+    possible = [base << k for k in range(1, resolution.bit_length() + 1) for base in (4, 5, 6, 7)]  # ascending
+    below = [size for size in possible if size < resolution]
+    return [*below[-1:], next(size for size in possible if size > resolution)]
+
+
+def channels(width: int, layers: int) -> list[int]:
+    """w, 2w, 4w, 8w, 8w, ...: from the largest map to the smallest."""
+    return [width * min(2**i, 8) for i in range(layers)]
+
+
+def make_norm(kind: Norm, features: int) -> nn.Module:
+    """`norm`, or virtual batch norm. Groups are as many as possible up to 32, of two features or more."""
+    if kind == "virtual":
+        return VirtualBatchNorm(features)
+    groups = max((g for g in range(1, 33) if features % g == 0 and 2 * g <= features), default=1)
+    return norm(kind, features, groups=groups)
+
+
+def initialise(net: nn.Module) -> None:
+    """`init_normal`, and N(1, 0.02²) for the gains of the library's own norms."""
+    init_normal(net)
+    for module in net.modules():
+        if isinstance(module, (ConditionalBatchNorm, VirtualBatchNorm)):
+            nn.init.normal_(module.gain, 1.0, 0.02)
+
+
+# ---- generator -------------------------------------------------------------------------------------------
+
+
+@component
+class DCGANGenerator(GeneratorConfig):
+    """z -> 8w at 4x4, then transposed convolutions k4 s2 p1 -> 4w -> 2w -> w -> C at 64x64, norm and ReLU, tanh.
+
+    Radford et al. 2016, with 4x4 kernels in place of 5x5. The smallest map is 4x4 to 7x7, and each layer doubles it:
+    resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, ... The last hidden layer has w channels, those before it
+    twice as many each, up to 8w. Convolutions N(0, 0.02²), gains N(1, 0.02²), biases 0; no bias before a norm.
+
+    width: w; 128 in the paper.
+    class_input: how a conditional generator reads the class. "concat": one-hot, appended to z (Mirza & Osindero 2014).
+        "batch_norm": `ConditionalBatchNorm` in place of every batch norm.
+    norm: after each layer but the last: a kind of `norm`, or "virtual" (Salimans et al. 2016), whose reference is 64
+        rows of z drawn when it is built, with classes spread evenly if it is conditional.
+
+    Raises:
+        ValueError: if class_input="batch_norm" meets conditional=False or a norm other than "batch".
+    """
+
+    z_dim: int = Field(default=100, ge=1)
+    width: int = Field(default=64, ge=1)
+    conditional: bool = False
+    class_input: Literal["concat", "batch_norm"] = "concat"
+    norm: Norm = "batch"
+
+    def __post_init__(self) -> None:
+        if self.class_input == "batch_norm" and not self.conditional:
+            raise ValueError(
+                "class_input=batch_norm gives every class gains of its own, and conditional=False reads no class. "
+                "Set conditional=true, or class_input=concat, which then does nothing."
+            )
+        if self.class_input == "batch_norm" and self.norm != "batch":
+            raise ValueError(
+                f"class_input=batch_norm is a batch norm with gains of each class, so norm={self.norm} would have no "
+                "layer left. Set norm=batch, or class_input=concat."
+            )
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        if self.conditional:
+            require_labels(type(self).__name__, spec.num_classes)
+        return ConvGenerator(self, spec)
+
+
+class ConvGenerator(nn.Module):
+    def __init__(self, cfg: DCGANGenerator, spec: ImageSpec):
+        super().__init__()
+        base, doublings = sizes(spec, type(cfg).__name__)
+        concat = cfg.conditional and cfg.class_input == "concat"
+        self.onehot = OneHot(spec.num_classes) if concat else None
+        inputs = cfg.z_dim + (spec.num_classes if concat else 0)
+        widths = channels(cfg.width, doublings)[::-1]
+        bias = cfg.norm == "none"  # a norm has its own
+
+        def norm_and_relu(features: int) -> list[nn.Module]:
+            by_class = cfg.class_input == "batch_norm"
+            layer = ConditionalBatchNorm(features, spec.num_classes) if by_class else make_norm(cfg.norm, features)
+            return [layer, nn.ReLU(inplace=True)]
+
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (inputs, 1, 1)),
+            nn.ConvTranspose2d(inputs, widths[0], base, bias=bias),  # base x base: projects and reshapes
+            *norm_and_relu(widths[0]),
+        ]
+        for c_in, c_out in pairwise(widths):
+            layers.append(nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias))  # twice the size
+            layers += norm_and_relu(c_out)
+        layers += [nn.ConvTranspose2d(cfg.width, spec.channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        initialise(self)
+        if cfg.norm == "virtual":
+            classes = torch.arange(REFERENCE) * spec.num_classes // REFERENCE
+            reference = self.inputs(torch.randn(REFERENCE, cfg.z_dim), classes)
+            self.layers = nn.Sequential(WithReference(self.layers, reference))
+
+    def inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """(N, z_dim) -> (N, z_dim), or with the class (N, z_dim + num_classes)."""
+        return z if self.onehot is None else torch.cat([z, self.onehot(labels(y))], dim=1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.inputs(z, y)
+        for layer in self.layers:
+            h = layer(h, y) if isinstance(layer, ConditionalBatchNorm) else layer(h)
+        return h
+
+
+# ---- discriminator ---------------------------------------------------------------------------------------
+
+
+@component
+class DCGANDiscriminator(DiscriminatorConfig):
+    """Convolutions k4 s2 p1, C -> w -> 2w -> 4w -> 8w at 4x4 from 64x64, norm and LeakyReLU 0.2, then the head.
+
+    Radford et al. 2016, with 4x4 kernels in place of 5x5. The mirror image of `DCGANGenerator`, for the same
+    resolutions: the map halves down to 4x4 to 7x7, the channels double up to 8w, and the head reads all values of the
+    last map, so there is one logit per image. Initialised like the generator; Head(init_std=0.02) goes with it.
+
+    width: w; 128 in the paper.
+    norm: after each convolution but the first, a kind of `norm`. Every one but "none" undoes the bound of spectral
+        norm, and "batch" mixes images, which a penalty per image does not allow for.
+    minibatch: lets D compare the images of a batch. "discrimination": `MinibatchDiscrimination` on the features of the
+        head. "std": `MinibatchStd` on the last map; batches of a multiple of 4.
+
+    Raises:
+        ValueError: for norm="virtual", whose reference would have to be real images.
+    """
+
+    width: int = Field(default=64, ge=1)
+    norm: Norm = "batch"
+    minibatch: Annotated[Literal["none", "discrimination", "std"], NONE_IS_A_WORD] = "none"
+
+    def __post_init__(self) -> None:
+        if self.norm == "virtual":
+            raise ValueError(
+                "norm=virtual needs a reference batch of real images in D, and an architecture is built without data. "
+                "Take norm=layer, norm=instance or norm=group, which do not mix images either; in a loop of your own, "
+                "WithReference(body, images) does it."
+            )
+
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        base, halvings = sizes(spec, type(self).__name__)
+        widths = channels(self.width, halvings)
+        layers: list[nn.Module] = [
+            nn.Conv2d(spec.channels, self.width, 4, stride=2, padding=1),  # half the size
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for c_in, c_out in pairwise(widths):
+            layers += [
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=self.norm == "none"),  # a norm has its own
+                make_norm(self.norm, c_out),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        features = widths[-1]
+        if self.minibatch == "std":
+            layers.append(MinibatchStd())
+            features += 1
+        layers.append(nn.Flatten())
+        features *= base**2
+        if self.minibatch == "discrimination":
+            compare = MinibatchDiscrimination(features)
+            layers.append(compare)
+            features += compare.kernels
+        body = nn.Sequential(*layers)
+        initialise(body)
+        return Discriminator(body, head(features))

@@ -1,0 +1,39 @@
+"""DRAGAN (Kodali, Abernethy, Hays & Kira 2017) for any images, by default the digits.
+
+As published: the non-saturating loss with penalty 10 (‖grad D‖ - 1)² at noisy real images, noise of half their
+standard deviation, one D update per update of G, Adam 1e-4 with betas (0.5, 0.9), batch 128, z of length 100
+(the authors' code for digits). Different here: a DCGAN instead of a network of one hidden layer, without batch norm
+in D because the penalty is one per image; and x̂ is the noisy image itself, where their code draws a point between
+it and the image.
+"""
+
+from __future__ import annotations
+
+from ..config import TrainConfig
+from ..data import Digits
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import NonSaturating
+from ..models import DCGANDiscriminator, DCGANGenerator
+from ..optim import Adam
+from ..penalties import Dragan
+
+__all__ = ["dragan"]
+
+
+def dragan() -> TrainConfig:
+    """DRAGAN (Kodali et al. 2017): gradients of length 1 around the data, Adam 1e-4 with betas (0.5, 0.9)."""
+    adam = Adam(lr=1e-4, betas=(0.5, 0.9))
+    return TrainConfig(
+        data=Digits(),
+        generator=DCGANGenerator(z_dim=100),
+        discriminator=DCGANDiscriminator(norm="none"),
+        head=Head(init_std=0.02),
+        loss=NonSaturating(),
+        penalties=(Dragan(strength=10.0, noise=0.5, target=1.0),),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        batch_size=128,
+        total_kimg=500,
+    )

@@ -1,0 +1,45 @@
+"""Improved GAN (Salimans, Goodfellow, Zaremba, Cheung, Radford & Chen 2016) for any labelled images, by default the
+digits.
+
+Semi-supervised: D tells K classes of real images and one of generated ones, learning the classes of 100 images, as
+many of each, while the others count as real alone.
+
+As published: the K+1 classes and 100 labels (sec. 5 and 6.1), feature matching as G's only loss (sec. 3.1), weight
+norm in D and batch norm in G, Adam 3e-4 with beta1 0.5, batch 100, z of length 100 (the authors' code for
+convolutions; 3e-3 for their fully connected digits). Different here: a DCGAN instead of their networks, without
+noise or dropout between D's layers and without an initialisation from data; the features matched are those that the
+head reads; z is normal instead of uniform; the unsupervised part of D's loss is not halved.
+"""
+
+from __future__ import annotations
+
+from ..config import TrainConfig
+from ..data import Digits
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import NonSaturating
+from ..matching import FeatureMatching
+from ..models import DCGANDiscriminator, DCGANGenerator
+from ..normalizers import WeightNorm
+from ..optim import Adam
+
+__all__ = ["improved_gan"]
+
+
+def improved_gan() -> TrainConfig:
+    """Semi-supervised GAN with feature matching (Salimans et al. 2016): K+1 classes from 100 labels, Adam 3e-4."""
+    adam = Adam(lr=3e-4, betas=(0.5, 0.999))
+    return TrainConfig(
+        data=Digits(),
+        generator=DCGANGenerator(z_dim=100),
+        discriminator=DCGANDiscriminator(norm="none"),
+        head=Head("semi_supervised", labelled=100, init_std=0.02),
+        loss=NonSaturating(),
+        feature_matching=FeatureMatching(adversarial=False),
+        d_normalizer=WeightNorm(),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        batch_size=100,
+        total_kimg=500,
+    )

@@ -1,0 +1,250 @@
+"""Transfer from another run: its networks and nothing else of it, and exactly the first layers of D at rest."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import recipe
+from torch import nn
+
+from equipoise.checkpoint import Checkpoints
+from equipoise.config import components, parse, to_text
+from equipoise.constraints import ClipWeights
+from equipoise.heads import Discriminator, Head
+from equipoise.models import SANDigitsDiscriminator
+from equipoise.normalizers import FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
+from equipoise.optim import Adam
+from equipoise.transfer import FreezeD
+from equipoise.types import ImageSpec
+
+SPEC = ImageSpec(resolution=28, channels=1, num_classes=10)
+
+
+def networks(seed: int = 0, width: int = 2) -> dict[str, nn.Module]:
+    """Those of a run of tiny.py."""
+    torch.manual_seed(seed)
+    cfg = recipe()
+    G = replace(cfg.generator, width=width).build(SPEC)
+    D = replace(cfg.discriminator, width=width).build(SPEC, cfg.head.factory(10))
+    cfg.d_normalizer(D)
+    return {"G": G, "D": D, "ema": copy.deepcopy(G)}
+
+
+def save(run_dir, nets: dict[str, nn.Module], nimg: int = 100) -> None:
+    optimizers = {key: torch.optim.Adam(nets[key].parameters()) for key in ("G", "D")}
+    Checkpoints(run_dir, nets=nets | {"augment": nn.BatchNorm1d(1)}, optimizers=optimizers).save(nimg)
+
+
+def state(nets: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+    return {f"{key}.{name}": value.clone() for key, net in nets.items() for name, value in net.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def names(net: nn.Module, parameters: list[nn.Parameter]) -> list[str]:
+    return [name for name, p in net.named_parameters() if any(p is other for other in parameters)]
+
+
+# ---- what is frozen --------------------------------------------------------------------------------------
+
+
+def body() -> nn.Sequential:
+    """Three layers, with norms between them and after the last."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.GroupNorm(2, 4),
+        nn.LeakyReLU(0.2),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2)),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 4, 6),
+        nn.LayerNorm(6),
+    )
+
+
+FROZEN = {
+    0: [],
+    1: ["body.0.weight", "body.0.bias"],
+    2: ["body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "body.3.0.weight", "body.3.0.bias"],
+}
+FROZEN[3] = [*FROZEN[2], "body.3.1.weight", "body.3.1.bias", "body.5.weight", "body.5.bias"]
+
+
+@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+@pytest.mark.parametrize("conditioning", ["none", "projection"])
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_the_first_layers_and_the_norms_between_them_are_frozen(layers, conditioning, san):
+    D = Discriminator(body(), Head(conditioning=conditioning, san=san).factory(3)(6))
+    assert names(D, FreezeD("runs/a", layers=layers).frozen(D)) == FROZEN[layers]
+
+
+@pytest.mark.parametrize("normalizer", [SpectralNorm(), WeightNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
+def test_the_weights_that_a_normaliser_reads_are_frozen(normalizer):
+    D = Discriminator(body(), Head().factory(0)(6))
+    normalizer(D)
+    stay = names(D, FreezeD("runs/a", layers=1).frozen(D))
+    assert stay[0] == "body.0.bias"
+    assert len(stay) == (3 if isinstance(normalizer, WeightNorm) else 2)
+    assert all(name.startswith("body.0.parametrizations.weight.original") for name in stay[1:])
+
+
+def test_of_somebody_elses_network_all_layers_but_the_last_can_be_frozen():
+    D = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.2), nn.Linear(3, 1))
+    assert names(D, FreezeD("runs/a", layers=1).frozen(D)) == ["0.weight", "0.bias"]
+    with pytest.raises(
+        ValueError, match=r"layers=2\) asks for more layers than the Sequential can spare.* from 0 to 1"
+    ):
+        FreezeD("runs/a", layers=2).frozen(D)
+
+
+@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+def test_the_head_is_always_trained(san):
+    D = Discriminator(body(), Head(san=san).factory(0)(6))
+    with pytest.raises(ValueError, match=r"layers=4\) asks for more layers than the Discriminator.* from 0 to 3\."):
+        FreezeD("runs/a").frozen(D)
+    with pytest.raises(ValueError, match=r"from 0 to 0\."):
+        FreezeD("runs/a").freeze(nn.Linear(2, 1))
+
+
+def test_training_moves_everything_but_what_is_frozen():
+    D = Discriminator(body(), Head(san=True).factory(0)(6))
+    SpectralNorm()(D)
+    before = {name: p.detach().clone() for name, p in D.named_parameters()}
+    transfer = FreezeD("runs/a", layers=2)
+    stay = set(names(D, transfer.frozen(D)))
+    transfer.freeze(D)
+    optimizer = Adam(lr=0.1).build(D)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for name, p in D.named_parameters() if name not in stay
+    }
+    logits = D(torch.randn(8, 1, 8, 8))
+    (logits.fun.square().mean() + logits.dir.square().mean()).backward()
+    optimizer.step()
+    moved = {name for name, p in D.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == before.keys() - stay
+
+
+def test_a_constraint_leaves_frozen_weights_where_it_put_them():
+    D = body()
+    ClipWeights(0.05)(D)
+    transfer = FreezeD("runs/a", layers=2)
+    before = [p.clone() for p in transfer.frozen(D)]
+    ClipWeights(0.05)(D)
+    assert all(torch.equal(p, old) for p, old in zip(transfer.frozen(D), before, strict=True))
+
+
+# ---- what is loaded --------------------------------------------------------------------------------------
+
+
+def test_the_networks_of_the_newest_checkpoint_are_loaded(tmp_path):
+    source, nets = networks(1), networks(2)
+    save(tmp_path / "a", networks(3), nimg=90)
+    for net in source.values():
+        net(
+            *(torch.randn(4, 4), torch.arange(4))
+            if net is not source["D"]
+            else (torch.randn(4, 1, 28, 28), torch.arange(4))
+        )
+    save(tmp_path / "a", source, nimg=100)
+    assert not same(state(nets), state(source))
+    FreezeD(tmp_path / "a").load(nets)
+    assert same(state(nets), state(source))  # running means and singular vectors among them
+
+
+def test_an_optimiser_may_have_been_built_before(tmp_path):
+    """Weights are filled in place."""
+    save(tmp_path / "a", networks(1))
+    nets = networks(2)
+    before = [p.data_ptr() for net in nets.values() for p in net.parameters()]
+    FreezeD(tmp_path / "a").load(nets)
+    assert [p.data_ptr() for net in nets.values() for p in net.parameters()] == before
+
+
+def test_networks_of_another_shape_are_refused_and_left_alone(tmp_path):
+    save(tmp_path / "a", networks(1, width=3))
+    nets = networks(2)
+    before = state(nets)
+    nets["D"].head.extra = nn.Linear(1, 1)
+    expected = r"G of .*a/checkpoints/000000000100 does not fit .* is \(.*\) and not \(.* and \d+ more\. Take generator"
+    with pytest.raises(ValueError, match=expected + ".*config.txt"):
+        FreezeD(tmp_path / "a").load(nets)
+    del nets["D"].head.extra
+    assert same(state(nets), before)
+
+
+def test_a_misfit_of_one_network_leaves_all_of_them_alone(tmp_path):
+    save(tmp_path / "a", networks(1))
+    nets = networks(2)
+    nets["ema"] = nn.Sequential(nets["ema"], nn.Linear(2, 2))
+    before = state(nets)
+    with pytest.raises(ValueError, match=r"ema of .* does not fit this config's: it has no .*; it has no "):
+        FreezeD(tmp_path / "a").load(nets)
+    assert same(state(nets), before)
+
+
+def test_a_normaliser_that_the_run_had_not_is_a_misfit(tmp_path):
+    for there, here, expected in (
+        (NoNormalizer(), SpectralNorm(), "it has no body.0.parametrizations.weight"),
+        (SpectralNorm(), NoNormalizer(), "it has no body.0.weight"),
+    ):
+        source, net = nn.ModuleDict({"body": body()}), nn.ModuleDict({"body": body()})
+        there(source)
+        here(net)
+        save(tmp_path / expected, {"D": source, "G": nn.Linear(1, 1)})
+        with pytest.raises(ValueError, match=f"{expected}.*normalisers from"):
+            FreezeD(tmp_path / expected).load({"D": net})
+    save(tmp_path / "b", {"D": nn.ModuleDict({"body": body(), "extra": nn.Linear(1, 1)}), "G": nn.Linear(1, 1)})
+    with pytest.raises(ValueError, match=r"it has extra\.weight, too"):
+        FreezeD(tmp_path / "b").load({"D": nn.ModuleDict({"body": body()})})
+
+
+def test_a_run_without_checkpoints_is_refused(tmp_path):
+    (tmp_path / "begun" / "checkpoints" / ".000000000100.tmp").mkdir(parents=True)
+    for name in ("nowhere", "begun"):
+        with pytest.raises(
+            ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*transfer="
+        ):
+            FreezeD(tmp_path / name).load(networks())
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_where_it_is(tmp_path, capsys):
+    older, nets = networks(1), networks(2)
+    save(tmp_path, older, nimg=100)
+    save(tmp_path, networks(3), nimg=200)
+    newest = tmp_path / "checkpoints" / "000000000200"
+    (newest / "D.safetensors").write_bytes((newest / "D.safetensors").read_bytes()[:-1])
+    FreezeD(tmp_path).load(nets)
+    assert same(state(nets), state(older))
+    assert "000000000200 is damaged" in capsys.readouterr().err
+    assert newest.exists()  # the other run is somebody else's to repair
+    shutil.rmtree(tmp_path / "checkpoints" / "000000000100")
+    before = state(nets)
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
+        FreezeD(tmp_path).load(nets)
+    assert same(state(nets), before)
+
+
+# ---- as a setting ----------------------------------------------------------------------------------------
+
+
+def test_as_a_config(tmp_path):
+    assert repr(FreezeD("runs/a")) == "FreezeD(run='runs/a', layers=4)"
+    assert FreezeD(tmp_path) == FreezeD(str(tmp_path))
+    for bad in ({"run": "a", "layers": -1}, {"run": 3}, {"layers": 2}):
+        with pytest.raises(ValueError, match="run" if "layers" not in bad or "run" not in bad else "layers"):
+            FreezeD(**bad)
+    cfg = replace(recipe(), transfer=FreezeD("runs/a", layers=2))
+    assert parse(to_text(cfg), components()) == cfg
+
+
+def test_the_networks_of_a_recipe_can_be_frozen():
+    D = SANDigitsDiscriminator(width=2).build(SPEC, Head("projection", san=True).factory(10))
+    first, second = (names(D, FreezeD("runs/a", layers=n).frozen(D)) for n in (1, 2))
+    assert first == ["body.0.weight", "body.0.bias"]
+    assert second[:2] == first
+    assert len(second) > len(first)
