@@ -3,8 +3,8 @@
     python -m benchmarks.cost --rounds 30 --batch 64 --width 32 --out cost.json
 
 The plain GAN is that of `benchmarks.stabilisers`. Each round times every variant on the same batch, so all meet the
-same noise; what counts is the ratio to plain of a round. A lazy penalty counts with its share: of such a variant, a round
-has as many updates as the penalty's period.
+same noise; what counts is the ratio to plain of a round. A lazy penalty counts with its share: of such a variant, a
+round has as many updates as the period of the penalty.
 
 Prints a Markdown table. --out writes it, and beside it the JSON with every round.
 """

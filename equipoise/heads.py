@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from .conditioning import HiddenConcat, InputConcat, PerClass, Projection, Unconditional, initialised
-from .types import ImageSpec, Logits, component
+from .types import NONE_IS_A_WORD, ImageSpec, Logits, component
 
 __all__ = [
     "AuxiliaryHead",
@@ -183,7 +183,7 @@ HeadFactory = Callable[[int], nn.Module]
 
 Conditioning = Annotated[
     Literal["none", "projection", "per_class", "input", "hidden", "auxiliary", "semi_supervised"],
-    BeforeValidator(lambda given: "none" if given is None else given),  # what `none` means on the command line
+    NONE_IS_A_WORD,
 ]
 
 

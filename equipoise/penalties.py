@@ -171,17 +171,18 @@ def warn_about_batch_norm(D: nn.Module, penalties: Iterable[Penalty], normalizer
     if not names:
         return
     found = f"D has batch norm ({', '.join(names)}) under"
-    cure = "Use a D without it, or with layer, instance or group norm (Gulrajani et al. 2017, sec. 4)."
     gradient = [type(p).__name__ for p in penalties if isinstance(p, (R1, R2, GradientPenalty, Dragan))]
     if gradient:
         warnings.warn(
             f"{found} {', '.join(gradient)}: the gradient of one image's logit then runs through the statistics of "
-            f"its whole batch, so the penalty is no longer one on each image's own gradient. {cure}",
+            "its whole batch, so the penalty is no longer one on each image's own gradient. Use a D without it, or "
+            "with layer, instance or group norm (Gulrajani et al. 2017, sec. 4).",
             stacklevel=2,
         )
     if isinstance(normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)):
         warnings.warn(
             f"{found} {type(normalizer).__name__}: batch norm divides by the deviation of its input, which undoes the "
-            f"scale that the normaliser gives the layer before it, so D's Lipschitz constant has no bound. {cure}",
+            "scale that the normaliser gives the layer before it, so D's Lipschitz constant has no bound. Use a D "
+            "without norms of activations: layer, instance and group norm divide, too.",
             stacklevel=2,
         )

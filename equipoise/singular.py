@@ -152,9 +152,24 @@ def lipschitz_bound(net: nn.Module) -> Tensor:
 
 
 def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
-    """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`."""
+    """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`.
+
+    The bound is left out where it is not known to be one, see `is_chain`.
+    """
     sigmas = {f"D/sigma/{name}": sigma for name, sigma in spectral_norms(D).items()}
-    return sigmas | {"D/lipschitz": lipschitz_bound(getattr(D, "body", D))}
+    body = getattr(D, "body", D)
+    return sigmas | ({"D/lipschitz": lipschitz_bound(body)} if is_chain(body) else {})
+
+
+def is_chain(net: nn.Module) -> bool:
+    """Whether `net` is an `nn.Sequential` of weighted layers and functions known to be 1-Lipschitz, and no more."""
+    if isinstance(net, nn.Sequential):
+        return all(is_chain(part) for part in net)
+    if isinstance(net, nn.LeakyReLU):
+        return abs(net.negative_slope) <= 1
+    if isinstance(net, CONVOLUTIONS):
+        return net.padding_mode == "zeros"
+    return isinstance(net, (nn.Linear, *TRANSPOSED, nn.ReLU, nn.Tanh, nn.Flatten, nn.Unflatten, nn.Identity))
 
 
 def reads(layer: nn.Module) -> int:

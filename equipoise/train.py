@@ -122,7 +122,8 @@ def add_gradients(
     for term, compute in terms:
         if update % term.every == 0:
             value = compute()
-            torch.autograd.backward(term.every * term.weight(nimg) * value, inputs=owned(optimizer))
+            if value.requires_grad:  # it is a constant for a regulariser of layers that are all frozen
+                torch.autograd.backward(term.every * term.weight(nimg) * value, inputs=owned(optimizer))
             name = type(term).__name__
             values[name] = values[name] + value.detach() if name in values else value.detach()
     return values

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor
 
-__all__ = ["Batch", "Critic", "ImageSpec", "Logits", "RunError", "component"]
+__all__ = ["NONE_IS_A_WORD", "Batch", "Critic", "ImageSpec", "Logits", "RunError", "component"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,13 @@ def component(cls: type[T]) -> type[T]:
     """
     rules = ConfigDict(extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True)
     return cast("type[T]", pydantic_dataclass(frozen=True, config=rules)(cls))
+
+
+NONE_IS_A_WORD = BeforeValidator(lambda given: "none" if given is None else given)
+"""For a setting with the choice "none": `Annotated[Literal["none", ...], NONE_IS_A_WORD]`.
+
+The command line reads the word as None.
+"""
 
 
 @dataclass(frozen=True, eq=False)

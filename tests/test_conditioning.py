@@ -371,9 +371,9 @@ def test_labelled_is_checked():
         Head("semi_supervised", labelled=0)
 
 
-@pytest.mark.parametrize("conditioning", ["input", "hidden"])
+@pytest.mark.parametrize("conditioning", ["input", "hidden", "projection", "per_class"])
 def test_one_label_for_all_images_does_not_broadcast(conditioning):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="expected a label per image, got 1 for 6 images"):
         build(conditioning)(images(), y[:1])
 
 

@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise import recipes
+from equipoise import losses, normalizers, recipes
 from equipoise.config import TrainConfig, components, differences, known_to, override, parse, to_text
-from equipoise.data import Images
+from equipoise.critic import ToConvergence
+from equipoise.data import Digits, Few, Images
+from equipoise.heads import Head
+from equipoise.joint import Consensus
 from equipoise.losses import GANLoss, Hinge, LeastSquares, RelativisticPairing, Wasserstein
+from equipoise.matching import FeatureMatching
 from equipoise.models import SANDigitsGenerator
 from equipoise.normalizers import NoNormalizer, SpectralNorm
 from equipoise.optim import Adam, RMSprop
@@ -23,7 +27,9 @@ from equipoise.penalties import R1, R2, GradientPenalty
 from equipoise.recipes.dcgan import dcgan_digits
 from equipoise.recipes.san import san_digits, san_digits_conditional
 from equipoise.recipes.sngan import sngan_digits
+from equipoise.regularizers import HistoricalAverage, Orthogonal
 from equipoise.schedules import Cosine, Linear
+from equipoise.transfer import FreezeD
 from equipoise.types import component
 
 KNOWN = components()
@@ -412,6 +418,133 @@ def test_labels_are_read_by_both_networks_or_by_none():
             changed(cfg, item)
     with pytest.raises(ValueError, match=message):
         replace(san_digits(), generator=SANDigitsGenerator(conditional=True))
+
+
+READ = ("projection", "per_class", "input", "hidden")  # conditionings of a D that reads the class
+GIVEN = ("auxiliary", "semi_supervised")  # of one that gives it
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("conditioning", get_args(get_type_hints(Head)["conditioning"]))
+def test_every_conditioning_goes_with_one_kind_of_generator(conditioning, conditional):
+    """G reads labels where D reads them, and where D's classifier is to find them in G's images; elsewhere not."""
+    assert conditioning in (*READ, *GIVEN, "none")
+    items = ("loss=NonSaturating", f"head.conditioning={conditioning}", f"generator.conditional={conditional}")
+    if conditional == (conditioning in (*READ, "auxiliary")):
+        assert changed(dcgan_digits(), *items).generator.conditional is conditional
+        return
+    message = (
+        rf"head\.conditioning={conditioning} and generator\.conditional={conditional} do not go together: .*Set both"
+    )
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), *items)
+
+
+@pytest.mark.parametrize("loss", [name for name in losses.__all__ if name in KNOWN])
+def test_classes_learned_from_few_labels_go_with_a_cross_entropy(loss):
+    items = ("head.conditioning=semi_supervised", f"loss={loss}")
+    if loss in ("Saturating", "NonSaturating"):
+        assert changed(dcgan_digits(), *items, "loss.smoothing=0.1").head.labelled == 100
+        return
+    message = (
+        rf"head\.conditioning=semi_supervised and {loss}\(.*\) do not go together: the head's logit is that of the "
+        r"probability .* its cross-entropy\. Use loss=NonSaturating or loss=Saturating, or another conditioning\."
+    )
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), *items)
+
+
+def test_classes_learned_from_few_labels_have_no_san():
+    message = r"head\.san=true is not defined for head\.conditioning=semi_supervised: .*head\.conditioning=auxiliary\)"
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), "head.san=true", "head.conditioning=semi_supervised")
+    with pytest.raises(ValueError, match=message):
+        Head("semi_supervised", san=True)
+    changed(san_digits(), "head.conditioning=auxiliary", "generator.conditional=true")
+
+
+@pytest.mark.parametrize("constraint", ["ClipSingularValues", "UnitSphere"])
+@pytest.mark.parametrize("normalizer", [name for name in normalizers.__all__ if name in KNOWN])
+def test_weights_that_a_normaliser_computes_cannot_be_projected(constraint, normalizer):
+    items = (f"constraints=[ClipWeights,{constraint}]", f"d_normalizer={normalizer}")
+    if normalizer == "NoNormalizer":
+        changed(dcgan_digits(), *items, "g_normalizer=SpectralNorm")  # G's weights are not projected
+        return
+    message = rf"{constraint}\(.*\) and d_normalizer={normalizer}\(.*\) do not go together: .*d_normalizer=NoNormalizer"
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), *items)
+    changed(dcgan_digits(), "constraints=[ClipWeights]", f"d_normalizer={normalizer}")  # bounds what it computes from
+
+
+@pytest.mark.parametrize("term", ["g_regularizers=[Orthogonal,{}(every=2)]", "joint_penalties=[{}(every=3)]"])
+def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(term):
+    name = "Consensus" if "joint" in term else "HistoricalAverage"
+    item, prompt = term.format(name), term.format(name).replace("every=2", "every=1").replace("every=3", "every=1")
+    message = rf"{name}\(.*every=\d\) and d_steps=ToConvergence\(.*\) do not go together: .*Use every=1, or d_steps=5"
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), item, "d_steps=ToConvergence")
+    changed(dcgan_digits(), item, "d_steps=5")
+    changed(dcgan_digits(), prompt, "d_steps=ToConvergence")
+    changed(dcgan_digits(), "d_regularizers=[Orthogonal(every=2)]", "penalties=[R1]", "d_steps=ToConvergence")  # of D
+
+
+@pytest.mark.parametrize(
+    ("item", "field", "value"),
+    [
+        ("d_steps=5", "d_steps", 5),
+        ("d_steps=ToConvergence", "d_steps", ToConvergence()),
+        ("d_steps=ToConvergence(tolerance=0,window=5,max_steps=50)", "d_steps", ToConvergence(0.0, 5, 50)),
+        ("feature_matching=FeatureMatching", "feature_matching", FeatureMatching()),
+        ("feature_matching=FeatureMatching(adversarial=false)", "feature_matching", FeatureMatching(1.0, False)),
+        ("feature_matching=none", "feature_matching", None),
+        ("d_regularizers=[Orthogonal]", "d_regularizers", (Orthogonal(),)),
+        (
+            "g_regularizers=[Orthogonal(every=2),HistoricalAverage]",
+            "g_regularizers",
+            (Orthogonal(every=2), HistoricalAverage()),
+        ),
+        ("joint_penalties=[Consensus(gamma=1)]", "joint_penalties", (Consensus(gamma=1.0),)),
+        ('transfer=FreezeD(run="runs/a",layers=2)', "transfer", FreezeD("runs/a", layers=2)),
+        ("transfer=none", "transfer", None),
+        ("data=Few(of=Digits,num=500)", "data", Few(Digits(), num=500)),
+        ('data=Few(of=Images(path="a"))', "data", Few(Images("a"))),
+        ("head=Head(labelled=40)", "head", Head(labelled=40)),
+    ],
+)
+def test_terms_on_the_command_line(item, field, value):
+    """And as a run saves them."""
+    cfg = changed(dcgan_digits(), item)
+    assert getattr(cfg, field) == value
+    assert parse(to_text(cfg), KNOWN) == cfg
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (
+            "d_steps=Hinge",
+            r"d_steps: .*valid integer, got Hinge\(\)\n.*d_steps: .*instance of ToConvergence, got Hinge",
+        ),
+        ("d_steps=1.5", r"d_steps: .*valid integer, got 1\.5"),
+        ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window: .*greater than or equal to 1, got 0"),
+        ("feature_matching=true", r"feature_matching: .*instance of FeatureMatching, got True"),
+        (
+            "d_regularizers=[R1]",
+            r"d_regularizers\.0 takes a Regularizer, got R1\(.*known: HistoricalAverage, Orthogonal",
+        ),
+        ("d_regularizers=Orthogonal", r"d_regularizers takes a list, such as 'd_regularizers=\[A,B"),
+        ("penalties=[Orthogonal]", r"Orthogonal\(.*\) is no penalty on images.*'d_regularizers=\[Orthogonal\("),
+        ("penalties=[R1,Consensus]", r"Consensus\(.*\) is no penalty on images.*'joint_penalties=\[Consensus\("),
+        ("joint_penalties=[Orthogonal]", r"joint_penalties\.0 takes a JointPenalty, got Orthogonal.*known: Consensus"),
+        ("transfer=runs/a", r"transfer: .*instance of FreezeD, got 'runs/a'"),
+        ("transfer=FreezeD", r"FreezeD needs the field 'run'"),
+        ("data=Few(num=0)", r"Few\.num: .*greater than or equal to 1, got 0"),
+        ("data=Few(of=Hinge)", r"Few\.of takes a DatasetConfig, got Hinge"),
+    ],
+)
+def test_wrong_terms_say_what_was_given_and_expected(item, message):
+    with pytest.raises(ValueError, match=message):
+        changed(dcgan_digits(), item)
 
 
 # ---- values -> text ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from equipoise.types import ImageSpec
 ALL = [c for name in models.__all__ if dataclasses.is_dataclass(c := getattr(models, name))]
 GENERATORS = [c for c in ALL if issubclass(c, GeneratorConfig)]
 DISCRIMINATORS = [c for c in ALL if issubclass(c, DiscriminatorConfig)]
-ANY_SIZE = (models.MLPDiscriminator, models.MLPGenerator)
+ANY_SIZE = (models.DCGANDiscriminator, models.DCGANGenerator, models.MLPDiscriminator, models.MLPGenerator)
 GREY = ImageSpec(resolution=28, channels=1, num_classes=10)
 
 every_generator = pytest.mark.parametrize("generator", GENERATORS, ids=lambda c: c.__name__)

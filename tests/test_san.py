@@ -531,7 +531,7 @@ def test_reshapes(reshape):
     assert_close(logits.fun, expected)
     assert_close(logits.dir, expected)
     (fun,), (direction,), (both,) = (
-        torch.autograd.grad(weighted([t]), D.bias, retain_graph=True) for t in (*logits, expected)
+        torch.autograd.grad(weighted([t]), D.bias, retain_graph=True) for t in (logits.fun, logits.dir, expected)
     )
     assert_close(fun + direction, both, rtol=1e-5, atol=1e-5)
     assert direction.norm() > 0
@@ -591,7 +591,7 @@ def test_logits_are_float32_under_autocast():
         logits = D(torch.randn(6, 2))
     assert seen[0].dtype == torch.bfloat16
     expected = seen[0].double() @ D.fc.weight[0].double() + D.fc.bias.double()
-    for t in logits:
+    for t in (logits.fun, logits.dir):
         assert t.dtype == torch.float32
         assert_close(t.double(), expected, rtol=1e-6, atol=1e-6)
 

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from ..types import NONE_IS_A_WORD, ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
-from .layers import NONE_IS_A_WORD, OneHot, init_normal, labels, require_labels
+from .layers import OneHot, init_normal, labels, require_labels
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReference, norm
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-__all__ = ["NONE_IS_A_WORD", "OneHot", "init_normal", "labels", "require_labels"]
-
-NONE_IS_A_WORD = BeforeValidator(lambda given: "none" if given is None else given)
-"""For a setting with the choice "none": `Annotated[Literal["none", ...], NONE_IS_A_WORD]`.
-
-The command line reads the word as None.
-"""
+__all__ = ["OneHot", "init_normal", "labels", "require_labels"]
 
 
 class OneHot(nn.Module):

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from equipoise.checkpoint import claim
+from equipoise.config import differences, override
+from equipoise.data import Digits
+from equipoise.gan import GAN
+from equipoise.metrics import GaussianStats, digits_judge, judge_features
+from equipoise.train import d_step, g_step
+from equipoise.types import Batch, ImageSpec, RunError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
+
+from benchmarks import cost, report, runs, small_data, stabilisers
+
+DIGITS = ImageSpec(28, 1, 10)
+CONFIGS = (
+    {f"stabilisers: {name}": (stabilisers.plain(1.0), c) for name, c in stabilisers.techniques(1.0).items()}
+    | {f"cost: {name}": (stabilisers.plain(1.0), c) for name, c in cost.VARIANTS.items()}
+    | {f"small_data: {name}": (small_data.baseline(20, 1.0, width=2), c) for name, c in small_data.METHODS.items()}
+)
+
+
+# ---- what is compared ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_technique_takes_a_step_and_changes_what_it_says_alone(name):
+    cfg, changes = CONFIGS[name]
+    small = {"generator.width": 2, "discriminator.width": 2, "batch_size": 4}
+    cfg = override(cfg, small)
+    changed = override(cfg, changes)
+    fields = {line.partition(":")[0].partition(".")[0] for line in differences(cfg, changed)}
+    assert fields == {path.partition(".")[0] for path in changes}
+    gan = GAN.build(changed, DIGITS)
+    batch = Batch(torch.rand(4, 1, 28, 28) * 2 - 1, torch.arange(4))
+    stats = d_step(gan, batch, 0) | g_step(gan, batch, 0)
+    assert all(torch.isfinite(value).all() for value in stats.values())
+    term = [type(t).__name__ for t in (*changed.penalties, *changed.joint_penalties, *changed.d_regularizers)]
+    assert {f"D/{t}" for t in term} <= set(stats)
+
+
+def test_instance_noise_is_gone_at_the_end_of_the_budget():
+    noise = stabilisers.techniques(40.0)["instance noise"]["augment"].build()
+    noise.at(20_000)
+    assert noise.std == pytest.approx(0.05)
+    noise.at(40_000)
+    assert noise.std == 0
+
+
+def test_lazy_penalties_are_timed_over_their_period():
+    cfg = override(stabilisers.plain(1.0, width=2), {"batch_size": 4, "d_optim.lr": 0.0})
+    batch = Batch(torch.rand(4, 1, 28, 28))
+    lazy = cost.Variant(override(cfg, cost.VARIANTS["R1, every 16"]), batch)
+    assert lazy.period == 16
+    assert cost.Variant(cfg, batch).period == 1
+    lazy.seconds()
+    assert lazy.nimg == 16 * 4  # the next period starts with the penalty again
+
+
+# ---- runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A judge of 50 images against 100 digits."""
+    judge = digits_judge()
+    digits = Digits().build().read(np.arange(100)).transpose(0, 2, 3, 1)
+
+    def reference(self, against):
+        self.judge, self.stats = judge, GaussianStats(judge_features(judge, digits))
+
+    monkeypatch.setattr(runs.Reference, "__init__", reference)
+    monkeypatch.setattr(runs, "SAMPLES", 50)
+    return override(stabilisers.plain(0.064, width=2), {"batch_size": 8, "log_kimg": 0.008, "ema.halflife_kimg": 0.0})
+
+
+def trained(cfg, folder, at):
+    claim(folder, cfg)
+    runs.train_and_judge(folder, "digits", at)
+    return runs.Judged.load(folder, "digits", at)
+
+
+def test_a_run_in_stages_ends_where_one_in_one_go_does(small, tmp_path, capsys):
+    whole = trained(small, tmp_path / "whole", (0.064,))
+    stages = trained(small, tmp_path / "stages", (0.032, 0.064))
+    assert [verdict.kimg for verdict in stages.verdicts] == [0.032, 0.064]
+    assert stages.verdicts[1] == whole.verdicts[0]
+    assert stages.verdicts[0].distance != whole.verdicts[0].distance
+    assert stages.seconds_per_kimg > 0
+    written = (tmp_path / "stages" / "judged.json").stat().st_mtime_ns
+    assert trained(small, tmp_path / "stages", (0.032, 0.064)) == stages
+    assert (tmp_path / "stages" / "judged.json").stat().st_mtime_ns == written  # nothing was done again
+    with pytest.raises(ValueError, match=r"was trained to 0\.064 kimg before it was judged at 0\.016"):
+        trained(small, tmp_path / "stages", (0.016, 0.064))
+
+
+def test_divergence_is_a_result_and_other_errors_are_not(small, tmp_path, capsys):
+    diverging = override(small, {"d_optim.lr": 1e30, "g_optim.lr": 1e30})
+    judged = trained(diverging, tmp_path / "run", (0.032, 0.064))
+    assert judged.failure == "diverged"
+    assert judged.verdicts == []
+    assert "training diverged" in runs.line(judged)
+    (tmp_path / "full" / "stats.jsonl").mkdir(parents=True)
+    with pytest.raises(RunError, match="cannot write to"):
+        trained(small, tmp_path / "full", (0.064,))
+
+
+def test_another_reference_or_other_stages_are_judged_anew(tmp_path):
+    known = runs.Judged("digits", [runs.Verdict(1, 2.0, 0.9, 9.0), runs.Verdict(2, 1.0, 0.9, 9.0)], None, 0.5)
+    known.save(tmp_path)
+    assert runs.Judged.load(tmp_path, "digits", (1, 2)) == known
+    assert runs.Judged.load(tmp_path, "digits", (1, 2, 3)) == known
+    assert runs.Judged.load(tmp_path, "digits", (1, 3)) == runs.Judged("digits")
+    assert runs.Judged.load(tmp_path, "mnist.npz", (1, 2)) == runs.Judged("mnist.npz")
+    assert runs.Judged.load(tmp_path / "nowhere", "digits", (1,)) == runs.Judged("digits")
+
+
+def judged(distance, classes=9.0, top=0.9, diverged=None):
+    verdicts = [] if diverged else [runs.Verdict(60, distance, top, classes)]
+    return runs.Judged("digits", verdicts, diverged, 2.0)
+
+
+def test_failures_are_told_apart_and_the_diverged_count_in_no_mean():
+    found = [judged(10.0), judged(20.0, classes=4.0), judged(0, diverged="training diverged: D/loss is nan")]
+    assert [run.failure for run in found] == [None, "collapsed", "diverged"]
+    assert judged(1.0, top=0.4).failure == "collapsed"
+    assert stabilisers.failures(found) == "1/3 diverged, 1/3 collapsed"
+    assert stabilisers.failures(found[:1]) == "0/1"
+    text = stabilisers.table({"plain": {}}, {"plain": found}, runs.Verdict(0, 0.5, 0.97, 10.0))
+    row = text.splitlines()[3]
+    assert "| 15.00 ± 7.07 |" in row
+    assert row.endswith("| 2.00 ± 0.00 | 1/3 diverged, 1/3 collapsed |")
+
+
+# ---- reports ---------------------------------------------------------------------------------------------
+
+
+def test_tables_and_spreads():
+    assert report.markdown(["a", "b"], [["1", "x|y"]]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n"
+    assert report.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"  # over n - 1
+    assert report.spread([1.0], ".1f") == "1.0"
+    assert report.spread([], ".1f") == "-"
+
+
+@pytest.mark.parametrize("top", [0.013, 0.99, 1.0, 1.05, 7.3, 60.0, 150.0, 300.0, 999.0])
+def test_ticks_are_few_round_and_within(top):
+    found = report.ticks(top)
+    assert 3 <= len(found) <= 6
+    assert found[0] == 0
+    assert 0.7 * top <= found[-1] <= top * (1 + 1e-9)
+
+
+def test_machine_says_what_a_number_must_stand_next_to():
+    about = json.loads(json.dumps(report.machine()))
+    assert about["torch"] == torch.__version__
+    assert set(about) == {"date", "commit", "torch", "python", "processor", "threads"}
+    assert about["processor"]
+
+
+def test_a_plot_puts_points_where_they_belong():
+    picture = Image.new("RGB", (800, 700), "white")
+    plot = report.Plot(ImageDraw.Draw(picture), 40, "title", "x", 10.0, 2.0)
+    plot.line([(0, 2.0), (10, 2.0)], (255, 0, 0), 3)
+    assert plot.at(0, 0) == (40, 290)
+    assert plot.at(10, 2) == (360, 50)
+    assert picture.getpixel((report.SCALE * 200, report.SCALE * 50)) == (255, 0, 0)
+
+
+def test_a_labelled_grid_shows_every_source_and_black_for_none():
+    white = np.full((4, 28, 28, 1), 255, np.uint8)
+    picture = np.asarray(report.labelled_grid([("a", white), ("b", None)], columns=2, across=2, shape=(56, 56)))
+    assert (picture[18:74, 12:68] == 255).all()
+    assert (picture[18:74, 80:136] == 0).all()
+
+
+def test_curves_of_several_seeds():
+    curves = [[(1.0, 5.0), (2.0, 3.0)], [(1.0, 7.0), (2.0, 4.0)], [(1.0, 6.0)]]
+    assert small_data.median(curves) == [(1.0, 6.0), (2.0, 3.5)]
+    assert small_data.curve_at([(1.0, 0.1), (2.03, 0.2), (3.0, 0.3)], 2.0) == 0.2
+    assert small_data.curve_at([], 2.0) is None
+    assert small_data.figure({"ADA": curves, "none": []}, {"ADA": [], "none": []}, 2.0).size == (800, 340)
