@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import platform
 import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from equipoise.sampling import grid
 
-__all__ = ["SCALE", "Plot", "labelled_grid", "machine", "markdown", "spread"]
+__all__ = ["SCALE", "Plot", "brief", "labelled_grid", "machine", "markdown", "spread"]
 
 BLACK, GREY, LIGHT = (30, 30, 30), (120, 120, 120), (222, 222, 222)
 SCALE = 2  # drawn larger and reduced, which smooths lines
@@ -71,6 +74,23 @@ def spread(values: Sequence[float], form: str) -> str:
     return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
 
 
+def brief(value: Any) -> str:
+    """A setting as one would write it on the command line, without what is the default anyway: ``[R1(every=1)]``."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(brief, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return str(value)
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    for name in list(fields):
+        others = {other: fields[other] for other in fields if other != name}
+        with suppress(TypeError, ValueError):  # it has no default
+            fields = others if type(value)(**others) == value else fields
+    given = ",".join(f"{name}={brief(own)}" for name, own in fields.items())
+    return type(value).__name__ + (f"({given})" if given else "")
+
+
 # ---- pictures --------------------------------------------------------------------------------------------
 
 
@@ -84,6 +104,7 @@ def labelled_grid(
     """
     height, width = shape
     pad, title = 12, 18
+    columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     picture = Image.new("L", (pad + columns * (width + pad), rows * (height + title + pad)), 255)
     canvas = ImageDraw.Draw(picture)

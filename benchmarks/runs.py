@@ -199,9 +199,8 @@ def carry_out(runs: Sequence[Run], jobs: int) -> list[Judged]:
 def carry_out_one(run: Run) -> Judged:
     judged = Judged.load(run.folder, run.against, run.at)
     if judged.diverged is None and len(judged.verdicts) < len(run.at):
-        stages = [f"{kimg:g}" for kimg in run.at]
         command = [sys.executable, "-m", "benchmarks.runs", str(run.folder.resolve())]
-        command += ["--against", run.against, "--at", *stages]
+        command += ["--against", run.against, "--at", *map(repr, run.at)]
         with (run.folder / "log.txt").open("a") as log:
             done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
         if done.returncode:

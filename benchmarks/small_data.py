@@ -74,7 +74,7 @@ def figure(distance: Mapping[str, Sequence[Curve]], p: Mapping[str, Sequence[Cur
     canvas = ImageDraw.Draw(picture)
     highest = max((y for curves in distance.values() for curve in curves for _, y in curve), default=1.0)
     for left, title, top, methods in (
-        (60, "Fréchet distance to the digits", 1.05 * highest, distance),
+        (60, "distance to all digits", 1.05 * highest, distance),
         (460, "p of ADA", 1.0, {"ADA": p["ADA"]}),
     ):
         plot = Plot(canvas, left, title, "kimg", kimg, top)

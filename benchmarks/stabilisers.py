@@ -36,7 +36,7 @@ from equipoise.penalties import R1, R2, GradientPenalty
 from equipoise.regularizers import HistoricalAverage
 from equipoise.schedules import Linear
 
-from .report import labelled_grid, machine, markdown, spread
+from .report import brief, labelled_grid, machine, markdown, spread
 from .runs import SAMPLES, Judged, Reference, Run, Verdict, carry_out, draw
 
 __all__ = ["plain", "techniques"]
@@ -46,7 +46,7 @@ Changes = dict[str, Any]
 
 def plain(kimg: float, *, width: int = 32) -> TrainConfig:
     """The GAN that every technique changes: nothing in it is there to stabilise D."""
-    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
+    adam = Adam(lr=1e-3, betas=(0.0, 0.99))  # the quickstart's
     return TrainConfig(
         data=Digits(),
         generator=DCGANGenerator(width=width),
@@ -71,7 +71,7 @@ def techniques(kimg: float) -> dict[str, Changes]:
         "historical averaging": {"d_regularizers": (HistoricalAverage(),), "g_regularizers": (HistoricalAverage(),)},
         "label smoothing": {"loss.smoothing": 0.1},
         "virtual batch norm in G": {"generator.norm": "virtual"},
-        "two time scales": {"d_optim.lr": 4e-4, "g_optim.lr": 1e-4},
+        "two time scales": {"d_optim.lr": 2e-3, "g_optim.lr": 5e-4},
         "instance noise": {"augment": InstanceNoise(std=Linear(start=0.1, end=0.0, kimg=kimg))},
         "WGAN, clipped": {"loss": Wasserstein(), "constraints": (ClipWeights(),)},
         "WGAN-GP": {"loss": Wasserstein(), "penalties": (GradientPenalty(),)},
@@ -79,7 +79,7 @@ def techniques(kimg: float) -> dict[str, Changes]:
         "R1, lazy": {"penalties": (R1(every=16),)},
         "relativistic pairing, R1, R2": {
             "loss": RelativisticPairing(),
-            "penalties": (R1(gamma=0.05, every=1), R2(gamma=0.05, every=1)),  # R3GAN's gamma for 32x32
+            "penalties": (R1(gamma=1.0, every=1), R2(gamma=1.0, every=1)),  # where the recipe `r3gan` starts
         },
         "consensus": {"joint_penalties": (Consensus(),)},
         "spectral norm": {"d_normalizer": SpectralNorm()},
@@ -90,7 +90,7 @@ def techniques(kimg: float) -> dict[str, Changes]:
 
 def in_words(changes: Changes) -> str:
     """``d_optim.lr=0.0004 g_optim.lr=0.0001``, as on the command line."""
-    return " ".join(f"{path}={value!r}" for path, value in changes.items())
+    return " ".join(f"{path}={brief(value)}" for path, value in changes.items())
 
 
 def table(rows: Mapping[str, Changes], judged: Mapping[str, Sequence[Judged]], real: Verdict) -> str:

@@ -92,10 +92,14 @@ class GAN:
         if cfg.loss.estimates is not None:
             stats[f"D/{cfg.loss.estimates}"] = right.mean() - fooled.mean()
         if on_real.classes is not None:
-            if labelled is not None:
-                loss = loss + class_loss(self.logits(labelled.x, labelled.y), labelled.y)
-            elif cfg.generator.conditional:
+            if cfg.generator.conditional:
                 loss = loss + class_loss(on_real, real.y) + class_loss(on_fake, fake.y)
+            elif labelled is not None:
+                loss = loss + class_loss(self.logits(labelled.x, labelled.y), labelled.y)
+            else:
+                raise ValueError(
+                    "this head learns classes from some images alone: pass them, d_step(..., labelled=batch)"
+                )
             assert real.y is not None  # a head that classifies is built for labelled data alone
             stats["D/accuracy"] = on_real.classes.detach().argmax(1).eq(real.y).float().mean()
         return loss, stats | {"D/loss": loss.detach()}

@@ -17,7 +17,7 @@ class FeatureMatching:
 
     The squared distance of two means, never a mean over pairs, which would pull every image to the mean image.
 
-    adversarial: False: G minimises this alone, as in the paper. True: besides its loss.
+    adversarial: False: G minimises this in place of its adversarial loss, as in the paper. True: besides it.
     """
 
     strength: Schedule = 1.0
@@ -30,8 +30,8 @@ class FeatureMatching:
     def __call__(self, real: Tensor | None, fake: Tensor | None) -> Tensor:
         """`Logits.features` of both, (N, ...) and (M, ...) -> (), unweighted, in float32 or wider.
 
-        A feature map (N, F, H, W) counts as F·H·W features. No gradient reaches `real`. With several processes, each
-        compares the means of its own share.
+        A feature map (N, F, H, W) counts as F·H·W features. In G's step D rests, so let its weights require no gradient,
+        or detach `real`. With several processes, each compares the means of its own share.
 
         Raises:
             ValueError: if a side has no features, or theirs differ in number.
@@ -47,7 +47,7 @@ class FeatureMatching:
                 "expected the same features of real and generated images, (N, F) or (N, F, H, W), got "
                 f"{tuple(real.shape)} and {tuple(fake.shape)}"
             )
-        return (mean(real.detach()) - mean(fake)).square().sum()
+        return (mean(real) - mean(fake)).square().sum()
 
 
 def mean(features: Tensor) -> Tensor:

@@ -145,8 +145,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         if cfg.batch_size % world_size():
             raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
         dataset, unseen = hold_out(cfg.data.build(), cfg.augment.held_out)
-        known = few(dataset, cfg.head.labelled) if cfg.head.conditioning == "semi_supervised" else None
         gan = GAN.build(cfg, dataset.spec, device)
+        known = few(dataset, cfg.head.labelled) if cfg.head.conditioning == "semi_supervised" else None
         ema = cfg.ema.build(gan.G)
         if cfg.transfer is not None and not exist(run_dir):
             cfg.transfer.load({"G": gan.G, "D": gan.D, "ema": ema.model})

@@ -1,7 +1,7 @@
 """Covering arrays: few cases in which every pair of values of two axes occurs at least once.
 
-Most faults of a program with many settings need one of them, or two that meet (Kuhn, Wallace & Gallo 2004), and the
-pairs fit in little more than as many cases as the two largest axes have pairs, however many axes there are.
+Most faults of a program with many settings need one of them, or two that meet (Kuhn, Wallace & Gallo 2004). All pairs
+need as many cases as the two largest axes have pairs, and more axes hardly need more.
 """
 
 from __future__ import annotations

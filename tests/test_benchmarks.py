@@ -10,10 +10,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from equipoise.checkpoint import claim
-from equipoise.config import differences, override
+from equipoise.config import components, differences, override, parse
 from equipoise.data import Digits
 from equipoise.gan import GAN
 from equipoise.metrics import GaussianStats, digits_judge, judge_features
+from equipoise.penalties import R1, R2
+from equipoise.schedules import Linear
 from equipoise.train import d_step, g_step
 from equipoise.types import Batch, ImageSpec, RunError
 
@@ -80,7 +82,8 @@ def small(monkeypatch):
 
     monkeypatch.setattr(runs.Reference, "__init__", reference)
     monkeypatch.setattr(runs, "SAMPLES", 50)
-    return override(stabilisers.plain(0.064, width=2), {"batch_size": 8, "log_kimg": 0.008, "ema.halflife_kimg": 0.0})
+    fast = {"batch_size": 8, "log_kimg": 0.008, "ema.halflife_kimg": 0.0, "g_optim.lr": 0.02, "d_optim.lr": 0.02}
+    return override(stabilisers.plain(0.064, width=2), fast)
 
 
 def trained(cfg, folder, at):
@@ -149,6 +152,17 @@ def test_tables_and_spreads():
     assert report.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"  # over n - 1
     assert report.spread([1.0], ".1f") == "1.0"
     assert report.spread([], ".1f") == "-"
+
+
+def test_changes_are_written_as_on_the_command_line():
+    assert stabilisers.in_words({"penalties": (R1(every=1), R2()), "head.san": True}) == (
+        "penalties=[R1(every=1),R2] head.san=true"
+    )
+    assert report.brief(Linear(start=0.1, end=0.0, kimg=5.0)) == "Linear(start=0.1,end=0.0,kimg=5.0)"
+    for cfg, changes in CONFIGS.values():
+        written = (item.partition("=") for item in stabilisers.in_words(changes).split())
+        read = {path: parse(text, components()) for path, _, text in written}
+        assert override(cfg, read) == override(cfg, changes)
 
 
 @pytest.mark.parametrize("top", [0.013, 0.99, 1.0, 1.05, 7.3, 60.0, 150.0, 300.0, 999.0])

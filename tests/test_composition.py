@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import warnings
@@ -12,6 +13,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pairwise import covering_array, pairs_in, pairs_of
 from torch.testing import assert_close
 
@@ -21,9 +23,11 @@ from equipoise.config import TrainConfig
 from equipoise.constraints import ClipSingularValues, ClipWeights, UnitSphere
 from equipoise.critic import ToConvergence
 from equipoise.data import Digits
+from equipoise.gan import GAN
 from equipoise.heads import Head
 from equipoise.joint import Consensus
 from equipoise.losses import Hinge, NonSaturating, Saturating, Wasserstein
+from equipoise.matching import FeatureMatching
 from equipoise.models import (
     DCGANDiscriminator,
     MLPDiscriminator,
@@ -35,12 +39,18 @@ from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, NoNormalizer
 from equipoise.objective import discriminator_loss
 from equipoise.optim import Adam, RMSprop
 from equipoise.penalties import R1, R2, GradientPenalty
-from equipoise.regularizers import HistoricalAverage
-from equipoise.train import GAN, d_step, g_step, means
+from equipoise.regularizers import HistoricalAverage, Orthogonal, SpectralNormPenalty
+from equipoise.train import d_step, g_step, means
 from equipoise.transfer import FreezeD
 from equipoise.types import Batch, ImageSpec
 
-SPECS = (ImageSpec(resolution=32, channels=3, num_classes=10), ImageSpec(resolution=28, channels=1, num_classes=10))
+DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
+SPECS = (
+    ImageSpec(resolution=9, channels=3, num_classes=10),
+    ImageSpec(resolution=32, channels=3, num_classes=10),
+    DIGITS,
+)
+"""Data of the tests: for MLPs alone, for networks of many sizes, for those of digits."""
 
 
 # ---- components, found and not listed: a new one joins by itself -------------------------------------------------
@@ -172,7 +182,7 @@ def build(cfg):
     return gan
 
 
-def batch(n=4, spec=SPECS[1]):
+def batch(n=4, spec=DIGITS):
     return Batch(torch.rand(n, spec.channels, spec.resolution, spec.resolution) * 2 - 1, torch.arange(n))
 
 
@@ -244,8 +254,9 @@ def check_step(step, gan, mover, other):
 def may_cancel(weight, cfg):
     """Whether the gradient of a weight of this name may be 0.
 
-    A bias before batch norm is. So is what a class adds to a hidden layer, once a constraint has made the features so
-    small that the layer is linear from real to generated images: a loss of their difference does not see it.
+    That of a bias before batch norm is. So is that of a hidden layer's class embedding where a constraint has made the
+    features so small that the layer is linear in them: it adds the same to the logits of real and of generated images,
+    and cancels in a loss of their difference.
     """
     return weight.endswith("bias") or ("head.join.embed" in weight and bool(cfg.constraints))
 
@@ -405,7 +416,7 @@ def reason_against(pair):
     return reason if refused(AXES[a][first], AXES[b][second]) else None
 
 
-COVERING = {id: covering_array(axes, allowed) for id, axes in (("mlps", ON_MLPS), ("images", ON_IMAGES))}
+COVERING = {kind: covering_array(axes, allowed) for kind, axes in (("mlps", ON_MLPS), ("images", ON_IMAGES))}
 
 
 def label(case):
@@ -431,6 +442,14 @@ def test_exactly_the_pairs_with_a_reason_are_refused(axes):
         else:
             with pytest.raises(ValueError, match=reason):
                 config(dict(pair))
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_one_network_alone_that_reads_labels_is_refused(conditioning):
+    """The one thing that is no axis: whether G reads the class follows from what D does with it."""
+    other = not Head(conditioning).conditional_generator
+    with pytest.raises(ValueError, match="one network would read labels that the other ignores"):
+        settings(NonSaturating, conditioning, generator=lambda conditional: MLPGenerator(conditional=other))
 
 
 @pytest.mark.parametrize(("kind", "axes"), [("mlps", ON_MLPS), ("images", ON_IMAGES)])
@@ -580,6 +599,114 @@ def test_ds_gradient_is_that_of_its_loss_and_its_penalties(san):
     wanted = torch.autograd.grad(total, list(reference.values()))
     for n, gradient in zip(reference, wanted, strict=True):
         assert_close(gradients.seen["D"][n], gradient, rtol=1e-4, atol=1e-6)
+
+
+def differentiated(net, total):
+    """Gradients by name of total(net with weights that it may differentiate, those weights)."""
+    reference = {n: p.detach().clone().requires_grad_(True) for n, p in net.named_parameters()}
+    value = total(partial(torch.func.functional_call, net, reference), reference)
+    return dict(zip(reference, torch.autograd.grad(value, list(reference.values())), strict=True))
+
+
+def on_mlps(**fields):
+    """Players without state, so that calling them again changes nothing."""
+    return build(settings(generator=MLPGenerator, discriminator=MLPDiscriminator, **fields))
+
+
+def noise_of(gan):
+    """The z that G is given, as they come."""
+    seen = []
+    gan.G.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
+    return seen
+
+
+def assert_same(found, wanted):
+    for n, gradient in wanted.items():
+        assert_close(found[n], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("conditioning", ["none", "auxiliary", "semi_supervised"])
+def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
+    """AC-GAN's classes of real and generated images; for K + 1 classes those of the labelled images and no others."""
+    gan = on_mlps(loss=NonSaturating, conditioning=conditioning, d_regularizers=(Orthogonal(strength=0.3, every=4),))
+    real, labelled = batch(spec=SPECS[0]), Batch(torch.rand(6, 3, 9, 9), torch.tensor([9, 8, 7, 9, 8, 7]))
+    noise, gradients = noise_of(gan), Gradients(gan)
+
+    def total(D, weights):
+        fake = gan.G(noise[0], real.y)
+        on_real, on_fake = D((real.x, real.y)), D((fake, real.y))
+        value = F.softplus(-on_real.fun).mean() + F.softplus(on_fake.fun).mean()
+        if conditioning == "auxiliary":
+            value += F.cross_entropy(on_real.classes, real.y) + F.cross_entropy(on_fake.classes, real.y)
+        if conditioning == "semi_supervised":
+            value += F.cross_entropy(D((labelled.x, labelled.y)).classes, labelled.y)
+        products = [w @ w.T for n, w in weights.items() if n.endswith("weight")]
+        return value + 4 * 0.3 * sum(w.square().sum() - w.diagonal().square().sum() for w in products)
+
+    before = copy.deepcopy(gan.D)
+    d_step(gan, real, 0, labelled=labelled if conditioning == "semi_supervised" else None)
+    assert_same(gradients.seen["D"], differentiated(before, total))
+
+
+@pytest.mark.parametrize("adversarial", [False, True])
+@pytest.mark.parametrize("conditioning", ["none", "projection", "auxiliary", "semi_supervised"])
+def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditioning, adversarial):
+    """Of its own loss, the classes that AC-GAN's G was given, the squared distance of mean features, and weights."""
+    gan = on_mlps(
+        loss=NonSaturating,
+        conditioning=conditioning,
+        feature_matching=FeatureMatching(strength=5.0, adversarial=adversarial),
+        g_regularizers=(SpectralNormPenalty(strength=0.2),),
+    )
+    real, noise, gradients = batch(spec=SPECS[0]), noise_of(gan), Gradients(gan)
+
+    def total(G, weights):
+        on_real, on_fake = gan.D(real.x, real.y), gan.D(G((noise[0], real.y)), real.y)
+        value = 5 * (on_real.features.mean(0) - on_fake.features.mean(0)).square().sum()
+        if adversarial:
+            value += F.softplus(-on_fake.fun).mean()
+        if conditioning == "auxiliary":
+            value += F.cross_entropy(on_fake.classes, real.y)
+        norms = [torch.linalg.matrix_norm(w, 2) for n, w in weights.items() if n.endswith("weight")]
+        return value + 0.2 / 2 * sum(norm**2 for norm in norms)
+
+    before = copy.deepcopy(gan.G)
+    g_step(gan, real, 0)
+    assert_same(gradients.seen["G"], differentiated(before, total))
+
+
+@pytest.mark.parametrize("player", ["D", "G"])
+def test_consensus_is_in_the_gradient_of_either_player(player):
+    """∇ (L + gamma/2 ‖(∇_θ L_D, ∇_φ L_G)‖²) in the weights of the one that moves, both losses on the same noise."""
+    gan = on_mlps(loss=NonSaturating, joint_penalties=(Consensus(gamma=3.0),))
+    real, noise, gradients = batch(spec=SPECS[0]), noise_of(gan), Gradients(gan)
+    nets = {"D": copy.deepcopy(gan.D).requires_grad_(True), "G": copy.deepcopy(gan.G).requires_grad_(True)}
+    (d_step if player == "D" else g_step)(gan, real, 0)
+    on_fake = nets["D"](nets["G"](noise[0]))
+    values = {
+        "D": F.softplus(-nets["D"](real.x).fun).mean() + F.softplus(on_fake.fun).mean(),
+        "G": F.softplus(-on_fake.fun).mean(),
+    }
+    own = [
+        gradient
+        for p, value in values.items()
+        for gradient in torch.autograd.grad(value, list(nets[p].parameters()), create_graph=True)
+    ]
+    total = values[player] + 3 / 2 * sum(gradient.square().sum() for gradient in own)
+    wanted = torch.autograd.grad(total, list(nets[player].parameters()), allow_unused=True, materialize_grads=True)
+    assert_same(gradients.seen[player], dict(zip(weights(nets[player]), wanted, strict=True)))
+
+
+def test_a_lazy_regulariser_of_g_counts_gs_updates():
+    """With two D updates per G update: G's updates 0, 1, 2, ... start at 0, 2, 4, ... batches."""
+    gan = on_mlps(d_steps=2, g_regularizers=(Orthogonal(every=2),), d_regularizers=(Orthogonal(every=4),))
+    real, due = batch(spec=SPECS[0]), defaultdict(list)
+    for update in range(4):
+        for i in range(2):
+            due["D"].append("D/Orthogonal" in d_step(gan, real, 4 * (2 * update + i)))
+        due["G"].append("G/Orthogonal" in g_step(gan, real, 4 * 2 * update))
+    assert due["D"] == [update % 4 == 0 for update in range(8)]
+    assert due["G"] == [True, False, True, False]
 
 
 def test_a_lazy_penalty_is_due_every_so_many_updates():

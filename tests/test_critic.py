@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +116,26 @@ def test_it_reports_the_last_window_and_how_many_there_were(sequence, updates):
     assert [nimg for _, nimg in reported] == [8 * (i + 1) for i in range(updates)][-3:]
     assert all(stats["D/steps"].item() == updates for stats, _ in reported)
     assert all("D/steps" not in stats for stats, _ in rounds.stats)
+
+
+def play_on_rank(rank: int, path: Path) -> None:
+    """D has converged on the images of one process, and goes on falling on those of the other."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    sequence = [1.0] * 60 if rank == 0 else [4.0 - 0.5 * i for i in range(7)] + [0.5] * 53
+    Path(f"{path}.rank{rank}").write_text(str(len(play(ToConvergence(window=1, max_steps=50), sequence).stats)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, which fears for other threads
+def test_all_processes_go_by_their_mean_loss(tmp_path):
+    """Else one would wait for ever for another's gradients. The mean falls to 0.75 at the eighth update, and stays."""
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=play_on_rank, args=(rank, tmp_path / "store")) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(30)
+        process.kill()  # one that does wait
+    assert [(tmp_path / f"store.rank{rank}").read_text() for rank in (0, 1)] == ["9", "9"]
 
 
 # ---- in the trainer --------------------------------------------------------------------------------------

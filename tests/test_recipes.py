@@ -293,7 +293,7 @@ PAPERS = {
     "ada": {  # Karras et al. 2020, sec. 3, and the automatic configuration of its code
         "loss": NonSaturating(),
         "augment": ADA(target=0.6, kimg=500, groups=("blit", "geometric", "color"), heuristic="rt", every=4),
-        "d_optim": Adam(lr=2e-4, betas=(0.0, 0.99)),
+        "d_optim": Adam(lr=1e-3, betas=(0.0, 0.99)),
         "penalties.0.every": 16,
         "ema": EMAConfig(halflife_kimg=20, rampup=0.05),
         "batch_size": 64,

@@ -344,7 +344,7 @@ def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(l
 
 
 def test_a_run_with_consensus_resumes_bit_for_bit(tmp_path):
-    cfg = override(recipe(), {"joint_penalties": (Consensus(gamma=0.1, every=2),), "d_steps": 2})
+    cfg = override(recipe(), {"joint_penalties": (Consensus(gamma=0.1, every=2),), "d_steps": 2, "total_kimg": 0.096})
     assert_resumes(cfg, tmp_path)
     assert {"D/Consensus", "G/Consensus"} <= lines(tmp_path / "whole")[0].keys()
 
@@ -384,6 +384,22 @@ def test_feature_matching_changes_nothing_for_d():
         gradients.append(watch.gradients[0]["D"])
         assert "D/FeatureMatching" not in stats
     assert all(torch.equal(gradients[0][n], gradients[1][n]) for n in gradients[0])
+
+
+def test_consensus_knows_that_the_features_to_be_matched_are_ds():
+    """∇_φ of the distance moves with the mean of real features, so with D."""
+    cfg = small(joint_penalties=(Consensus(gamma=0.7),), feature_matching=FeatureMatching(strength=0.3))
+    for mover, step in (("D", d_step), ("G", g_step)):
+        gan, real = build(cfg), batch()
+        watch, reference = Watch(gan), Reference(gan)
+        step(gan, real, 0)
+        d, g = games(reference, cfg.loss, real, watch.z[0])
+        on_real, on_fake = (reference.logits(x).features for x in (real.x, reference.images(watch.z[0])))
+        g = g + 0.3 * (on_real.mean(0) - on_fake.mean(0)).square().sum()
+        field = (*reference.vectors("D", d, create_graph=True), *reference.vectors("G", g, create_graph=True))
+        square = torch.stack([part.square().sum() for part in field]).sum()
+        wanted = reference.gradient(mover, (d if mover == "D" else g) + 0.7 / 2 * square)
+        assert_gradients(watch.gradients[0], wanted, mover)
 
 
 # ---- classes ---------------------------------------------------------------------------------------------
@@ -574,9 +590,9 @@ def test_the_past_of_a_historical_average_begins_where_the_transferred_networks_
 def test_a_transferred_run_resumes_bit_for_bit_when_the_other_run_is_gone(source, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(source, other)
-    cfg = transferred(other)
+    cfg = transferred(other, total_kimg=0.08)
     train(cfg, tmp_path / "whole")
-    train(override(cfg, {"total_kimg": 0.08}), tmp_path / "cut")
+    train(override(cfg, {"total_kimg": 0.04}), tmp_path / "cut")
     shutil.rmtree(other)
     train(cfg, tmp_path / "cut")
     for name in ("G", "D", "ema"):
@@ -601,7 +617,7 @@ def test_a_run_that_does_not_fit_is_refused_and_leaves_its_directory_free(source
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_again(source, tmp_path, monkeypatch):
     """What it leaves is a config, statistics and perhaps half a checkpoint."""
-    cfg = transferred(source)
+    cfg = transferred(source, total_kimg=0.048)
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(equipoise.train.Checkpoints, "save", lambda self, nimg: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -722,6 +738,7 @@ def train_and_tell(cfg: TrainConfig, run_dir: Path, rank: int) -> None:
     torch.save({name: part.state_dict() for name, part in parts.items()}, f"{run_dir}.rank{rank}")
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, which fears for other threads
 @pytest.mark.parametrize("d_steps", [2, ToConvergence(window=2, max_steps=6)], ids=["fixed", "ToConvergence"])
 def test_two_processes_hold_equal_players_and_equal_pasts(d_steps, tmp_path):
     """And D converges on both at once. Forked, which takes no time; gloo may abort after the work, so files judge."""
