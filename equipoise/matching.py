@@ -30,8 +30,8 @@ class FeatureMatching:
     def __call__(self, real: Tensor | None, fake: Tensor | None) -> Tensor:
         """`Logits.features` of both, (N, ...) and (M, ...) -> (), unweighted, in float32 or wider.
 
-        A feature map (N, F, H, W) counts as F·H·W features. In G's step D rests, so let its weights require no gradient,
-        or detach `real`. With several processes, each compares the means of its own share.
+        A feature map (N, F, H, W) counts as F·H·W features. In G's step D rests: its weights require no gradient, or
+        `real` is detached. With several processes, each compares the means of its own share.
 
         Raises:
             ValueError: if a side has no features, or theirs differ in number.
