@@ -96,7 +96,7 @@ class Checkpoints:
         name, weights, state = found
         try:
             for key, net in self.nets.items():
-                net.load_state_dict(weights.get(key, {}))  # of a kind that older versions had not, there is nothing
+                net.load_state_dict(weights.get(key, {}))
             for key, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][key])
         except (KeyError, ValueError, RuntimeError) as error:
@@ -148,7 +148,8 @@ class Checkpoints:
         try:
             temporary.mkdir()
             for key, net in self.nets.items():
-                save_weights(net.state_dict(), temporary / f"{key}.safetensors")
+                if weights := net.state_dict():  # without a state, no file
+                    save_weights(weights, temporary / f"{key}.safetensors")
             state = {"format": FORMAT, "nimg": nimg}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
             with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors

@@ -238,9 +238,7 @@ REMEMBERING = {
 
 
 def test_a_run_with_historical_averages_resumes_bit_for_bit(tmp_path):
-    assert_resumes(
-        small(**REMEMBERING), tmp_path, ("G", "D", "ema", "augment", "g_regularizations", "d_regularizations")
-    )
+    assert_resumes(small(**REMEMBERING), tmp_path, ("G", "D", "ema", "g_regularizations", "d_regularizations"))
 
 
 def flat(net):
@@ -289,19 +287,10 @@ def test_the_gradient_of_a_historical_average_is_that_of_the_distance_to_the_mea
         assert stats["D/HistoricalAverage"].item() == pytest.approx(value, rel=1e-4, abs=1e-9)
 
 
-def test_a_checkpoint_from_before_there_were_regularizers_is_gone_on_from(tmp_path):
-    """Its files name none; where a config has some, it does not fit."""
-    cfg = small()
-    whole = run(cfg, tmp_path / "whole")
-    train(override(cfg, {"total_kimg": 0.064}), tmp_path / "old")
-    path = newest(tmp_path / "old")
-    manifest = json.loads((path / "manifest.json").read_text())
-    for name in ("g_regularizations.safetensors", "d_regularizations.safetensors"):
-        (path / name).unlink()
-        del manifest[name]
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    resumed = run(cfg, tmp_path / "old")
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+def test_what_has_no_state_has_no_file(tmp_path):
+    """So checkpoints from before there were regularisers are gone on from."""
+    train(small(), tmp_path)
+    assert {path.stem for path in newest(tmp_path).glob("*.safetensors")} == {"G", "D", "ema"}
 
 
 # ---- consensus -------------------------------------------------------------------------------------------
