@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -55,6 +55,19 @@ def raised_here(error: BaseException) -> bool:
     return Path(last.filename).is_relative_to(Path(__file__).parent)
 
 
+def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``key=value`` arguments say, by key. Raises ValueError for one that is no assignment."""
+    from .config import parse
+
+    changes = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"{item!r} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
+        changes[key] = parse(text, known)
+    return changes
+
+
 @app.command()
 def recipes() -> None:
     """List the recipes, a line each."""
@@ -83,16 +96,10 @@ def train(
     """Train a recipe; run the same command again to resume."""
     with clear_errors():
         from . import recipes as library
-        from .config import override, parse, to_text
+        from .config import override, to_text
 
         config, known = library.load(recipe)
-        changes = {}
-        for item in overrides or ():
-            key, equals, text = item.partition("=")
-            if not equals:
-                raise ValueError(f"{item!r} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
-            changes[key] = parse(text, known)
-        config = override(config, changes)
+        config = override(config, assignments(overrides or (), known))
         if dry_run:
             out.print(to_text(config), markup=False, end="")
             return
@@ -133,6 +140,44 @@ def sample(
                 raise ValueError(f"--classes takes ids separated by commas, such as 0,1,2; got {classes!r}") from None
         write_samples(load_generator(run_dir, known), out_path, num=num, seed=seed, classes=chosen)
         err.print(f"wrote {out_path}", markup=False)
+
+
+@app.command()
+def lab(
+    name: Annotated[Optional[str], typer.Argument(help="An experiment, or all; without one they are listed.")] = None,  # noqa: UP045
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: seed=1."),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("lab"),
+) -> None:
+    """Run an experiment on the theory of GANs: a figure, its numbers and a table."""
+    from rich.table import Table
+
+    from .lab import available, load
+
+    known = available()
+    listing = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    if name is None:
+        for experiment, line in known.items():
+            listing.add_row(f"[bold]{experiment}[/]", line)
+        out.print(listing)
+        return
+    with clear_errors():
+        if name == "all" and overrides:
+            raise ValueError(f"settings belong to one experiment: name it in place of all, to change {overrides[0]!r}")
+        for experiment in known if name == "all" else (name,):
+            from .config import components, override
+            from .lab.base import carry_out
+
+            settings = override(load(experiment)(), assignments(overrides or (), components()))
+            with err.status(f"{experiment} ..."):
+                found, files = carry_out(settings, experiment, out_dir)
+            table = Table(*found.columns, title=experiment, title_justify="left")
+            for row in found.rows:
+                table.add_row(*row)
+            out.print(table, soft_wrap=False)
+            err.print("wrote " + ", ".join(map(str, files)), markup=False)
 
 
 @data_app.command()

@@ -36,7 +36,7 @@ from . import (
     transfer,
 )
 from .augment import Augment, NoAugment
-from .constraints import ClipSingularValues, Constraint, UnitSphere
+from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
 from .critic import ToConvergence
 from .data import DatasetConfig
 from .ema import EMAConfig
@@ -126,12 +126,20 @@ class TrainConfig:
             raise ValueError(
                 f"{misplaced!r} is no penalty on images, which `penalties` holds: give it as '{field}=[{misplaced!r}]'"
             )
-        projection = next((c for c in self.constraints if isinstance(c, ClipSingularValues | UnitSphere)), None)
+        projection = next(
+            (c for c in self.constraints if isinstance(c, ClipWeights | ClipSingularValues | UnitSphere)), None
+        )
         if projection is not None and self.d_normalizer != NoNormalizer():
             raise ValueError(
                 f"{projection!r} and d_normalizer={self.d_normalizer!r} do not go together: a normalised weight is "
                 "computed at every forward, not stored, so there is nothing to project. Use one of the two: "
                 "d_normalizer=NoNormalizer, or no such constraint."
+            )
+        if self.joint_penalties and self.head.san:
+            raise ValueError(
+                f"{self.joint_penalties[0]!r} and head.san=true do not go together: a SAN head makes its gradients by "
+                "holding parts of itself still, and their own gradients, which a joint penalty needs, lack those "
+                "parts. Take a plain head (head.san=false), or no joint penalty."
             )
         of_g: tuple[Regularizer | JointPenalty, ...] = (*self.g_regularizers, *self.joint_penalties)
         lazy = next((term for term in of_g if term.every > 1), None)

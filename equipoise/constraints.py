@@ -26,7 +26,8 @@ class Constraint(ABC):
 class ClipWeights(Constraint):
     """Clamps the weights and biases of D's layers to [-bound, bound] (Arjovsky et al. 2017, alg. 1).
 
-    Of a normalised layer, the stored weights that its normaliser reads.
+    Gains of norms are not clamped: a D under this constraint has none. Of a normalised layer it would clamp what the
+    normaliser reads, which bounds nothing; a config refuses that.
     """
 
     bound: float = Field(default=0.01, gt=0)

@@ -22,12 +22,22 @@ class ToConvergence:
     than `tolerance` times the magnitude of that. A Wasserstein critic then estimates the distance, and its gradient is
     that of the distance (Arjovsky et al. 2017, sec. 3). Statistics of D are those of the last `window` updates.
 
-    max_steps: updates after which it is G's turn in any case.
+    An iteration is all these updates: averages of G, checkpoints and signals wait for its end. The loss is the one
+    that is reported as `D/loss`, without penalties.
+
+    max_steps: updates after which it is G's turn in any case, at least two windows.
     """
 
     tolerance: float = Field(default=0.01, ge=0)
     window: int = Field(default=20, ge=1)
     max_steps: int = Field(default=500, ge=1)
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 2 * self.window:
+            raise ValueError(
+                f"max_steps={self.max_steps} leaves no two windows of {self.window} updates to compare: give at least "
+                f"max_steps={2 * self.window}, or a smaller window"
+            )
 
 
 class Rounds:

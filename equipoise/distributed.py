@@ -22,6 +22,7 @@ __all__ = [
     "apply_gradients",
     "from_rank_0",
     "mean_over_ranks",
+    "owned",
     "processes",
     "rank",
     "trainable",
@@ -63,20 +64,21 @@ def world_size() -> int:
 
 
 def owned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters that it steps."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 @contextmanager
-def trainable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside the block exactly the parameters that `optimizer` owns require a gradient."""
-    parameters = owned(optimizer)
-    for p in parameters:
+def trainable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside the block the parameters that `optimizers` own require a gradient; after it, as before."""
+    before = [(p, p.requires_grad) for optimizer in optimizers for p in owned(optimizer)]
+    for p, _ in before:
         p.requires_grad_(True)
     try:
         yield
     finally:
-        for p in parameters:
-            p.requires_grad_(False)
+        for p, required in before:
+            p.requires_grad_(required)
 
 
 def apply_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from .augment import Augmentation
 from .config import TrainConfig
 from .distributed import owned, rank, trainable, world_size
+from .guarantees import voided
 from .joint import JointPenalty
-from .objective import class_loss, discriminator_loss, generator_loss
-from .penalties import warn_about_batch_norm
+from .objective import Output, accuracy, class_loss, discriminator_loss, generator_loss, logits, pairs
 from .randomness import Purpose, seed_torch, stream
 from .regularizers import Regularization
-from .types import Batch, ImageSpec, Logits
+from .types import Batch, ImageSpec
 
 __all__ = ["GAN"]
 
@@ -31,8 +32,11 @@ class GAN:
     augment: Augmentation
     g_optim: torch.optim.Optimizer
     d_optim: torch.optim.Optimizer
-    g_regularizations: list[Regularization] = field(default_factory=list)
-    d_regularizations: list[Regularization] = field(default_factory=list)
+    g_regularizations: list[Regularization] = field(init=False)
+    d_regularizations: list[Regularization] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.remember()
 
     @classmethod
     def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
@@ -50,11 +54,13 @@ class GAN:
         for net in (G, D, augment):
             net.to(device)
         if rank() == 0:
-            warn_about_batch_norm(D, cfg.penalties, cfg.d_normalizer)
+            for reason in voided(
+                D, loss=cfg.loss, penalties=cfg.penalties, normalizer=cfg.d_normalizer, constraints=cfg.constraints
+            ):
+                warnings.warn(reason, stacklevel=2)
         if cfg.transfer is not None:
             cfg.transfer.freeze(D)
         gan = cls(cfg, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
-        gan.remember()
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
         return gan
@@ -64,58 +70,69 @@ class GAN:
         self.g_regularizations = [regularizer.build(self.G) for regularizer in self.cfg.g_regularizers]
         self.d_regularizations = [regularizer.build(self.D) for regularizer in self.cfg.d_regularizers]
 
-    def logits(self, x: Tensor, y: Tensor | None) -> Logits:
-        """D never sees an image that was not augmented, real or generated."""
-        logits: Logits = self.D(self.augment(x), y)
-        return logits
+    def outputs(self, x: Tensor, y: Tensor | None) -> Output:
+        """What D returns. It never sees an image that was not augmented, real or generated."""
+        output: Output = self.D(self.augment(x), y)
+        return output
 
     def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """D as penalties see it: (N, K)."""
-        return self.logits(x, y).fun
+        """D as penalties see it: (N, K), all its logits side by side."""
+        return logits(self.outputs(x, y))
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
         share = len(like.x)
         z = torch.randn(share * world_size(), self.cfg.generator.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
-        z = z[rank() * share : (rank() + 1) * share].to(like.x.device)
-        return Batch(self.G(z, like.y), like.y)
+        z = z[rank() * share : (rank() + 1) * share]
+        if like.x.is_cuda:
+            z = z.pin_memory()  # so that the host need not wait for the copy
+        return Batch(self.G(z.to(like.x.device, non_blocking=True), like.y), like.y)
 
     # ---- what each player minimises ----------------------------------------------------------------------
 
     def d_loss(self, real: Batch, fake: Batch, labelled: Batch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """D's loss, and what is worth reporting of it."""
+        """What D minimises, (), and detached scalars to report.
+
+        mean L_D(D(x), D(G(z))), with SAN's direction loss; plus the cross-entropy of classes where D gives them: of
+        `real` and of `fake`, or of `labelled`, as `Head.classifies` says.
+
+        Raises:
+            ValueError: if D learns classes from `labelled`, and it is None.
+        """
         cfg = self.cfg
-        on_real, on_fake = self.logits(real.x, real.y), self.logits(fake.x, fake.y)
+        on_real, on_fake = self.outputs(real.x, real.y), self.outputs(fake.x, fake.y)
         loss = discriminator_loss(cfg.loss, on_real, on_fake)
-        right, fooled = on_real.fun.detach(), on_fake.fun.detach()
+        right, fooled = logits(on_real).detach(), logits(on_fake).detach()
         stats = {"D/real": right.mean(), "D/fake": fooled.mean(), "D/sign_real": right.sign().mean()}
         if cfg.loss.estimates is not None:
             stats[f"D/{cfg.loss.estimates}"] = right.mean() - fooled.mean()
-        if on_real.classes is not None:
-            if cfg.generator.conditional:
-                loss = loss + class_loss(on_real, real.y) + class_loss(on_fake, fake.y)
-            elif labelled is not None:
-                loss = loss + class_loss(self.logits(labelled.x, labelled.y), labelled.y)
-            else:
-                raise ValueError(
-                    "this head learns classes from some images alone: pass them, d_step(..., labelled=batch)"
-                )
-            assert real.y is not None  # a head that classifies is built for labelled data alone
-            stats["D/accuracy"] = on_real.classes.detach().argmax(1).eq(real.y).float().mean()
+        if cfg.head.classifies == "all":
+            loss = loss + class_loss(on_real, real.y) + class_loss(on_fake, fake.y)
+        elif cfg.head.classifies == "labelled":
+            if labelled is None:
+                raise ValueError("this D learns classes from some images alone: pass them, d_step(..., labelled=batch)")
+            loss = loss + class_loss(self.outputs(labelled.x, labelled.y), labelled.y)
+        if cfg.head.classifies is not None and real.y is not None:
+            stats["D/accuracy"] = accuracy(on_real, real.y)
         return loss, stats | {"D/loss": loss.detach()}
 
     def g_loss(self, real: Batch, fake: Batch, nimg: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """G's loss, and what is worth reporting of it. D sees `real` if the loss or feature matching compares."""
+        """What G minimises, (), and detached scalars to report.
+
+        mean L_G(D(G(z))) unless feature matching takes its place, plus the weighted distance of feature matching, plus
+        the cross-entropy of the classes of `fake` where G was told them. D sees `real` if something compares with it.
+        """
         cfg, matching = self.cfg, self.cfg.feature_matching
-        on_fake = self.logits(fake.x, fake.y)
-        on_real = self.logits(real.x, real.y) if cfg.loss.paired or matching is not None else None
-        stats = {}
+        on_fake = self.outputs(fake.x, fake.y)
+        on_real = self.outputs(real.x, real.y) if cfg.loss.paired or matching is not None else None
         adversarial = matching is None or matching.adversarial
-        loss = generator_loss(cfg.loss, on_fake, on_real) if adversarial else on_fake.fun.new_zeros(())
-        if on_fake.classes is not None and cfg.generator.conditional:
+        loss = generator_loss(cfg.loss, on_fake, on_real) if adversarial else fake.x.new_zeros(())
+        stats = {}
+        if cfg.head.classifies == "all":
             loss = loss + class_loss(on_fake, fake.y)
         if matching is not None and on_real is not None:
-            distance = matching(on_real.features, on_fake.features)
+            distances = [matching(r.features, f.features) for r, f in pairs(on_real, on_fake)]
+            distance = torch.stack(distances).sum()
             loss = loss + matching.weight(nimg) * distance
             stats["G/FeatureMatching"] = distance.detach()
         return loss, stats | {"G/loss": loss.detach()}
@@ -123,8 +140,8 @@ class GAN:
     def joint_value(
         self, joint: JointPenalty, batch: Batch, labelled: Batch | None, purpose: Purpose, nimg: int
     ) -> Tensor:
-        """A penalty on both losses, at the noise of the player whose step it is; weights of both require a gradient."""
-        with trainable(self.d_optim if purpose is Purpose.Z_FOR_G else self.g_optim):
+        """A penalty on both losses, at the noise of `purpose`. The losses are without penalties and regularisers."""
+        with trainable(self.d_optim, self.g_optim):
             fake = self.generate(batch, purpose, nimg)
             losses = self.d_loss(batch, fake, labelled)[0], self.g_loss(batch, fake, nimg)[0]
             return joint(*losses, owned(self.d_optim), owned(self.g_optim))

@@ -219,7 +219,26 @@ class Head:
     @property
     def conditional_generator(self) -> bool:
         """Whether G must read labels too: the classes that D reads, or that its classifier is to find in G's images."""
-        return self.reads_labels or self.conditioning == "auxiliary"
+        return self.reads_labels or self.classifies == "all"
+
+    @property
+    def classifies(self) -> Literal["all", "labelled"] | None:
+        """Whether D names the class too, and which images teach it that: all, or those whose labels it may read."""
+        match self.conditioning:
+            case "auxiliary":
+                return "all"
+            case "semi_supervised":
+                return "labelled"
+        return None
+
+    def labels_read(self, images: int, num_classes: int) -> int:
+        """`labelled`, for a data set of so many images and classes. Raises ValueError if it does not fit them."""
+        if not num_classes <= self.labelled <= images:
+            raise ValueError(
+                f"head.labelled={self.labelled} must be at least one image of each of the {num_classes} classes, and "
+                f"there are {images} images to train on"
+            )
+        return self.labelled
 
     def build(self, build: Callable[[ImageSpec, HeadFactory], nn.Module], spec: ImageSpec) -> nn.Module:
         """The whole discriminator with this head, D(x, y) -> Logits, for the data of `spec`.

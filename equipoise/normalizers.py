@@ -1,7 +1,8 @@
 """Normalisers rewrite the layers of a network once, when it is built: callables net -> None.
 
 Initial weights are set before a normaliser is applied: `nn.init` on a parametrised weight does nothing.
-`remove` folds a normaliser away for inference. SAN heads, which normalise their own weights, are left alone.
+`remove` folds a normaliser away for inference. SAN heads, whose direction is learned apart from their length, are left
+alone.
 """
 
 from __future__ import annotations

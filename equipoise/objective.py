@@ -15,7 +15,17 @@ from torch import Tensor
 from .losses import GANLoss
 from .types import Logits
 
-__all__ = ["Output", "class_loss", "direction_loss", "discriminator_loss", "generator_loss"]
+__all__ = [
+    "Output",
+    "accuracy",
+    "class_loss",
+    "direction_loss",
+    "discriminator_loss",
+    "flat",
+    "generator_loss",
+    "logits",
+    "pairs",
+]
 
 Output = Logits | Tensor | Sequence["Output"]
 """What a discriminator may return."""
@@ -99,6 +109,18 @@ def class_loss(output: Output, y: Tensor | None) -> Tensor:
     return torch.stack([F.cross_entropy(classes, y) for classes in scores]).sum()
 
 
+@torch.no_grad()
+def accuracy(output: Output, y: Tensor) -> Tensor:
+    """Share of the images whose class, y (N,), has the largest of `classes`, (): a mean over classifying outputs."""
+    right = [part.classes.argmax(1).eq(y).float().mean() for part in flat(output) if part.classes is not None]
+    return torch.stack(right).mean()
+
+
+def logits(output: Output) -> Tensor:
+    """All logits of one discriminator side by side, (N, K): what penalties and statistics see of it."""
+    return torch.cat([part.fun for part in flat(output)], dim=1)
+
+
 def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
     """Batch mean of r(t) = -g'(t), without gradient."""
     with torch.enable_grad():
@@ -128,6 +150,11 @@ def flat(output: object) -> Iterator[Logits]:
 
 
 def pairs(real: Output, fake: Output) -> Iterator[tuple[Logits, Logits]]:
+    """The outputs for real and for generated images, each with its counterpart, as `flat` gives them.
+
+    Raises:
+        ValueError: if they differ in number, shape or kind, which would broadcast silently.
+    """
     reals, fakes = list(flat(real)), list(flat(fake))
     if len(reals) != len(fakes):
         raise ValueError(f"D gave {len(reals)} outputs for real and {len(fakes)} for generated images")

@@ -6,19 +6,16 @@ A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from .normalizers import ExactSpectralNorm, FrobeniusNorm, Normalizer, SpectralNorm
 from .schedules import Schedule, at
 from .types import Batch, Critic, component
 
-__all__ = ["R1", "R2", "Dragan", "GradientPenalty", "Penalty", "warn_about_batch_norm"]
+__all__ = ["R1", "R2", "Dragan", "GradientPenalty", "Penalty"]
 
 
 @runtime_checkable
@@ -158,31 +155,3 @@ class Dragan:
         u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
         near = Batch(x + self.noise * x.std(correction=0) * u, real.y)
         return distance(input_gradient(critic, near), self.target, one_sided=False)
-
-
-# ---- combinations that void a guarantee ------------------------------------------------------------------
-
-BATCH_NORMS = nn.modules.batchnorm._BatchNorm
-
-
-def warn_about_batch_norm(D: nn.Module, penalties: Iterable[Penalty], normalizer: Normalizer) -> None:
-    """Warn (UserWarning) of batch norm in D where it takes a stabiliser's guarantee away, with the reason."""
-    names = [name for name, module in D.named_modules() if isinstance(module, BATCH_NORMS)]
-    if not names:
-        return
-    found = f"D has batch norm ({', '.join(names)}) under"
-    gradient = [type(p).__name__ for p in penalties if isinstance(p, (R1, R2, GradientPenalty, Dragan))]
-    if gradient:
-        warnings.warn(
-            f"{found} {', '.join(gradient)}: the gradient of one image's logit then runs through the statistics of "
-            "its whole batch, so the penalty is no longer one on each image's own gradient. Use a D without it, or "
-            "with layer, instance or group norm (Gulrajani et al. 2017, sec. 4).",
-            stacklevel=2,
-        )
-    if isinstance(normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)):
-        warnings.warn(
-            f"{found} {type(normalizer).__name__}: batch norm divides by the deviation of its input, which undoes the "
-            "scale that the normaliser gives the layer before it, so D's Lipschitz constant has no bound. Use a D "
-            "without norms of activations: layer, instance and group norm divide, too.",
-            stacklevel=2,
-        )

@@ -4,7 +4,7 @@
     loss = loss + regularizer.weight(nimg) * regularizer(G)
 
 They see the network, not images: a weight is the effective one, after its normaliser, read as the matrix
-(C_out, C_in·kh·kw). SAN heads, which normalise their own weights, are left alone.
+(C_out, C_in·kh·kw). SAN heads, whose direction is learned apart from their length, are left alone.
 """
 
 from __future__ import annotations
@@ -104,7 +104,11 @@ class Orthogonal(Regularizer):
 
     def correlation(self, matrix: Tensor) -> Tensor:
         products = gram(matrix)  # (C_out, C_out)
-        unwanted = products.diagonal().diag() if self.off_diagonal else torch.eye(len(products)).to(products)
+        unwanted = (
+            products.diagonal().diag()
+            if self.off_diagonal
+            else torch.eye(len(products), dtype=products.dtype, device=products.device)
+        )
         return (products - unwanted).square().sum()
 
     def build(self, net: nn.Module) -> Regularization:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .heads import SANHead
+from .heads import Discriminator, SANHead
 
 __all__ = [
     "as_matrix",
@@ -41,7 +41,8 @@ WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 def weighted_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules of the linear, convolutional and embedding layers, outside SAN heads.
 
-    A SAN head normalises its own weights, so no normaliser, constraint or regulariser may touch them.
+    A SAN head learns the direction of its vector apart from its length, which no normaliser, constraint or regulariser
+    may mix again.
     """
     inside = {part for head in net.modules() if isinstance(head, SANHead) for part in head.modules()}
     return ((n, m) for n, m in net.named_modules() if isinstance(m, WEIGHTED) and m not in inside)
@@ -151,14 +152,27 @@ def lipschitz_bound(net: nn.Module) -> Tensor:
     return bound
 
 
+@torch.no_grad()
 def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
     """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`.
 
-    The bound is left out where it is not known to be one, see `is_chain`.
+    Of a SAN head, which normalises nothing, σ is max_y ‖w(y)‖. The bound is left out where it is not known to be one,
+    see `is_chain`.
     """
-    sigmas = {f"D/sigma/{name}": sigma for name, sigma in spectral_norms(D).items()}
-    body = getattr(D, "body", D)
-    return sigmas | ({"D/lipschitz": lipschitz_bound(body)} if is_chain(body) else {})
+    found = {f"D/sigma/{name}": sigma for name, sigma in spectral_norms(D).items()}
+    for name, head in D.named_modules():
+        if isinstance(head, SANHead):
+            found[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
+    body = D.body if isinstance(D, Discriminator) else D
+    return found | ({"D/lipschitz": lipschitz_bound(body)} if is_chain(body) else {})
+
+
+def every_vector(conditioning: nn.Module) -> Tensor:
+    """w(y) for each class, (classes, F), or the one for all, (1, F)."""
+    tables = [layer for layer in conditioning.modules() if isinstance(layer, nn.Embedding)]
+    y = torch.arange(tables[0].num_embeddings, device=tables[0].weight.device) if tables else None
+    vectors: Tensor = conditioning(y)
+    return vectors
 
 
 def is_chain(net: nn.Module) -> bool:

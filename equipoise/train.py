@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -61,12 +62,10 @@ def d_step(
     """
     cfg = gan.cfg
     update = nimg // cfg.batch_size  # D updates so far
-    seen = {}
     with trainable(gan.d_optim):
         with torch.no_grad():
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
-            if held_out is not None:
-                seen["D/held_out"] = gan.critic(held_out.x, held_out.y).mean()
+            on_held_out = {} if held_out is None else {"D/held_out": gan.critic(held_out.x, held_out.y).mean()}
         loss, stats = gan.d_loss(batch, fake, labelled)
         loss.backward()
         terms: list[tuple[Term, Callable[[], Tensor]]] = [
@@ -80,7 +79,7 @@ def d_step(
         constrain(gan.D)
     for regularization in gan.d_regularizations:
         regularization.update(gan.D)
-    return stats | seen | {f"D/{name}": value for name, value in added.items()}
+    return stats | on_held_out | {f"D/{name}": value for name, value in added.items()}
 
 
 def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
@@ -130,7 +129,13 @@ def add_gradients(
 
 
 def mean_penalty(penalty: Penalty, critic: Critic, real: Batch, fake: Batch) -> Tensor:
-    return penalty(critic, real, fake).mean()
+    value = penalty(critic, real, fake).mean()
+    if not value.requires_grad:
+        raise ValueError(
+            f"{penalty!r} does not depend on D's weights, so it would train nothing: something cut it from the graph "
+            "(detach(), torch.no_grad(), or torch.autograd.grad without create_graph=True)"
+        )
+    return value
 
 
 def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
@@ -144,11 +149,14 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
     with processes() as device:
         if cfg.batch_size % world_size():
             raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
-        dataset, unseen = hold_out(cfg.data.build(), cfg.augment.held_out)
+        dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         gan = GAN.build(cfg, dataset.spec, device)
-        known = few(dataset, cfg.head.labelled) if cfg.head.conditioning == "semi_supervised" else None
-        ema = cfg.ema.build(gan.G)
-        if cfg.transfer is not None and not exist(run_dir):
+        with_labels = None
+        if cfg.head.classifies == "labelled":
+            with_labels = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
+        ema = cfg.ema.build(gan.G) if cfg.transfer is None else replace(cfg.ema, rampup=None).build(gan.G)
+        transferred = cfg.transfer is not None and not exist(run_dir)
+        if cfg.transfer is not None and transferred:
             cfg.transfer.load({"G": gan.G, "D": gan.D, "ema": ema.model})
             gan.remember()
 
@@ -165,6 +173,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             },
             optimizers={"G": gan.g_optim, "D": gan.d_optim},
         )
+        if transferred:
+            checkpoints.save(0)  # from here on the run needs the other one no more
         nimg = checkpoints.load_latest()
         total = round(cfg.total_kimg * 1000)
         if nimg >= total:
@@ -172,26 +182,31 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         endless = partial(InfiniteBatches, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device)
         batches = endless(dataset, cfg.batch_size)
         nothing = nullcontext(repeat(None))
-        held_out = nothing if unseen is None else endless(unseen, cfg.batch_size)
-        labelled = nothing if known is None else endless(known, cfg.batch_size)
+        of_held_out = nothing if held_out is None else endless(held_out, cfg.batch_size)
+        of_labelled = nothing if with_labels is None else endless(with_labels, cfg.batch_size)
         snapshots, stats = Snapshots(run_dir, cfg, dataset.spec), Stats(run_dir, cfg.total_kimg, nimg)
-        with batches, held_out as others, labelled as lessons, stats, interrupts() as interrupt:
+        with (
+            batches,
+            of_held_out as held_out_batches,
+            of_labelled as labelled_batches,
+            stats,
+            interrupts() as interrupt,
+        ):
             while nimg < total:
                 seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
                 cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas for this point of training
-                cfg.d_optim.apply(gan.d_optim, nimg)
-                gan.augment.at(nimg)
-
                 start, rounds = nimg, Rounds(cfg.d_steps)
                 for _ in rounds:
+                    cfg.d_optim.apply(gan.d_optim, nimg)
+                    gan.augment.at(nimg)
                     batch = next(batches)  # this process's share of the next `batch_size` images, on its device
-                    lesson = next(lessons)
-                    d_stats = d_step(gan, batch, nimg, next(others), lesson)
+                    labelled = next(labelled_batches)
+                    d_stats = d_step(gan, batch, nimg, next(held_out_batches), labelled)
                     sign_real = mean_over_ranks(d_stats["D/sign_real"])
                     d_stats |= gan.augment.adapt(sign_real, cfg.batch_size, means(d_stats))
                     nimg += cfg.batch_size
                     rounds.note(d_stats, nimg)
-                g_stats = g_step(gan, batch, start, lesson)
+                g_stats = g_step(gan, batch, start, labelled)
 
                 increment = nimg - start
                 ema.update(gan.G, nimg, increment)

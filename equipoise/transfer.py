@@ -22,7 +22,8 @@ __all__ = ["FreezeD"]
 class FreezeD:
     """Start from the networks of another run, and do not train the first `layers` layers of D (Mo, Cho & Shin 2020).
 
-    Only G, D and the average of G are taken: no optimiser, no augmentation strength, no position in the data.
+    Only G, D and the average of G are taken: no optimiser, no augmentation strength, no position in the data. The
+    average goes on without a ramp-up, which would forget what was taken within a few updates.
 
     run: directory of a run with networks of the same shape.
     layers: linear, convolutional and embedding layers of D's body, counted from the image in the order in which D
@@ -35,7 +36,7 @@ class FreezeD:
     """
 
     run: PathLike
-    layers: int = Field(default=4, ge=0)
+    layers: int = Field(default=2, ge=0)
 
     def freeze(self, D: nn.Module) -> None:
         """Let what stays of `D` require no gradient. Before its optimiser is built, which leaves such weights out.

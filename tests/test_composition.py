@@ -15,12 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pairwise import covering_array, pairs_in, pairs_of
+from torch import nn
 from torch.testing import assert_close
 
 from equipoise import augment, constraints, joint, losses, matching, models, normalizers, optim, penalties, regularizers
 from equipoise.augment import ADA, Chain, InstanceNoise
 from equipoise.config import TrainConfig
-from equipoise.constraints import ClipSingularValues, ClipWeights, UnitSphere
+from equipoise.constraints import ClipSingularValues, ClipWeights
 from equipoise.critic import ToConvergence
 from equipoise.data import Digits
 from equipoise.gan import GAN
@@ -152,6 +153,14 @@ def settings(
     )
 
 
+NORMS = {
+    "batch": nn.modules.batchnorm._BatchNorm,
+    "layer": nn.LayerNorm,
+    "group": nn.GroupNorm,
+    "instance": nn.modules.instancenorm._InstanceNorm,
+}
+
+
 @cache
 def spec_of(generator, discriminator):
     """The first of `SPECS` that both networks are for."""
@@ -166,20 +175,33 @@ def spec_of(generator, discriminator):
 
 
 def build(cfg):
-    """The players, with a warning of batch norm in D where it is due, and with no other."""
+    """The players, with a warning of each guarantee that is void, and with no other."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gan = GAN.build(cfg, spec_of(type(cfg.generator), type(cfg.discriminator)))
-    wanted = []
-    if any(isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in gan.D.modules()):
-        bounds = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm))
-        wanted = ["no longer one on each image's own"] * bool(cfg.penalties) + [
-            "Lipschitz constant has no bound"
-        ] * bounds
-    assert len(caught) == len(wanted), [str(warning.message) for warning in caught]
-    for warning, reason in zip(caught, wanted, strict=True):
-        assert reason in str(warning.message)
+    said, wanted = [str(warning.message) for warning in caught], voids(cfg, gan.D)
+    assert len(said) == len(wanted), said
+    for sentence, (start, reason) in zip(said, wanted, strict=True):
+        assert sentence.startswith(start)
+        assert reason in sentence
     return gan
+
+
+def voids(cfg, D):
+    """How each warning that `cfg` deserves begins, and words of its reason."""
+    norms = [kind for kind, norm in NORMS.items() if any(isinstance(layer, norm) for layer in D.modules())]
+    bounded = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)) or bool(cfg.constraints)
+    found = []
+    if "batch" in norms and cfg.penalties:
+        found.append(("D has batch norm (", "no longer one on each image's own"))
+    if bounded:
+        found += [(f"D has {kind} norm (", "Lipschitz constant has no bound") for kind in norms]
+    if isinstance(cfg.loss, Wasserstein) and not cfg.penalties:
+        if not bounded:
+            found.append(("nothing bounds D's Lipschitz constant", "no minimum"))
+        elif cfg.head.san:
+            found.append((type((*cfg.constraints, cfg.d_normalizer)[0]).__name__, "leaves a SAN head alone"))
+    return found
 
 
 def batch(n=4, spec=DIGITS):
@@ -371,10 +393,6 @@ def allowed(case):
     return True
 
 
-def project(constraint):
-    return isinstance(constraint, (ClipSingularValues, UnitSphere))
-
-
 REFUSED = {  # pairs of values that no config holds, and words of the reason
     ("loss", "san"): (lambda loss, san: san and loss().paired, "has no direction loss for the paired loss"),
     ("loss", "augment"): (lambda loss, augment: augment.reads_sign and not loss().signed, "goes by the sign of D's"),
@@ -395,9 +413,10 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
         "conditional=False reads no class",
     ),
     ("normalizer", "constraints"): (
-        lambda normalizer, constraints: any(map(project, constraints)) and normalizer() != NoNormalizer(),
+        lambda normalizer, constraints: bool(constraints) and normalizer() != NoNormalizer(),
         "there is nothing to project",
     ),
+    ("san", "joint_penalties"): (lambda san, joint_penalties: san and bool(joint_penalties), "lack those parts"),
     ("g_regularizers", "d_steps"): (
         lambda regularizers, d_steps: any(r.every > 1 for r in regularizers) and isinstance(d_steps, ToConvergence),
         "`every` counts updates of G",
@@ -556,19 +575,28 @@ def test_constraints(constraint, loss):
     check(settings(loss, constraints=(constraint(),), d_optim=RMSprop(lr=1e-3)))
 
 
-def test_several_of_everything():
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"san": True, "normalizer": SpectralNorm},
+        {
+            "constraints": (ClipWeights(bound=0.5), ClipSingularValues()),
+            "joint_penalties": tuple(c() for c in components(joint)),
+        },
+    ],
+    ids=["SAN", "plain"],
+)
+def test_several_of_everything(fields):
+    """All that goes together: what is refused of a SAN goes with a plain head."""
     check(
         settings(
             Wasserstein,
             "projection",
-            san=True,
-            normalizer=SpectralNorm,
             g_normalizer=SpectralNorm(),
             penalties=(R1(every=1), R2(every=1), GradientPenalty()),
-            constraints=(ClipWeights(bound=0.5),),
             d_regularizers=tuple(c() for c in components(regularizers)),
             g_regularizers=tuple(c() for c in components(regularizers)),
-            joint_penalties=tuple(c() for c in components(joint)),
+            **fields,
         ),
         rounds=2,
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise import losses, normalizers, recipes
+from equipoise import constraints, losses, normalizers, recipes
 from equipoise.config import TrainConfig, components, differences, known_to, override, parse, to_text
 from equipoise.critic import ToConvergence
 from equipoise.data import Digits, Few, Images
@@ -463,17 +463,29 @@ def test_classes_learned_from_few_labels_have_no_san():
     changed(san_digits(), "head.conditioning=auxiliary", "generator.conditional=true")
 
 
-@pytest.mark.parametrize("constraint", ["ClipSingularValues", "UnitSphere"])
+@pytest.mark.parametrize("constraint", [name for name in constraints.__all__ if name in KNOWN])
 @pytest.mark.parametrize("normalizer", [name for name in normalizers.__all__ if name in KNOWN])
 def test_weights_that_a_normaliser_computes_cannot_be_projected(constraint, normalizer):
-    items = (f"constraints=[ClipWeights,{constraint}]", f"d_normalizer={normalizer}")
+    items = (f"constraints=[{constraint}]", f"d_normalizer={normalizer}")
     if normalizer == "NoNormalizer":
         changed(dcgan_digits(), *items, "g_normalizer=SpectralNorm")  # G's weights are not projected
         return
     message = rf"{constraint}\(.*\) and d_normalizer={normalizer}\(.*\) do not go together: .*d_normalizer=NoNormalizer"
     with pytest.raises(ValueError, match=message):
         changed(dcgan_digits(), *items)
-    changed(dcgan_digits(), "constraints=[ClipWeights]", f"d_normalizer={normalizer}")  # bounds what it computes from
+    changed(dcgan_digits(), items[0], f"g_normalizer={normalizer}")
+
+
+def test_the_gradients_of_a_san_head_have_no_joint_penalty():
+    """They lack what the head holds still, so their norm would be differentiated wrongly."""
+    message = (
+        r"Consensus\(gamma=2\.0.*\) and head\.san=true do not go together: .* lack those parts\. .*head\.san=false"
+    )
+    for items in (("head.san=true",), ("head.conditioning=projection", "head.san=true", "generator.conditional=true")):
+        with pytest.raises(ValueError, match=message):
+            changed(dcgan_digits(), "joint_penalties=[Consensus(gamma=2)]", *items)
+        changed(dcgan_digits(), *items)
+    changed(dcgan_digits(), "joint_penalties=[Consensus(gamma=2)]", "head.san=false")
 
 
 @pytest.mark.parametrize("term", ["g_regularizers=[Orthogonal,{}(every=2)]", "joint_penalties=[{}(every=3)]"])
@@ -527,6 +539,7 @@ def test_terms_on_the_command_line(item, field, value):
         ),
         ("d_steps=1.5", r"d_steps: .*valid integer, got 1\.5"),
         ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window: .*greater than or equal to 1, got 0"),
+        ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 leaves no two windows of 20 .* at least max_steps=40"),
         ("feature_matching=true", r"feature_matching: .*instance of FeatureMatching, got True"),
         (
             "d_regularizers=[R1]",

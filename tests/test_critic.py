@@ -101,15 +101,25 @@ def test_it_ends_exactly_when_the_loss_has_stopped_falling(sequence, window, tol
 @pytest.mark.parametrize("sequence", [FALLING, NEGATIVE, RISING, SETTLING, CROSSING, NOISE])
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 20])
 def test_it_is_the_rule_written_out(sequence, window):
-    for tolerance, max_steps in itertools.product((0.0, 0.01, 0.2), (1, 5, 6, 41, 60)):
+    for tolerance, max_steps in itertools.product((0.0, 0.01, 0.2), {2 * window, 2 * window + 1, 41, 60}):
         until = ToConvergence(tolerance=tolerance, window=window, max_steps=max_steps)
         assert len(play(until, sequence).stats) == by_hand(until, sequence), until
 
 
-@pytest.mark.parametrize(("sequence", "updates"), [(FALLING, 7), ([1.0] * 60, 6), ([1.0] * 2, 2)])
+@pytest.mark.parametrize("window", [1, 3, 20])
+def test_fewer_updates_than_two_windows_are_refused(window):
+    """There would be nothing to compare, so `max_steps` would be all that counts."""
+    for max_steps in {1, window, 2 * window - 1}:
+        advice = f"max_steps={max_steps} leaves no two windows of {window} updates .* at least max_steps={2 * window}, "
+        with pytest.raises(ValueError, match=advice):
+            ToConvergence(window=window, max_steps=max_steps)
+    assert len(play(ToConvergence(window=window, max_steps=2 * window), FALLING).stats) == 2 * window
+
+
+@pytest.mark.parametrize(("sequence", "updates"), [(FALLING, 7), ([1.0] * 60, 6)])
 def test_it_reports_the_last_window_and_how_many_there_were(sequence, updates):
     """Of a critic on its way to convergence, what it says at the end is worth writing."""
-    rounds = play(ToConvergence(window=3, max_steps=min(7, len(sequence))), sequence)
+    rounds = play(ToConvergence(window=3, max_steps=7), sequence)
     assert len(rounds.stats) == updates
     reported = rounds.reported()
     assert [stats["D/real"].item() for stats, _ in reported] == [float(i) for i in range(updates)][-3:]
@@ -203,7 +213,7 @@ def test_a_run_says_how_many_updates_it_took_and_counts_their_images(bound, tmp_
 
 
 def test_a_fixed_number_counts_its_images_and_reports_no_number(tmp_path):
-    train(wasserstein(d_steps=3), tmp_path)
+    train(wasserstein(d_steps=3, **BOUNDS["clipping"]), tmp_path)
     written = lines(tmp_path)
     assert [line["nimg"] for line in written] == list(range(24, 217, 24))
     assert all("D/steps" not in line for line in written)
@@ -239,7 +249,7 @@ def test_only_the_wasserstein_loss_estimates_that_distance(name):
     loss = getattr(losses, name)
     if not dataclasses.is_dataclass(loss):
         return
-    gan = GAN.build(wasserstein(loss=loss()), SPEC)
+    gan = GAN.build(wasserstein(loss=loss(), **BOUNDS["clipping"]), SPEC)
     stats = d_step(gan, next(InfiniteBatches(Digits().build(), 8, seed=0)), 0)
     assert ("D/wasserstein" in stats) == (loss is Wasserstein)
     assert "D/steps" not in stats

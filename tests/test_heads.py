@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 
 from equipoise.conditioning import PerClass, Projection, Unconditional
 from equipoise.heads import Discriminator, Head, LinearHead, SANHead, split
-from equipoise.types import Logits
+from equipoise.types import ImageSpec, Logits
 
 N, F, CLASSES = 6, 5, 3
 CONDITIONINGS = {"none": Unconditional, "projection": Projection, "per_class": PerClass}  # those of w(y) alone
@@ -220,3 +221,33 @@ def test_head_settings_choose_the_head():
             head = build(conditioning, san)
             assert type(head) is (SANHead if san else LinearHead)
             assert type(head.conditioning) is wanted
+
+
+# ---- who learns classes, and from what ---------------------------------------------------------------------
+
+WORDS = get_args(get_type_hints(Head)["conditioning"])
+
+
+@pytest.mark.parametrize("conditioning", WORDS)
+def test_a_head_says_which_images_teach_it_classes(conditioning):
+    """All of them under an auxiliary classifier, the labelled ones for K + 1 classes; it gives `classes` just then."""
+    head = Head(conditioning)
+    assert head.classifies == {"auxiliary": "all", "semi_supervised": "labelled"}.get(conditioning)
+    assert head.conditional_generator == (head.reads_labels or head.classifies == "all")
+    assert not (head.reads_labels and head.classifies)
+    D = head.build(lambda spec, make: Discriminator(nn.Flatten(), make(spec.channels * 4)), ImageSpec(2, 1, CLASSES))
+    output = D(torch.randn(N, 1, 2, 2), y)
+    assert (output.classes is not None) == (head.classifies is not None)
+
+
+def test_labels_are_read_of_a_number_of_images_that_there_are():
+    """At least one of each class, and no more than the data has."""
+    for labelled, images, classes in ((10, 10, 10), (10, 500, 10), (500, 500, 10), (1, 5, 1)):
+        assert Head("semi_supervised", labelled=labelled).labels_read(images, classes) == labelled
+    for labelled, images, classes in ((9, 500, 10), (501, 500, 10), (10**8, 1797, 10)):
+        message = (
+            rf"head\.labelled={labelled} must be at least one image of each of the {classes} classes, "
+            rf"and there are {images} images"
+        )
+        with pytest.raises(ValueError, match=message):
+            Head("semi_supervised", labelled=labelled).labels_read(images, classes)

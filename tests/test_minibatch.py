@@ -97,10 +97,12 @@ def test_minibatch_std_has_numerical_derivatives():
 
 
 def test_batches_that_do_not_fit_the_groups_are_refused():
-    with pytest.raises(ValueError, match=r"got 6 images with 6 features: give a multiple of 4 images"):
-        MinibatchStd()(torch.randn(6, 6, 3, 2))
-    with pytest.raises(ValueError, match=r"new_channels=4\) got 8 images with 6 features: .* and of 4 features"):
+    with pytest.raises(ValueError, match=r"new_channels=4\) got 6 features: give a multiple of 4$"):
         MinibatchStd(new_channels=4)(torch.randn(8, 6, 3, 2))
+    for group_size, images in ((4, 6), (3, 8)):
+        told = f"got {images} images, .*: set batch_size to a multiple of {group_size} times the number of processes$"
+        with pytest.raises(ValueError, match=told):
+            MinibatchStd(group_size)(torch.randn(images, 6, 3, 2))
 
 
 # ---- both, inside a discriminator ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from equipoise import losses
 from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
-from equipoise.objective import class_loss, direction_loss, discriminator_loss, flat, generator_loss
+from equipoise.objective import accuracy, class_loss, direction_loss, discriminator_loss, flat, generator_loss, logits
 from equipoise.types import Logits
 
 ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
@@ -249,3 +249,34 @@ def test_a_class_loss_needs_a_label_per_image():
     for labels in (y[:4], y[:1], y[:, None]):
         with pytest.raises(ValueError, match=r"one label per image, \(N,\), got labels .* class scores \(8, 3\)"):
             class_loss(output, labels)
+
+
+def test_accuracy_is_the_share_of_images_with_the_right_class_on_top():
+    """5 of 8 by counting; of several outputs the mean of those that classify."""
+    scores = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
+    guesses = torch.tensor([0, 2, 1, 0, 0, 1, 2, 1])
+    with torch.no_grad():
+        scores[range(8), guesses] = 0.1
+    found = accuracy(Logits(draw((8, 1)), classes=scores), y)
+    assert found.shape == ()
+    assert not found.requires_grad
+    assert found.item() == 5 / 8
+    perfect = torch.nn.functional.one_hot(y).double()
+    several = [Logits(draw((8, 1)), classes=scores), draw((8,)), [Logits(draw((8, 2)), classes=perfect)]]
+    assert accuracy(several, y).item() == pytest.approx((5 / 8 + 1) / 2)
+
+
+# ---- one discriminator, several outputs ----------------------------------------------------------------------
+
+
+def test_logits_are_those_of_all_outputs_side_by_side():
+    """In their order, an image a row: what a penalty sums and an augmentation counts."""
+    a, b, c = draw((8,)), draw((8, 2)), draw((8, 1, 2, 3))
+    for output in ([a, b, c], (a, Logits(b, draw((8, 2)), draw((8, 3))), c), [a, [b, Logits(c)]]):
+        found = logits(output)
+        assert found.shape == (8, 1 + 2 + 6)
+        for i in range(8):
+            assert found[i].tolist() == [a[i].item(), *b[i].tolist(), *c[i].flatten().tolist()]
+    assert torch.equal(logits(Logits(b)), b)
+    for part, gradient in zip((a, b, c), torch.autograd.grad(logits([a, b, c]).sum(), (a, b, c)), strict=True):
+        assert torch.equal(gradient, torch.ones_like(part))

@@ -12,14 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise import penalties
-from equipoise.normalizers import (
-    ExactSpectralNorm,
-    FrobeniusNorm,
-    NoNormalizer,
-    SpectralNorm,
-    WeightNorm,
-)
-from equipoise.penalties import R1, R2, Dragan, GradientPenalty, Penalty, warn_about_batch_norm
+from equipoise.penalties import R1, R2, Dragan, GradientPenalty, Penalty
 from equipoise.schedules import Linear
 from equipoise.types import Batch
 
@@ -399,32 +392,3 @@ def test_batch_norm_breaks_what_a_penalty_on_gradients_promises(penalty):
         return penalty()(lambda x, y: net(x), *batches)
 
     assert (value((real, fake)) - value(other))[:3].abs().min() > 1e-4
-
-
-@every_penalty
-def test_warns_of_batch_norm_under_a_penalty_on_gradients(penalty):
-    with pytest.warns(
-        UserWarning, match=rf"batch norm \(1\) under {penalty.__name__}: .* layer, instance or group norm"
-    ):
-        warn_about_batch_norm(with_batch_norm(), [penalty()], NoNormalizer())
-
-
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm])
-def test_warns_of_batch_norm_under_a_norm_that_bounds_d(normalizer):
-    with pytest.warns(UserWarning, match=rf"batch norm \(1\) under {normalizer.__name__}: .* has no bound"):
-        warn_about_batch_norm(with_batch_norm(), [], normalizer())
-
-
-def test_warns_of_both_and_names_every_penalty():
-    with pytest.warns(UserWarning, match="under") as caught:
-        warn_about_batch_norm(with_batch_norm(), [R1(), Dragan()], SpectralNorm())
-    assert [str(w.message).split("under ")[1].split(":")[0] for w in caught] == ["R1, Dragan", "SpectralNorm"]
-    assert all(w.filename == __file__ for w in caught)
-
-
-def test_does_not_warn_where_nothing_is_voided():
-    """Warnings are errors here."""
-    norms = nn.Sequential(nn.GroupNorm(1, 3), nn.LayerNorm(3), nn.InstanceNorm2d(3))
-    warn_about_batch_norm(norms, [R1(), GradientPenalty()], SpectralNorm())
-    warn_about_batch_norm(with_batch_norm(), [], NoNormalizer())
-    warn_about_batch_norm(with_batch_norm(), [], WeightNorm())  # bounds nothing to begin with

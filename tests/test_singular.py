@@ -20,6 +20,7 @@ from equipoise.singular import (
     lipschitz_bound,
     singular_values,
     spectral_norms,
+    spectral_stats,
     squared_singular_values,
     weighted_layers,
 )
@@ -227,3 +228,44 @@ def test_embeddings_take_no_part_in_the_bound():
     D = Discriminator(body, Head(san=True).factory(0)(3))
     assert torch.equal(lipschitz_bound(D), lipschitz_bound(body))
     assert lipschitz_bound(nn.ReLU()) == 1
+
+
+# ---- what a run reports ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("conditioning", ["none", "projection", "per_class", "hidden", "auxiliary"])
+def test_of_a_san_head_the_length_of_its_longest_vector_is_reported(conditioning):
+    """max_y ‖w(y)‖, written out from the weights: what multiplies the features' Lipschitz constant at most."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU())
+    D = Discriminator(body, Head(conditioning, san=True).factory(3)(5))
+    stats = spectral_stats(D)
+    san = {"hidden": "head.last", "auxiliary": "head.last"}.get(conditioning, "head")
+    weights = {name: p.detach().double() for name, p in D.named_parameters()}
+    shared = weights.get(f"{san}.conditioning.linear.weight", torch.zeros(1, 5))
+    own = weights.get(f"{san}.conditioning.embed.weight", torch.zeros(1, 1))
+    lengths = [sum((a + b) ** 2 for a, b in zip(shared[0], row.expand(len(shared[0])), strict=True)) for row in own]
+    assert len(lengths) == (3 if conditioning in ("projection", "per_class") else 1)
+    assert stats[f"D/sigma/{san}"].shape == ()
+    assert not stats[f"D/sigma/{san}"].requires_grad
+    assert_close(stats[f"D/sigma/{san}"], max(lengths).sqrt(), rtol=1e-6, atol=0)  # w(y) is a float32
+    sigma = torch.linalg.svdvals(body[1].weight.detach().double())[0]
+    assert_close(stats["D/sigma/body.1"], sigma)
+    assert_close(stats["D/lipschitz"], sigma)
+    others = {"hidden": {"head.join.embed", "head.join.layer"}, "auxiliary": {"head.classifier"}}
+    layers = {"body.1", san} | others.get(conditioning, set())
+    assert stats.keys() == {f"D/sigma/{name}" for name in layers} | {"D/lipschitz"}
+
+
+def test_no_logit_of_a_san_grows_faster_than_its_bound_times_its_head():
+    """|D(x, y) - D(x', y)| <= lipschitz · sigma of the head · ‖x - x'‖, for every class, and near it in one layer."""
+    D = Discriminator(nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), Head("per_class", san=True).factory(3)(5)).double()
+    stats = spectral_stats(D)
+    bound = stats["D/lipschitz"] * stats["D/sigma/head"]
+    slopes = [D.head.conditioning.embed.weight[k] @ D.body[1].weight for k in range(3)]
+    steepest = max(slope.norm() for slope in slopes)
+    assert 0 < steepest <= bound
+    D.body[1].weight.data = torch.eye(5, 4, dtype=torch.float64)
+    D.head.conditioning.embed.weight.data[:, 4] = 0
+    stats = spectral_stats(D)
+    steepest = max((D.head.conditioning.embed.weight[k] @ D.body[1].weight).norm() for k in range(3))
+    assert_close(stats["D/lipschitz"] * stats["D/sigma/head"], steepest.detach())

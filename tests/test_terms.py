@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import multiprocessing
 import shutil
 import warnings
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import recipe
+from torch import nn
 from torch.testing import assert_close
 
 import equipoise.train
@@ -25,21 +27,20 @@ from equipoise.config import TrainConfig, override
 from equipoise.constraints import ClipWeights
 from equipoise.critic import ToConvergence
 from equipoise.data import Digits, hold_out
-from equipoise.heads import Head
+from equipoise.distributed import trainable
+from equipoise.ema import EMAConfig
+from equipoise.guarantees import voided
+from equipoise.heads import Discriminator, Head
 from equipoise.joint import Consensus
 from equipoise.losses import Hinge, NonSaturating, Saturating, Wasserstein
 from equipoise.matching import FeatureMatching
-from equipoise.models import (
-    DCGANDiscriminator,
-    MLPDiscriminator,
-    MLPGenerator,
-)
+from equipoise.models import DCGANDiscriminator, DiscriminatorConfig, MLPDiscriminator, MLPGenerator
 from equipoise.normalizers import FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
 from equipoise.penalties import R1, Dragan, GradientPenalty
 from equipoise.regularizers import HistoricalAverage, Orthogonal, SpectralNormPenalty
 from equipoise.train import GAN, d_step, g_step, train
 from equipoise.transfer import FreezeD
-from equipoise.types import Batch, ImageSpec
+from equipoise.types import Batch, ImageSpec, component
 
 SPEC = ImageSpec(resolution=28, channels=1, num_classes=10)
 DIGITS = Digits()
@@ -300,21 +301,16 @@ def games(reference, loss, real, z):
     """Both losses as functions of both networks."""
     fake = reference.images(z)
     on_real, on_fake = reference.logits(real.x), reference.logits(fake)
-    d, g = loss.d(on_real.fun, on_fake.fun).mean(), loss.g(on_fake.fun, on_real.fun).mean()
-    if on_real.dir is not None:
-        d = d + (loss.g(on_real.dir) - loss.g(on_fake.dir)).mean()
-    return d, g
+    return loss.d(on_real.fun, on_fake.fun).mean(), loss.g(on_fake.fun, on_real.fun).mean()
 
 
 @pytest.mark.parametrize(
-    ("loss", "san"),
-    [(NonSaturating(), False), (NonSaturating(), True), (Saturating(), False), (losses.RelativisticPairing(), False)],
-    ids=["plain", "SAN", "minimax", "paired"],
+    "loss", [NonSaturating(), Saturating(), losses.RelativisticPairing()], ids=["plain", "minimax", "paired"]
 )
 @pytest.mark.parametrize("every", [1, 2])
-def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(loss, san, every):
+def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(loss, every):
     """own loss + every · gamma/2 · (‖∇_θ L_D‖² + ‖∇_φ L_G‖²), differentiated by each player's own weights."""
-    cfg = small(loss=loss, head=Head(san=san), joint_penalties=(Consensus(gamma=0.7, every=every),))
+    cfg = small(loss=loss, joint_penalties=(Consensus(gamma=0.7, every=every),))
     for mover, step in (("D", d_step), ("G", g_step)):
         gan, real = build(cfg), batch()
         watch, reference = Watch(gan), Reference(gan)
@@ -333,8 +329,8 @@ def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(l
 
 
 def test_a_run_with_consensus_resumes_bit_for_bit(tmp_path):
-    cfg = override(recipe(), {"joint_penalties": (Consensus(gamma=0.1, every=2),), "d_steps": 2, "total_kimg": 0.096})
-    assert_resumes(cfg, tmp_path)
+    changes = {"joint_penalties": (Consensus(gamma=0.1, every=2),), "head.san": False, "d_steps": 2}
+    assert_resumes(override(recipe(), changes | {"total_kimg": 0.096}), tmp_path)
     assert {"D/Consensus", "G/Consensus"} <= lines(tmp_path / "whole")[0].keys()
 
 
@@ -351,7 +347,8 @@ CASES = [(loss, san) for loss in UNPAIRED for san in (False, True)] + [(losses.R
 def test_gs_gradient_is_that_of_feature_matching_alone_or_besides_its_loss(loss, san, adversarial):
     """strength ‖mean f(x) - mean f(G(z))‖², f what comes out of D's body."""
     matching = FeatureMatching(strength=0.3, adversarial=adversarial)
-    gan, real = build(small(loss=loss, head=Head(san=san), feature_matching=matching)), batch()
+    bound = (GradientPenalty(),)  # of D alone; a Wasserstein loss asks for it
+    gan, real = build(small(loss=loss, head=Head(san=san), feature_matching=matching, penalties=bound)), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
     fake = reference.images(watch.z[0])
@@ -389,6 +386,194 @@ def test_consensus_knows_that_the_features_to_be_matched_are_ds():
         square = torch.stack([part.square().sum() for part in field]).sum()
         wanted = reference.gradient(mover, (d if mover == "D" else g) + 0.7 / 2 * square)
         assert_gradients(watch.gradients[0], wanted, mover)
+
+
+# ---- penalties that are none -----------------------------------------------------------------------------
+
+
+@component
+class Cut:
+    """‖grad D(x)‖², cut from the weights of D in one of the ways in which that happens."""
+
+    how: str
+    every: int = 1
+
+    def weight(self, nimg: int) -> float:
+        return 1.0
+
+    def __call__(self, critic, real, fake):
+        x = real.x.detach().requires_grad_(True)
+        with torch.set_grad_enabled(self.how != "no_grad"):
+            logits = critic(x, real.y)
+        if self.how == "no_grad":
+            return logits.square().sum(1)
+        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=self.how != "create_graph")
+        value = slope.square().sum((1, 2, 3))
+        return value.detach() if self.how == "detach" else value
+
+
+@pytest.mark.parametrize("how", ["no_grad", "create_graph", "detach"])
+def test_a_penalty_that_trains_nothing_is_refused(how):
+    """It would be reported, and do nothing. After the error D's weights rest, as between steps."""
+    gan = build(small(penalties=(R1(every=1), Cut(how))))
+    with pytest.raises(
+        ValueError, match=rf"Cut\(how='{how}', every=1\) does not depend on D's weights.* train nothing"
+    ):
+        d_step(gan, batch(), 0)
+    assert not any(p.requires_grad for p in gan.D.parameters())
+
+
+def test_the_same_penalty_in_one_piece_is_that_of_r1():
+    """So the test above refuses what was cut, and no more."""
+    found = []
+    for penalty in (Cut("not"), R1(gamma=2.0, every=1)):
+        gan, real = build(small(penalties=(penalty,))), Batch(torch.linspace(-1, 1, 8 * 784).view(8, 1, 28, 28))
+        watch = Watch(gan)
+        d_step(gan, real, 0)
+        found.append(watch.gradients[0]["D"])
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
+def test_whose_gradients_are_taken_is_as_it_was_afterwards():
+    """Also of two players at once, inside a step of one of them, of weights that rest, and after an error."""
+    D, G = nn.Linear(2, 2), nn.Linear(2, 2)
+    D.bias.requires_grad_(False)
+    d_optim, g_optim = torch.optim.SGD([D.weight, D.bias], lr=1.0), torch.optim.SGD([G.weight], lr=1.0)
+    G.weight.requires_grad_(False)
+
+    def wanting():
+        return {name for name, p in (("D.w", D.weight), ("D.b", D.bias), ("G.w", G.weight)) if p.requires_grad}
+
+    with trainable(g_optim):
+        assert wanting() == {"D.w", "G.w"}
+        with trainable(d_optim, g_optim):
+            assert wanting() == {"D.w", "D.b", "G.w"}
+        assert wanting() == {"D.w", "G.w"}
+    assert wanting() == {"D.w"}
+    with pytest.raises(RuntimeError, match="on purpose"), trainable(d_optim, g_optim):
+        raise RuntimeError("on purpose")
+    assert wanting() == {"D.w"}
+    assert G.bias.requires_grad  # which no optimiser owns
+
+
+# ---- several discriminators ------------------------------------------------------------------------------
+
+
+class TwoScales(nn.Module):
+    """One discriminator on the image, one on its average over 2x2 pixels: a list of what they say."""
+
+    def __init__(self, fine, coarse):
+        super().__init__()
+        self.fine, self.coarse = fine, coarse
+
+    def forward(self, x, y=None):
+        return [self.fine(x, y), self.coarse(F.avg_pool2d(x, 2), y)]
+
+
+@component
+class TwoScalesDiscriminator(DiscriminatorConfig):
+    """A logit per patch of 4x4 values: of 8x8 images (N, 4) and (N, 1)."""
+
+    width: int = 5
+
+    def build(self, spec, head):
+        def patches():
+            body = nn.Sequential(nn.Conv2d(spec.channels, self.width, 4, stride=4), nn.Tanh())
+            return Discriminator(body, head(self.width))
+
+        return TwoScales(patches(), patches())
+
+
+def two_scales(**changes):
+    changes = {"discriminator": TwoScalesDiscriminator(), "penalties": (R1(gamma=3.0, every=1),)} | changes
+    return build(small(**changes), pixels=8)
+
+
+def game(loss, real, fake):
+    """L_D of one discriminator, with SAN's term, a mean over its own logits; and L_G."""
+    d, g = loss.d(real.fun, fake.fun).mean(), loss.g(fake.fun, real.fun).mean()
+    if real.dir is not None:
+        d = d + loss.g(real.dir).mean() - loss.g(fake.dir).mean()
+    return d, g
+
+
+ON_TWO_SCALES = pytest.mark.parametrize(
+    ("loss", "san"),
+    [(NonSaturating(), False), (Hinge(), True), (losses.RelativisticPairing(), False)],
+    ids=["plain", "SAN", "paired"],
+)
+
+
+@ON_TWO_SCALES
+def test_ds_gradient_is_that_of_the_sum_of_both_losses_and_a_penalty_on_all_logits(loss, san):
+    gan, real = two_scales(loss=loss, head=Head(san=san)), batch(pixels=8)
+    watch, reference = Watch(gan), Reference(gan)
+    assert gan.critic(real.x, real.y).shape == (8, 4 + 1)
+    stats = d_step(gan, real, 0)
+    x = real.x.double().requires_grad_(True)
+    on_real, on_fake = reference.logits(x), reference.logits(reference.images(watch.z[0]).detach())
+    total = sum(game(loss, *scale)[0] for scale in zip(on_real, on_fake, strict=True))
+    assert [scale.fun.shape for scale in on_real] == [(8, 4), (8, 1)]
+    (slope,) = torch.autograd.grad(sum(scale.fun.sum() for scale in on_real), x, create_graph=True)
+    square = slope.square().sum((1, 2, 3)).mean()
+    assert_gradients(watch.gradients[0], reference.gradient("D", total + 3 / 2 * square), "D")
+    assert stats["D/loss"].item() == pytest.approx(total.item(), rel=1e-5)
+    assert stats["D/R1"].item() == pytest.approx(square.item(), rel=1e-5)
+    said = [logit for scale in on_real for logit in scale.fun.flatten().tolist()]  # each of the 5 of an image counts
+    assert stats["D/real"].item() == pytest.approx(sum(said) / 40, rel=1e-5, abs=1e-7)
+    assert stats["D/sign_real"].item() == pytest.approx(sum(math.copysign(1, logit) for logit in said) / 40)
+
+
+@ON_TWO_SCALES
+@pytest.mark.parametrize("adversarial", [False, True], ids=["alone", "besides"])
+def test_gs_gradient_is_that_of_both_losses_and_of_the_features_of_both(loss, san, adversarial):
+    matching = FeatureMatching(strength=0.3, adversarial=adversarial)
+    gan, real = two_scales(loss=loss, head=Head(san=san), feature_matching=matching), batch(pixels=8)
+    watch, reference = Watch(gan), Reference(gan)
+    stats = g_step(gan, real, 0)
+    on_real, on_fake = reference.logits(real.x), reference.logits(reference.images(watch.z[0]))
+    means = [[scale.features.mean(0) for scale in output] for output in (on_real, on_fake)]
+    distance = sum((a - b).square().sum() for a, b in zip(*means, strict=True))
+    assert [mean.shape for mean in means[0]] == [(5, 2, 2), (5, 1, 1)]
+    total = 0.3 * distance
+    if adversarial:
+        total = total + sum(game(loss, *scale)[1] for scale in zip(on_real, on_fake, strict=True))
+    assert_gradients(watch.gradients[0], reference.gradient("G", total), "G")
+    assert stats["G/loss"].item() == pytest.approx(total.item(), rel=1e-5)
+    assert stats["G/FeatureMatching"].item() == pytest.approx(distance.item(), rel=1e-5)
+
+
+def test_both_discriminators_name_the_class():
+    """AC-GAN on two scales: both cross-entropies are minimised, the mean of both accuracies is reported."""
+    gan = two_scales(head=Head("auxiliary"), loss=Hinge(), penalties=(), **{"generator.conditional": True})
+    real = batch(pixels=8)
+    watch, reference = Watch(gan), Reference(gan)
+    stats = d_step(gan, real, 0)
+    on_real, on_fake = reference.logits(real.x), reference.logits(reference.images(watch.z[0], real.y).detach())
+    total = sum(game(Hinge(), *scale)[0] for scale in zip(on_real, on_fake, strict=True))
+    total = total + sum(cross_entropy(scale.classes, real.y) for scale in (*on_real, *on_fake))
+    assert_gradients(watch.gradients[0], reference.gradient("D", total), "D")
+    right = [row.argmax() == label for scale in on_real for row, label in zip(scale.classes, real.y, strict=True)]
+    assert stats["D/accuracy"].item() == pytest.approx(sum(right).item() / 16)
+
+
+def test_a_run_with_two_discriminators_resumes_bit_for_bit_and_adapts_to_all_logits(tmp_path):
+    """With ADA, which goes by the signs of 49 + 9 logits an image, R1 through it, and feature matching."""
+    changes = {
+        "discriminator": TwoScalesDiscriminator(),
+        "head": Head("projection", san=True),
+        "generator.conditional": True,
+        "penalties": (R1(every=2),),
+        "feature_matching": FeatureMatching(),
+        "augment": ADA(kimg=0.2, target=-0.9),
+    }
+    assert_resumes(small(**changes, log_kimg=0.008), tmp_path, ("G", "D", "ema", "augment"))
+    written = lines(tmp_path / "whole")
+    signs = [line["D/sign_real"] for line in written[:4]]  # ADA moves after four iterations
+    assert written[3]["augment/r"] == pytest.approx(sum(signs) / 4, abs=1e-6)
+    assert signs[0] * 8 * 58 == pytest.approx(round(signs[0] * 8 * 58), abs=1e-3)
+    assert written[-1]["augment/p"] > 0
+    assert {"D/sigma/fine.body.0", "D/sigma/coarse.head", "D/R1"} <= {name for line in written for name in line}
 
 
 # ---- classes ---------------------------------------------------------------------------------------------
@@ -452,6 +637,27 @@ def test_of_the_unlabelled_images_no_label_is_learned():
     assert not torch.equal(one["head.classifier.weight"], untaught["head.classifier.weight"])
 
 
+def test_a_semi_supervised_d_trains_on_images_without_labels():
+    """Exactly as with labels, which it does not read; how many it would guess is then unknown."""
+    real, lesson, found = batch(), batch(), []
+    for given in (real, Batch(real.x)):
+        gan = build(small(**SEMI_SUPERVISED))
+        watch = Watch(gan)
+        stats = d_step(gan, given, 0, labelled=lesson)
+        found.append((watch.gradients[0]["D"], {name: stats[name] for name in stats if name != "D/accuracy"}))
+        assert ("D/accuracy" in stats) == (given is real)
+    for told, untold in zip(*found, strict=True):
+        assert told.keys() == untold.keys()
+        assert all(torch.equal(told[n], untold[n]) for n in told)
+
+
+def test_a_semi_supervised_d_without_labelled_images_is_refused():
+    gan = build(small(**SEMI_SUPERVISED))
+    for given in (batch(), Batch(batch().x)):
+        with pytest.raises(ValueError, match=r"from some images alone: pass them, d_step\(\.\.\., labelled=batch\)"):
+            d_step(gan, given, 0)
+
+
 def test_g_of_a_semi_supervised_gan_has_no_class_to_be():
     gan, real = build(small(**SEMI_SUPERVISED)), batch()
     watch, reference = Watch(gan), Reference(gan)
@@ -500,10 +706,21 @@ def test_other_heads_are_taught_nothing(tmp_path, monkeypatch):
     train(override(recipe(), {"head": Head("auxiliary", labelled=20), "total_kimg": 0.016}), tmp_path)
 
 
-def test_more_labelled_images_than_there_are_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot choose 100000000 images"):
-        train(small(head=Head("semi_supervised", labelled=10**8)), tmp_path / "run")
+@pytest.mark.parametrize("labelled", [9, 10**8])
+def test_fewer_labelled_images_than_classes_or_more_than_there_are_are_refused(labelled, tmp_path):
+    """With 9 of 10 classes, the cross-entropy would say that there is no tenth."""
+    with pytest.raises(ValueError, match=rf"head\.labelled={labelled} must be at least one image of each of the 10"):
+        train(small(head=Head("semi_supervised", labelled=labelled)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_held_out_cannot_be_labelled(tmp_path):
+    """The bound is what is left to train on."""
+    augment, images = ADA(heuristic="rv", held_out=0.5), len(DIGITS.build())
+    left = len(hold_out(DIGITS.build(), 0.5)[0])
+    assert left < images
+    with pytest.raises(ValueError, match=f"there are {left} images to train on"):
+        train(small(head=Head("semi_supervised", labelled=left + 1), augment=augment), tmp_path / "run")
 
 
 @pytest.mark.parametrize("head", [Head("auxiliary", san=True), Head("semi_supervised", labelled=12)])
@@ -604,18 +821,74 @@ def test_a_run_that_does_not_fit_is_refused_and_leaves_its_directory_free(source
     assert saved(place, "D")
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_from_the_other_again(source, tmp_path, monkeypatch):
-    """What it leaves is a config, statistics and perhaps half a checkpoint."""
+def killed(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_a_run_killed_before_it_saved_what_it_took_starts_from_the_other_again(source, tmp_path, monkeypatch):
+    """What it leaves is a config and perhaps half a checkpoint."""
     cfg = transferred(source, total_kimg=0.048)
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(equipoise.train.Checkpoints, "save", lambda self, nimg: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(equipoise.train.Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "killed")
-    (tmp_path / "killed" / "checkpoints" / ".000000000040.tmp").mkdir(parents=True)
+    (tmp_path / "killed" / "checkpoints" / ".000000000000.tmp").mkdir(parents=True)
     train(cfg, tmp_path / "killed")
     for name in ("G", "D", "ema"):
         assert same(saved(tmp_path / "whole", name), saved(tmp_path / "killed", name))
+
+
+@pytest.mark.parametrize("later", ["trained on", "deleted"])
+def test_a_run_killed_before_its_first_snapshot_starts_from_the_same_weights(later, source, tmp_path, monkeypatch):
+    """Whatever has become of the other run by then: it saved what it took, with the past of its regularisers."""
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    cfg = transferred(other, d_regularizers=(HistoricalAverage(strength=0.3),), total_kimg=0.048)
+    train(cfg, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        steps = iter([g_step, g_step, killed])
+        patch.setattr(equipoise.train, "g_step", lambda *args: next(steps)(*args))
+        with pytest.raises(KeyboardInterrupt):
+            train(cfg, tmp_path / "killed")
+    assert newest(tmp_path / "killed").name == "000000000000"
+    for name in ("G", "D", "ema"):
+        assert same(saved(tmp_path / "killed", name), saved(source, name))
+    if later == "deleted":
+        shutil.rmtree(other)
+    else:
+        train(replace(recipe(), total_kimg=0.2), other)
+        assert not same(saved(other, "G"), saved(source, "G"))
+    train(cfg, tmp_path / "killed")
+    for name in ("G", "D", "ema", "d_regularizations"):
+        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "killed", name))
+
+
+def test_the_transferred_average_lasts(source, tmp_path, monkeypatch):
+    """β = 0.5^(images / half-life) from the first update on; a ramp-up would make it a copy of G within a few."""
+    passed = []
+
+    def noting(gan, *args):
+        found = g_step(gan, *args)
+        passed.append({name: p.detach().double().clone() for name, p in gan.G.named_parameters()})
+        return found
+
+    monkeypatch.setattr(equipoise.train, "g_step", noting)
+    train(transferred(source, ema=EMAConfig(halflife_kimg=1.0), total_kimg=0.16), tmp_path)
+    before, G, average = (saved(*where) for where in ((source, "ema"), (tmp_path, "G"), (tmp_path, "ema")))
+    assert len(passed) == 20
+    beta = 0.5 ** (8 / 1000)
+    for name in passed[0]:
+        expected = before[name].double()
+        for now in passed:
+            expected = beta * expected + (1 - beta) * now[name]
+        assert_close(average[name].double(), expected, rtol=1e-4, atol=1e-6)
+
+    def distance(a, b):
+        return sum((a[name] - b[name]).square().sum() for name in passed[0]).sqrt().item()
+
+    assert distance(average, before) < 0.3 * distance(G, before)  # 20 updates are a tenth of the average
+    assert distance(average, G) > 0.7 * distance(G, before)
 
 
 @pytest.mark.parametrize("layers", [0, 2])
@@ -648,6 +921,7 @@ def test_a_regularizer_of_frozen_layers_alone_is_reported_and_moves_nothing(tmp_
 # ---- combinations that are worth a warning ---------------------------------------------------------------
 
 BATCH_NORM = {"discriminator": DCGANDiscriminator(width=2), "d_normalizer": NoNormalizer()}
+BATCH_FREE = {"discriminator": DCGANDiscriminator(width=2, norm="none"), "d_normalizer": NoNormalizer()}
 
 
 def build_on_28(**changes):
@@ -666,19 +940,51 @@ def test_batch_norm_under_a_normaliser_that_bounds_d_is_warned_of(normalizer):
         build_on_28(**BATCH_NORM | {"d_normalizer": normalizer})
 
 
+@pytest.mark.parametrize("norm", ["batch", "layer", "instance", "group"])
+def test_a_norm_of_activations_under_clipping_is_warned_of(norm):
+    discriminator = DCGANDiscriminator(width=2, norm=norm)
+    clipped = {"discriminator": discriminator, "d_normalizer": NoNormalizer(), "constraints": (ClipWeights(),)}
+    kind = "group" if norm == "layer" else norm  # of one group
+    with pytest.warns(UserWarning, match=rf"D has {kind} norm \(body\..*\) under ClipWeights: .* has no bound"):
+        build_on_28(**clipped)
+
+
+def test_a_wasserstein_loss_that_nothing_bounds_is_warned_of():
+    wasserstein = {"loss": Wasserstein(), "head.san": False, "d_normalizer": NoNormalizer()}
+    with pytest.warns(UserWarning, match="nothing bounds D's Lipschitz constant, and Wasserstein"):
+        build_on_28(**wasserstein)
+    with pytest.warns(UserWarning, match="SpectralNorm leaves a SAN head alone"):
+        build_on_28(loss=Wasserstein())  # tiny.py has both
+
+
+def test_every_sentence_is_a_warning_and_one_process_says_it(monkeypatch):
+    """Each guarantee that is void, once, at the line that built the players."""
+    loss, penalties, normalizer = Wasserstein(), (R1(),), SpectralNorm()
+    changes = BATCH_NORM | {"loss": loss, "penalties": penalties, "d_normalizer": normalizer}
+    with pytest.warns(UserWarning, match="D has batch norm") as caught:
+        gan = build_on_28(**changes)
+    said = [str(warning.message) for warning in caught]
+    assert said == voided(gan.D, loss=loss, penalties=penalties, normalizer=normalizer)
+    assert len(said) == 2
+    assert all(warning.filename == __file__ for warning in caught)
+    monkeypatch.setattr("equipoise.gan.rank", lambda: 1)
+    build_on_28(**changes)  # warnings are errors here
+
+
 def test_nothing_else_is_warned_of():
-    """Batch norm by itself, with what makes no promise about gradients, or in G; and other norms in D."""
+    """Norms by themselves, with what makes no promise about gradients, or in G; and a bound without them."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build_on_28(**BATCH_NORM)
         build_on_28(**BATCH_NORM | {"d_normalizer": WeightNorm(), "d_regularizers": (Orthogonal(),)})
-        build_on_28(
-            **BATCH_NORM | {"constraints": (ClipWeights(),), "loss": Wasserstein(), "g_normalizer": SpectralNorm()}
-        )
+        build_on_28(**BATCH_NORM | {"g_normalizer": SpectralNorm()})
         build_on_28(penalties=(R1(),))  # G of tiny.py has batch norm
-        for norm in ("none", "layer"):
+        build_on_28(loss=Wasserstein(), **{"head.san": False})
+        build_on_28(loss=Wasserstein(), constraints=(ClipWeights(),), **{"head.san": False, **BATCH_FREE})
+        build_on_28(loss=Wasserstein(), penalties=(GradientPenalty(),))
+        for norm in ("none", "layer", "instance", "group"):
             discriminator = DCGANDiscriminator(width=2, norm=norm)
-            build_on_28(discriminator=discriminator, penalties=(R1(),))
+            build_on_28(discriminator=discriminator, penalties=(R1(),), d_normalizer=NoNormalizer())
 
 
 # ---- what is reported of D -------------------------------------------------------------------------------
@@ -708,6 +1014,7 @@ def test_a_snapshot_says_sigma_of_every_layer_and_the_bound_of_the_features(head
         sigmas = {n: np.linalg.svd(m.weight.detach().double().numpy(), compute_uv=False)[0] for n, m in layers.items()}
         assert said == pytest.approx(
             {f"D/sigma/{n}": sigma for n, sigma in sigmas.items()}
+            | ({"D/sigma/head": D.head.conditioning.linear.weight.norm().item()} if head.san else {})
             | {"D/lipschitz": sigmas["body.1"] * sigmas["body.3"]},
             rel=1e-5,
         )

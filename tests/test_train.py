@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from tiny import recipe
 from torch import nn
 
+from equipoise.augment import InstanceNoise
 from equipoise.config import TrainConfig
 from equipoise.data import InfiniteBatches
 from equipoise.models import GeneratorConfig
 from equipoise.optim import Adam
 from equipoise.penalties import R1, GradientPenalty
+from equipoise.schedules import Linear
 from equipoise.train import GAN, d_step, g_step, train
 from equipoise.types import ImageSpec, RunError, component
 
@@ -202,6 +204,45 @@ def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint
     assert kept == ["000000000040", "000000000080"]
     for name in ("G", "D", "ema"):
         assert all(value.isfinite().all() for value in weights(tmp_path, name).values())
+
+
+def test_every_update_of_d_has_the_settings_of_its_moment(tmp_path, monkeypatch):
+    """Its learning rate, betas and noise follow the images seen before it; G's, those before the iteration."""
+    lr, beta = Linear(start=1e-3, end=2e-4, kimg=0.1), Linear(start=0.1, end=0.5, kimg=0.1)
+    std = Linear(start=0.3, end=0.1, kimg=0.05)
+    cfg = replace(
+        recipe(), d_steps=3, d_optim=Adam(lr=lr, betas=(beta, 0.9)), g_optim=Adam(lr=lr), augment=InstanceNoise(std)
+    )
+    seen = {"D": [], "G": []}
+
+    def noting(player, step):
+        def wrapped(gan, batch, nimg, *args):
+            (group,) = (gan.d_optim if player == "D" else gan.g_optim).param_groups
+            seen[player].append((nimg, group["lr"], *group["betas"], gan.augment.std))
+            return step(gan, batch, nimg, *args)
+
+        return wrapped
+
+    monkeypatch.setattr("equipoise.train.d_step", noting("D", d_step))
+    monkeypatch.setattr("equipoise.train.g_step", noting("G", g_step))
+    train(cfg, tmp_path)
+    assert [nimg for nimg, *_ in seen["D"]] == list(range(0, 168, 8))
+    assert [nimg for nimg, *_ in seen["G"]] == list(range(0, 168, 24))
+    for nimg, *found in seen["D"]:
+        t = min(nimg / 100, 1)
+        assert found == pytest.approx([1e-3 - 8e-4 * t, 0.1 + 0.4 * t, 0.9, 0.3 - 0.2 * min(nimg / 50, 1)], rel=1e-12)
+    for nimg, rate, *_ in seen["G"]:
+        assert rate == pytest.approx(1e-3 - 8e-4 * min(nimg / 100, 1), rel=1e-12)
+
+
+def test_a_run_with_schedules_and_several_updates_of_d_resumes_bit_for_bit(tmp_path):
+    schedule = Linear(start=1e-3, end=2e-4, kimg=0.1)
+    noise = InstanceNoise(Linear(start=0.3, end=0.1, kimg=0.1))
+    cfg = replace(recipe(), d_steps=3, d_optim=Adam(lr=schedule), g_optim=Adam(lr=schedule), augment=noise)
+    train(cfg, tmp_path / "whole")
+    train(replace(cfg, total_kimg=0.07), tmp_path / "cut")
+    train(cfg, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 @component

@@ -11,6 +11,7 @@ import torch
 from tiny import recipe
 from torch import nn
 
+from equipoise import models
 from equipoise.checkpoint import Checkpoints
 from equipoise.config import components, parse, to_text
 from equipoise.constraints import ClipWeights
@@ -106,7 +107,7 @@ def test_of_somebody_elses_network_all_layers_but_the_last_can_be_frozen():
 def test_the_head_is_always_trained(san):
     D = Discriminator(body(), Head(san=san).factory(0)(6))
     with pytest.raises(ValueError, match=r"layers=4\) asks for more layers than the Discriminator.* from 0 to 3\."):
-        FreezeD("runs/a").frozen(D)
+        FreezeD("runs/a", layers=4).frozen(D)
     with pytest.raises(ValueError, match=r"from 0 to 0\."):
         FreezeD("runs/a").freeze(nn.Linear(2, 1))
 
@@ -233,7 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_where_it_is
 
 
 def test_as_a_config(tmp_path):
-    assert repr(FreezeD("runs/a")) == "FreezeD(run='runs/a', layers=4)"
+    assert repr(FreezeD("runs/a")) == "FreezeD(run='runs/a', layers=2)"
     assert FreezeD(tmp_path) == FreezeD(str(tmp_path))
     for bad in ({"run": "a", "layers": -1}, {"run": 3}, {"layers": 2}):
         with pytest.raises(ValueError, match="run" if "layers" not in bad or "run" not in bad else "layers"):
@@ -248,3 +249,14 @@ def test_the_networks_of_a_recipe_can_be_frozen():
     assert first == ["body.0.weight", "body.0.bias"]
     assert second[:2] == first
     assert len(second) > len(first)
+
+
+DISCRIMINATORS = [name for name in models.__all__ if name.endswith("Discriminator")]
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_every_network_of_the_library_can_spare_what_is_frozen_unless_told_otherwise(name):
+    D = getattr(models, name)(width=4).build(SPEC, Head().factory(0))
+    stay = FreezeD("runs/a").frozen(D)
+    assert {id(p) for p in stay} == {id(p) for p in FreezeD("runs/a", layers=2).frozen(D)}
+    assert 0 < len(stay) < len(list(D.parameters()))

@@ -1,4 +1,4 @@
-"""Where real images come from: bundled digits, MNIST, folders, zips, arrays, a few of these; and endless batches."""
+"""Where real images come from: bundled digits, MNIST, folders, zips, arrays; endless batches; toy distributions."""
 
 from .arrays import ArrayDataset
 from .base import Dataset, DatasetConfig
@@ -8,22 +8,52 @@ from .limited import Few, few
 from .mnist import MNIST, Digits, FashionMNIST
 from .pixels import to_float, to_uint8
 from .split import Subset, hold_out
+from .toy import (
+    Density,
+    Dirac,
+    Distribution,
+    Grid,
+    Line,
+    Mixture,
+    Mixture1D,
+    Ring,
+    SwissRoll,
+    high_quality,
+    kl_to_uniform,
+    modes_covered,
+    transport,
+    wasserstein,
+)
 
 __all__ = [
     "MNIST",
     "ArrayDataset",
     "Dataset",
     "DatasetConfig",
+    "Density",
     "Digits",
+    "Dirac",
+    "Distribution",
     "FashionMNIST",
     "Few",
+    "Grid",
     "Images",
     "InfiniteBatches",
+    "Line",
+    "Mixture",
+    "Mixture1D",
+    "Ring",
     "Subset",
+    "SwissRoll",
     "few",
+    "high_quality",
     "hold_out",
+    "kl_to_uniform",
+    "modes_covered",
     "open_dataset",
     "prepare",
     "to_float",
     "to_uint8",
+    "transport",
+    "wasserstein",
 ]

@@ -56,10 +56,13 @@ class MinibatchStd(nn.Module):
         """Raises ValueError if the groups do not divide N, or the new channels F."""
         N, F, H, W = h.shape
         G = min(self.group_size, N)
-        if N % G or F % self.new_channels:
+        given = f"MinibatchStd(group_size={self.group_size}, new_channels={self.new_channels}) got"
+        if F % self.new_channels:
+            raise ValueError(f"{given} {F} features: give a multiple of {self.new_channels}")
+        if N % G:
             raise ValueError(
-                f"MinibatchStd(group_size={self.group_size}, new_channels={self.new_channels}) got {N} images with "
-                f"{F} features: give a multiple of {G} images and of {self.new_channels} features"
+                f"{given} {N} images, which make no groups of {G}: set batch_size to a multiple of {G} times the "
+                "number of processes"
             )
         groups = h.to(torch.promote_types(h.dtype, torch.float32)).unflatten(1, (self.new_channels, -1))
         groups = groups.unflatten(0, (G, N // G))  # (G, N / G, new, F / new, H, W)

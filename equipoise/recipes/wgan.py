@@ -1,14 +1,14 @@
 """WGAN (Arjovsky, Chintala & Bottou 2017) for any images, by default the digits.
 
 As published: the Wasserstein loss, weights clipped to [-0.01, 0.01] after each of 5 critic updates per update of G,
-RMSProp 5e-5, batch 64 (alg. 1); N(0, 0.02²) initialisation, z of length 100, width 64 (the authors' code).
+RMSProp 5e-5, batch 64 (alg. 1); N(0, 0.02²) initialisation, z of length 100, width 64, RMSProp's smoothing 0.99 (the
+authors' code; the paper names none).
 Different here:
 
-- The critic has no batch norm, G has. Theirs has it in both, and clips the gains too; `ClipWeights` clips layers,
-  and gains left free would undo what the clipping bounds.
+- The critic has no batch norm, G has. Theirs has it in both, and clips the gains too; whatever its gains, a norm
+  divides by a deviation, which undoes what the clipping bounds.
 - 5 critic updates from the start. The authors' code makes 100 of them for each of the first 25 updates of G and for
   every 500th; `d_steps=ToConvergence` is the principled form of that.
-- RMSProp's smoothing is PyTorch's 0.99, as in the authors' code; the paper names none.
 """
 
 from __future__ import annotations

@@ -1,0 +1,376 @@
+"""Distributions on which theory can be checked: points in one or two dimensions, with what is known of them exactly.
+
+Samples are float32 (N, dim), so `Batch(distribution.sample(...))` is a batch for losses, penalties and critics. A
+distribution has a density only if it is a `Density`, and modes only if it is a `Mixture`. Functions below measure
+generated points: against the modes of a mixture, or against real points.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..types import component
+
+__all__ = [
+    "Density",
+    "Dirac",
+    "Distribution",
+    "Grid",
+    "Line",
+    "Mixture",
+    "Mixture1D",
+    "Ring",
+    "SwissRoll",
+    "high_quality",
+    "kl_to_uniform",
+    "modes_covered",
+    "transport",
+    "wasserstein",
+]
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+# ---- what distributions have in common -------------------------------------------------------------------
+
+
+class Distribution(ABC):
+    """Where points come from. `dim`: of how many coordinates."""
+
+    dim: ClassVar[int]
+
+    @abstractmethod
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        """(num, dim) float32, on the generator's device. Equal states of the generator draw equal points."""
+
+
+class Density(Distribution):
+    """A distribution that has a density. Those on a line or a point of the plane have none."""
+
+    @abstractmethod
+    def log_density(self, x: Tensor) -> Tensor:
+        """The logarithm of the density, (N, dim) -> (N,) float64, in nats, differentiable in x.
+
+        Raises:
+            ValueError: for another shape.
+        """
+
+
+class Mixture(Density):
+    """Σ_k w_k N(m_k, s_k² I): round Gaussians, M of them, whose means are the modes."""
+
+    @property
+    @abstractmethod
+    def modes(self) -> Tensor:
+        """m, (M, dim) float64."""
+
+    @property
+    @abstractmethod
+    def spreads(self) -> Tensor:
+        """s, (M,) float64, standard deviations."""
+
+    @property
+    @abstractmethod
+    def shares(self) -> Tensor:
+        """w, (M,) float64, with sum 1."""
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        """(num, dim) float32: a mode with probability w, and Gaussian noise around it."""
+        device = generator.device
+        u = torch.rand(num, generator=generator, device=device, dtype=torch.float64)
+        mode = torch.bucketize(u, self.shares.cumsum(0)[:-1].to(device), right=True)
+        noise = torch.randn(num, self.dim, generator=generator, device=device, dtype=torch.float64)
+        points = self.modes.to(device)[mode] + self.spreads.to(device)[mode, None] * noise
+        return points.float()
+
+    def log_density(self, x: Tensor) -> Tensor:
+        x, s = points_of(x, self.dim), self.spreads.to(x.device)
+        squares = (x[:, None] - self.modes.to(x.device)).square().sum(-1)  # (N, M)
+        each = -squares / (2 * s**2) - self.dim / 2 * torch.log(2 * math.pi * s**2)
+        return torch.logsumexp(each + self.shares.to(x.device).log(), dim=1)
+
+    def assign(self, x: Tensor, within: float = 3.0) -> Tensor:
+        """The mode that each point belongs to, (N, dim) -> (N,) int64, or -1.
+
+        That is the nearest mode, in its standard deviations, if it is within `within` of them. Three make a sample
+        "high quality" (Srivastava et al. 2017, VEEGAN). A point that is NaN belongs to none.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        x = points_of(x.detach(), self.dim)
+        distances = (x[:, None] - self.modes.to(x.device)).norm(dim=-1) / self.spreads.to(x.device)  # (N, M)
+        distance, mode = distances.min(dim=1)
+        return torch.where(distance <= within, mode, -1)
+
+    def counts(self, x: Tensor, within: float = 3.0) -> Tensor:
+        """How many points each mode has, (N, dim) -> (M,) int64; those of none are not counted."""
+        assigned = self.assign(x, within)
+        return torch.bincount(assigned[assigned >= 0], minlength=len(self.modes))
+
+
+# ---- mixtures ----------------------------------------------------------------------------------------------
+
+
+@component
+class Ring(Mixture):
+    """`num` Gaussians at equal distances on a circle, from (radius, 0) on counter-clockwise: mode collapse to look at.
+
+    Eight of standard deviation 0.02 at radius 2 (Metz et al. 2017). WGAN-GP divides these points by √2; VEEGAN and
+    PacGAN have 0.01 at radius 1, which is the same picture at half the size.
+    """
+
+    dim: ClassVar[int] = 2
+    num: int = Field(default=8, ge=1)
+    radius: Positive = 2.0
+    std: Positive = 0.02
+
+    @property
+    def modes(self) -> Tensor:
+        angles = 2 * math.pi / self.num * torch.arange(self.num, dtype=torch.float64)  # 2π is not one: it would be 0
+        return self.radius * torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    @property
+    def spreads(self) -> Tensor:
+        return torch.full((self.num,), self.std, dtype=torch.float64)
+
+    @property
+    def shares(self) -> Tensor:
+        return torch.full((self.num,), 1 / self.num, dtype=torch.float64)
+
+
+@component
+class Grid(Mixture):
+    """side x side Gaussians on a square grid around (0, 0), `spacing` apart, row by row from the lower left.
+
+    25 of standard deviation 0.05, 2 apart (Srivastava et al. 2017, VEEGAN; PacGAN). WGAN-GP divides these points by
+    2.828, so that each coordinate has variance 1.
+    """
+
+    dim: ClassVar[int] = 2
+    side: int = Field(default=5, ge=1)
+    spacing: Positive = 2.0
+    std: Positive = 0.05
+
+    @property
+    def modes(self) -> Tensor:
+        at = self.spacing * (torch.arange(self.side, dtype=torch.float64) - (self.side - 1) / 2)
+        rows, columns = torch.meshgrid(at, at, indexing="ij")
+        return torch.stack([columns.flatten(), rows.flatten()], dim=1)
+
+    @property
+    def spreads(self) -> Tensor:
+        return torch.full((self.side**2,), self.std, dtype=torch.float64)
+
+    @property
+    def shares(self) -> Tensor:
+        return torch.full((self.side**2,), 1 / self.side**2, dtype=torch.float64)
+
+
+@component
+class Mixture1D(Mixture):
+    """Gaussians on the line: one for each of `means`, with its standard deviation.
+
+    weights: in this proportion; None in equal shares.
+
+    Raises:
+        ValueError: unless there are as many means, standard deviations and weights.
+    """
+
+    dim: ClassVar[int] = 1
+    means: tuple[Finite, ...] = Field(default=(-2.0, 2.0), min_length=1)
+    stds: tuple[Positive, ...] = (0.5, 0.5)
+    weights: tuple[Positive, ...] | None = None
+
+    def __post_init__(self) -> None:
+        counts = [len(self.means), len(self.stds), *([] if self.weights is None else [len(self.weights)])]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"expected as many means, stds and weights, got {', '.join(map(str, counts))}: one number per Gaussian"
+            )
+
+    @property
+    def modes(self) -> Tensor:
+        return torch.tensor(self.means, dtype=torch.float64)[:, None]
+
+    @property
+    def spreads(self) -> Tensor:
+        return torch.tensor(self.stds, dtype=torch.float64)
+
+    @property
+    def shares(self) -> Tensor:
+        weights = torch.tensor(self.weights or [1.0] * len(self.means), dtype=torch.float64)
+        return weights / weights.sum()
+
+
+# ---- others ------------------------------------------------------------------------------------------------
+
+
+ROLL = (1.5 * math.pi, 4.5 * math.pi)
+NODES = 8
+
+
+@component
+class SwissRoll(Density):
+    """(t (cos t, sin t) + noise · N(0, I)) / scale, t uniform on [1.5π, 4.5π]: one and a half turns of a spiral.
+
+    Noise 0.25 and scale 7.5 are those of WGAN-GP (Gulrajani et al. 2017). The mean is (2, 2/(3π)) / scale, not 0.
+
+    noise: standard deviation before the division; at least 0.01, since the density takes a sum of 700 / noise terms.
+    """
+
+    dim: ClassVar[int] = 2
+    noise: float = Field(default=0.25, ge=0.01, allow_inf_nan=False)
+    scale: Positive = 7.5
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        low, high = ROLL
+        u = torch.rand(num, generator=generator, device=generator.device, dtype=torch.float64)
+        noise = torch.randn(num, 2, generator=generator, device=generator.device, dtype=torch.float64)
+        return ((spiral(low + (high - low) * u) + self.noise * noise) / self.scale).float()
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """The integral over t of the noise's density around each point of the spiral, by Gauss-Legendre quadrature."""
+        t, weights = (part.to(x.device) for part in self.quadrature())
+        curve, variance = spiral(t) / self.scale, (self.noise / self.scale) ** 2
+        found = []
+        for some in points_of(x, 2).split(max(1, 2**22 // len(t))):  # (n, T, 2) in 64 MB at most
+            squares = (some[:, None] - curve).square().sum(-1)  # (n, T)
+            found.append(torch.logsumexp(-squares / (2 * variance) + weights.log(), dim=1))
+        return torch.cat(found) - math.log(2 * math.pi * variance)
+
+    def quadrature(self) -> tuple[Tensor, Tensor]:
+        """Values of t and their weights in the integral, (T,) each.
+
+        Panels with `NODES` nodes, each about as long as the noise is wide. The spiral's length grows as t²/2.
+        """
+        low, high = ROLL
+        panels = math.ceil((high**2 - low**2) / (2 * self.noise))
+        edges = np.sqrt(np.linspace(low**2, high**2, panels + 1))
+        middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
+        nodes, weights = np.polynomial.legendre.leggauss(NODES)
+        t = middle[:, None] + half[:, None] * nodes
+        return torch.from_numpy(t.ravel()), torch.from_numpy((half[:, None] * weights / (high - low)).ravel())
+
+
+@component
+class Line(Distribution):
+    """(theta, Z), Z uniform on [0, 1]: one of two parallel lines (Arjovsky et al. 2017, example 1).
+
+    That at 0 and that at theta ≠ 0 share no point. Between them JS is log 2 and KL is infinite, whatever theta is, and
+    the Wasserstein distance is |theta|.
+    """
+
+    dim: ClassVar[int] = 2
+    theta: Finite = 0.0
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        z = torch.rand(num, generator=generator, device=generator.device, dtype=torch.float32)
+        return torch.stack([torch.full_like(z, self.theta), z], dim=1)
+
+
+@component
+class Dirac(Distribution):
+    """Always theta. With real data at 0 and theta to be learned, the Dirac-GAN (Mescheder et al. 2018, def. 2.1)."""
+
+    dim: ClassVar[int] = 1
+    theta: Finite = 0.0
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        return torch.full((num, 1), self.theta, device=generator.device, dtype=torch.float32)
+
+
+def spiral(t: Tensor) -> Tensor:
+    """The points t (cos t, sin t), (N,) -> (N, 2)."""
+    return torch.stack([t * t.cos(), t * t.sin()], dim=1)
+
+
+def points_of(x: Tensor, dim: int) -> Tensor:
+    """(N, dim) in float64, or ValueError."""
+    if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
+        raise ValueError(f"expected points of shape (N, {dim}), N at least 1, got shape {tuple(x.shape)}")
+    return x.double()
+
+
+# ---- measures of generated points --------------------------------------------------------------------------
+
+
+def modes_covered(mixture: Mixture, x: Tensor, *, within: float = 3.0) -> int:
+    """How many modes have at least one high-quality point (Srivastava et al. 2017, VEEGAN, on 2,500 points).
+
+    x: (N, dim).  within: how many standard deviations from its mode a high-quality point may be.
+    """
+    return int((mixture.counts(x, within) > 0).sum())
+
+
+def high_quality(mixture: Mixture, x: Tensor, *, within: float = 3.0) -> float:
+    """The fraction of points that lie within `within` standard deviations of a mode (Srivastava et al. 2017, VEEGAN).
+
+    Points of the mixture itself do not reach 1, but 1 - exp(-within²/2) in two dimensions: 0.989 for three.
+    """
+    return int(mixture.counts(x, within).sum()) / len(x)
+
+
+def kl_to_uniform(mixture: Mixture, x: Tensor, *, within: float = 3.0) -> float:
+    """KL(q ‖ 1/M) = Σ_k q_k log(M q_k), in nats, q the shares of the M modes in the high-quality points.
+
+    0 if each mode has as many, log M if one has all; a mode without points adds 0. Where no point is of high quality,
+    log M too, the largest value. N points of a `Ring` or `Grid` itself have about (M - 1) / 2N.
+    """
+    counts = mixture.counts(x, within).double()
+    if counts.sum() == 0:
+        return math.log(len(counts))
+    q = counts / counts.sum()
+    return float(torch.special.xlogy(q, len(q) * q).sum())
+
+
+def wasserstein(x: Tensor, y: Tensor) -> float:
+    """W_1 = min over pairings of the mean of ‖x_i - y_σ(i)‖, the earth mover's distance, exact for these points.
+
+    x, y: (N, d) both. Two samples of one distribution are not at 0: compare with the distance of two real samples.
+
+    Raises:
+        ValueError: for NaN or Inf, other shapes, or d > 1 without scipy.
+
+    >>> wasserstein(torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [2.0]]))
+    2.0
+    """
+    partners = y.detach()[transport(x, y).to(y.device)]
+    return float((x.detach().double() - partners.double()).norm(dim=1).mean())
+
+
+def transport(x: Tensor, y: Tensor) -> Tensor:
+    """The pairing that `wasserstein` is the cost of: y[transport(x, y)] are the partners of x. (N,) int64, on the CPU.
+
+    By sorting if d = 1, else by linear assignment (Crouse 2016), whose time grows as N³: a second or so for 2,000.
+
+    Raises:
+        ValueError: as `wasserstein`.
+    """
+    if x.shape != y.shape or x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"expected as many points of as many dimensions, (N, d), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    x, y = (points.detach().cpu().double() for points in (x, y))
+    bad = int((~torch.cat([x, y]).isfinite()).any(dim=1).sum())
+    if bad:
+        raise ValueError(f"{bad} of {2 * len(x)} points hold NaN or Inf: there is no distance to them")
+    if x.shape[1] == 1:
+        partner = torch.empty(len(x), dtype=torch.int64)
+        partner[x[:, 0].argsort()] = y[:, 0].argsort()
+        return partner
+    try:
+        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ValueError("distances in more than one dimension need scipy: pip install 'equipoise[lab]'") from error
+    # not by the matrix product ‖x‖² - 2 <x, y> + ‖y‖², which loses the distances of close points
+    costs = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.from_numpy(linear_sum_assignment(costs.numpy())[1])

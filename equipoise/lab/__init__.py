@@ -1,0 +1,46 @@
+"""The theory of GANs as experiments on the library's own losses, penalties, heads and networks.
+
+An experiment is a module of this folder with a subclass of `base.Experiment`; its name is the module's. Listing them
+reads the files without importing them, so `equipoise lab` answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Experiment
+
+__all__ = ["available", "load"]
+
+
+def available() -> dict[str, str]:
+    """Experiments by name: the first line of their docstring."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "Experiment" in map(ast.unparse, node.bases):
+                found[path.stem] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return found
+
+
+def load(name: str) -> type[Experiment]:
+    """The experiment called `name`.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one.
+    """
+    from .base import Experiment
+
+    known = available()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"there is no experiment {name!r}; {hint}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    classes = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
+    return next(item for item in classes if issubclass(item, Experiment))
