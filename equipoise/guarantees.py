@@ -16,14 +16,22 @@ from .penalties import R1, R2, Dragan, GradientPenalty, Penalty
 __all__ = ["voided"]
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
-NORMS: dict[str, tuple[type[nn.Module], ...]] = {
-    "batch norm": (BATCH_NORM,),
-    "virtual batch norm": (VirtualBatchNorm,),
-    "layer norm": (nn.LayerNorm,),
-    "group norm": (nn.GroupNorm,),  # with one group, layer norm
-    "instance norm": (nn.modules.instancenorm._InstanceNorm,),
-}
-"""Layers that divide by a deviation."""
+
+
+def norm_of_activations(layer: nn.Module) -> str | None:
+    """What kind of layer that divides by a deviation it is, None for another layer."""
+    match layer:
+        case BATCH_NORM():
+            return "batch norm"
+        case VirtualBatchNorm():
+            return "virtual batch norm"
+        case nn.LayerNorm() | nn.GroupNorm(num_groups=1):
+            return "layer norm"
+        case nn.GroupNorm():
+            return "group norm"
+        case nn.modules.instancenorm._InstanceNorm():
+            return "instance norm"
+    return None
 
 
 def voided(
@@ -48,16 +56,20 @@ def voided(
         )
     ]
     found = []
-    names = [name for name, layer in D.named_modules() if isinstance(layer, BATCH_NORM)]
-    if gradient and names:
+    norms: dict[str, list[str]] = {}
+    for name, layer in D.named_modules():
+        kind = norm_of_activations(layer)
+        if kind is not None:
+            norms.setdefault(kind, []).append(name)
+    if gradient and "batch norm" in norms:
         found.append(
-            f"D has batch norm ({', '.join(names)}) under {', '.join(gradient)}: the gradient of one image's logit "
-            "then runs through the statistics of its whole batch, so the penalty is no longer one on each image's own "
-            "gradient. Use a D without it, or with layer, instance or group norm (Gulrajani et al. 2017, sec. 4)."
+            f"D has batch norm ({', '.join(norms['batch norm'])}) under {', '.join(gradient)}: the gradient of one "
+            "image's logit then runs through the statistics of its whole batch, so the penalty is no longer one on "
+            "each image's own gradient. Use a D without it, or with layer, instance or group norm (Gulrajani et al. "
+            "2017, sec. 4)."
         )
-    for kind, types in NORMS.items():
-        names = [name for name, layer in D.named_modules() if isinstance(layer, types)]
-        if bounds and names:
+    for kind, names in norms.items():
+        if bounds:
             found.append(
                 f"D has {kind} ({', '.join(names)}) under {', '.join(bounds)}: {kind} divides by the deviation of its "
                 "input, which undoes the scale of the layer before it, so D's Lipschitz constant has no bound. Use a D "

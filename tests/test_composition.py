@@ -190,6 +190,8 @@ def build(cfg):
 def voids(cfg, D):
     """How each warning that `cfg` deserves begins, and words of its reason."""
     norms = [kind for kind, norm in NORMS.items() if any(isinstance(layer, norm) for layer in D.modules())]
+    if any(isinstance(layer, nn.GroupNorm) and layer.num_groups == 1 for layer in D.modules()):
+        norms = ["layer" if kind == "group" else kind for kind in norms]  # one group is layer norm
     bounded = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)) or bool(cfg.constraints)
     found = []
     if "batch" in norms and cfg.penalties:

@@ -27,7 +27,7 @@ BOUNDS = [
 NORMS = {
     "batch norm": nn.BatchNorm2d(3),
     "layer norm": nn.LayerNorm((3, 4, 4)),
-    "group norm": nn.GroupNorm(1, 3),
+    "group norm": nn.GroupNorm(3, 3),
     "instance norm": nn.InstanceNorm2d(3),
     "virtual batch norm": VirtualBatchNorm(3),
 }

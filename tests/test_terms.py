@@ -944,8 +944,7 @@ def test_batch_norm_under_a_normaliser_that_bounds_d_is_warned_of(normalizer):
 def test_a_norm_of_activations_under_clipping_is_warned_of(norm):
     discriminator = DCGANDiscriminator(width=2, norm=norm)
     clipped = {"discriminator": discriminator, "d_normalizer": NoNormalizer(), "constraints": (ClipWeights(),)}
-    kind = "group" if norm == "layer" else norm  # of one group
-    with pytest.warns(UserWarning, match=rf"D has {kind} norm \(body\..*\) under ClipWeights: .* has no bound"):
+    with pytest.warns(UserWarning, match=rf"D has {norm} norm \(body\..*\) under ClipWeights: .* has no bound"):
         build_on_28(**clipped)
 
 

@@ -440,8 +440,7 @@ TELLING = (
 )
 """D, loss and stabiliser of the phase portraits."""
 REACH = 1.6
-
-
+"""They show θ and the slope from -REACH to REACH."""
 MOVING = TELLING[:3] + TELLING[4:7]
 """Those of the animation."""
 COURSES_OF = ("NonSaturating", "Wasserstein")
@@ -519,8 +518,8 @@ class Dirac(Experiment):
                 told = {"D": name, "loss": loss, "stabiliser": with_, "theory": theory(loss, with_, name)}
                 verdicts.append(told | self.verdicts(None if kinks[i, j] else jacobians[i, j], rates[i, j]))
                 if (name, loss, with_) in TELLING:
-                    arrows = torch.stack([field[i, j, :, 0], field[i, j, :, 1] / D.per_slope], dim=1)
-                    portraits[f"{name}, {loss}, {with_}"] = {"field": arrows, "path": places[:, i, j, 2:]}
+                    velocity = torch.stack([field[i, j, :, 0], field[i, j, :, 1] / D.per_slope], dim=1)
+                    portraits[f"{name}, {loss}, {with_}"] = {"field": velocity, "path": places[:, i, j, 2:]}
                 if loss in COURSES_OF and with_ in COURSES:
                     courses[f"{name}, {loss}, {with_}"] = distance[:, i, j, :2]
         refused = dict.fromkeys(("theory", "flow", "in turn", "at once"), REFUSED)
@@ -686,7 +685,7 @@ def distances(numbers: Numbers, lr: float) -> Figure:
         ax.set_xlabel("steps x learning rate")
     for ax in axes[::3]:
         ax.set_ylabel("distance from equilibrium")
-    axes[2].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0, 0.3))
+    axes[2].legend(frameon=False, fontsize=8, loc="upper left")
     return fig
 
 
@@ -704,7 +703,7 @@ def moving(numbers: Numbers) -> list[Figure]:
                 ax.plot(*tail[-1], "o", color=color, markersize=4)
             ax.plot(0, 0, "+", color="black")
             ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect="equal")
-            ax.set_title(panel_title(name), fontsize=7)
+            ax.set_title(panel_title(name), fontsize=6)
         fig.suptitle("red: both at once, blue: D, then G", fontsize=8)
         frames.append(fig)
     return frames

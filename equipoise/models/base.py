@@ -32,7 +32,9 @@ class DiscriminatorConfig(ABC):
 
     @abstractmethod
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        """forward(x (N, C, H, W), y (N,) or None) -> Logits. Calls `head(F)` once per body it creates.
+        """forward(x (N, C, H, W), y (N,) or None) -> Logits, or a list of them from several, whose losses add up.
+
+        Calls `head(F)` once per body it creates.
 
         Raises:
             ValueError: for data the architecture is not defined for.
