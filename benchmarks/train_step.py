@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +29,8 @@ from equipoise.recipes import load
 from equipoise.schedules import at
 from equipoise.train import GAN, d_step, g_step
 from equipoise.types import Batch, ImageSpec
+
+from .report import machine
 
 Iteration = Callable[[Batch, int], None]
 
@@ -105,8 +106,8 @@ def main() -> None:
     console.print(table)
     console.print(f"plain / ours, by round: median {middle:.3f}, quartiles {low:.3f} - {high:.3f}")
     if args.out:
-        about = {"recipe": args.recipe, "batch_size": cfg.batch_size, "threads": torch.get_num_threads()}
-        about |= {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
+        about = {"recipe": args.recipe, "batch_size": cfg.batch_size}
+        about |= machine()
         args.out.write_text(json.dumps(about | {"seconds": seconds, "ratio_median": middle}, indent=1) + "\n")
 
 

@@ -29,7 +29,7 @@ from .distributed import from_rank_0
 from .files import flush, replace_file, writing
 from .types import RunError
 
-__all__ = ["Checkpoints", "claim", "exist", "finished", "read_verified"]
+__all__ = ["Checkpoints", "claim", "exist", "finished", "newest_whole"]
 
 KEEP = 2
 FORMAT = 1
@@ -108,17 +108,14 @@ class Checkpoints:
         return int(state["nimg"])
 
     def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        paths = finished(self.folder)
-        for i, path in reversed(list(enumerate(paths))):
-            try:
-                weights, state = read_verified(path)
-            except (FileNotFoundError, ValueError) as error:
-                print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
-                continue
-            for damaged in paths[i + 1 :]:
-                set_aside(damaged)
+        found = newest_whole(self.folder)
+        if found is not None:
+            path, weights, state = found
+            for damaged in finished(self.folder):
+                if damaged > path:
+                    set_aside(damaged)
             return path.name, weights, state
-        if paths:
+        if finished(self.folder):
             raise RunError(
                 f"every checkpoint in {self.folder} is damaged. Restore one from a backup, "
                 f"or delete {self.folder} to start the run again."
@@ -171,6 +168,19 @@ class Checkpoints:
 def finished(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name."""
     return sorted(path for path in folder.glob("*") if path.name.isdigit())
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """The newest whole checkpoint in `folder`, its weights by network and its state; None if there is none.
+
+    Each damaged one that is passed over is named on stderr.
+    """
+    for path in reversed(finished(folder)):
+        try:
+            return path, *read_verified(path)
+        except (FileNotFoundError, ValueError) as error:
+            print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
+    return None
 
 
 def exist(run_dir: Path) -> bool:

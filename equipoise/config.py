@@ -13,28 +13,11 @@ import ast
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from . import (
-    augment,
-    constraints,
-    critic,
-    data,
-    ema,
-    heads,
-    joint,
-    losses,
-    matching,
-    models,
-    normalizers,
-    optim,
-    penalties,
-    regularizers,
-    schedules,
-    transfer,
-)
 from .augment import Augment, NoAugment
 from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
 from .critic import ToConvergence
@@ -52,7 +35,7 @@ from .regularizers import Regularizer
 from .transfer import FreezeD
 from .types import component
 
-__all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "to_text"]
+__all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
 
 
 @component
@@ -157,26 +140,30 @@ SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg")
 # ---- text -> values --------------------------------------------------------------------------------------
 
 
+HOMES = (
+    "augment",
+    "constraints",
+    "critic",
+    "data",
+    "ema",
+    "heads",
+    "joint",
+    "losses",
+    "matching",
+    "models",
+    "normalizers",
+    "optim",
+    "penalties",
+    "regularizers",
+    "schedules",
+    "transfer",
+)
+"""The modules whose `__all__` names components."""
+
+
 def components() -> dict[str, type]:
     """Every component of the library by name: what a config's text may call."""
-    homes = (
-        augment,
-        constraints,
-        critic,
-        data,
-        ema,
-        heads,
-        joint,
-        losses,
-        matching,
-        models,
-        normalizers,
-        optim,
-        penalties,
-        regularizers,
-        schedules,
-        transfer,
-    )
+    homes = [import_module(f"{__package__}.{home}") for home in HOMES]
     found = {name: getattr(home, name) for home in homes for name in home.__all__}
     known = {name: item for name, item in found.items() if isinstance(item, type) and dataclasses.is_dataclass(item)}
     return known | {"TrainConfig": TrainConfig}
@@ -215,7 +202,7 @@ def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
         case ast.Name(id=word):
             return {"true": True, "false": False, "none": None}.get(word, word)
         case ast.Call(func=ast.Name(id=name)) if name not in known:
-            raise ValueError(f"unknown component {name!r}{_suggest(name, known)}")
+            raise ValueError(f"unknown component {name!r}{suggest(name, known)}")
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
             fields = {k.arg: _build(k.value, text, known) for k in keywords if k.arg is not None}
             if positional or len(fields) < len(keywords):  # **, or a field given twice
@@ -260,7 +247,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
     for field in grouped:
         if field not in names:
-            raise ValueError(f"{name} has no field {field!r}{_suggest(field, names)}")
+            raise ValueError(f"{name} has no field {field!r}{suggest(field, names)}")
     values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
     try:
         return dataclasses.replace(config, **values)
@@ -276,7 +263,7 @@ def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
         match found["type"]:
             case "unexpected_keyword_argument":
                 where = str(found["loc"][0])
-                lines.append(f"{name} has no field {where!r}{_suggest(where, names)}")
+                lines.append(f"{name} has no field {where!r}{suggest(where, names)}")
             case "missing" | "missing_argument":
                 where = str(found["loc"][0])
                 lines.append(f"{name} needs the field {where!r}")
@@ -292,7 +279,8 @@ def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: the nearest of the known ones, or all."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -89,16 +88,14 @@ class FreezeD:
 
     def read(self) -> tuple[Path, dict[str, dict[str, Tensor]]]:
         """The newest whole checkpoint of the run: where it is, and its weights by network."""
-        from .checkpoint import finished, read_verified  # here: checkpoints know configs, which know this module
+        from .checkpoint import finished, newest_whole  # here: checkpoints know configs, which know this module
 
         folder = Path(self.run).expanduser() / "checkpoints"
-        paths = finished(folder)[::-1]
-        for path in paths:
-            try:
-                return path, read_verified(path)[0]
-            except (FileNotFoundError, ValueError) as error:
-                print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
-        state = f"every checkpoint in {folder} is damaged" if paths else f"there is no checkpoint in {folder}"
+        found = newest_whole(folder)
+        if found is not None:
+            return found[:2]
+        damaged = f"every checkpoint in {folder} is damaged"
+        state = damaged if finished(folder) else f"there is no checkpoint in {folder}"
         raise ValueError(
             f"cannot start from the run {self.run}: {state}. Give the directory of a run that has saved one, "
             'such as transfer=FreezeD(run="runs/a").'

@@ -7,7 +7,6 @@ reads the files without importing them, so `equipoise lab` answers at once.
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,13 +33,12 @@ def load(name: str) -> type[Experiment]:
     Raises:
         ValueError: for an unknown name, with the nearest one.
     """
+    from ..config import suggest
     from .base import Experiment
 
     known = available()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        raise ValueError(f"there is no experiment {name!r}; {hint}")
+        raise ValueError(f"there is no experiment {name!r}{suggest(name, known)}")
     module = importlib.import_module(f"{__name__}.{name}")
     classes = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
     return next(item for item in classes if issubclass(item, Experiment))

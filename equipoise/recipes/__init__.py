@@ -6,7 +6,6 @@ Listing them reads the files without importing them, so `equipoise recipes` answ
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -50,9 +49,9 @@ def load(name: str) -> tuple[TrainConfig, dict[str, Any]]:
 def _from_library(name: str) -> Callable[[], Any]:
     known = available()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        raise ValueError(f"there is no recipe {name!r}; {hint} (or FILE.py:FUNCTION for one of your own)")
+        from ..config import suggest
+
+        raise ValueError(f"there is no recipe {name!r}{suggest(name, known)} (or FILE.py:FUNCTION for one of your own)")
     module = importlib.import_module(f"{__name__}.{known[name][0]}")
     function: Callable[[], Any] = getattr(module, name)
     return function
