@@ -148,6 +148,7 @@ HOMES = (
     "ema",
     "heads",
     "joint",
+    "lab.points",
     "losses",
     "matching",
     "models",

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     SAMPLES = auto()
     STANDING = auto()
     """Latents that the statistics of a trained generator are taken from."""
+    POINTS = auto()
+    """Real points of a toy distribution."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,18 +27,20 @@ def hidden(features: int, width: int, depth: int) -> list[nn.Module]:
 
 @component
 class MLPGenerator(GeneratorConfig):
-    """z -> 512 -> 512 -> 512 -> 512 -> C·H·W with ReLU, tanh at the end; images of any size.
+    """z -> 512 -> 512 -> 512 -> 512 -> C·H·W with ReLU; images of any size.
 
     The network without batch norm or convolutions that WGAN still trains (Arjovsky et al. 2017, sec. 4). Conditional:
     the class, one-hot, is appended to z. Initialised as PyTorch does.
 
     width: units of a hidden layer.  depth: number of hidden layers.
+    output: "tanh" for images in [-1, 1], "linear" for points that may lie anywhere.
     """
 
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
     conditional: bool = False
+    output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:
         if self.conditional:
@@ -53,7 +57,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(
             *hidden(cfg.z_dim + classes, cfg.width, cfg.depth),
             nn.Linear(cfg.width, spec.channels * spec.resolution**2),
-            nn.Tanh(),
+            nn.Tanh() if cfg.output == "tanh" else nn.Identity(),
             nn.Unflatten(1, shape),
         )
 
