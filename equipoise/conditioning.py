@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["HiddenConcat", "InputConcat", "PerClass", "Projection", "Unconditional"]
+__all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "PerClass", "Projection", "Unconditional"]
 
 # ---- at the last vector: y -> w(y), (1, F) or (N, F) -----------------------------------------------------
 
@@ -28,6 +28,11 @@ class Unconditional(nn.Module):
     def forward(self, y: Tensor | None) -> Tensor:
         return self.linear.weight  # (1, F)
 
+    @torch.no_grad()
+    def normalize_(self) -> Tensor:
+        """Divide w0 by its length, in place -> the length, (1, 1)."""
+        return unit_rows_(self.linear.weight)
+
 
 class Projection(nn.Module):
     """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3)."""
@@ -41,6 +46,14 @@ class Projection(nn.Module):
         w: Tensor = self.linear.weight + self.embed(labels(y))  # (N, F)
         return w
 
+    @torch.no_grad()
+    def normalize_(self) -> Tensor:
+        """Divide w(y) of each class by its length, in place, by a change of V alone -> the lengths, (classes, 1)."""
+        w = self.linear.weight + self.embed.weight
+        lengths = unit_rows_(w)
+        self.embed.weight.copy_(w - self.linear.weight)
+        return lengths
+
 
 class PerClass(nn.Module):
     """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024)."""
@@ -52,6 +65,36 @@ class PerClass(nn.Module):
     def forward(self, y: Tensor | None) -> Tensor:
         w: Tensor = self.embed(labels(y))  # (N, F)
         return w
+
+    @torch.no_grad()
+    def normalize_(self) -> Tensor:
+        """Divide w(y) of each class by its length, in place -> the lengths, (classes, 1)."""
+        return unit_rows_(self.embed.weight)
+
+
+class LearnedScale(nn.Module):
+    """w(y) = s(y) ω(y) with ω = v/‖v‖: a length with a parameter of its own, beside a vector v(y) that only points.
+
+    s (1, 1), or (classes, 1) if v depends on the class. At first s = ‖v‖, so w(y) is what v(y) was; v becomes a unit
+    vector here, and `heads.renormalize` makes it one again after a step. (sony/san, `SANLinear`, `SANEmbedding`)
+
+    vectors: v, whose weights are changed in place.
+    """
+
+    def __init__(self, vectors: Unconditional | Projection | PerClass):
+        super().__init__()
+        self.vectors = vectors
+        self.scale = nn.Parameter(vectors.normalize_())
+
+    def polar(self, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Length s, (1, 1) or (N, 1), and direction ω, (1, F) or (N, F), however long v is."""
+        v: Tensor = self.vectors(y)
+        scale = self.scale if len(self.scale) == 1 else F.embedding(labels(y), self.scale)
+        return scale, v / v.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        scale, omega = self.polar(y)
+        return scale * omega
 
 
 # ---- before it: concatenation ----------------------------------------------------------------------------
@@ -108,6 +151,13 @@ def initialised(layer: Layer, std: float | None) -> Layer:
     """Weights from N(0, std²); None is 1/√F, so that logits start at the scale of the features."""
     nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
     return layer
+
+
+def unit_rows_(w: Tensor) -> Tensor:
+    """Divide each row of w (K, F) by its length, in place -> the lengths, (K, 1). A row of zeros stays one."""
+    lengths: Tensor = w.norm(dim=1, keepdim=True)
+    w.div_(lengths.clamp_min(1e-12))
+    return lengths
 
 
 def labels(y: Tensor | None) -> Tensor:

@@ -29,6 +29,7 @@ from .losses import GANLoss, NonSaturating, Saturating
 from .matching import FeatureMatching
 from .models import DiscriminatorConfig, GeneratorConfig
 from .normalizers import NoNormalizer, Normalizer
+from .objective import monotone
 from .optim import Adam, OptimConfig
 from .penalties import Penalty
 from .regularizers import Regularizer
@@ -82,6 +83,12 @@ class TrainConfig:
             raise ValueError(
                 f"head.san=true has no direction loss for the paired loss {self.loss!r}: SAN is defined for losses "
                 "on single logits. Use an unpaired loss (loss=Hinge), or a plain head (head.san=false)."
+            )
+        if self.head.normalize_loss and not monotone(self.loss):
+            raise ValueError(
+                f"head.normalize_loss=true and {self.loss!r} do not go together: the g that its G minimises rises "
+                "somewhere, so the weights -g' of the direction loss may be negative, and their mean 0. Use a loss "
+                "that falls everywhere (loss=SoftLeastSquares, loss=NonSaturating), or head.normalize_loss=false."
             )
         if self.augment.reads_sign and not self.loss.signed:
             raise ValueError(

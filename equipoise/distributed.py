@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ __all__ = [
     "owned",
     "processes",
     "rank",
+    "stack_ranks",
     "trainable",
     "world_size",
 ]
@@ -106,6 +107,39 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def stack_ranks(value: Tensor) -> Tensor:
+    """`value` (...) of every process, (processes, ...), the same on all of them; each must call it at the same point.
+
+    Differentiable as often as one likes, and all processes must differentiate it. Each then gets the gradient of the
+    sum of what they differentiate. So if each differentiates the mean over its own images, the mean over processes
+    that `apply_gradients` takes is the gradient of the mean over all images, as in one process.
+    """
+    if world_size() == 1:
+        return value[None]
+    slots = [value if r == rank() else torch.zeros_like(value) for r in range(world_size())]
+    stacked: Tensor = SumOverRanks.apply(torch.stack(slots))  # type: ignore[no-untyped-call]
+    return stacked
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Σ_r x_r, x_r that of rank r. Its transpose is itself: x_r is in the sum of every process."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Tensor], _output: Tensor) -> None:
+        """Nothing to keep: it is linear."""
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total: Tensor = SumOverRanks.apply(gradient)  # type: ignore[no-untyped-call]
+        return total
 
 
 def any_signal(number: int) -> int:

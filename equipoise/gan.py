@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -13,6 +14,7 @@ from .augment import Augmentation
 from .config import TrainConfig
 from .distributed import owned, rank, trainable, world_size
 from .guarantees import voided
+from .heads import renormalize
 from .joint import JointPenalty
 from .objective import Output, accuracy, class_loss, discriminator_loss, generator_loss, logits, pairs
 from .randomness import Purpose, seed_torch, stream
@@ -70,6 +72,11 @@ class GAN:
         self.g_regularizations = [regularizer.build(self.G) for regularizer in self.cfg.g_regularizers]
         self.d_regularizations = [regularizer.build(self.D) for regularizer in self.cfg.d_regularizers]
 
+    @property
+    def constraints(self) -> Sequence[Callable[[nn.Module], None]]:
+        """What is done to D after each of its steps: the config's constraints, and what a learned scale needs."""
+        return (*self.cfg.constraints, *([renormalize] if self.cfg.head.scale == "learned" else []))
+
     def outputs(self, x: Tensor, y: Tensor | None) -> Output:
         """What D returns. It never sees an image that was not augmented, real or generated."""
         output: Output = self.D(self.augment(x), y)
@@ -101,7 +108,7 @@ class GAN:
         """
         cfg = self.cfg
         on_real, on_fake = self.outputs(real.x, real.y), self.outputs(fake.x, fake.y)
-        loss = discriminator_loss(cfg.loss, on_real, on_fake)
+        loss = discriminator_loss(cfg.loss, on_real, on_fake, normalize=cfg.head.normalize_loss)
         right, fooled = logits(on_real).detach(), logits(on_fake).detach()
         stats = {"D/real": right.mean(), "D/fake": fooled.mean(), "D/sign_real": right.sign().mean()}
         if cfg.loss.estimates is not None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .conditioning import HiddenConcat, InputConcat, PerClass, Projection, Unconditional, initialised
+from .conditioning import HiddenConcat, InputConcat, LearnedScale, PerClass, Projection, Unconditional, initialised
 from .types import NONE_IS_A_WORD, ImageSpec, Logits, component
 
 __all__ = [
     "AuxiliaryHead",
+    "BiasedHead",
     "Discriminator",
     "Head",
     "HeadFactory",
@@ -27,6 +28,7 @@ __all__ = [
     "LinearHead",
     "SANHead",
     "SemiSupervisedHead",
+    "renormalize",
     "split",
 ]
 
@@ -40,8 +42,12 @@ def split(w: Tensor) -> tuple[Tensor, Tensor]:
     only (its direction). Nothing needs renormalising after a step. (Takida et al. 2024, sec. 4.2)
     """
     norm = w.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    omega = w / norm
-    return norm * omega.detach(), norm.detach() * omega
+    return halves(norm, w / norm)
+
+
+def halves(length: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """Both are length · ω: the first trains the length, with ω held fixed, the second ω, with the length held fixed."""
+    return length * omega.detach(), length.detach() * omega
 
 
 def contract(w: Tensor, h: Tensor) -> Tensor:
@@ -72,6 +78,8 @@ class SANHead(nn.Module):
     h (N, F) or (N, F, H, W), y (N,) or None -> Logits(fun (N, K), dir (N, K)). fun trains h and ‖w‖ with ω
     frozen; dir trains ω with h and ‖w‖ frozen. Both equal <w, h> in value and, for the input, fun has a plain
     head's gradient, so G, penalties and inference read `fun` and no train/eval flag exists.
+
+    conditioning: y -> w(y). The length of a `LearnedScale` is s(y): fun has no gradient on v at all, and dir none on s.
     """
 
     def __init__(self, conditioning: nn.Module):
@@ -79,22 +87,57 @@ class SANHead(nn.Module):
         self.conditioning = conditioning
 
     def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
-        length, direction = split(self.conditioning(y))
+        if isinstance(self.conditioning, LearnedScale):
+            length, direction = halves(*self.conditioning.polar(y))
+        else:
+            length, direction = split(self.conditioning(y))
         return Logits(contract(length, h), contract(direction, h.detach()))
+
+
+@torch.no_grad()
+def renormalize(net: nn.Module) -> None:
+    """Make unit vectors of all v of each `LearnedScale` in `net`, in place. To be called after each step of D.
+
+    No logit changes, beyond rounding. The gradient on v is orthogonal to v and shrinks with 1/‖v‖, so every step makes
+    v longer, and a longer v turns less; on a unit vector the learning rate alone decides how far a step turns it.
+    """
+    for module in net.modules():
+        if isinstance(module, LearnedScale):
+            module.vectors.normalize_()
+
+
+class BiasedHead(nn.Module):
+    """A head on features with a bias, last(h + b): b (F,), 0 at first, the same at every position.
+
+    With a SAN head, logit = <w(y), h + b>, whose bias fun trains and dir does not. (sony/san, `SANLinear`)
+
+    last: `LinearHead` or `SANHead`, on `features` features.
+    """
+
+    def __init__(self, last: nn.Module, features: int):
+        super().__init__()
+        self.last, self.bias = last, nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        logits: Logits = self.last(h + self.bias.view(-1, *[1] * (h.ndim - 2)), y)
+        return logits
 
 
 class HiddenHead(nn.Module):
     """A layer that reads the class, then a head.  last(join(h, y)), where `join` is a `HiddenConcat`.
 
     last: `LinearHead` or `SANHead`, on the features that `join` makes. Normalisers reach `join`, which is hidden.
+    positions: h (N, F, ...) with F = C · positions holds a map of so many positions, which its body flattened. The
+        class joins each of them, (N, C, positions, ...) -> (N, width, positions, ...), and `last` reads them all.
     """
 
-    def __init__(self, join: nn.Module, last: nn.Module):
+    def __init__(self, join: nn.Module, last: nn.Module, *, positions: int = 1):
         super().__init__()
-        self.join, self.last = join, last
+        self.join, self.last, self.positions = join, last, positions
 
     def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
-        logits: Logits = self.last(self.join(h, y))
+        joined = self.join(h.unflatten(1, (-1, self.positions)), y)
+        logits: Logits = self.last(joined.flatten(1, 2))
         return logits
 
 
@@ -177,8 +220,12 @@ class Discriminator(nn.Module):
 
 # ---- settings --------------------------------------------------------------------------------------------
 
-HeadFactory = Callable[[int], nn.Module]
-"""Number of features F -> head. An architecture calls it once per body it creates."""
+
+class HeadFactory(Protocol):
+    """Number of features F -> head. An architecture calls it once per body it creates."""
+
+    def __call__(self, features: int, positions: int = 1) -> nn.Module:
+        """positions: how many positions of a map the features were flattened from, C · positions = F; 1 is no map."""
 
 
 Conditioning = Annotated[
@@ -194,12 +241,18 @@ class Head:
     conditioning: "none", or how D uses the class. It reads it: "projection" (`Projection`), "per_class" (`PerClass`),
         "input" (`InputConcat`), "hidden" (`HiddenConcat`). It gives it: "auxiliary" (`AuxiliaryHead`),
         "semi_supervised" (`SemiSupervisedHead`).
+    san: a SAN head (`SANHead`), whose vector has a direction with a loss of its own, and a length.
+    scale: that length. "norm": the vector's own. "learned": a parameter beside a unit vector (`LearnedScale`), which
+        is renormalised after each update of D; the features have a bias then (`BiasedHead`).
+    normalize_loss: divide the weights of the direction's loss by their mean, `discriminator_loss(normalize=True)`.
     init_std: standard deviation of the initial weights of the last layer and the classifier; None is 1/√F.
     labelled: how many images of the training data D may read the labels of. "semi_supervised" alone reads it.
     """
 
     conditioning: Conditioning = "none"
     san: bool = False
+    scale: Literal["norm", "learned"] = "norm"
+    normalize_loss: bool = False
     init_std: float | None = Field(default=None, gt=0)
     labelled: int = Field(default=100, ge=1)
 
@@ -209,6 +262,16 @@ class Head:
                 "head.san=true is not defined for head.conditioning=semi_supervised: its logit is the logsumexp of the "
                 "classes, not linear in the features, so there is no one direction to train. Use a plain head "
                 "(head.san=false), or a classifier beside a SAN head (head.conditioning=auxiliary)."
+            )
+        if self.scale == "learned" and not self.san:
+            raise ValueError(
+                "head.scale=learned is for SAN heads, which train the length of their vector apart from its direction; "
+                "a plain head (head.san=false) trains the two as one. Set head.san=true, or head.scale=norm."
+            )
+        if self.normalize_loss and not self.san:
+            raise ValueError(
+                "head.normalize_loss=true is about the direction loss of SAN heads, and a plain head (head.san=false) "
+                "has none. Set head.san=true, or head.normalize_loss=false."
             )
 
     @property
@@ -276,24 +339,34 @@ class Head:
                 "Head.build(architecture.build, spec), or write Discriminator(body, head, join=InputConcat(classes))"
             )
 
-        def head(features: int) -> nn.Module:
-            std, last = self.init_std, SANHead if self.san else LinearHead
+        def head(features: int, positions: int = 1) -> nn.Module:
+            std = self.init_std
             match self.conditioning:
                 case "projection":
-                    return last(Projection(features, num_classes, init_std=std))
+                    return self.contraction(Projection(features, num_classes, init_std=std), features)
                 case "per_class":
-                    return last(PerClass(features, num_classes, init_std=std))
+                    return self.contraction(PerClass(features, num_classes, init_std=std), features)
                 case "hidden":
-                    join = HiddenConcat(features, num_classes)
-                    return HiddenHead(join, last(Unconditional(join.width, init_std=std)))
+                    join = HiddenConcat(features // positions, num_classes)
+                    width = join.width * positions
+                    last = self.contraction(Unconditional(width, init_std=std), width)
+                    return HiddenHead(join, last, positions=positions)
                 case "auxiliary":
-                    unconditional = last(Unconditional(features, init_std=std))
+                    unconditional = self.contraction(Unconditional(features, init_std=std), features)
                     return AuxiliaryHead(unconditional, linear_classifier(features, num_classes, std))
                 case "semi_supervised":
                     return SemiSupervisedHead(linear_classifier(features, num_classes, std))
-            return last(Unconditional(features, init_std=std))
+            return self.contraction(Unconditional(features, init_std=std), features)
 
         return head
+
+    def contraction(self, vectors: Unconditional | Projection | PerClass, features: int) -> nn.Module:
+        """The head that contracts so many features with `vectors`: plain, SAN, or SAN with a learned scale."""
+        if not self.san:
+            return LinearHead(vectors)
+        if self.scale == "norm":
+            return SANHead(vectors)
+        return BiasedHead(SANHead(LearnedScale(vectors)), features)
 
     def require_classes(self, num_classes: int) -> None:
         if self.conditioning != "none" and num_classes == 0:

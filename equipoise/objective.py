@@ -24,6 +24,7 @@ __all__ = [
     "flat",
     "generator_loss",
     "logits",
+    "monotone",
     "pairs",
 ]
 
@@ -31,18 +32,27 @@ Output = Logits | Tensor | Sequence["Output"]
 """What a discriminator may return."""
 
 
-def discriminator_loss(loss: GANLoss, real: Output, fake: Output) -> Tensor:
+def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: bool = False) -> Tensor:
     """Scalar that D minimises: mean of loss.d(real, fake), plus SAN's direction term where `dir` is given.
 
+    normalize: of the direction term, as in `direction_loss`. Each of several outputs has means of its own.
+
     Raises:
-        ValueError: if real and fake differ in structure or shape, which would broadcast silently.
+        ValueError: if real and fake differ in structure or shape, which would broadcast silently; if `normalize` is
+            set and no output has `dir`; and as `direction_loss`.
     """
-    total = []
+    total, is_san = [], False
     for r, f in pairs(real, fake):
         value = loss.d(r.fun, f.fun).mean()
         if r.dir is not None and f.dir is not None:
-            value = value + direction_loss(loss, r.dir, f.dir).mean()
+            value = value + direction_loss(loss, r.dir, f.dir, normalize=normalize).mean()
+            is_san = True
         total.append(value)
+    if normalize and not is_san:
+        raise ValueError(
+            "normalize=True is about SAN's direction loss, and this discriminator has none: it gave no `dir`. Make it "
+            "a SAN (SANHead, sanify), or leave normalize=False"
+        )
     return torch.stack(total).sum()
 
 
@@ -52,11 +62,12 @@ def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool
     For hinge and Wasserstein it is fake - real (Takida et al. 2024); for g = softplus(1 - t)² it is BigVSAN's.
     real, fake: `dir` of both, of one shape.
     normalize: divide each term's weight r = -g'(t) by its batch mean, as the paper does for losses whose g is not
-        linear (eq. 12). Changes nothing for hinge and Wasserstein, where r = 1.
+        linear (eq. 12). Changes nothing for hinge and Wasserstein, where r = 1. The mean is one number for real and
+        one for generated images: over all logits that are given, of all classes, patches and scales, in this process.
 
     Raises:
         ValueError: for a paired loss, whose g needs both logits and gives no such term; for different shapes, which
-            would broadcast; and if `normalize` meets a mean weight that is not positive.
+            would broadcast; and if `normalize` meets a mean weight that is not positive, of a loss not `monotone`.
     """
     if loss.paired:
         raise ValueError(
@@ -121,18 +132,34 @@ def logits(output: Output) -> Tensor:
     return torch.cat([part.fun for part in flat(output)], dim=1)
 
 
-def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
-    """Batch mean of r(t) = -g'(t), without gradient."""
+def monotone(loss: GANLoss) -> bool:
+    """Whether g of an unpaired loss falls everywhere, as far as logits from -50 to 50 tell.
+
+    Only then is r = -g' the weight of a distribution, and does SAN's direction loss always pull the same way.
+    """
+    values = loss.g(torch.linspace(-50, 50, 1001, dtype=torch.float64, device="cpu"))  # the host never waits for these
+    return bool((values.diff() <= 0).all())
+
+
+def weight(loss: GANLoss, logits: Tensor) -> Tensor:
+    """r(t) = -g'(t) of each logit t, without gradient."""
     with torch.enable_grad():
         t = logits.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(loss.g(t).sum(), t)
-    weight = -slope.mean()
-    if not weight > 0:
+    return -slope
+
+
+def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
+    """The mean of r, (), and never 0: where D is so sure that r underflows everywhere, the loss divided by it is 0."""
+    mean = weight(loss, logits).mean()
+    if monotone(loss):
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny)
+    if not mean > 0:  # here the host waits for the device, so the trainer takes monotone losses only
         raise ValueError(
-            f"the mean of -g' of {loss!r} is {weight.item():g}: its direction loss pulls the wrong way and cannot be "
+            f"the mean of -g' of {loss!r} is {mean.item():g}: its direction loss pulls the wrong way and cannot be "
             "normalised. Use a loss whose g falls everywhere, such as SoftLeastSquares()"
         )
-    return weight
+    return mean
 
 
 def flat(output: object) -> Iterator[Logits]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .models.norms import SyncBatchNorm
 from .randomness import Purpose, stream
 from .types import ImageSpec
 
@@ -27,7 +28,7 @@ def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, pas
     """Set every batch norm of `net` to the pooled mean and variance of its input over `passes` batches, in place.
 
     draw: pass -> what the generator is called with, such as (z, y). In these passes batch norm uses the statistics of
-        the batch, as in training; all else stays in its mode. Sums are float64.
+        the batch, as in training; all else stays in its mode. Sums are float64. No other process takes part.
     """
     sums: dict[nn.Module, Tensor] = {}
 
@@ -39,8 +40,13 @@ def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, pas
     norms = [m for m in net.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     modes = [m.training for m in norms]
     hooks = [m.train().register_forward_pre_hook(note) for m in norms]
+    with_others = [m for m in norms if isinstance(m, SyncBatchNorm) and not m.alone]
+    for synced in with_others:
+        synced.alone = True  # rank 0 calls this while the others wait for it
     for i in range(passes if norms else 0):
         net(*draw(i))
+    for synced in with_others:
+        synced.alone = False
     for module, mode, hook in zip(norms, modes, hooks, strict=True):
         hook.remove()
         module.train(mode)

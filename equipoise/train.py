@@ -75,7 +75,7 @@ def d_step(
         ]
         added = add_gradients(terms, gan.d_optim, update, nimg)
         apply_gradients(gan.d_optim)
-    for constrain in cfg.constraints:
+    for constrain in gan.constraints:
         constrain(gan.D)
     for regularization in gan.d_regularizations:
         regularization.update(gan.D)

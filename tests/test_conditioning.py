@@ -113,6 +113,23 @@ def test_hidden_concat_by_a_loop_over_images_and_positions(shape, san):
     assert head.join(h, y).shape == (N, 512, *shape[2:])
 
 
+@plain_and_san
+@pytest.mark.parametrize("windows", [(), (3,)], ids=str)
+def test_hidden_concat_of_a_map_that_the_body_flattened(windows, san):
+    """As of the map itself at each position, but one logit per window that reads them all: a sum over positions."""
+    positions, head = 4, Head("hidden", san=san).factory(K)(5 * 4, positions=4).double()
+    h = torch.randn(N, 5, positions, *windows, dtype=torch.float64)
+    alone = Head("hidden", san=san).factory(K)(5).double()
+    alone.join.load_state_dict(head.join.state_dict())
+    w = head.last.conditioning.linear.weight.view(512, positions)
+    total = 0
+    for p in range(positions):
+        with torch.no_grad():
+            alone.last.conditioning.linear.weight.copy_(w[:, p][None])
+        total = total + alone(h[:, :, p], y).fun
+    assert_close(head(h.flatten(1, 2), y).fun, total, rtol=1e-12, atol=1e-12)
+
+
 def test_hidden_concat_of_other_sizes():
     join = HiddenConcat(F, K, embed=4, width=9)
     assert join(torch.randn(N, F, 2, 2), y).shape == (N, 9, 2, 2)

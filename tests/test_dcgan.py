@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
@@ -16,7 +17,7 @@ from equipoise import normalizers
 from equipoise.config import components, override, parse
 from equipoise.ema import EMA
 from equipoise.heads import Head
-from equipoise.models import DCGANDiscriminator, DCGANGenerator
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, LinearConditionalBatchNorm, SyncBatchNorm
 from equipoise.normalizers import ExactSpectralNorm, NoNormalizer
 from equipoise.sampling import load_generator
 from equipoise.singular import spectral_norms
@@ -25,13 +26,19 @@ from equipoise.train import train
 from equipoise.types import ImageSpec
 
 GREY, COLOUR = ImageSpec(28, channels=1, num_classes=10), ImageSpec(64, channels=3, num_classes=10)
-NORMS = ["none", "batch", "layer", "instance", "group"]
+NORMS = ["none", "batch", "sync_batch", "layer", "instance", "group"]
+MIXING = ("batch", "sync_batch")
 GENERATORS = {
     **{norm: {"norm": norm} for norm in [*NORMS, "virtual"]},
     "concat": {"conditional": True},
     "by_class": {"conditional": True, "class_input": "batch_norm"},
     "virtual_concat": {"conditional": True, "norm": "virtual"},
+    "shared": {"conditional": True, "class_input": "shared", "embed": 5},
+    "skip_z": {"skip_z": True},
+    "skip_z_concat": {"conditional": True, "skip_z": True, "norm": "sync_batch"},
+    "biggan": {"conditional": True, "class_input": "shared", "embed": 5, "skip_z": True},
 }
+BIGGAN = GENERATORS["biggan"]
 DISCRIMINATORS = {
     **{norm: {"norm": norm} for norm in NORMS},
     "discrimination": {"norm": "none", "minibatch": "discrimination"},
@@ -106,6 +113,9 @@ def test_parameters_of_the_64x64_networks():
     assert count(conditional) == G + 10 * 16 * 512
     by_class = DCGANGenerator(conditional=True, class_input="batch_norm").build(COLOUR)
     assert count(by_class) == G + 9 * 2 * (512 + 256 + 128 + 64)
+    biggan = DCGANGenerator(conditional=True, class_input="shared", skip_z=True).build(COLOUR)
+    features = 512 + 256 + 128 + 64  # gains and biases read 128 numbers of the class and 20 of z, the first layer 20
+    assert count(biggan) == G - 16 * 80 * 512 + 10 * 128 + 2 * (128 + 20 - 1) * features
     discrimination = DCGANDiscriminator(minibatch="discrimination").build(COLOUR, Head().factory(0))
     assert count(discrimination) == D + 16 * 512 * 100 * 5 + 100
     assert count(DCGANDiscriminator(minibatch="std").build(COLOUR, Head().factory(0))) == D + 16
@@ -213,17 +223,21 @@ def test_initial_weights_of_the_discriminator(fields):
 
 def check_initial_weights(net, normalised):
     gains = []
+    conditioned = [n for n, m in net.named_modules() if isinstance(m, LinearConditionalBatchNorm)]
+    linear = {f"{n}.{of}.weight" for n in conditioned for of in ("gain", "bias")}
     for name, p in net.named_parameters():
         if name.endswith("bias"):
             assert (p == 0).all(), name
-        elif p.ndim == 4:
+        elif name == "embed.weight":
+            assert p.std().item() == pytest.approx(1, rel=0.3), name  # of 50 numbers
+        elif p.ndim == 4 or name in linear:
             assert p.std().item() == pytest.approx(0.02, rel=4 / p.numel() ** 0.5), name
             assert abs(p.mean().item()) < 4 * 0.02 / p.numel() ** 0.5, name
         elif name.endswith(".T.weight"):  # of minibatch discrimination: PyTorch's, U(±1/√F), whatever F is
             assert p.abs().max().item() == pytest.approx(p.shape[1] ** -0.5, rel=0.01)
         else:
             gains.append(p.flatten())
-    assert bool(gains) == normalised
+    assert bool(gains or linear) == normalised
     if gains:
         pooled = torch.cat(gains)
         assert pooled.mean().item() == pytest.approx(1, abs=0.01)
@@ -252,7 +266,7 @@ def test_every_weight_of_the_discriminator_is_trained_also_through_a_gradient(fi
     x = torch.randn(8, spec.channels, spec.resolution, spec.resolution, requires_grad=True)
     logits = D(x).fun
     (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    for value in (logits.square().sum(), slope.square().sum() if fields["norm"] != "batch" else logits.sum()):
+    for value in (logits.square().sum(), slope.square().sum() if fields["norm"] not in MIXING else logits.sum()):
         value.backward(retain_graph=True)
     for name, p in D.named_parameters():
         assert p.grad.isfinite().all(), name
@@ -315,9 +329,10 @@ def test_conditional_batch_norm_shares_statistics_between_classes():
     assert_close(G(z, y), plain(z))
 
 
-def test_standing_statistics_of_conditional_batch_norm():
+@pytest.mark.parametrize("name", ["by_class", "biggan"])
+def test_standing_statistics_of_conditional_batch_norm(name):
     """Eval mode is training mode's on the batch that they come from."""
-    G = spread(generator(conditional=True, class_input="batch_norm"))
+    G = spread(generator(**GENERATORS[name]))
     z, y = torch.randn(64, 6), torch.arange(64) % 10
     standing_statistics(G, lambda i: (z, y), passes=1)
     in_training = G(z, y)
@@ -330,20 +345,151 @@ def test_standing_statistics_of_conditional_batch_norm():
         ({}, "conditional=False reads no class. Set conditional=true, or class_input=concat"),
         ({"conditional": True, "norm": "layer"}, "so norm=layer would have no layer left. Set norm=batch"),
         ({"conditional": True, "norm": "virtual"}, "so norm=virtual would have no layer left"),
+        ({"class_input": "shared"}, "class_input=shared gives .* conditional=False reads no class"),
+        ({"class_input": "shared", "conditional": True, "norm": "none"}, "so norm=none would have no layer left"),
+        ({"class_input": "concat", "skip_z": True, "norm": "layer"}, "gains depend on z, so norm=layer would"),
+        ({"conditional": True, "skip_z": True}, "has no place for z, .* Set class_input=shared, which takes both"),
     ],
 )
 def test_conditional_batch_norm_that_cannot_be_is_refused(fields, reason):
     with pytest.raises(ValueError, match=reason):
-        DCGANGenerator(class_input="batch_norm", **fields)
+        DCGANGenerator(**{"class_input": "batch_norm"} | fields)
 
 
-@pytest.mark.parametrize("name", ["concat", "by_class", "virtual_concat"])
+@pytest.mark.parametrize("name", ["concat", "by_class", "virtual_concat", "shared", "skip_z_concat", "biggan"])
 def test_a_conditional_generator_needs_labels(name):
     fields = GENERATORS[name]
     with pytest.raises(ValueError, match=r"DCGANGenerator\(conditional=True\) needs labelled data"):
         generator(ImageSpec(28), **fields)
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, G\(z, y\)"):
         generator(**fields)(torch.randn(2, 6))
+
+
+# ---- one embedding for all layers, and a chunk of z for each ------------------------------------------------------
+
+
+def conditioned(G):
+    return [m for m in G.modules() if isinstance(m, LinearConditionalBatchNorm)]
+
+
+def watched(G, z, y):
+    """What G's first layer read, and for each conditional norm what it read beside the map, and what it made."""
+    first, conditions, made = [], [], []
+    hooks = [G.layers[0].register_forward_pre_hook(lambda module, args: first.append(args[0]))]
+    for layer in conditioned(G):
+        hooks.append(layer.register_forward_pre_hook(lambda module, args: conditions.append(args[1])))
+        hooks.append(layer.register_forward_hook(lambda module, args, out: made.append(out)))
+    G(z, y)
+    for hook in hooks:
+        hook.remove()
+    return first[0], conditions, made
+
+
+def test_biggans_generator_is_the_network_written_out():
+    """Of 28x28 with z of 6: two numbers for the projection, two for each norm, behind five of the class."""
+    G = spread(generator(**BIGGAN)).double()
+    z, y = torch.randn(5, 6, dtype=torch.float64), torch.tensor([3, 1, 4, 1, 5])
+    p = dict(G.named_parameters())
+
+    def norm(h, i, chunk):
+        c = torch.cat([p["embed.weight"][y], chunk], dim=1)
+        gain, bias = 1 + c @ p[f"layers.{i}.gain.weight"].T, c @ p[f"layers.{i}.bias.weight"].T
+        mean, var = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), keepdim=True, correction=0)
+        return (gain[:, :, None, None] * (h - mean) / (var + 1e-5).sqrt() + bias[:, :, None, None]).relu()
+
+    h = torch.einsum("ni,ifab->nfab", z[:, :2], p["layers.1.weight"])
+    h = norm(h, 2, z[:, 2:4])
+    h = norm(F.conv_transpose2d(h, p["layers.4.weight"], stride=2, padding=1), 5, z[:, 4:])
+    x = F.conv_transpose2d(h, p["layers.7.weight"], p["layers.7.bias"], stride=2, padding=1).tanh()
+    assert_close(G(z, y), x)
+
+
+@pytest.mark.parametrize("name", ["biggan", "skip_z", "skip_z_concat"])
+@pytest.mark.parametrize("resolution", [8, 28, 64])
+@pytest.mark.parametrize("z_dim", [5, 10, 20, 23])
+def test_every_number_of_z_is_used_once(name, resolution, z_dim):
+    """In order; each norm reads equally many, and what is left over goes to the first layer."""
+    fields = GENERATORS[name]
+    G = generator(ImageSpec(resolution, 1, 10), z_dim=z_dim, width=2, **fields)
+    z, y = torch.randn(3, z_dim), torch.tensor([1, 2, 3])
+    first, conditions, _ = watched(G, z, y)
+    chunks = [c[:, 5:] if name == "biggan" else c for c in conditions]
+    if name == "skip_z_concat":
+        assert torch.equal(first[:, -10:], torch.eye(10)[y])
+        first = first[:, :-10]
+    assert torch.equal(torch.cat([first, *chunks], dim=1), z)
+    layers = {8: 1, 28: 2, 64: 4}[resolution]
+    assert [c.shape[1] for c in chunks] == [z_dim // (layers + 1)] * layers
+    assert z_dim // (layers + 1) <= first.shape[1] < z_dim // (layers + 1) + layers + 1
+    if name == "biggan":
+        assert all(torch.equal(c[:, :5], G.embed.weight[y]) for c in conditions)
+
+
+@pytest.mark.parametrize("name", ["biggan", "skip_z"])
+def test_a_chunk_of_z_changes_its_own_layer_and_those_after_it(name):
+    G = spread(generator(COLOUR, z_dim=10, **GENERATORS[name])).eval()
+    z, y = torch.randn(3, 10), torch.tensor([1, 2, 3])
+    before = watched(G, z, y)[2]
+    for chunk in range(5):
+        moved = z.clone()
+        moved[0, 2 * chunk] += 1
+        changed = [(a - b).abs().amax((1, 2, 3)) > 1e-6 for a, b in zip(watched(G, moved, y)[2], before, strict=True)]
+        assert [c[0].item() for c in changed] == [chunk <= layer + 1 for layer in range(4)]
+        assert not any(c[1:].any() for c in changed)
+
+
+@pytest.mark.parametrize("name", ["shared", "biggan"])
+def test_the_embedding_is_shared(name):
+    """One table, which learns from every layer; without skip_z the layers read the class alone, the first all of z."""
+    G = generator(COLOUR, z_dim=10, **GENERATORS[name]).double()
+    assert [n for n, p in G.named_parameters() if "embed" in n] == ["embed.weight"]
+    z, y = torch.randn(6, 10, dtype=torch.float64), torch.tensor([1, 2, 3, 1, 1, 9])
+    conditions = []
+    for layer in conditioned(G):
+        layer.register_forward_pre_hook(lambda module, args: (args[1].retain_grad(), conditions.append(args[1]))[0])
+    (G(z, y) * torch.randn(6, 3, 64, 64)).sum().backward()
+    assert len(conditions) == 4
+    assert {c.shape for c in conditions} == {(6, 5 if name == "shared" else 7)}
+    parts = [torch.zeros(10, 5, dtype=torch.float64).index_add(0, y, c.grad[:, :5]) for c in conditions]
+    assert all((part[[1, 2, 3, 9]].abs().sum(1) > 0).all() for part in parts)
+    assert_close(G.embed.weight.grad, sum(parts))
+    assert G.chunks[0] == (10 if name == "shared" else 2)
+
+
+def test_of_zero_weights_a_conditional_norm_leaves_the_plain_generator():
+    """With z in the first layer alone, and no class in it."""
+    G, plain = spread(generator(**GENERATORS["shared"])), spread(generator())
+    z, y = torch.randn(6, 6), torch.tensor([0, 1, 2, 0, 1, 2])
+    convolutions = [[m for m in net.modules() if isinstance(m, nn.ConvTranspose2d)] for net in (G, plain)]
+    with torch.no_grad():
+        for layer in conditioned(G):
+            for linear in (layer.gain, layer.bias):
+                linear.weight.zero_()
+        for m in plain.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.weight.fill_(1.0)
+        for a, b in zip(*convolutions, strict=True):
+            b.load_state_dict(a.state_dict())
+    assert_close(G(z, y), plain(z))
+
+
+def test_a_z_too_short_to_be_split_is_refused():
+    with pytest.raises(ValueError, match=r"into 5 chunks, .* each of the 4 norms .* z_dim=4 is too short. Set z_dim=5"):
+        generator(COLOUR, z_dim=4, skip_z=True)
+    generator(COLOUR, z_dim=5, skip_z=True)
+    generator(GREY, z_dim=4, skip_z=True)
+
+
+@pytest.mark.parametrize("name", ["batch", "by_class", "shared", "biggan"])
+def test_every_batch_norm_may_be_that_of_all_processes(name):
+    G = generator(**GENERATORS[name] | {"norm": "sync_batch"})
+    norms = [m for m in G.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [type(m) for m in norms] == [SyncBatchNorm] * 2
+    plain = generator(**GENERATORS[name] | {"norm": "batch"})
+    assert not any(isinstance(m, SyncBatchNorm) for m in plain.modules())
+    plain.load_state_dict(G.state_dict())
+    z, y = torch.randn(4, 6), torch.arange(4)
+    assert torch.equal(G(z, y), plain(z, y))  # one process
 
 
 # ---- what depends on batch mates ---------------------------------------------------------------------------------
@@ -354,7 +500,7 @@ def test_an_image_is_its_own_unless_batch_norm_trains(fields):
     G, y = spread(generator(**fields)), torch.arange(5)
     z = torch.randn(5, 6, requires_grad=True)
     (gradient,) = torch.autograd.grad(G(z, y)[0].square().sum(), z)
-    mixes = fields.get("norm", "batch") == "batch"
+    mixes = fields.get("norm", "batch") in MIXING
     assert gradient[0].abs().max() > 1e-3
     assert (gradient[1:].abs().max() > 1e-4).item() == mixes
     if not mixes:
@@ -367,7 +513,7 @@ def test_the_minibatch_layers_let_d_compare_images(fields):
     D = spread(discriminator(**fields))
     x = torch.rand(8, 1, 28, 28, requires_grad=True)
     (gradient,) = torch.autograd.grad(D(x).fun[0].sum(), x)
-    compares = "minibatch" in fields or fields["norm"] == "batch"
+    compares = "minibatch" in fields or fields["norm"] in MIXING
     assert gradient[0].abs().max() > 1e-3
     assert (gradient[1:].abs().max() > 1e-6).item() == compares
     if not compares:
@@ -469,7 +615,7 @@ def test_none_is_read_on_the_command_line():
 
 @pytest.mark.parametrize(
     ("g", "d"),
-    [("virtual_concat", "discrimination"), ("by_class", "std")],
+    [("virtual_concat", "discrimination"), ("by_class", "std"), ("biggan", "sync_batch")],
 )
 def test_a_run_saves_the_generator_that_it_returns(g, d, tmp_path):
     cfg = recipe()

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
@@ -272,12 +273,56 @@ def test_every_weight_of_a_discriminator_is_trained(discriminator, san):
 def test_the_head_gets_as_many_features_as_the_body_makes(discriminator):
     asked = []
 
-    def factory(features):
+    def factory(features, positions=1):
         asked.append(features)
-        return Head().factory(0)(features)
+        assert features % positions == 0
+        return Head().factory(0)(features, positions)
 
     D = narrow(discriminator).build(GREY, factory)
     assert asked == [D.body(torch.randn(2, 1, 28, 28)).shape[1]]
+
+
+def last_map(body, x):
+    """What `body` flattens in the end, and the kernel and stride with which it reads windows of it."""
+    layers = list(body)
+    flatten = next(i for i, m in enumerate(layers) if isinstance(m, nn.Flatten | nn.Unfold))
+    h = nn.Sequential(*layers[:flatten])(x)
+    assert len(layers) == flatten + 1
+    windows = isinstance(layers[flatten], nn.Unfold)
+    return h, (4 if windows else h.shape[-1]), (2 if windows else 1)
+
+
+@pytest.mark.parametrize(
+    "discriminator",
+    [
+        *(c() for c in DISCRIMINATORS if c is not models.MLPDiscriminator),
+        models.DCGANDiscriminator(norm="none", minibatch="std"),
+    ],
+    ids=lambda c: f"{type(c).__name__}-{getattr(c, 'minibatch', '')}",
+)
+@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+def test_the_class_joins_the_last_map(discriminator, san):
+    """At each position, then a 1x1 convolution, and a last one as wide as the map (Reed et al. 2016, sec. 4.2)."""
+    cfg = dataclasses.replace(discriminator, width=4)
+    D = cfg.build(GREY, Head("hidden", san=san).factory(10))
+    x, y = torch.randn(4, 1, 28, 28), torch.tensor([3, 1, 4, 1])
+    h, kernel, stride = last_map(D.body, x)
+    join, vector = D.head.join, D.head.last.conditioning.linear.weight
+    e = join.embed(y)[:, :, None, None].expand(-1, -1, *h.shape[2:])
+    joined = F.conv2d(torch.cat([h, e], dim=1), join.layer.weight[:, :, None, None], join.layer.bias)
+    logits = F.conv2d(F.leaky_relu(joined, 0.2), vector.view(1, 512, kernel, kernel), stride=stride)
+    assert_close(D(x, y).fun, logits.flatten(1))
+    assert join.layer.in_features == h.shape[1] + 128
+
+
+def test_features_without_positions_meet_the_class_as_a_vector():
+    """An MLP's, and those beside which minibatch discrimination has put what belongs to no position."""
+    for cfg in (models.MLPDiscriminator(width=6), models.DCGANDiscriminator(width=2, minibatch="discrimination")):
+        D = cfg.build(GREY, Head("hidden").factory(10))
+        x, y = torch.randn(4, 1, 28, 28), torch.tensor([3, 1, 4, 1])
+        vector = torch.cat([D.body(x), D.head.join.embed(y)], dim=1)
+        hidden = F.leaky_relu(D.head.join.layer(vector), 0.2)
+        assert_close(D(x, y).fun, hidden @ D.head.last.conditioning.linear.weight.T)
 
 
 @every_generator

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import on_two_processes
+from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.distributed import apply_gradients, trainable
+from equipoise.distributed import apply_gradients, rank, trainable, world_size
 from equipoise.ema import EMA
 from equipoise.heads import Discriminator, Head
-from equipoise.models.norms import ConditionalBatchNorm, VirtualBatchNorm, WithReference, norm
-from equipoise.normalizers import SpectralNorm
+from equipoise.losses import NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator
+from equipoise.models.norms import (
+    ConditionalBatchNorm,
+    LinearConditionalBatchNorm,
+    SyncBatchNorm,
+    VirtualBatchNorm,
+    WithReference,
+    norm,
+)
+from equipoise.normalizers import ExactSpectralNorm, NoNormalizer, SpectralNorm
+from equipoise.optim import Adam
 from equipoise.penalties import R1
-from equipoise.types import Batch
+from equipoise.train import GAN, d_step, g_step
+from equipoise.types import Batch, ImageSpec
+
+two_processes = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, for other threads
 
 
 def mean_and_variance(values):
@@ -53,6 +69,7 @@ def step(net, penalty, x):
 
 SHARING = {
     "batch": lambda i, f: [(j, f) for j in range(5)],
+    "sync_batch": lambda i, f: [(j, f) for j in range(5)],
     "layer": lambda i, f: [(i, g) for g in range(4)],
     "instance": lambda i, f: [(i, f)],
     "group": lambda i, f: [(i, 2 * (f // 2)), (i, 2 * (f // 2) + 1)],
@@ -91,7 +108,7 @@ def test_only_batch_norm_mixes_images(kind):
     layer, h = norm(kind, 4, groups=2).double(), images(5).requires_grad_()
     (gradient,) = torch.autograd.grad((layer(h)[0] ** 3).sum(), h)
     assert gradient[0].abs().max() > 1e-3
-    assert (gradient[1:].abs().max() > 1e-3).item() == (kind == "batch")
+    assert (gradient[1:].abs().max() > 1e-3).item() == (kind in ("batch", "sync_batch"))
 
 
 @pytest.mark.parametrize("kind", ["layer", "instance", "group"])
@@ -103,7 +120,7 @@ def test_norms_under_r1(kind):
 
 
 def test_unknown_or_impossible_norms_are_refused():
-    with pytest.raises(ValueError, match="unknown norm 'spectral'; known: none, batch, layer, instance, group"):
+    with pytest.raises(ValueError, match="unknown norm 'spectral'; known: none, batch, sync_batch, layer, inst"):
         norm("spectral", 4)
     with pytest.raises(ValueError, match="groups=32 does not divide 48 features"):
         norm("group", 48)
@@ -160,6 +177,163 @@ def test_conditional_batch_norm_needs_a_label_that_is_a_class():
     for wrong in (3, -1):  # -1 must not be read as the last class
         with pytest.raises(IndexError, match="out of range"):
             layer(h, torch.tensor([0, wrong]))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_linear_conditional_batch_norm_image_by_image(training):
+    """Statistics of the batch, then a gain and a bias that are linear in the image's own vector."""
+    layer, h, c = LinearConditionalBatchNorm(4, 3).double(), images(6), torch.randn(6, 3, dtype=torch.float64)
+    layer(3 * images(6) - 1, c)  # so that the running averages are not the batch's
+    layer.train(training)
+    V, U = layer.gain.weight.tolist(), layer.bias.weight.tolist()
+    average = [t.tolist() for t in (layer.norm.running_mean, layer.norm.running_var)]
+    out = layer(h, c)
+    for f in range(4):
+        own = mean_and_variance(h[:, f].flatten().tolist())
+        mean, variance = own if training else (average[0][f], average[1][f])
+        for i in range(6):
+            gain = 1 + sum(v * float(value) for v, value in zip(V[f], c[i], strict=True))
+            bias = sum(u * float(value) for u, value in zip(U[f], c[i], strict=True))
+            assert_close(out[i, f], gain * (h[i, f] - mean) / (variance + 1e-5) ** 0.5 + bias)
+
+
+def test_linear_conditional_batch_norm_of_zero_weights_is_batch_norm():
+    """Gains are around 1, not around 0."""
+    layer, reference = LinearConditionalBatchNorm(4, 3).double(), nn.BatchNorm2d(4).double()
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    for training in (True, False):
+        h, c = images(6), torch.randn(6, 3, dtype=torch.float64)
+        assert_close(layer.train(training)(h, c), reference.train(training)(h), rtol=1e-12, atol=1e-12)
+        assert torch.equal(layer.norm.running_var, reference.running_var)
+
+
+def test_spectral_norm_reaches_the_linear_maps_of_a_condition():
+    """As in BigGAN: V and U are normalised, the 1 beside V c is not."""
+    layer = LinearConditionalBatchNorm(4, 3)
+    ExactSpectralNorm()(layer)
+    for linear in (layer.gain, layer.bias):
+        assert torch.linalg.matrix_norm(linear.weight, 2).item() == pytest.approx(1, abs=1e-5)
+    h = images(6).float()
+    assert_close(layer(h, torch.zeros(6, 3)), F.batch_norm(h, None, None, training=True))
+
+
+# ---- batch norm of several processes -------------------------------------------------------------------------
+
+SHARES = [slice(0, 2), slice(2, 6)]
+"""Images of each process; the first has fewer, so a mean of their means is not the mean."""
+
+
+def through(layer, h, weights):
+    """Outputs, gradients, second derivatives and running averages, of a batch or of one process's share."""
+    h = h.clone().requires_grad_()
+    out = layer(h)
+    of = [h, *layer.parameters()]
+    first = torch.autograd.grad((weights * out**3).sum(), of, create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum(), of)
+    made = {
+        "out": out,
+        "gradients": torch.stack([first[0], second[0]], dim=1),
+        "parameters": torch.cat([torch.zeros(1), *first[1:], *second[1:]]),
+        "in eval": layer.eval()(h),
+    }
+    return {name: value.detach() for name, value in made.items()} | {"buffers": dict(layer.named_buffers())}
+
+
+@two_processes
+@pytest.mark.parametrize("fields", [{}, {"affine": False}, {"momentum": None}], ids=str)
+def test_two_processes_normalise_as_one(fields, tmp_path):
+    """Each its share, the derivatives of all of them summed; twice differentiated, as R1 does."""
+    layer = randomise(SyncBatchNorm(4, **fields).double())
+    h, weights = images(6), torch.randn(6, 4, 3, 3, dtype=torch.float64)
+    plain = nn.BatchNorm2d(4, **fields).double()
+    plain.load_state_dict(layer.state_dict())
+
+    def work(rank):
+        layer(10 + h[SHARES[rank]])  # so that the running averages are no longer what they start with
+        return through(layer, h[SHARES[rank]], weights[SHARES[rank]])
+
+    found = on_two_processes(work, tmp_path / "ranks")
+    plain(10 + h)
+    wanted = through(plain, h, weights)
+    for own, share in zip(found, SHARES, strict=True):
+        for name in ("out", "gradients", "in eval"):
+            assert_close(own[name], wanted[name][share], rtol=1e-9, atol=1e-9)
+        assert_close(own["buffers"], wanted["buffers"], rtol=1e-12, atol=1e-12)
+    total = found[0]["parameters"] + found[1]["parameters"]
+    assert_close(total, wanted["parameters"], rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(b, found[1]["buffers"][n]) for n, b in found[0]["buffers"].items())
+    apart = plain.train()(h[SHARES[0]])
+    assert (apart - wanted["out"][SHARES[0]]).abs().max() > 0.1  # what each would make by itself
+
+
+@two_processes
+def test_two_processes_far_from_zero_and_in_bfloat16(tmp_path):
+    """In float32, E[h²] - E[h]² would be noise here; statistics in bfloat16 would be off by tenths."""
+    far, rough = torch.randn(6, 4, 5, 5) + 3000, (10 + torch.randn(6, 4, 5, 5)).bfloat16()
+
+    def work(rank):
+        return [SyncBatchNorm(4)(h[SHARES[rank]]).detach() for h in (far, rough)]
+
+    found = [torch.cat(parts) for parts in zip(*on_two_processes(work, tmp_path / "ranks"), strict=True)]
+    exact = [nn.BatchNorm2d(4).double()(h.double()) for h in (far, rough)]
+    assert_close(found[0], exact[0].float(), rtol=0, atol=2e-3)
+    assert found[1].dtype == torch.bfloat16
+    assert_close(found[1].double(), exact[1], rtol=2**-8, atol=1e-4)
+
+
+def test_sync_batch_norm_of_one_process_is_batch_norm():
+    layer, plain, h = SyncBatchNorm(4), nn.BatchNorm2d(4), images(5).float()
+    for training in (True, False):
+        assert torch.equal(layer.train(training)(h), plain.train(training)(h))
+    assert layer.state_dict().keys() == plain.state_dict().keys()
+    assert all(torch.equal(b, plain.get_buffer(n)) for n, b in layer.named_buffers())
+
+
+def synced(kind):
+    """Batch norm in both players, in G also with gains that depend on class and z, and a penalty's second derivative.
+
+    Not SAN and no hinge: their gradients jump where rounding decides.
+    """
+    return replace(
+        recipe(),
+        generator=DCGANGenerator(
+            z_dim=7, width=4, conditional=True, norm=kind, class_input="shared", skip_z=True, embed=3
+        ),
+        discriminator=DCGANDiscriminator(width=4, norm=kind),
+        head=Head("projection"),
+        loss=NonSaturating(),
+        penalties=(R1(gamma=1.0, every=2),),
+        d_normalizer=NoNormalizer(),
+        d_optim=Adam(lr=1e-3, eps=1e-3),  # an element whose gradient is rounding noise stays put
+        g_optim=Adam(lr=1e-3, eps=1e-3),
+    )
+
+
+def after_three_iterations(kind):
+    """Weights and buffers of both players; each process gets its half of the images."""
+    gan = GAN.build(synced(kind), ImageSpec(28, channels=1, num_classes=10))
+    images = torch.rand(3, 8, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mine = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
+    for i, x in enumerate(images):
+        batch = Batch(x[mine], torch.arange(8)[mine])
+        d_step(gan, batch, 8 * i)
+        g_step(gan, batch, 8 * i)
+    return {f"{name}.{n}": t for name, net in (("G", gan.G), ("D", gan.D)) for n, t in net.state_dict().items()}
+
+
+@two_processes
+@pytest.mark.filterwarnings("ignore:D has batch norm .* under R1")
+def test_training_on_two_processes_is_that_on_one(tmp_path):
+    """No factor is lost between the statistics of all processes and the mean of gradients over them."""
+    apart = {}
+    for kind in ("batch", "sync_batch"):
+        one = after_three_iterations(kind)
+        two, other = on_two_processes(lambda _, kind=kind: after_three_iterations(kind), tmp_path / kind)
+        assert all(torch.equal(two[n], other[n]) for n in one if kind == "sync_batch" or "running" not in n)
+        apart[kind] = max((one[n] - two[n]).abs().max().item() for n in one)
+    assert apart["sync_batch"] < 1e-5
+    assert apart["batch"] > 1e-3
 
 
 # ---- virtual batch norm --------------------------------------------------------------------------------------

@@ -9,8 +9,17 @@ import torch
 from torch.testing import assert_close
 
 from equipoise import losses
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
-from equipoise.objective import accuracy, class_loss, direction_loss, discriminator_loss, flat, generator_loss, logits
+from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Saturating, Wasserstein
+from equipoise.objective import (
+    accuracy,
+    class_loss,
+    direction_loss,
+    discriminator_loss,
+    flat,
+    generator_loss,
+    logits,
+    monotone,
+)
 from equipoise.types import Logits
 
 ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
@@ -182,6 +191,92 @@ def test_direction_loss_works_without_gradients_around_it():
     wanted = direction_loss(LeastSquares(c=5.0), real, fake, normalize=True)
     with torch.no_grad():
         assert_close(direction_loss(LeastSquares(c=5.0), real, fake, normalize=True), wanted.detach())
+
+
+@unpaired
+def test_the_losses_of_d_normalise_the_direction_term_alone(loss):
+    """The same to the last digit for hinge and Wasserstein, whose r is 1; another gradient for every other loss."""
+    real, fake, real_dir, fake_dir = (draw((8, 2)) for _ in range(4))
+    with torch.no_grad():
+        real_dir.sub_(3)  # where LeastSquares pulls the right way
+        fake_dir.sub_(5)
+    found = {}
+    for normalize in (False, True):
+        value = discriminator_loss(loss, Logits(real, real_dir), Logits(fake, fake_dir), normalize=normalize)
+        direction = direction_loss(loss, real_dir, fake_dir, normalize=normalize)
+        assert_close(value, loss.d(real, fake).mean() + direction.mean())
+        found[normalize] = [value, *torch.autograd.grad(value, (real, fake, real_dir, fake_dir))]
+    same = [torch.equal(a, b) for a, b in zip(found[False], found[True], strict=True)]
+    assert same == [True] * 5 if type(loss) in (Hinge, Wasserstein) else [False, True, True, False, False]
+
+
+@unpaired
+def test_the_mean_weight_is_over_a_batch_with_all_its_patches(loss):
+    """One number for each of several outputs, real and generated: not one per image, nor per patch, nor for all."""
+    shapes = [(8, 1, 2, 3), (8,), (8, 4)]
+    real = [draw(shape) for shape in shapes]
+    fake = [draw(shape) for shape in shapes]
+    with torch.no_grad():
+        for i, t in enumerate(real + fake):
+            t.mul_(0.1 * (i + 1)).sub_(1 + 0.3 * i)
+
+    def pull(t):
+        """Minus the mean of t under the distribution that r makes of t's values."""
+        r = torch.stack([-torch.func.grad(loss.g)(u) for u in t.detach().flatten()])
+        return -(r / r.sum() * t.flatten()).sum()
+
+    plain = discriminator_loss(loss, real, fake)
+    san = discriminator_loss(
+        loss,
+        [Logits(t.detach(), t) for t in real],
+        [Logits(t.detach(), t) for t in fake],
+        normalize=True,
+    )
+    found = torch.autograd.grad(san, real + fake)
+    wanted = torch.autograd.grad(sum(map(pull, real)) - sum(map(pull, fake)), real + fake)
+    assert_close(found, wanted)
+    terms = [direction_loss(loss, r, f, normalize=True).mean() for r, f in zip(real, fake, strict=True)]
+    assert_close(san - plain, sum(terms))
+
+
+def test_which_losses_fall_everywhere():
+    assert {type(loss) for loss in UNPAIRED if not monotone(loss)} == {LeastSquares}
+    assert not monotone(LeastSquares(c=10.0))
+    assert not monotone(LeastSquares(c=-10.0))
+
+
+def test_a_mean_weight_that_is_not_positive_is_refused():
+    """Least squares, all logits beyond their target: r = c - t < 0. A loss that falls everywhere never gets there."""
+    beyond, before = draw((8, 1)).exp() + 1, draw((8, 1)) - 9
+    for real, fake in ((beyond, before), (before, beyond), (torch.ones(8, 1), before)):
+        with pytest.raises(
+            ValueError, match=r"mean of -g' of LeastSquares\(.*\) is -?[\d.e+]+: .* SoftLeastSquares\(\)"
+        ):
+            direction_loss(LeastSquares(), real, fake, normalize=True)
+        direction_loss(LeastSquares(), real, fake)
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Saturating()], ids=lambda loss: type(loss).__name__)
+def test_a_sure_discriminator_has_a_finite_normalised_loss(loss):
+    """Logits at which r underflows, for all images or for one: no pull, instead of 0/0."""
+    for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        real, fake = (sign * torch.full((8, 1), 200.0).requires_grad_(True) for sign in signs)
+        value = direction_loss(loss, real, fake, normalize=True).mean()
+        assert value.isfinite()
+        for t, gradient, pull in zip((real, fake), torch.autograd.grad(value, (real, fake)), (-1, 1), strict=True):
+            underflows = (t > 0).all() if isinstance(loss, NonSaturating) else (t < 0).all()
+            assert_close(gradient, torch.full((8, 1), 0.0 if underflows else pull / 8))
+    real = torch.full((8, 1), float("nan"))
+    assert direction_loss(loss, real, real, normalize=True).isnan().all()  # the trainer stops at NaN and says where
+
+
+def test_normalising_what_is_no_san_is_refused():
+    t = draw((8, 1))
+    for output in (t, Logits(t), [t, [Logits(t)]]):
+        with pytest.raises(ValueError, match=r"normalize=True is about SAN's direction loss, .* it gave no `dir`"):
+            discriminator_loss(NonSaturating(), output, output, normalize=True)
+    mixed = [t, Logits(t, t)]
+    assert discriminator_loss(NonSaturating(), mixed, mixed, normalize=True).isfinite()
 
 
 @paired

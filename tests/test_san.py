@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 import equipoise.normalizers as normalizers
-from equipoise.heads import Discriminator, LinearHead, PerClass, Projection, SANHead, Unconditional
+from equipoise.heads import Discriminator, Head, LinearHead, PerClass, Projection, SANHead, Unconditional
 from equipoise.losses import Hinge, NonSaturating
 from equipoise.objective import discriminator_loss, generator_loss
 from equipoise.penalties import R1
@@ -411,6 +411,25 @@ def test_direction_loss_reaches_the_direction_alone():
     assert_close(discriminator_loss(Hinge(), real, fake), expected)
 
 
+def test_a_normalised_direction_loss_pulls_between_weighted_means():
+    """ω_k is pulled across itself by Σ r h̃ / Σ r of real less generated images: h̃ = [h, 1], r = s(-logit)."""
+    body, last = nn.Sequential(nn.Linear(2, 4), nn.Tanh()).double(), nn.Linear(4, 3).double()
+    D, images = sanify(nn.Sequential(body, last)), [torch.randn(6, 2).double() for _ in range(2)]
+    outputs = [D(x) for x in images]
+    loss = discriminator_loss(NonSaturating(), *outputs, normalize=True)
+    of_direction = loss - discriminator_loss(NonSaturating(), *(output.fun for output in outputs))
+    w = torch.cat([last.weight, last.bias[:, None]], dim=1).detach()  # (3, 5)
+    pulls = []
+    for x in images:
+        h = torch.cat([body(x), torch.ones(6, 1)], dim=1).detach()
+        r = (-(h @ w.T)).sigmoid()  # (6, 3)
+        pulls.append(r.T @ h / r.sum())
+    pull = pulls[1] - pulls[0]
+    on_weight, on_bias = torch.autograd.grad(of_direction, (last.weight, last.bias))
+    across = pull - (pull * w).sum(1, keepdim=True) / w.square().sum(1, keepdim=True) * w
+    assert_close(torch.cat([on_weight, on_bias[:, None]], dim=1), across)
+
+
 def test_double_backward_through_fun():
     """R1 of the SAN is R1 of the plain network, and trains its body alike."""
     case = CASES["spectral norm"]
@@ -785,6 +804,11 @@ IMPOSSIBLE = {
         "head.san=true, or use SANHead",
     ),
     "SAN head": (lambda: equipoise_discriminator(SANHead(Projection(4, 3))), None, "has its own heads"),
+    "learned scale": (
+        lambda: equipoise_discriminator(Head(san=True, scale="learned").factory(0)(4)),
+        None,
+        "has its own heads",
+    ),
     "parallel": (lambda: nn.DataParallel(MLP()), None, "before it is wrapped: got DataParallel"),
     "compiled": (lambda: torch.compile(MLP(), backend="eager"), None, "before it is wrapped: got OptimizedModule"),
     "name": (MLP, "fd", r"no layer 'fd', did you mean 'fc'\? The network has \['', 'net', 'net.0', 'net.3', 'fc'\]"),

@@ -2,11 +2,14 @@
 
 import copy
 
+import pytest
 import torch
+from processes import on_two_processes
 from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.models.norms import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
 from equipoise.standing import averaged_generator, standing_statistics
 from equipoise.types import ImageSpec
 
@@ -49,6 +52,38 @@ def test_only_batch_norms_change_and_modes_come_back():
     assert all(torch.equal(p, before[n]) for n, p in net.named_parameters())
     assert [m.training for m in (net["body"].first, net["body"].second, net["body"])] == [False, True, False]
     assert not net["body"].first._forward_pre_hooks
+
+
+class Conditional(nn.Module):
+    """The library's own norms, on z as maps of one pixel."""
+
+    def __init__(self, batch_norm):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.plain, self.by_class = batch_norm(4), ConditionalBatchNorm(4, 2, batch_norm=batch_norm)
+        self.by_vector = LinearConditionalBatchNorm(4, 3, batch_norm=batch_norm)
+
+    def forward(self, z, y=None):
+        h = self.plain(self.linear(z)[:, :, None, None]).relu()
+        return self.by_vector(self.by_class(h, (z[:, 0] > 0).long()).relu(), z)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, which fears for other threads
+def test_one_process_of_two_may_draw_them_alone(tmp_path):
+    """The other would wait for it elsewhere, as it does while rank 0 writes a snapshot."""
+    plain, synced = Conditional(nn.BatchNorm2d), Conditional(SyncBatchNorm)
+    synced.load_state_dict(plain.state_dict())
+
+    def work(rank):
+        if rank == 0:
+            standing_statistics(synced.eval(), draw, passes=5)
+        return synced.state_dict(), [m.alone for m in synced.modules() if isinstance(m, SyncBatchNorm)]
+
+    (state, alone), _ = on_two_processes(work, tmp_path / "ranks")
+    assert alone == [False] * 3
+    standing_statistics(plain.eval(), draw, passes=5)
+    assert len({tuple(b.flatten().tolist()) for n, b in plain.named_buffers() if n.endswith("var")}) == 3
+    assert all(torch.equal(state[n], value) for n, value in plain.state_dict().items())
 
 
 def test_a_network_without_batch_norm_is_not_even_called():

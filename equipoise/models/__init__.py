@@ -5,7 +5,15 @@ from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .mlp import MLPDiscriminator, MLPGenerator
-from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReference, norm
+from .norms import (
+    ConditionalBatchNorm,
+    LinearConditionalBatchNorm,
+    NormKind,
+    SyncBatchNorm,
+    VirtualBatchNorm,
+    WithReference,
+    norm,
+)
 
 __all__ = [
     "ConditionalBatchNorm",
@@ -13,6 +21,7 @@ __all__ = [
     "DCGANGenerator",
     "DiscriminatorConfig",
     "GeneratorConfig",
+    "LinearConditionalBatchNorm",
     "MLPDiscriminator",
     "MLPGenerator",
     "MinibatchDiscrimination",
@@ -20,6 +29,7 @@ __all__ = [
     "NormKind",
     "SANDigitsDiscriminator",
     "SANDigitsGenerator",
+    "SyncBatchNorm",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",
     "VirtualBatchNorm",

@@ -34,7 +34,7 @@ class DiscriminatorConfig(ABC):
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         """forward(x (N, C, H, W), y (N,) or None) -> Logits, or a list of them from several, whose losses add up.
 
-        Calls `head(F)` once per body it creates.
+        Calls `head(F)` once per body it creates; `head(F, positions)` if the features are a map that it flattened.
 
         Raises:
             ValueError: for data the architecture is not defined for.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
 from typing import Annotated, Literal
 
 import torch
@@ -14,7 +15,15 @@ from ..types import NONE_IS_A_WORD, ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
 from .layers import OneHot, init_normal, labels, require_labels
 from .minibatch import MinibatchDiscrimination, MinibatchStd
-from .norms import ConditionalBatchNorm, NormKind, VirtualBatchNorm, WithReference, norm
+from .norms import (
+    ConditionalBatchNorm,
+    LinearConditionalBatchNorm,
+    NormKind,
+    SyncBatchNorm,
+    VirtualBatchNorm,
+    WithReference,
+    norm,
+)
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
@@ -22,6 +31,11 @@ Norm = Annotated[NormKind | Literal["virtual"], NONE_IS_A_WORD]
 
 REFERENCE = 64
 """Rows of z in the reference batch of a generator with virtual batch norm."""
+
+BATCH_NORMS = {"batch": nn.BatchNorm2d, "sync_batch": SyncBatchNorm}
+"""The norms whose gain and bias may depend on something."""
+
+CONDITIONAL = (ConditionalBatchNorm, LinearConditionalBatchNorm)
 
 
 # ---- what both networks are made of ----------------------------------------------------------------------
@@ -67,11 +81,30 @@ def make_norm(kind: Norm, features: int) -> nn.Module:
 
 
 def initialise(net: nn.Module) -> None:
-    """`init_normal`, and N(1, 0.02²) for the gains of the library's own norms."""
+    """`init_normal`, and gains of the library's own norms around 1: N(1, 0.02²), or 1 + V c with V from N(0, 0.02²)."""
     init_normal(net)
     for module in net.modules():
         if isinstance(module, (ConditionalBatchNorm, VirtualBatchNorm)):
             nn.init.normal_(module.gain, 1.0, 0.02)
+        elif isinstance(module, LinearConditionalBatchNorm):
+            for linear in (module.gain, module.bias):
+                nn.init.normal_(linear.weight, 0.0, 0.02)
+
+
+def split_z(z_dim: int, layers: int) -> list[int]:
+    """Lengths of the chunks of z for the first layer and for each norm: equal, and what is left over to the first.
+
+    Raises:
+        ValueError: if there is less than one number for each.
+    """
+    length = z_dim // (layers + 1)
+    if length == 0:
+        raise ValueError(
+            f"skip_z splits z into {layers + 1} chunks, for the first layer and for each of the {layers} norms at this "
+            f"resolution, and z_dim={z_dim} is too short. Set z_dim={layers + 1} or more (a multiple of it splits "
+            "evenly), or skip_z=false."
+        )
+    return [z_dim - layers * length, *[length] * layers]
 
 
 # ---- generator -------------------------------------------------------------------------------------------
@@ -87,30 +120,45 @@ class DCGANGenerator(GeneratorConfig):
 
     width: w; 128 in the paper.
     class_input: how a conditional generator reads the class. "concat": one-hot, appended to z (Mirza & Osindero 2014).
-        "batch_norm": `ConditionalBatchNorm` in place of every batch norm.
+        "batch_norm": `ConditionalBatchNorm` in place of every batch norm. "shared": `LinearConditionalBatchNorm` there,
+        of one embedding e(y) that all of them share (Brock et al. 2019, sec. 3.1).
     norm: after each layer but the last: a kind of `norm`, or "virtual" (Salimans et al. 2016), whose reference is 64
         rows of z drawn when it is built, with classes spread evenly if it is conditional.
+    skip_z: z reaches every layer, not the first alone (Brock et al. 2019, sec. 3.1). It is split into chunks of equal
+        length, one for the first layer and one for each norm, which is then `LinearConditionalBatchNorm` of its chunk,
+        and of e(y) beside it with class_input="shared". What is left over goes to the first layer.
+    embed: length of e(y), which starts from N(0, 1), the distribution of z. class_input="shared" alone reads it.
 
     Raises:
-        ValueError: if class_input="batch_norm" meets conditional=False or a norm other than "batch".
+        ValueError: if class_input needs the class and conditional=False; for skip_z with class_input="batch_norm"; if
+            a norm is to be conditional and is no batch norm.
     """
 
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=64, ge=1)
     conditional: bool = False
-    class_input: Literal["concat", "batch_norm"] = "concat"
+    class_input: Literal["concat", "batch_norm", "shared"] = "concat"
     norm: Norm = "batch"
+    skip_z: bool = False
+    embed: int = Field(default=128, ge=1)
 
     def __post_init__(self) -> None:
-        if self.class_input == "batch_norm" and not self.conditional:
+        if self.class_input != "concat" and not self.conditional:
             raise ValueError(
-                "class_input=batch_norm gives every class gains of its own, and conditional=False reads no class. "
-                "Set conditional=true, or class_input=concat, which then does nothing."
+                f"class_input={self.class_input} gives every class gains of its own, and conditional=False reads no "
+                "class. Set conditional=true, or class_input=concat, which then does nothing."
             )
-        if self.class_input == "batch_norm" and self.norm != "batch":
+        if self.class_input == "batch_norm" and self.skip_z:
             raise ValueError(
-                f"class_input=batch_norm is a batch norm with gains of each class, so norm={self.norm} would have no "
-                "layer left. Set norm=batch, or class_input=concat."
+                "class_input=batch_norm looks the gains of a class up in a table, which has no place for z, and "
+                "skip_z=True makes them depend on z. Set class_input=shared, which takes both, or skip_z=false."
+            )
+        conditional = self.class_input if self.class_input != "concat" else None
+        if self.norm not in BATCH_NORMS and (conditional or self.skip_z):
+            setting, depend = (f"class_input={conditional}", "the class") if conditional else ("skip_z=True", "z")
+            raise ValueError(
+                f"{setting} is a batch norm whose gains depend on {depend}, so norm={self.norm} would have no layer "
+                "left. Set norm=batch or norm=sync_batch, or class_input=concat and skip_z=false."
             )
 
     def build(self, spec: ImageSpec) -> nn.Module:
@@ -123,15 +171,22 @@ class ConvGenerator(nn.Module):
     def __init__(self, cfg: DCGANGenerator, spec: ImageSpec):
         super().__init__()
         base, doublings = sizes(spec, type(cfg).__name__)
-        concat = cfg.conditional and cfg.class_input == "concat"
+        concat, shared = (cfg.conditional and cfg.class_input == way for way in ("concat", "shared"))
         self.onehot = OneHot(spec.num_classes) if concat else None
-        inputs = cfg.z_dim + (spec.num_classes if concat else 0)
+        self.embed = nn.Embedding(spec.num_classes, cfg.embed) if shared else None
+        self.chunks = split_z(cfg.z_dim, doublings) if cfg.skip_z else [cfg.z_dim, *[0] * doublings]  # of z's numbers
+        inputs = self.chunks[0] + (spec.num_classes if concat else 0)
+        condition = self.chunks[-1] + (cfg.embed if shared else 0)
         widths = channels(cfg.width, doublings)[::-1]
         bias = cfg.norm == "none"  # a norm has its own
 
         def norm_and_relu(features: int) -> list[nn.Module]:
-            by_class = cfg.class_input == "batch_norm"
-            layer = ConditionalBatchNorm(features, spec.num_classes) if by_class else make_norm(cfg.norm, features)
+            if cfg.class_input == "batch_norm":
+                layer: nn.Module = ConditionalBatchNorm(features, spec.num_classes, batch_norm=BATCH_NORMS[cfg.norm])
+            elif condition:
+                layer = LinearConditionalBatchNorm(features, condition, batch_norm=BATCH_NORMS[cfg.norm])
+            else:
+                layer = make_norm(cfg.norm, features)
             return [layer, nn.ReLU(inplace=True)]
 
         layers: list[nn.Module] = [
@@ -151,13 +206,21 @@ class ConvGenerator(nn.Module):
             self.layers = nn.Sequential(WithReference(self.layers, reference))
 
     def inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """(N, z_dim) -> (N, z_dim), or with the class (N, z_dim + num_classes)."""
+        """What the first layer reads: (N, first chunk of z), or with the class (N, first chunk + num_classes)."""
         return z if self.onehot is None else torch.cat([z, self.onehot(labels(y))], dim=1)
 
+    def conditions(self, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
+        """What each conditional norm reads, the first layer's first: [e(y), chunk] (N, condition), or y itself."""
+        if self.embed is None:
+            return iter(chunks) if self.chunks[-1] else repeat(y)
+        e = self.embed(labels(y))
+        return (torch.cat([e, chunk], dim=1) for chunk in chunks)
+
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.inputs(z, y)
+        first, *others = z.split(self.chunks, dim=1)
+        h, conditions = self.inputs(first, y), self.conditions(others, y)
         for layer in self.layers:
-            h = layer(h, y) if isinstance(layer, ConditionalBatchNorm) else layer(h)
+            h = layer(h, next(conditions)) if isinstance(layer, CONDITIONAL) else layer(h)
         return h
 
 
@@ -212,11 +275,12 @@ class DCGANDiscriminator(DiscriminatorConfig):
             layers.append(MinibatchStd())
             features += 1
         layers.append(nn.Flatten())
-        features *= base**2
+        positions = base**2
+        features *= positions
         if self.minibatch == "discrimination":
             compare = MinibatchDiscrimination(features)
             layers.append(compare)
-            features += compare.kernels
+            features, positions = features + compare.kernels, 1  # beside what is of no position
         body = nn.Sequential(*layers)
         initialise(body)
-        return Discriminator(body, head(features))
+        return Discriminator(body, head(features, positions))

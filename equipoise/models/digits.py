@@ -97,7 +97,7 @@ class TinyDigitsDiscriminator(DiscriminatorConfig):
             nn.Unfold(kernel_size=4, stride=2),  # (N, 2·width·16, 1)
         )
         init_normal(body)
-        return Discriminator(body, head(2 * self.width * 16))
+        return Discriminator(body, head(2 * self.width * 16, positions=16))
 
 
 # ---- the networks of SAN's digits ------------------------------------------------------------------------
@@ -169,4 +169,4 @@ class SANDigitsDiscriminator(DiscriminatorConfig):
             nn.LeakyReLU(0.2, inplace=True),
             nn.Flatten(),
         )
-        return Discriminator(body, head(4 * w * 3 * 3))
+        return Discriminator(body, head(4 * w * 3 * 3, positions=3 * 3))

@@ -1,21 +1,30 @@
-"""Normalisation of activations: torch's own layers by name, and the two that torch does not have."""
+"""Normalisation of activations: torch's own layers by name, and those that torch does not have."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..distributed import stack_ranks, world_size
 from .layers import labels
 
-__all__ = ["ConditionalBatchNorm", "NormKind", "VirtualBatchNorm", "WithReference", "norm"]
+__all__ = [
+    "ConditionalBatchNorm",
+    "LinearConditionalBatchNorm",
+    "NormKind",
+    "SyncBatchNorm",
+    "VirtualBatchNorm",
+    "WithReference",
+    "norm",
+]
 
 
-# ---- torch's own, by name --------------------------------------------------------------------------------
+# ---- by name ---------------------------------------------------------------------------------------------
 
-NormKind = Literal["none", "batch", "layer", "instance", "group"]
+NormKind = Literal["none", "batch", "sync_batch", "layer", "instance", "group"]
 """Over which values of h (N, F, H, W) mean and variance are taken; see `norm`."""
 
 
@@ -24,12 +33,13 @@ def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
 
     kind: which values share μ and σ²:
         "batch": a feature's, in all images and at all positions (Ioffe & Szegedy 2015);
+        "sync_batch": the same, in the images of all processes (`SyncBatchNorm`);
         "layer": an image's, all features at all positions (Ba et al. 2016, as in the critic of WGAN-GP);
         "instance": a feature's in one image (Ulyanov et al. 2016);
         "group": an image's `groups` blocks of F/groups neighbouring features (Wu & He 2018);
         "none": h itself.
 
-    Only "batch" mixes images, so only it takes their meaning from per-image penalties such as `R1`.
+    Only "batch" and "sync_batch" mix images, and so take their meaning from per-image penalties such as `R1`.
 
     Raises:
         ValueError: for an unknown kind, or if `groups` does not divide `features`.
@@ -39,6 +49,8 @@ def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
             return nn.Identity()
         case "batch":
             return nn.BatchNorm2d(features)
+        case "sync_batch":
+            return SyncBatchNorm(features)
         case "layer":
             return nn.GroupNorm(1, features)
         case "instance":
@@ -47,7 +59,56 @@ def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
             if features % groups:
                 raise ValueError(f"group norm: groups={groups} does not divide {features} features; choose a divisor")
             return nn.GroupNorm(groups, features)
-    raise ValueError(f"unknown norm {kind!r}; known: none, batch, layer, instance, group")
+    raise ValueError(f"unknown norm {kind!r}; known: {', '.join(get_args(NormKind))}")
+
+
+# ---- batch norm of several processes ---------------------------------------------------------------------
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose μ and σ² are those of all processes' images: gain (h - μ) / √(σ² + ε) + bias.
+
+    h (N, F, H, W) -> the same shape; each process may have an N of its own. In one process, and in eval mode, it is
+    `nn.BatchNorm2d`. Unlike `torch.nn.SyncBatchNorm` it runs on CPUs too, and may be differentiated twice, as a penalty
+    on a gradient does. Gradients are those of the sum of what the processes differentiate, see `stack_ranks`.
+
+    Its processes wait for one another: all must call it equally often in training mode, and differentiate alike.
+
+    alone: leaves the other processes out, for a forward that this one makes without them.
+    """
+
+    alone = False
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.alone or not self.training or world_size() == 1:
+            return super().forward(h)
+        self._check_input_dim(h)
+        values = h.to(torch.promote_types(h.dtype, torch.float32))
+        own_var, own_mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)  # (F,)
+        own_count = torch.full_like(own_mean, values[:, 0].numel())
+        count, means, variances = stack_ranks(torch.stack([own_count, own_mean, own_var])).unbind(1)  # (ranks, F)
+        total = count.sum(0)
+        # Those of the union, written without E[h²] - E[h]², which cancels.
+        mean = (count * means).sum(0) / total
+        var = (count * (variances + (means - mean).square())).sum(0) / total
+        self.remember(mean, var * total / (total - 1))
+        out = (values - mean[:, None, None]) * (var + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            out = self.weight[:, None, None] * out + self.bias[:, None, None]
+        return out.to(h.dtype)
+
+    @torch.no_grad()
+    def remember(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running averages, (F,) each, as torch's batch norm does; `var` divides by one less than it sums."""
+        if not self.track_running_stats:
+            return
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean += share * (mean - self.running_mean)
+        self.running_var += share * (var - self.running_var)
 
 
 # ---- conditional batch norm ------------------------------------------------------------------------------
@@ -58,11 +119,13 @@ class ConditionalBatchNorm(nn.Module):
 
     h (N, F, H, W), y (N,) -> (N, F, H, W). How a generator reads the class in SN-GAN with projection (Miyato & Koyama
     2018) and in SAGAN. Gains start at 1, biases at 0, so at first it is batch norm for every class.
+
+    batch_norm: takes μ and σ²; `SyncBatchNorm` for those of all processes.
     """
 
-    def __init__(self, features: int, num_classes: int):
+    def __init__(self, features: int, num_classes: int, *, batch_norm: type[nn.BatchNorm2d] = nn.BatchNorm2d):
         super().__init__()
-        self.norm = nn.BatchNorm2d(features, affine=False)
+        self.norm = batch_norm(features, affine=False)
         # No `nn.Embedding`: a normaliser would take the gains for weights, and spectral norm divide them by √(K F).
         self.gain = nn.Parameter(torch.ones(num_classes, features))
         self.bias = nn.Parameter(torch.zeros(num_classes, features))
@@ -71,6 +134,28 @@ class ConditionalBatchNorm(nn.Module):
         """Raises ValueError without labels, IndexError for a label that is no class."""
         gain, bias = (F.embedding(labels(y), table)[:, :, None, None] for table in (self.gain, self.bias))
         out: Tensor = gain * self.norm(h) + bias
+        return out
+
+
+class LinearConditionalBatchNorm(nn.Module):
+    """(1 + V c) (h - μ) / √(σ² + ε) + U c, μ and σ² over the whole batch, V and U learned (Brock et al. 2019, app. B).
+
+    h (N, F, H, W), c (N, condition) -> (N, F, H, W). In BigGAN c is a class embedding e(y), which all such layers
+    share, and beside it this layer's chunk of z. So a class costs one embedding, where `ConditionalBatchNorm` has a
+    gain and a bias of its own for each class and feature.
+
+    batch_norm: as in `ConditionalBatchNorm`.
+    """
+
+    def __init__(self, features: int, condition: int, *, batch_norm: type[nn.BatchNorm2d] = nn.BatchNorm2d):
+        super().__init__()
+        self.norm = batch_norm(features, affine=False)
+        self.gain = nn.Linear(condition, features, bias=False)
+        self.bias = nn.Linear(condition, features, bias=False)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        gain, bias = (linear(c)[:, :, None, None] for linear in (self.gain, self.bias))
+        out: Tensor = (1 + gain) * self.norm(h) + bias
         return out
 
 
