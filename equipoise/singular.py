@@ -8,7 +8,7 @@ Wᵀ W, which costs a tenth of a singular value decomposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -144,11 +144,16 @@ def lipschitz_bound(net: nn.Module) -> Tensor:
     r_l is how often a convolution reads a value: σ(W) bounds the map from one patch, and patches overlap. The usual
     product of σ (Miyato et al. 2018, sec. 2.1) leaves r_l out, and is a bound where no patches overlap.
     """
-    layers = dict(weighted_layers(net))
+    norms = spectral_norms(net)
+    return bound_of((layer, norms[name]) for name, layer in weighted_layers(net))
+
+
+def bound_of(layers: Iterable[tuple[nn.Module, Tensor]]) -> Tensor:
+    """`lipschitz_bound` of a chain of these layers, from each one's spectral norm."""
     bound = torch.ones((), dtype=torch.float64)
-    for name, sigma in spectral_norms(net).items():
-        if not isinstance(layers[name], nn.Embedding):
-            bound = bound * sigma * math.sqrt(reads(layers[name]))
+    for layer, sigma in layers:
+        if not isinstance(layer, nn.Embedding):
+            bound = bound * sigma * math.sqrt(reads(layer))
     return bound
 
 
@@ -159,12 +164,16 @@ def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
     Of a SAN head, which normalises nothing, σ is max_y ‖w(y)‖. The bound is left out where it is not known to be one,
     see `is_chain`.
     """
-    found = {f"D/sigma/{name}": sigma for name, sigma in spectral_norms(D).items()}
+    norms = spectral_norms(D)
+    found = {f"D/sigma/{name}": sigma for name, sigma in norms.items()}
     for name, head in D.named_modules():
         if isinstance(head, SANHead):
             found[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
     body = D.body if isinstance(D, Discriminator) else D
-    return found | ({"D/lipschitz": lipschitz_bound(body)} if is_chain(body) else {})
+    if is_chain(body):
+        inside = set(body.modules())
+        found["D/lipschitz"] = bound_of((layer, norms[name]) for name, layer in weighted_layers(D) if layer in inside)
+    return found
 
 
 def every_vector(conditioning: nn.Module) -> Tensor:

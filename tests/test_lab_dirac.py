@@ -14,9 +14,12 @@ pytest.importorskip("matplotlib")
 
 from equipoise import losses, penalties
 from equipoise.augment import InstanceNoise
+from equipoise.heads import SANHead
 from equipoise.joint import Consensus
-from equipoise.lab import dirac
-from equipoise.lab.dirac import DISCRIMINATORS, Dirac, Games, Stabiliser, jacobian, kinked, stabilisers, undecided
+from equipoise.lab import available, dirac, dirac_dynamics, dirac_figures, dirac_games
+from equipoise.lab.dirac import Dirac
+from equipoise.lab.dirac_dynamics import jacobian, kinked
+from equipoise.lab.dirac_games import DISCRIMINATORS, Games, Stabiliser, all_losses, stabilisers, undecided
 from equipoise.lab.plots import encode
 from equipoise.losses import GANLoss, LeastSquares, NonSaturating, Saturating, Wasserstein
 from equipoise.objective import discriminator_loss
@@ -49,14 +52,14 @@ CURVATURE = {  # d²d / dreal² + d²d / dfake² there
     "Wasserstein": 0.0,
     "SoftLeastSquares": 4 * (sigmoid(0.5) ** 2 + S * sigmoid(0.5) * sigmoid(-0.5)),
 }
-LOSSES = dirac.all_losses()
+LOSSES = all_losses()
 
 
 def eigenvalues(stabiliser, D=PLAIN, chosen=None):
     """Of each loss, by name: the two that are not of moves along the set of equilibria."""
     chosen = chosen or {name: loss for name, loss in LOSSES.items() if D.trains(loss)}
     found = jacobian(Games(D, chosen.values(), [stabiliser]))[:, 0]
-    return {name: dirac.of_interest(torch.linalg.eigvals(j)) for name, j in zip(chosen, found, strict=True)}
+    return {name: dirac_dynamics.of_interest(torch.linalg.eigvals(j)) for name, j in zip(chosen, found, strict=True)}
 
 
 def assert_eigenvalues(found, trace, determinant, tolerance=1e-6):
@@ -120,7 +123,7 @@ def test_the_quadrature_is_what_the_noise_does_on_average():
 
 
 def test_noise_values_are_those_of_a_standard_normal():
-    values = dirac.NOISE_VALUES
+    values = dirac_games.NOISE_VALUES
     assert_close(values.mean(), torch.tensor(0.0).double(), rtol=0, atol=1e-12)
     assert_close(values.square().mean(), torch.tensor(1.0).double())
     assert len(set(values.tolist())) == len(values)
@@ -150,7 +153,7 @@ def test_the_one_sided_penalty_does_nothing_there():
 def test_autograd_and_differences_agree_on_a_plain_d():
     games = Games(PLAIN, LOSSES.values(), stabilisers().values())
     smooth = ~kinked(games)
-    assert_close(jacobian(games)[smooth], dirac.differences(games)[smooth], rtol=0, atol=1e-10)
+    assert_close(jacobian(games)[smooth], dirac_dynamics.differences(games)[smooth], rtol=0, atol=1e-10)
 
 
 def test_a_wrong_sign_shows():
@@ -216,7 +219,7 @@ def test_an_undecided_d():
 def test_a_direction_in_one_dimension_learns_nothing():
     """Which is why the SAN of this experiment has two features."""
     w = torch.tensor([[-0.7]], dtype=torch.float64, requires_grad=True)
-    logits = dirac.SANHead(dirac.Given(w))(torch.tensor([[0.4]]).double())
+    logits = SANHead(dirac_games.Given(w))(torch.tensor([[0.4]]).double())
     (of_fun,) = torch.autograd.grad(logits.fun.sum(), w, retain_graph=True)
     (of_dir,) = torch.autograd.grad(logits.dir.sum(), w)
     assert_close(of_fun, torch.tensor([[0.4]]).double())
@@ -260,7 +263,7 @@ LR = 0.2
 def descents():
     """Distances (161, loss, stabiliser, start): minimax, non-saturating, Wasserstein; nothing, R1."""
     games = Games(PLAIN, [Saturating(), NonSaturating(), Wasserstein()], [Stabiliser(), Stabiliser((R1(gamma=1.0),))])
-    return dirac.descend(games, 160, LR)[0]
+    return dirac_dynamics.descend(games, 160, LR)[0]
 
 
 @pytest.mark.parametrize(("i", "c"), [(0, 0.5), (1, 0.5), (2, 1.0)])
@@ -275,7 +278,7 @@ def test_at_once_leaves_and_in_turn_circles(descents, i, c):
 def test_steps_in_turn_circle_up_to_two(step, stable):
     """Up to lr f'(0) = 2 the eigenvalues of D's step, then G's, lie on the unit circle."""
     j = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
-    sizes = torch.linalg.eigvals(dirac.in_turn(j, step)).abs()
+    sizes = torch.linalg.eigvals(dirac_dynamics.in_turn(j, step)).abs()
     assert (sizes.max().item() == pytest.approx(1, abs=1e-9)) is stable
 
 
@@ -295,8 +298,12 @@ def test_from_afar_only_a_game_that_is_not_zero_sum_comes_closer(descents):
 # ---- the experiment ------------------------------------------------------------------------------------------
 
 
+def test_it_is_one_experiment_of_several_files():
+    assert [name for name in available() if name.startswith("dirac")] == ["dirac"]
+
+
 FEW = {name: LOSSES[name] for name in ("NonSaturating", "RelativisticPairing", "Wasserstein")}
-DRAWN = {name: stabilisers()[name] for name in (*dirac.COURSES, "zero-centred GP")}
+DRAWN = {name: stabilisers()[name] for name in (*dirac_figures.COURSES, "zero-centred GP")}
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +330,7 @@ def test_verdicts_are_on_every_component(plain):
     told = [(row["loss"], row["stabiliser"]) for row in plain]
     assert sorted(told) == sorted((loss, with_) for loss in LOSSES for with_ in stabilisers())
     used = {type(penalty) for stabiliser in stabilisers().values() for penalty in stabiliser.penalties}
-    assert used == set(dirac.components(penalties))
+    assert used == set(dirac_games.components(penalties))
     assert set(LOSSES) == set(losses.__all__) - {"GANLoss"}
 
 
@@ -377,13 +384,13 @@ def test_what_has_no_theory_says_so(monkeypatch):
     for module, new in ((losses, NewLoss), (penalties, NewPenalty)):
         monkeypatch.setattr(module, new.__name__, new, raising=False)
         monkeypatch.setattr(module, "__all__", [*module.__all__, new.__name__])
-    assert "NewLoss" in dirac.all_losses()
+    assert "NewLoss" in all_losses()
     assert stabilisers()["NewPenalty"].penalties == (NewPenalty(),)
     found = eigenvalues(Stabiliser(), chosen={"NewLoss": NewLoss()})
     assert_eigenvalues(found["NewLoss"], 0, 1)
-    assert dirac.theory("NewLoss", "R1", "plain") == "not known"
-    assert dirac.theory("Hinge", "NewPenalty", "plain") == "not known"
-    assert dirac.theory("Hinge", "R1", "SAN, features") == "not known"
+    assert dirac_dynamics.theory("NewLoss", "R1", "plain") == "not known"
+    assert dirac_dynamics.theory("Hinge", "NewPenalty", "plain") == "not known"
+    assert dirac_dynamics.theory("Hinge", "R1", "SAN, features") == "not known"
 
 
 def test_equal_settings_find_equal_numbers():
@@ -416,7 +423,7 @@ def test_figures(experiment, numbers):
     short = {name: shown | {"path": shown["path"][:10]} for name, shown in numbers["portraits"].items()}
     drawn = experiment.draw({**numbers, "portraits": short})
     assert set(drawn) == {"dirac_portraits", "dirac_eigenvalues", "dirac_distances", "dirac_moving"}
-    assert len(short) == len(dirac.TELLING)
+    assert len(short) == len(dirac_figures.TELLING)
     kind, content = encode(drawn["dirac_eigenvalues"])
     assert kind == "png"
     assert len(content) > 10_000

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import SPEC, small
+from runs import lines
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
+from equipoise import singular
 from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm
+from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
 from equipoise.singular import (
     clip_singular_values,
     effective_weight,
@@ -24,6 +29,7 @@ from equipoise.singular import (
     squared_singular_values,
     weighted_layers,
 )
+from equipoise.train import GAN, train
 
 
 def network():
@@ -269,3 +275,52 @@ def test_no_logit_of_a_san_grows_faster_than_its_bound_times_its_head():
     stats = spectral_stats(D)
     steepest = max((D.head.conditioning.embed.weight[k] @ D.body[1].weight).norm() for k in range(3))
     assert_close(stats["D/lipschitz"] * stats["D/sigma/head"], steepest.detach())
+
+
+CHAINS = {
+    "layers": Discriminator(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)), Head().factory(0)(3)),
+    "layer": Discriminator(nn.Linear(4, 5), Head("per_class", san=True).factory(3)(5)),
+    "no head": nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1)),
+}
+
+
+@pytest.mark.parametrize("D", CHAINS.values(), ids=CHAINS)
+def test_each_layer_is_decomposed_once_and_the_bound_is_that_of_the_body(D, monkeypatch):
+    decomposed = []
+
+    def noting(matrix):
+        decomposed.append(matrix)
+        return squared_singular_values(matrix)
+
+    monkeypatch.setattr(singular, "squared_singular_values", noting)
+    stats = spectral_stats(D)
+    assert len(decomposed) == len(list(weighted_layers(D)))
+    assert torch.equal(stats["D/lipschitz"], lipschitz_bound(D.body if isinstance(D, Discriminator) else D))
+
+
+@pytest.mark.parametrize(
+    ("head", "normalizer"),
+    [(Head(), NoNormalizer()), (Head(), SpectralNorm()), (Head(san=True), SpectralNorm()), (Head(), FrobeniusNorm())],
+    ids=["plain", "spectral norm", "SAN", "Frobenius"],
+)
+def test_a_snapshot_says_sigma_of_every_layer_and_the_bound_of_the_features(head, normalizer, tmp_path):
+    """Those of the weights in its checkpoint, by singular value decomposition of what D computes with."""
+    cfg = small(head=head, d_normalizer=normalizer, total_kimg=0.08, snapshot_kimg=0.04, log_kimg=0.016)
+    train(cfg, tmp_path)
+    for line in lines(tmp_path):
+        path = tmp_path / "checkpoints" / f"{line['nimg']:012d}"
+        said = {name: value for name, value in line.items() if name.startswith(("D/sigma", "D/lipschitz"))}
+        assert bool(said) == (line["nimg"] in (40, 80)) == path.exists()
+        if not said:
+            continue
+        D = GAN.build(cfg, SPEC).D
+        D.load_state_dict(load_file(path / "D.safetensors"))
+        D.eval()
+        layers = {n: m for n, m in D.named_modules() if isinstance(m, nn.Linear) and not (head.san and "head" in n)}
+        sigmas = {n: np.linalg.svd(m.weight.detach().double().numpy(), compute_uv=False)[0] for n, m in layers.items()}
+        assert said == pytest.approx(
+            {f"D/sigma/{n}": sigma for n, sigma in sigmas.items()}
+            | ({"D/sigma/head": D.head.conditioning.linear.weight.norm().item()} if head.san else {})
+            | {"D/lipschitz": sigmas["body.1"] * sigmas["body.3"]},
+            rel=1e-5,
+        )

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 
+from ..constraints import Constraint
 from ..heads import Head
 from ..losses import GANLoss, NonSaturating
 from ..models import MLPDiscriminator
@@ -84,10 +85,11 @@ def train_alone(
     steps: int,
     lr: float,
     penalties: Sequence[Penalty] = (),
+    constraints: Sequence[Constraint] = (),
 ) -> Iterator[int]:
     """Train D on distributions that stay as they are, the learning rate falling to 0. Yields the steps made so far.
 
-    draw: a batch of real and one of generated samples.  lr: at first.
+    draw: a batch of real and one of generated samples.  lr: at first.  constraints: D is under them after every step.
     """
     optim = Adam(lr=Cosine(lr, 0.0, kimg=steps / 1000), betas=(0.5, 0.99))  # a step counts as an image
     optimizer = optim.build(D)
@@ -101,6 +103,8 @@ def train_alone(
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        for constrain in constraints:
+            constrain(D)
         yield step + 1
 
 

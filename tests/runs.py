@@ -1,0 +1,38 @@
+"""What a run left behind, and whether one that was cut in the middle leaves the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from equipoise.config import override
+from equipoise.train import train
+
+
+def newest(run_dir: Path) -> Path:
+    return max(path for path in (run_dir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def saved(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(newest(run_dir) / f"{name}.safetensors")
+
+
+def lines(run_dir: Path):
+    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def assert_resumes(cfg, tmp_path, names=("G", "D", "ema")):
+    """A run that was cut in the middle ends as the uninterrupted one, bit for bit."""
+    train(cfg, tmp_path / "whole")
+    train(override(cfg, {"total_kimg": cfg.total_kimg / 2}), tmp_path / "cut")
+    assert newest(tmp_path / "cut").name < newest(tmp_path / "whole").name
+    train(cfg, tmp_path / "cut")
+    for name in names:
+        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name)), name
