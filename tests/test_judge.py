@@ -120,6 +120,13 @@ def test_weights_are_small():
     assert 100_000 < len((files("equipoise.metrics") / WEIGHTS).read_bytes()) < 400_000
 
 
+def test_making_one_draws_nothing():
+    before = torch.get_rng_state()
+    judge = digits_judge()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {part.device.type for part in judge.state_dict().values()} == {"cpu"}
+
+
 def test_shapes_and_the_last_layer(judge):
     x = torch.rand(5, 1, 28, 28) * 2 - 1
     h = judge.features(x)

@@ -8,6 +8,7 @@ from .limited import Few, few
 from .mnist import MNIST, Digits, FashionMNIST
 from .pixels import to_float, to_uint8
 from .split import Subset, hold_out
+from .stacked import StackedDigits
 from .toy import (
     Density,
     Dirac,
@@ -43,6 +44,7 @@ __all__ = [
     "Mixture",
     "Mixture1D",
     "Ring",
+    "StackedDigits",
     "Subset",
     "SwissRoll",
     "few",

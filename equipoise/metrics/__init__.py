@@ -2,17 +2,50 @@
 
 from .classes import class_agreement, effective_classes, mean_top_probability
 from .frechet import GaussianStats, frechet_distance
+from .inception_score import inception_score
 from .judge import DigitsJudge, class_probabilities, dataset_features, digits_judge, judge_features
+from .kernel import KernelDistance, kernel_distance, mmd2
+from .modes import ModeCount, count_modes, stacked_modes
+from .neighbours import (
+    DensityCoverage,
+    Nearest,
+    PrecisionRecall,
+    density_coverage,
+    nearest_neighbours,
+    precision_recall,
+)
+from .parzen import parzen_bandwidth, parzen_log_likelihood
+from .probe import LinearSVM, linear_svm, pooled_features
+from .sliced import sliced_wasserstein
 
 __all__ = [
+    "DensityCoverage",
     "DigitsJudge",
     "GaussianStats",
+    "KernelDistance",
+    "LinearSVM",
+    "ModeCount",
+    "Nearest",
+    "PrecisionRecall",
     "class_agreement",
     "class_probabilities",
+    "count_modes",
     "dataset_features",
+    "density_coverage",
     "digits_judge",
     "effective_classes",
     "frechet_distance",
+    "inception_score",
     "judge_features",
+    "kernel_distance",
+    "linear_svm",
     "mean_top_probability",
+    "mmd2",
+    "nearest_neighbours",
+    "parzen_bandwidth",
+    "parzen_log_likelihood",
+    "pooled_features",
+    "precision_recall",
+    "sliced_wasserstein",
+    "stacked_modes",
 ]

@@ -63,8 +63,9 @@ def block(inputs: int, outputs: int) -> list[nn.Module]:
 
 def digits_judge() -> DigitsJudge:
     """The trained judge, on the CPU, in eval mode and with frozen weights."""
-    judge = DigitsJudge()
-    judge.load_state_dict(load((files(__package__) / WEIGHTS).read_bytes()))
+    with torch.device("meta"):  # draws no initial weights from torch's global generator
+        judge = DigitsJudge()
+    judge.load_state_dict(load((files(__package__) / WEIGHTS).read_bytes()), assign=True)
     return judge.eval().requires_grad_(False)
 
 

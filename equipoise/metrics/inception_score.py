@@ -1,0 +1,45 @@
+"""The Inception Score: are generated images sure of their class, and spread over all of them? (Salimans et al. 2016)
+
+It never sees real data. One image per class gets the best score, and so may noise (Barratt & Sharma 2018). The name is
+kept for the Inception network's probabilities; with those of another classifier, such as the judge of digits, scores
+compare among themselves alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .classes import probabilities
+
+__all__ = ["inception_score"]
+
+
+def inception_score(p: ArrayLike | Tensor, splits: int = 10) -> tuple[float, float]:
+    """exp(1/n Σ_i KL(p_i ‖ q)), q = 1/n Σ_i p_i, of each split, between 1 and K: their mean and standard deviation.
+
+    p: class probabilities (N, K).
+    splits: parts of the rows as they come, whose sizes n differ by at most 1. As in the authors' code, the deviation is
+        over `splits`, not `splits` - 1: 0 for 1.
+
+    A part's score is at most n, so K classes want many more images than `splits` x K. Rows sorted by class must be
+    shuffled before: a part that holds a single class scores 1.
+
+    Raises:
+        ValueError: if p is no matrix of distributions, or has fewer rows than splits.
+
+    >>> inception_score([[1.0, 0.0], [0.0, 1.0]], splits=1)
+    (2.0, 0.0)
+    """
+    p = probabilities(p)
+    if splits < 1:
+        raise ValueError(f"expected at least 1 split, got {splits}")
+    if len(p) < splits:
+        raise ValueError(f"{len(p)} images are too few for {splits} splits: give more images or fewer splits")
+    scores = []
+    for part in np.split(p, [i * len(p) // splits for i in range(1, splits)]):
+        q = part.mean(axis=0)  # (n, K) -> (K,)
+        ratio = np.divide(part, q, out=np.ones_like(part), where=part > 0)  # p log p is 0 at 0
+        scores.append(np.exp((part * np.log(ratio)).sum(axis=1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))

@@ -1,0 +1,145 @@
+"""Which samples are near which: precision and recall, density and coverage, and the nearest training images.
+
+The support of a set of features is taken to be the union of balls around its samples, each reaching to the k-th
+nearest other sample of the set. Distances are Euclidean, in float64, a block of rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .frechet import matrix
+from .kernel import pair
+
+__all__ = [
+    "DensityCoverage",
+    "Nearest",
+    "PrecisionRecall",
+    "density_coverage",
+    "nearest_neighbours",
+    "precision_recall",
+]
+
+Array = NDArray[np.float64]
+
+BLOCK = 2**22
+"""Distances held at a time: 32 MB."""
+
+
+class PrecisionRecall(NamedTuple):
+    """Fractions. Precision: quality, how much of `fake` is in the support of `real`. Recall: variety, the reverse."""
+
+    precision: float
+    recall: float
+
+
+class DensityCoverage(NamedTuple):
+    """Density: quality, around 1 for the real distribution, and it may exceed 1. Coverage: variety, a fraction."""
+
+    density: float
+    coverage: float
+
+
+class Nearest(NamedTuple):
+    """indices: (N, k) rows of the other set, the nearest first.  distances: (N, k)."""
+
+    indices: NDArray[np.int64]
+    distances: Array
+
+
+def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 3) -> PrecisionRecall:
+    """Precision and recall by k-nearest-neighbour balls (Kynkäänniemi et al. 2019, eq. 1 and 2).
+
+    precision = mean_j [y_j lies in the ball of some x_i], recall = mean_i [x_i lies in the ball of some y_j].
+
+    real, fake: features x (N, F) and y (M, F). Both depend on N and M: compare at equal numbers. One outlier has a
+    large ball, which `density_coverage` does not follow.
+
+    Raises:
+        ValueError: for NaN or Inf, sets that differ in F, or no more than k samples in one.
+    """
+    x, y = pair(real, fake)
+    balls_x, balls_y = squared_radii(x, k), squared_radii(y, k)
+    covered, precise = [], np.zeros(len(y), dtype=bool)
+    for rows, d2 in blocks(x, y):
+        precise |= (d2 <= balls_x[rows, None]).any(axis=0)
+        covered.append((d2 <= balls_y).any(axis=1))
+    return PrecisionRecall(float(precise.mean()), float(np.concatenate(covered).mean()))
+
+
+def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 5) -> DensityCoverage:
+    """Density and coverage (Naeem et al. 2020, eq. 5 and 6), from the balls of real samples alone.
+
+    density = 1/k mean_j #{i: y_j lies in the ball of x_i}, coverage = mean_i [some y_j lies in the ball of x_i]. For
+    two large samples of one distribution, of one size, they are 1 and 1 - 1/2^k in expectation.
+
+    real, fake: features x (N, F) and y (M, F).
+
+    Raises:
+        ValueError: as `precision_recall`.
+    """
+    x, y = pair(real, fake)
+    balls = squared_radii(x, k)
+    inside, covered = 0, []
+    for rows, d2 in blocks(x, y):
+        within = d2 <= balls[rows, None]
+        inside += int(within.sum())
+        covered.append(within.any(axis=1))
+    return DensityCoverage(inside / (k * len(y)), float(np.concatenate(covered).mean()))
+
+
+def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: int = 1) -> Nearest:
+    """For each row of x (N, F) the k nearest rows of `among` (M, F): has a generator learned its data by heart?
+
+    Take features, or pixels (flattened): a memorised image is near in both.
+
+    Raises:
+        ValueError: for NaN or Inf, sets that differ in F, or k that is not between 1 and M.
+
+    >>> nearest_neighbours([[0.0], [4.0]], [[1.0], [9.0], [5.0]]).indices
+    array([[0],
+           [2]])
+    """
+    a, b = matrix(x), matrix(among)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"the two sets have {a.shape[1]} and {b.shape[1]} values per sample: give the same of both")
+    if not 1 <= k <= len(b):
+        raise ValueError(f"expected k between 1 and the {len(b)} samples to search, got k={k}")
+    indices, distances = [], []
+    for _, d2 in blocks(a, b):
+        some = np.argpartition(d2, k - 1, axis=1)[:, :k]
+        order = np.take_along_axis(d2, some, axis=1).argsort(axis=1, kind="stable")
+        indices.append(np.take_along_axis(some, order, axis=1))
+        distances.append(np.sqrt(np.take_along_axis(d2, indices[-1], axis=1)))
+    return Nearest(np.concatenate(indices), np.concatenate(distances))
+
+
+def squared_radii(x: Array, k: int) -> Array:
+    """The squared distance of each sample to its k-th nearest other one, (N, F) -> (N,)."""
+    if not 1 <= k < len(x):
+        raise ValueError(f"expected k between 1 and {len(x) - 1}, one less than the samples of each set, got k={k}")
+    found = []
+    for rows, d2 in blocks(x, x):
+        d2[np.arange(len(d2)), np.arange(len(x))[rows]] = -1  # itself, before all others
+        found.append(np.partition(d2, k, axis=1)[:, k])
+    return np.concatenate(found)
+
+
+def blocks(x: Array, y: Array) -> Iterator[tuple[slice, Array]]:
+    """Squared distances of some rows of x (N, F) to all of y (M, F) at a time: the rows, and (n, M).
+
+    By the matrix product ‖x‖² - 2 <x, y> + ‖y‖², about the mean of y, where it loses the fewest digits.
+    """
+    middle = y.mean(axis=0)
+    x, y = x - middle, y - middle
+    lengths = np.square(y).sum(axis=1)
+    size = max(1, BLOCK // len(y))
+    for start in range(0, len(x), size):
+        some = x[start : start + size]
+        d2 = np.square(some).sum(axis=1)[:, None] - 2 * (some @ y.T) + lengths
+        yield slice(start, start + len(some)), np.maximum(d2, 0, out=d2)

@@ -1,0 +1,114 @@
+"""The log-likelihood of data under Gaussians around generated samples (Breuleux et al. 2011; Goodfellow et al. 2014).
+
+An estimate for generators that have samples but no density. In many dimensions it is far from the truth whatever the
+number of samples, and ranks k-means centroids of the training images above real images (Theis et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .classes import array
+
+__all__ = ["parzen_bandwidth", "parzen_log_likelihood"]
+
+Array = NDArray[np.float64]
+
+BLOCK = 500
+"""Points of the data, and of the samples, whose distances are held at a time: 2 MB."""
+
+
+def parzen_log_likelihood(samples: ArrayLike | Tensor, data: ArrayLike | Tensor, *, bandwidth: float) -> Array:
+    """The log-likelihood log 1/S Σ_s N(x; s, σ² I) of each point x of `data`, in nats -> (N,).
+
+    samples, data: points (S, F) and (N, F), images flattened. Published numbers have pixels in [0, 1].
+    bandwidth: σ in the same units, chosen by `parzen_bandwidth`.
+
+    The number to report is the mean, with its standard error std / √N. More samples raise it: compare at equal S. What
+    several processes find for their shares of `data` is concatenated. The S x N distances are never held at once; their
+    squares are exact to about 1e-15 of the largest ‖x‖², x measured from the samples' mean.
+
+    Raises:
+        ValueError: for NaN or Inf, sets that are no matrices or differ in F, or a bandwidth that is not above 0.
+
+    >>> parzen_log_likelihood([[0.0], [2.0]], [[1.0]], bandwidth=1.0)
+    array([-1.41893853])
+    """
+    found: Array = log_likelihoods(points("samples", samples), points("data", data), [bandwidth])[0]
+    return found
+
+
+def parzen_bandwidth(samples: ArrayLike | Tensor, validation: ArrayLike | Tensor, candidates: Iterable[float]) -> float:
+    """The candidate σ that gives `validation` the highest mean log-likelihood.
+
+    samples, validation: as samples and data of `parzen_log_likelihood`. Take validation points apart from those that
+        are measured afterwards, and from what the samples were made of, which would want σ = 0.
+    candidates: such as ``np.geomspace(0.02, 1, 20)``, for pixels in [0, 1].
+
+    Warns if it is the smallest or largest of several, because a better one may lie beyond.
+
+    Raises:
+        ValueError: if there are no candidates, and as `parzen_log_likelihood` does.
+
+    >>> parzen_bandwidth([[-1.0], [1.0]], [[-1.5], [0.0], [1.5]], [0.1, 0.3, 0.6, 1.0, 3.0])
+    0.6
+    """
+    sigmas = sorted({float(sigma) for sigma in candidates})
+    if not sigmas:
+        raise ValueError("no candidates to choose a bandwidth from: give some, such as np.geomspace(0.02, 1, 20)")
+    means = log_likelihoods(points("samples", samples), points("validation", validation), sigmas).mean(axis=1)
+    best = sigmas[int(means.argmax())]
+    if len(sigmas) > 1 and best in (sigmas[0], sigmas[-1]):
+        side, beyond = ("smallest", best / 10) if best == sigmas[0] else ("largest", best * 10)
+        warnings.warn(
+            f"the best bandwidth, {best:g}, is the {side} of the candidates: give more, as far as {beyond:g}",
+            stacklevel=2,
+        )
+    return best
+
+
+def log_likelihoods(samples: Array, data: Array, bandwidths: Sequence[float]) -> Array:
+    """Under each of B bandwidths, (B, N). The distances, most of the work, are found once."""
+    for sigma in bandwidths:
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"a bandwidth is a standard deviation, finite and above 0; got {sigma:g}")
+    if samples.shape[1] != data.shape[1]:
+        raise ValueError(
+            f"the samples have {samples.shape[1]} numbers per point and the data {data.shape[1]}: give both as images "
+            "of the same size and channels"
+        )
+    middle = samples.mean(axis=0)  # inner products of points far from 0 would cancel
+    samples, data = samples - middle, data - middle
+    found: Array = np.full((len(bandwidths), len(data)), -math.inf)
+    for n in range(0, len(data), BLOCK):
+        x = data[n : n + BLOCK]
+        for k in range(0, len(samples), BLOCK):
+            s = samples[k : k + BLOCK]
+            squares = np.square(x).sum(1)[:, None] + np.square(s).sum(1) - 2 * x @ s.T  # (n, F), (k, F) -> (n, k)
+            nearest = squares.min(axis=1)
+            further = squares - nearest[:, None]
+            for sums, sigma in zip(found[:, n : n + BLOCK], bandwidths, strict=True):
+                rest = np.exp(further / (-2 * sigma**2)).sum(axis=1)
+                np.logaddexp(sums, np.log(rest) - nearest / (2 * sigma**2), out=sums)
+    volumes = samples.shape[1] * np.log(math.sqrt(2 * math.pi) * np.array(bandwidths))
+    return np.asarray(found - math.log(len(samples)) - volumes[:, None])
+
+
+def points(name: str, values: ArrayLike | Tensor) -> Array:
+    """(N, F) in float64, or ValueError."""
+    x = np.asarray(array(values), dtype=np.float64)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"expected {name} as points of shape (N, F), N and F at least 1, got shape {x.shape}; images are flattened "
+            "by x.reshape(len(x), -1)"
+        )
+    if not np.isfinite(x).all():
+        bad = (~np.isfinite(x)).any(axis=1)
+        raise ValueError(f"{bad.sum()} of {len(x)} points of {name} hold NaN or Inf, the first is point {bad.argmax()}")
+    return x

@@ -1,0 +1,114 @@
+"""The linear probe: how much do a discriminator's features know of the classes? (Radford et al. 2016, sec. 5.1)"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from .classes import array
+from .frechet import matrix
+
+__all__ = ["LinearSVM", "linear_svm", "pooled_features"]
+
+
+class LinearSVM:
+    """K scores W x + b of features x (F,): the class is the one with the largest.
+
+    weight: (K, F).  bias: (K,).  classes: (K,) their ids, ascending.
+    """
+
+    def __init__(self, weight: NDArray[np.float64], bias: NDArray[np.float64], classes: NDArray[np.int64]):
+        self.weight, self.bias, self.classes = weight, bias, classes
+
+    def predict(self, x: ArrayLike | Tensor) -> NDArray[np.int64]:
+        """Class ids of features, (N, F) -> (N,)."""
+        features = matrix(x)
+        if features.shape[1] != self.weight.shape[1]:
+            raise ValueError(f"trained on {self.weight.shape[1]} features per sample, got {features.shape[1]}")
+        best: NDArray[np.int64] = (features @ self.weight.T + self.bias).argmax(axis=1)
+        return self.classes[best]
+
+    def accuracy(self, x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
+        """The share of `predict(x)` that is y (N,)."""
+        predicted = self.predict(x)
+        return float((predicted == class_ids(y, len(predicted))).mean())
+
+
+def linear_svm(x: ArrayLike | Tensor, y: ArrayLike | Tensor, *, C: float = 1.0) -> LinearSVM:
+    """The L2-SVM, one class against the rest: min over w, b of ½ ‖w‖² + C Σ_i max(0, 1 - t_i (<w, x_i> + b))².
+
+    x: features (N, F).  y: class ids (N,); t is 1 for the class and -1 for the rest.
+    C: weight of the errors. It goes with the scale of the features; choose it on validation data.
+
+    The bias is not shrunk. The problem is convex and smooth, so L-BFGS finds its one minimum, in float64.
+
+    Raises:
+        ValueError: for NaN or Inf, labels that are not one integer per row, a single class, or C that is not positive.
+
+    >>> linear_svm([[-1.0], [1.0], [2.0]], [7, 3, 3]).predict([[-3.0], [0.5]])
+    array([7, 3])
+    """
+    if not 0 < C < math.inf:
+        raise ValueError(f"C must be positive and finite, got {C:g}")
+    features = torch.from_numpy(matrix(x))
+    ids = class_ids(y, len(features))
+    classes, which = np.unique(ids, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"all samples are of class {classes[0]}: give samples of two classes or more")
+    target = 2 * F.one_hot(torch.from_numpy(which), len(classes)).double() - 1  # (N, K)
+    weight = torch.zeros(len(classes), features.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        errors = F.relu(1 - target * F.linear(features, weight, bias)).square().sum()
+        value = (weight.square().sum() / 2 + C * errors) / len(features)
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    return LinearSVM(weight.detach().numpy(), bias.detach().numpy(), classes)
+
+
+def pooled_features(net: nn.Module, x: Tensor, *, size: int = 4) -> NDArray[np.float64]:
+    """What every convolution of `net` makes of x, max-pooled to size x size maps, side by side -> (N, features).
+
+    net: a discriminator, on the device and in the mode it is in.  x: (N, C, H, W) float32 in [-1, 1].
+
+    The maps are those before norm and activation. Maps smaller than `size` are not enlarged.
+
+    Raises:
+        ValueError: if the network has no convolution.
+    """
+    maps: list[Tensor] = []
+
+    def note(_module: nn.Module, _args: tuple[Tensor, ...], out: Tensor) -> None:
+        pooled = F.adaptive_max_pool2d(out, [min(size, side) for side in out.shape[2:]])
+        maps.append(pooled.flatten(1).double().cpu())
+
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    if not layers:
+        raise ValueError(f"{type(net).__name__} has no convolution, whose maps the probe pools")
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(maps, dim=1).numpy()
+
+
+def class_ids(y: ArrayLike | Tensor, num: int) -> NDArray[np.int64]:
+    ids = array(y)
+    if ids.shape != (num,) or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"expected {num} integer class ids, one per sample, got {ids.dtype} of shape {ids.shape}")
+    return ids.astype(np.int64)

@@ -1,0 +1,113 @@
+"""Precision and recall, density and coverage, nearest neighbours: against brute force and known configurations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from equipoise.metrics import density_coverage, nearest_neighbours, neighbours, precision_recall
+
+
+def normal(n, features=6, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, features))
+
+
+def in_balls(x, y, k):
+    """[y_j lies in the ball of x_i], (N, M), a pair at a time."""
+    inside = np.zeros((len(x), len(y)), dtype=bool)
+    for i in range(len(x)):
+        to_others = sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if j != i)
+        for j in range(len(y)):
+            inside[i, j] = np.linalg.norm(x[i] - y[j]) <= to_others[k - 1]
+    return inside
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_against_a_pair_at_a_time(k):
+    x, y = normal(30), 0.7 * normal(23, seed=1) + 0.3
+    of_real, of_fake = in_balls(x, y, k), in_balls(y, x, k)
+    assert precision_recall(x, y, k=k) == pytest.approx((of_real.any(0).mean(), of_fake.any(0).mean()))
+    assert density_coverage(x, y, k=k) == pytest.approx((of_real.sum() / (k * len(y)), of_real.any(1).mean()))
+
+
+def test_known_configurations():
+    x = normal(200)
+    assert precision_recall(x, x) == (1, 1)
+    assert density_coverage(x, x).coverage == 1
+    far = x + 100
+    assert precision_recall(x, far) == (0, 0)
+    assert density_coverage(x, far) == (0, 0)
+    one = np.repeat(x[:1], 50, axis=0)  # a generator with one image, a real one
+    assert precision_recall(x, one).precision == 1
+    assert precision_recall(x, one).recall == pytest.approx(1 / 200)
+
+
+def test_two_samples_of_one_distribution_have_density_1_and_the_expected_coverage():
+    x, y = normal(2000, 3), normal(2000, 3, seed=1)
+    found = density_coverage(x, y)
+    assert found.density == pytest.approx(1, abs=0.05)
+    assert found.coverage == pytest.approx(1 - 0.5**5, abs=0.02)
+
+
+def test_half_the_modes_halve_recall_and_leave_precision():
+    left, right = normal(300, 2), normal(300, 2, seed=1) + 50
+    found = precision_recall(np.concatenate([left, right]), normal(300, 2, seed=2))
+    assert found.precision > 0.9
+    assert found.recall == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_outlier_swells_precision_but_not_density():
+    x, y = normal(300, 2), normal(300, 2, seed=1) + 5
+    with_outlier = np.concatenate([x, [[40.0, 40.0]]])
+    assert precision_recall(with_outlier, y).precision > precision_recall(x, y).precision + 0.9
+    assert density_coverage(with_outlier, y).density < density_coverage(x, y).density + 0.25
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_nearest_neighbours_against_a_tree(k):
+    x, among = normal(40), normal(300, seed=1)
+    found = nearest_neighbours(x, among, k=k)
+    distance, index = cKDTree(among).query(x, k=[*range(1, k + 1)])
+    np.testing.assert_array_equal(found.indices, index)
+    np.testing.assert_allclose(found.distances, distance, rtol=1e-10)
+
+
+def test_a_memorised_sample_is_at_distance_0():
+    x = normal(50) + 1e3  # far from 0, where the matrix product would lose it
+    found = nearest_neighbours(x[7:9], x)
+    assert found.indices.ravel().tolist() == [7, 8]
+    np.testing.assert_allclose(found.distances, 0, atol=1e-6)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    x, y = normal(57), normal(41, seed=1)
+    whole = precision_recall(x, y), density_coverage(x, y), nearest_neighbours(x, y, k=2)
+    monkeypatch.setattr(neighbours, "BLOCK", 41 * 3)
+    blocked = precision_recall(x, y), density_coverage(x, y), nearest_neighbours(x, y, k=2)
+    assert whole[:2] == blocked[:2]
+    np.testing.assert_array_equal(whole[2].indices, blocked[2].indices)
+
+
+def test_tensors_are_welcome():
+    x, y = normal(20), normal(20, seed=1)
+    assert precision_recall(torch.tensor(x, requires_grad=True), torch.tensor(y)) == precision_recall(x, y)
+
+
+@pytest.mark.parametrize("measure", [precision_recall, density_coverage])
+def test_bad_input(measure):
+    x = normal(10)
+    with pytest.raises(ValueError, match="expected k between 1 and 9, one less than the samples of each set, got k=10"):
+        measure(x, x, k=10)
+    with pytest.raises(ValueError, match="the two sets have 6 and 5 features"):
+        measure(x, x[:, :5])
+    with pytest.raises(ValueError, match="1 of 10 rows of features hold NaN or Inf, the first is row 3"):
+        measure(np.where(np.arange(10)[:, None] == 3, np.nan, x), x)
+
+
+def test_bad_neighbours():
+    with pytest.raises(ValueError, match="expected k between 1 and the 3 samples to search, got k=4"):
+        nearest_neighbours(normal(5), normal(3), k=4)
+    with pytest.raises(ValueError, match="the two sets have 6 and 2 values per sample"):
+        nearest_neighbours(normal(5), normal(5, 2))
