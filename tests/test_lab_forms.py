@@ -20,26 +20,48 @@ from typer.testing import CliRunner
 from equipoise.cli import app
 from equipoise.lab import available, load
 from equipoise.lab.base import Experiment, carry_out, plain
+from equipoise.lab.clipping import Clipping
 from equipoise.lab.divergences import Divergences
+from equipoise.lab.duality import Duality
+from equipoise.lab.fooling import Fooling
 from equipoise.lab.optimal_discriminator import OptimalDiscriminator, expected_d_loss, jsd, kl, where_samples_are
 from equipoise.lab.parallel_lines import ParallelLines, earth_movers_distance
+from equipoise.lab.particles import Particles
 from equipoise.lab.power_iteration import PowerIteration, largest_gradient, with_spectrum
+from equipoise.lab.san_direction import SANDirection
 from equipoise.lab.saturation import Saturation
 from equipoise.lab.smoothing import Smoothing, best_logits, two_sided
+from equipoise.lab.unit_gradient import UnitGradient
 from equipoise.losses import Hinge, LeastSquares, NonSaturating, Saturating, SoftLeastSquares
 from equipoise.normalizers import SpectralNorm
 from equipoise.penalties import GradientPenalty
 from equipoise.types import Logits, RunError
 
 SHORT = {
+    "clipping": Clipping(bounds=(0.1,), depth=2, width=8, steps=2, batch_size=8),
     "divergences": Divergences(steps=4),
+    "duality": Duality(pairs=("Gaussian, moved 1",), points=20, steps=2, batch_size=8, width=8, clips=(0.1,)),
+    "fooling": Fooling(samples=100, steps=1),
     "optimal_discriminator": OptimalDiscriminator(steps=3, batch_size=8),
     "parallel_lines": ParallelLines(steps=2, thetas=(-1.0, 0.0, 0.5)),
+    "particles": Particles(num=10, steps=2, d_steps=1, frames=3),
     "power_iteration": PowerIteration(steps=3, size=8, d_steps=1, depths=(1, 2)),
+    "san_direction": SANDirection(iterations=2, moments=2, seeds=1, samples=120, steps=2, width=8),
     "saturation": Saturation(),
     "smoothing": Smoothing(bins=40),
+    "unit_gradient": UnitGradient(points=20, steps=2, batch_size=8, width=8),
 }
-PICTURES = {"divergences": {"divergences.png", "divergences_descent.gif"}}
+PICTURES = {
+    "clipping": {"clipping.png", "clipping_critics.png"},
+    "divergences": {"divergences.png", "divergences_descent.gif"},
+    "duality": {"duality.png", "duality_pairs.png"},
+    "fooling": {"fooling.png", "fooling_frechet.png"},
+    "optimal_discriminator": {"optimal_discriminator.png", "optimal_discriminator_moving.gif"},
+    "particles": {"particles.png", "particles_moving.gif"},
+    "san_direction": {"san_direction.png", "san_direction_moving.gif"},
+    "unit_gradient": {"unit_gradient.png", "unit_gradient_training.gif"},
+}
+"""By default NAME.png alone."""
 
 
 # ---- experiments -----------------------------------------------------------------------------------------
@@ -202,6 +224,16 @@ def test_a_trained_d_is_p_over_p_plus_q_where_there_is_data(trained):
     assert error == pytest.approx(trained["error"])
     assert error < 0.05
     assert np.abs(trained["learned"]["0"].numpy() - p / (p + q))[within].max() > 0.3  # it was trained to
+
+
+def test_its_frames_are_its_outputs_on_the_way(trained):
+    steps, outputs = trained["moving"]["step"], trained["moving"]["output"]
+    assert steps[:2] == [0, 1]
+    assert steps[-1] == 400
+    assert len(steps) == len(outputs) > 30
+    assert set(steps) <= set(trained["curve"]["step"])
+    for k, step in ((0, "0"), (-1, "400")):
+        assert_close(outputs[k], trained["learned"][step][::10])
 
 
 def test_its_value_is_the_jsd_and_no_d_has_more(trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -21,7 +22,7 @@ from ..randomness import Purpose, seed_torch
 from ..schedules import Cosine
 from ..types import Batch, ImageSpec, component
 from .base import Experiment, Numbers, Table
-from .plots import COLORS, Picture, figure
+from .plots import COLORS, Axes, Figure, Picture, figure
 
 __all__ = ["OptimalDiscriminator", "expected_d_loss", "jsd", "kl", "mixture", "train_alone"]
 
@@ -29,6 +30,7 @@ LOSS = NonSaturating()
 """D's loss in the minimax game; that of `Saturating` is the same."""
 DATA = ((0.6, 0.4), (-1.5, 1.5), (0.6, 0.4))
 """Weights, means and standard deviations of the data."""
+FRAMES = 40
 COVERED = 0.99
 """D is judged where this share of the samples is; it learns nothing where there are none."""
 
@@ -145,11 +147,13 @@ class OptimalDiscriminator(Experiment):
         curve: dict[str, list[float]] = {"step": [], "value": []}
         shown = {0, self.steps // 30, self.steps}
         learned: dict[str, Tensor] = {}
+        frames = torch.linspace(0, 1, FRAMES).square().mul(self.steps).round().int().tolist()  # dense at first
+        moving: dict[str, list[Any]] = {"step": [], "output": []}
         with torch.random.fork_rng(devices=[]):
             seed_torch(self.seed, Purpose.WEIGHTS)
             D = Head().build(MLPDiscriminator(self.width, depth=3).build, ImageSpec(resolution=1, channels=1))
             for step in train_alone(D, LOSS, draw, steps=self.steps, lr=self.lr):
-                if step not in shown and step % max(1, self.steps // 60):
+                if step not in shown and step not in frames and step % max(1, self.steps // 60):
                     continue
                 with torch.no_grad():
                     logits = D(x.float().view(-1, 1, 1, 1)).fun.double().squeeze(1)
@@ -157,12 +161,16 @@ class OptimalDiscriminator(Experiment):
                 curve["value"].append(-expected_d_loss(LOSS, logits, p, q).item())
                 if step in shown:
                     learned[str(step)] = logits.sigmoid()
+                if step in frames:
+                    moving["step"].append(step)
+                    moving["output"].append(logits.sigmoid()[::10])
         within = where_samples_are(p, q)
         error = (learned[str(self.steps)] - best)[within].abs().max().item()
         densities = {"x": x, "p": p / dx, "q": q / dx, "within": within}
         return densities | {
             "best": best,
             "learned": learned,
+            "moving": moving,
             "error": error,
             "curve": curve,
             "jsd": jsd(log_p, log_q, dx).item(),
@@ -182,8 +190,7 @@ class OptimalDiscriminator(Experiment):
     def draw(self, numbers: Numbers) -> dict[str, Picture]:
         fig, (densities, outputs, values) = figure(1, 3)
         x = numbers["x"]
-        for name, label, color in (("p", "data p", COLORS[0]), ("q", "generated q", COLORS[1])):
-            densities.fill_between(x, numbers[name], color=color, alpha=0.3, lw=0, label=label)
+        draw_densities(densities, numbers)
         densities.set(title="two densities", xlabel="x", ylim=(0, None))
         *before, (last, learned) = numbers["learned"].items()
         for style, (step, output) in zip((":", "-"), before, strict=False):
@@ -200,4 +207,26 @@ class OptimalDiscriminator(Experiment):
         values.set(title="the value of the game for D", xlabel="step")
         for ax in (densities, outputs, values):
             ax.legend(frameon=False, fontsize="small")
-        return {"optimal_discriminator": fig}
+        return {"optimal_discriminator": fig, "optimal_discriminator_moving": self.moving(numbers)}
+
+    def moving(self, numbers: Numbers) -> list[Figure]:
+        """D's output on its way to p/(p + q), over the densities."""
+        made = []
+        x, best = numbers["x"], numbers["best"]
+        seen = x[numbers["within"]]
+        values = dict(zip(numbers["curve"]["step"], numbers["curve"]["value"], strict=True))
+        for step, output in zip(numbers["moving"]["step"], numbers["moving"]["output"], strict=True):
+            fig, (ax,) = figure(width=6, height=3.6)
+            draw_densities(ax, numbers)
+            ax.plot(x, best, "k--", lw=1, label="p/(p + q)")
+            ax.plot(x[::10], output, color=COLORS[2], lw=2, label="s(D)")
+            ax.set(xlim=(seen.min().item(), seen.max().item()), ylim=(0, 1.25), xlabel="x")
+            ax.set(title=f"step {step}: value {values[step]:.3f}, at most {-math.log(4) + 2 * numbers['jsd']:.3f}")
+            ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=4)
+            made.append(fig)
+        return made
+
+
+def draw_densities(ax: Axes, numbers: Numbers) -> None:
+    for name, label, color in (("p", "data p", COLORS[0]), ("q", "generated q", COLORS[1])):
+        ax.fill_between(numbers["x"], numbers[name], color=color, alpha=0.3, lw=0, label=label)
