@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..config import TrainConfig
 
-__all__ = ["available", "load"]
+__all__ = ["available", "from_file", "load"]
 
 
 def available() -> dict[str, tuple[str, str]]:
@@ -39,7 +39,7 @@ def load(name: str) -> tuple[TrainConfig, dict[str, Any]]:
     """
     from ..config import TrainConfig, components
 
-    function, extra = _from_file(name) if ".py" in name else (_from_library(name), {})
+    function, extra = from_file(name) if ".py" in name else (_from_library(name), {})
     config = function()
     if not isinstance(config, TrainConfig):
         raise ValueError(f"{name} returned {config!r}; a recipe is a function that returns a TrainConfig")
@@ -57,7 +57,12 @@ def _from_library(name: str) -> Callable[[], Any]:
     return function
 
 
-def _from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """The function or class that FILE.py:NAME names, and the file's own components by name.
+
+    Raises:
+        ValueError: if there is no such file, or nothing to call of that name in it.
+    """
     file, _, function = name.rpartition(":")
     path = Path(file or name)
     if not file or not function:

@@ -1,0 +1,99 @@
+"""What a feature network is to a metric: bytes of images in, float64 features out, and a name and hash to state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["Activations", "FeatureNet"]
+
+
+class Activations(NamedTuple):
+    """What a network says of n images.
+
+    features: (n, F). Fréchet and kernel distances, precision and recall compare these.
+    probabilities: (n, K), rows sum to 1, or None if the network is no classifier. The Inception score reads these.
+    """
+
+    features: NDArray[np.float64]
+    probabilities: NDArray[np.float64] | None
+
+
+class FeatureNet(ABC):
+    """A frozen network on a device, with its own resize and scaling, called on uint8 images.
+
+    name: how it was asked for. Distances compare only within one name and hash.
+    sha256: of its weights, in hex.
+    batch_size: images in one forward; bounds the memory, does not change the result beyond rounding.
+    """
+
+    name: str
+    sha256: str
+    batch_size: int
+
+    def __init__(self, name: str, sha256: str, net: nn.Module, device: torch.device | str, batch_size: int):
+        self.name, self.sha256, self.batch_size = name, sha256, batch_size
+        self.device = torch.device(device)
+        self.net = net.to(self.device).eval().requires_grad_(False)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images as bytes, uint8 (n, C, H, W) with C = 1 or 3 -> features (n, F), and logits (n, K) or None."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> Activations:
+        """Activations of images, uint8 (n, H, W, C) of any size, C = 1 (grey) or 3 (colour), in their order.
+
+        Raises:
+            ValueError: if the images are no such array, there are none, or the network answers NaN or Inf.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+            raise ValueError(
+                "expected at least one image, as uint8 (n, H, W, C) with values 0 to 255 and C = 1 or 3, "
+                f"got {images.dtype} of shape {images.shape}"
+            )
+        parts = []
+        with exact_float32():
+            for start in range(0, len(images), self.batch_size):
+                x = torch.from_numpy(images[start : start + self.batch_size].transpose(0, 3, 1, 2).copy())
+                features, logits = self.forward(x.to(self.device))  # x: (n, C, H, W)
+                parts.append((features.cpu().double(), None if logits is None else logits.cpu().double()))
+        features = torch.cat([part for part, _ in parts])
+        self.check_finite(features, "features")
+        if parts[0][1] is None:
+            return Activations(features.numpy(), None)
+        logits = torch.cat([part for _, part in parts if part is not None])
+        self.check_finite(logits, "logits")
+        return Activations(features.numpy(), logits.softmax(1).numpy())
+
+    def check_finite(self, values: Tensor, what: str) -> None:
+        bad = (~values.isfinite()).any(1)
+        if bad.any():
+            raise ValueError(
+                f"{self.name}: the {what} of {int(bad.sum())} of {len(values)} images hold NaN or Inf, the first is "
+                f"image {int(bad.int().argmax())}. Images are bytes and cannot cause it: check the network's weights"
+            )
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """No gradients, no TF32 (10 bits of mantissa would show in the third digit of a feature), the same bits each time.
+
+    cuDNN takes TF32 for convolutions unless told not to, and may choose another algorithm for another batch size.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.no_grad(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -1,0 +1,45 @@
+"""Feature networks by name."""
+
+from __future__ import annotations
+
+import torch
+
+from ..config import suggest
+from ..data.base import PathLike
+from .base import FeatureNet
+from .digits import DigitsFeatures
+from .efficientnet import EfficientNetFeatures
+from .inception import InceptionFeatures
+from .own import OwnFeatures
+
+__all__ = ["feature_net"]
+
+
+def feature_net(text: str, *, weights: PathLike | None = None, device: torch.device | str = "cpu") -> FeatureNet:
+    """The feature network "digits", "inception", "efficientnet_lite0", or one of your own, "FILE.py:NAME".
+
+    weights: of "inception" or "efficientnet_lite0": the published file, a directory that holds it, or a URL. None looks
+        where it usually is; see there.
+    device: where it runs, "cpu", "cuda", "cuda:1", ....
+
+    Raises:
+        ValueError: for another name, weights that are missing, damaged or not the published ones, or weights given to a
+            network that brings its own.
+
+    >>> net = feature_net("digits")
+    >>> features, probabilities = net(np.zeros((2, 28, 28, 1), np.uint8))
+    >>> features.shape, probabilities.shape
+    ((2, 64), (2, 10))
+    """
+    published = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetFeatures}
+    if text in published:
+        return published[text](weights=weights, device=device)
+    if text != "digits" and ".py" not in text:
+        known = ["digits", *published]
+        raise ValueError(
+            f"there is no feature network {text!r}{suggest(text, known)}: give {', '.join(known)} or FILE.py:NAME for "
+            "one of your own"
+        )
+    if weights is not None:
+        raise ValueError(f"{text} brings its own weights: leave weights={str(weights)!r} out")
+    return DigitsFeatures(device=device) if text == "digits" else OwnFeatures(text, device=device)

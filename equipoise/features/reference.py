@@ -1,0 +1,129 @@
+"""Activations of a whole set, batch by batch; those of a reference set are kept on disk for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..data.base import PathLike
+from ..data.download import cache_directory
+from ..files import replace_file, writing
+from ..metrics import GaussianStats
+from .base import Activations, FeatureNet
+
+__all__ = ["Reference", "activations", "reference"]
+
+Images = NDArray[np.uint8]
+
+
+class Reference(NamedTuple):
+    """What other sets are compared with.
+
+    stats: mean and covariance of the features, for the Fréchet distance.
+    features: (N, F), for the metrics that need every image's.
+    probabilities: (N, K), or None if the network is no classifier.
+    """
+
+    stats: GaussianStats
+    features: NDArray[np.float64]
+    probabilities: NDArray[np.float64] | None
+
+
+def activations(net: FeatureNet, batches: Iterable[Images]) -> Activations:
+    """What a network says of every batch, uint8 (n, H, W, C), one after the other: (N, F) and (N, K).
+
+    How the images are cut into batches makes no difference beyond rounding; batches may differ in size.
+
+    Raises:
+        ValueError: if there are no images, or the network cannot take them.
+    """
+    parts = [net(images) for images in batches]
+    if not parts:
+        raise ValueError("there are no images to take features of")
+    features = np.concatenate([part.features for part in parts])
+    probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+    return Activations(features, np.concatenate(probabilities) if probabilities else None)
+
+
+def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | None = None) -> Reference:
+    """`activations` of a reference set and their `GaussianStats`; read from the cache if the same was taken before.
+
+    batches: uint8 (n, H, W, C), such that going through them twice gives the same images (a list, or an object with
+        `__iter__`; no generator): once to hash them and, if they are new, once to take features.
+    cache: a directory. None is `features` in $EQUIPOISE_CACHE or ~/.cache/equipoise.
+
+    "The same" is a SHA-256 over the network's name and hash and over the bytes, sizes and order of the images, so
+    neither a path nor a date can mislead it. A file that does not hold what was written to it is replaced.
+
+    Raises:
+        ValueError: as `activations`, or for batches that can be read only once.
+        RunError: if the cache cannot be written.
+    """
+    if iter(batches) is batches:
+        raise ValueError("batches can be read only once: give a list or an object with __iter__, not a generator")
+    folder = cache_directory() / "features" if cache is None else Path(cache).expanduser()
+    path = folder / f"{key(net, batches)}.safetensors"
+    kept = read(path)
+    if kept is not None:
+        return kept
+    advice = "Set EQUIPOISE_CACHE to choose where statistics are kept"
+    with writing(folder, advice):
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    taken = activations(net, batches)
+    made = Reference(GaussianStats(taken.features), *taken)
+    with writing(folder, advice):
+        replace_file(path, packed(made))
+    return made
+
+
+def key(net: FeatureNet, batches: Iterable[Images]) -> str:
+    """Of the network and the images, whatever batches they come in."""
+    sha256 = hashlib.sha256(f"{net.name}\n{net.sha256}\n".encode())
+    for image in (image for images in batches for image in images):
+        sha256.update(f"{image.dtype} {image.shape}\n".encode())
+        sha256.update(image.tobytes())
+    return sha256.hexdigest()
+
+
+def packed(made: Reference) -> bytes:
+    """A safetensors file; features of float32 networks stay float32, which loses nothing and is half as large."""
+    arrays = {"mean": made.stats.mean, "factor": made.stats.factor, "features": compact(made.features)}
+    if made.probabilities is not None:
+        arrays["probabilities"] = made.probabilities
+    return save(arrays, metadata={"sha256": checksum(arrays)})
+
+
+def compact(x: NDArray[np.float64]) -> NDArray[np.floating]:
+    with np.errstate(over="ignore"):  # what overflows is not equal
+        single = x.astype(np.float32)
+    return single if (single == x).all() else x
+
+
+def read(path: Path) -> Reference | None:
+    """What is kept there, or None if nothing is, or not what was written."""
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if (file.metadata() or {}).get("sha256") != checksum(arrays):
+                return None
+    except (OSError, SafetensorError):
+        return None
+    stats = object.__new__(GaussianStats)
+    features = arrays["features"].astype(np.float64)
+    stats.count, stats.mean, stats.factor = len(features), arrays["mean"], arrays["factor"]
+    return Reference(stats, features, arrays.get("probabilities"))
+
+
+def checksum(arrays: Mapping[str, NDArray[np.floating]]) -> str:
+    sha256 = hashlib.sha256()
+    for name in sorted(arrays):
+        sha256.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        sha256.update(np.ascontiguousarray(arrays[name]).data)
+    return sha256.hexdigest()
