@@ -23,6 +23,7 @@ from .data import Images as Images
 from .data import InfiniteBatches as InfiniteBatches
 from .ema import EMA as EMA
 from .ema import EMAConfig as EMAConfig
+from .evaluation import Evaluate as Evaluate
 from .features import feature_net as feature_net
 from .heads import AuxiliaryHead as AuxiliaryHead
 from .heads import Discriminator as Discriminator

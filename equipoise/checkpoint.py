@@ -39,8 +39,8 @@ def claim(run_dir: Path, cfg: TrainConfig) -> None:
     """Make `run_dir` the home of `cfg`, or check that it already is.
 
     Raises:
-        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg` and
-            `snapshot_kimg` may change, because they do not change what is computed.
+        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg`,
+            `snapshot_kimg` and `evaluation` may change, because they do not change what is computed.
         RunError: if it cannot be written.
     """
     text = to_text(cfg)

@@ -24,6 +24,11 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+OwnRecipe = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--recipe", help="FILE.py:FUNCTION, if the run was trained from a file of your own."),
+]
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -66,6 +71,23 @@ def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any
             raise ValueError(f"{item!r} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
         changes[key] = parse(text, known)
     return changes
+
+
+def numbers(text: str, option: str, what: str, count: int | None = None, separator: str = ",") -> list[int]:
+    """The whole numbers, from 0 on, that an option lists. Raises ValueError if it does not, or not `count` of them."""
+    parts = text.split(separator)
+    if not all(part.strip().isdecimal() for part in parts) or count not in (None, len(parts)):
+        example = separator.join(map(str, range(count or 3)))
+        between = "commas" if separator == "," else separator
+        raise ValueError(f"{option} takes {what} separated by {between}, such as {example}; got {text!r}")
+    return [int(part) for part in parts]
+
+
+def own_components(recipe: str | None) -> Mapping[str, Any] | None:
+    """What configs of a user's own file may call; None without one."""
+    from . import recipes as library
+
+    return library.load(recipe)[1] if recipe else None
 
 
 @app.command()
@@ -121,25 +143,254 @@ def sample(
         Path, typer.Option("--out", help="NAME.png: a grid; NAME.npz: arrays x and y; else a folder of PNGs.")
     ] = Path("samples.png"),
     classes: Annotated[Optional[str], typer.Option(help="Class ids used in turn, such as 0,1,2; default all.")] = None,  # noqa: UP045
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Draw every component of z within this distance of 0: fewer kinds of images, better ones."),
+    ] = None,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Draw images from the averaged generator of a run."""
+    with clear_errors():
+        from .sampling import load_generator, truncated, write_samples
+
+        chosen = None if classes is None else numbers(classes, "--classes", "ids")
+        generator = load_generator(run_dir, own_components(recipe))
+        if truncation is not None:
+            generator = truncated(generator, truncation)
+        write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+@app.command()
+def interpolate(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="SEED/INDEX", help="Where to start: an image of `equipoise sample --seed SEED`."
+        ),
+    ],
+    end: Annotated[str, typer.Option("--to", metavar="SEED/INDEX", help="Where to end.")],
+    frames: Annotated[int, typer.Option(help="Number of images, both ends among them.", min=2)] = 10,
+    path: Annotated[str, typer.Option(help="spherical or linear.")] = "spherical",
+    classes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default those of the images."),
+    ] = None,
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="As in `equipoise sample`."),
+    ] = None,
+    out_path: Annotated[
+        Path, typer.Option("--out", help="NAME.png: a strip; NAME.gif; NAME.mp4, if ffmpeg is installed.")
+    ] = Path("interpolation.png"),
+    fps: Annotated[float, typer.Option(help="Frames per second of NAME.gif and NAME.mp4.", min=1, max=100)] = 20,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Go from one image of a run to another, step by step."""
+    with clear_errors():
+        from .frames import require_writable, write_frames
+        from .sampling import load_generator, truncated
+        from .walks import interpolate as walk
+        from .walks import latent
+
+        require_writable(out_path)
+        generator = load_generator(run_dir, own_components(recipe))
+        if truncation is not None:
+            generator = truncated(generator, truncation)
+        labels: list[int] | list[None] = [None, None] if classes is None else numbers(classes, "--classes", "ids", 2)
+        first, last = (
+            latent(generator, index, seed=seed, label=label)
+            for option, text, label in zip(("--from", "--to"), (start, end), labels, strict=True)
+            for seed, index in [numbers(text, option, "a seed and an index", 2, "/")]
+        )
+        write_frames(walk(generator, first, last, frames, path=path), out_path, fps=fps)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+@app.command()
+def arithmetic(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    plus: Annotated[
+        list[str],
+        typer.Option(metavar="I,J,...", help="Images, whose mean z is added; may be given again for other images."),
+    ],
+    minus: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="I,J,...", help="Images, whose mean z is subtracted; likewise."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The images are those of `equipoise sample --seed`.", min=0)] = 0,
+    label: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--class", help="Class of the result; default that of the first image added."),
+    ] = None,
+    noise: Annotated[float, typer.Option(help="How far neighbours of the result are from it.", min=0)] = 0.25,
+    out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png")] = Path("arithmetic.png"),
+    recipe: OwnRecipe = None,
+) -> None:
+    """Add and subtract the mean z of images: a row for each of the means, then neighbours and the result."""
+    with clear_errors():
+        from .frames import write_grid
+        from .sampling import load_generator
+        from .walks import arithmetic_grid
+
+        added, subtracted = (
+            [numbers(text, option, "indices of images") for text in given or ()]
+            for option, given in (("--plus", plus), ("--minus", minus))
+        )
+        generator = load_generator(run_dir, own_components(recipe))
+        made, columns = arithmetic_grid(generator, added, subtracted, seed=seed, label=label, noise=noise)
+        write_grid(made, columns, out_path)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+@app.command()
+def sweep(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    truncation: Annotated[str, typer.Option(help="LOW:HIGH, or thresholds separated by commas.")] = "0.2:2.0",
+    steps: Annotated[int, typer.Option(help="Thresholds from LOW to HIGH.", min=2)] = 10,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Data to compare with, as in `equipoise evaluate`; default what the run was trained on."),
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="As in `equipoise evaluate`.")] = "frechet,pr,classes",
+    num: Annotated[int, typer.Option(help="Images that are measured at each threshold.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."
+        ),
+    ] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    out_dir: Annotated[Path, typer.Option("--out", help="Where figures, numbers and grids go.")] = Path("sweep"),
+    recipe: OwnRecipe = None,
+) -> None:
+    """Measure quality against diversity over thresholds of truncation: curves, numbers and grids."""
+    with clear_errors():
+        from .evaluate import Evaluator
+        from .lab import plots  # noqa: F401  (says before the work that matplotlib is missing)
+        from .runs import own_features, read_run
+        from .sampling import load_generator
+        from .sources import open_source
+        from .sweep import sweep as measure
+        from .sweep import thresholds, tradeoff_table, write_sweep
+
+        known, values = own_components(recipe), thresholds(truncation, steps)
+        config, generator = read_run(run_dir, known).config, load_generator(run_dir, known)
+        evaluator = Evaluator(
+            open_source(against or config.data, known),
+            metrics=metrics,
+            num=num,
+            seed=seed,
+            features=features or own_features(config),
+            weights=weights,
+            progress=True,
+        )
+        found = measure(generator, evaluator, [*values, None], name=str(run_dir))
+        files = write_sweep(found, out_dir)
+        out.print(tradeoff_table(found), soft_wrap=False)
+        err.print("wrote " + ", ".join(map(str, files)), markup=False)
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Two runs or more.")],
+    metrics: Annotated[
+        str, typer.Option(help="As in `equipoise evaluate`, against the data of each run; none measures nothing.")
+    ] = "frechet,pr,classes",
+    num: Annotated[int, typer.Option(help="Images that are measured of each run.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."
+        ),
+    ] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("compare"),
+    recipe: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="FILE.py:FUNCTION, if a run was trained from a file of your own; may be given again."),
+    ] = None,
+) -> None:
+    """Lay runs side by side: in what they differ, how they went, how good they are; curves and grids."""
+    with clear_errors():
+        from .compare import compare as measure
+        from .compare import compare_table, write_compared
+        from .lab import plots  # noqa: F401  (says before the work that matplotlib is missing)
+
+        known = {name: value for own in recipe or () for name, value in (own_components(own) or {}).items()}
+        found = measure(
+            run_dirs,
+            metrics=None if metrics == "none" else metrics,
+            num=num,
+            seed=seed,
+            features=features,
+            weights=weights,
+            known=known or None,
+            progress=True,
+        )
+        files = write_compared(found, out_dir)
+        out.print(compare_table(found), soft_wrap=False)
+        err.print("wrote " + ", ".join(map(str, files)), markup=False)
+
+
+@app.command()
+def evaluate(
+    images: Annotated[
+        str, typer.Argument(metavar="RUN_OR_IMAGES", help="A run, a folder of images, a .zip or an .npz.")
+    ],
+    against: Annotated[
+        str,
+        typer.Option(help="What to compare with: any of these, or a data set, such as Digits or 'Images(path=\"F\")'."),
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Some of frechet, fid, kid, is, pr, dc, swd, parzen, nearest, classes, modes; or kid(subsets=50)."
+        ),
+    ] = "fid,kid,pr",
+    num: Annotated[int, typer.Option(help="How many images are measured.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: Annotated[
+        str, typer.Option(help="The feature network: inception, efficientnet_lite0, digits or FILE.py:NAME.")
+    ] = "inception",
+    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    out_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FILE.json", help="Write the numbers with every setting."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
     recipe: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="FILE.py:FUNCTION, if the run was trained from a file of your own."),
     ] = None,
 ) -> None:
-    """Draw images from the averaged generator of a run."""
+    """Measure generated images against real ones: a table, and a JSON file with every setting."""
     with clear_errors():
         from . import recipes as library
-        from .sampling import load_generator, write_samples
+        from .evaluate import evaluate as measure
+        from .files import replace_file, writing
 
-        known = library.load(recipe)[1] if recipe else None
-        chosen = None
-        if classes is not None:
-            try:
-                chosen = [int(c) for c in classes.split(",")]
-            except ValueError:
-                raise ValueError(f"--classes takes ids separated by commas, such as 0,1,2; got {classes!r}") from None
-        write_samples(load_generator(run_dir, known), out_path, num=num, seed=seed, classes=chosen)
-        err.print(f"wrote {out_path}", markup=False)
+        found = measure(
+            images,
+            against,
+            metrics=metrics,
+            num=num,
+            seed=seed,
+            features=features,
+            weights=weights,
+            batch_size=batch,
+            known=library.load(recipe)[1] if recipe else None,
+            progress=True,
+        )
+        out.print(found.table(), soft_wrap=False)
+        if out_path is not None:
+            with writing(out_path):
+                out_path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(out_path, found.json().encode())
+            err.print(f"wrote {out_path}", markup=False)
 
 
 @app.command()
@@ -150,29 +401,50 @@ def lab(
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: seed=1."),
     ] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("lab"),
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Of ring, grid, swiss_roll: ten settings side by side, with seeds.")
+    ] = False,
+    host: Annotated[Optional[str], typer.Option(help="Of the playground; by default this machine alone.")] = None,  # noqa: UP045
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of the playground; 0 takes one that is free.", min=0, max=65535),
+    ] = None,
 ) -> None:
-    """Run an experiment on the theory of GANs: a figure, its numbers and a table."""
+    """Run an experiment on the theory of GANs: a figure, its numbers and a table; or serve the playground."""
     from rich.table import Table
 
-    from .lab import available, load
+    from .lab import COMPARING, PLAYGROUND, available, load
 
     known = available()
     listing = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     if name is None:
         for experiment, line in known.items():
             listing.add_row(f"[bold]{experiment}[/]", line)
+        listing.add_row("[bold]playground[/]", PLAYGROUND)
         out.print(listing)
         return
     with clear_errors():
+        if compare and name not in COMPARING:
+            raise ValueError(f"{name} compares no settings: --compare is for {', '.join(COMPARING)}")
+        if name == "playground":
+            from .lab.playground.server import serve
+
+            serve(host, port, overrides or (), announce=lambda text: out.print(text, markup=False))
+            return
+        if host is not None or port is not None:
+            raise ValueError(f"{name} is no server: --host and --port belong to `equipoise lab playground`")
         if name == "all" and overrides:
             raise ValueError(f"settings belong to one experiment: name it in place of all, to change {overrides[0]!r}")
         for experiment in known if name == "all" else (name,):
             from .config import components, override
             from .lab.base import carry_out
+            from .lab.progress import shown
 
-            settings = override(load(experiment)(), assignments(overrides or (), components()))
-            with err.status(f"{experiment} ..."):
-                found, files = carry_out(settings, experiment, out_dir)
+            changes = assignments(overrides or (), components()) | ({"compare": True} if compare else {})
+            settings = override(load(experiment)(), changes)
+            compares = experiment in COMPARING and settings.compare
+            with shown(err, experiment):
+                found, files = carry_out(settings, f"{experiment}_compare" if compares else experiment, out_dir)
             table = Table(*found.columns, title=experiment, title_justify="left")
             for row in found.rows:
                 table.add_row(*row)

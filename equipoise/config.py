@@ -23,6 +23,7 @@ from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
 from .critic import ToConvergence
 from .data import DatasetConfig
 from .ema import EMAConfig
+from .evaluation import Evaluate
 from .heads import Head
 from .joint import JointPenalty
 from .losses import GANLoss, NonSaturating, Saturating
@@ -47,6 +48,7 @@ class TrainConfig:
     feature_matching: G also, or only, matches the means of D's features.
     d_steps: D updates per G update, or `ToConvergence`.
     transfer: start from the networks of another run.
+    evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
@@ -71,6 +73,7 @@ class TrainConfig:
     ema: EMAConfig = EMAConfig()
     d_steps: Annotated[int, Field(ge=1)] | ToConvergence = 1
     transfer: FreezeD | None = None
+    evaluation: Evaluate | None = None
     batch_size: int = Field(default=64, ge=1)
     total_kimg: float = Field(default=1000, gt=0)
     log_kimg: float = Field(default=1, gt=0)
@@ -140,7 +143,7 @@ class TrainConfig:
             )
 
 
-SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg")
+SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
 """Fields that decide how long a run goes on and what it reports, not what it computes."""
 
 
@@ -153,6 +156,7 @@ HOMES = (
     "critic",
     "data",
     "ema",
+    "evaluation",
     "heads",
     "joint",
     "lab.points",

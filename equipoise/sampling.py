@@ -23,12 +23,25 @@ from .checkpoint import save_weights
 from .config import components, parse
 from .data import to_uint8
 from .files import flush, replace_file, writing
+from .latents import require_threshold, truncate
 from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
+from .standing import standing_statistics
 from .types import ImageSpec
 
-__all__ = ["TrainedGenerator", "grid", "load_generator", "png", "sample", "save_generator", "write_samples"]
+__all__ = [
+    "TrainedGenerator",
+    "draw_latents",
+    "grid",
+    "images",
+    "load_generator",
+    "png",
+    "sample",
+    "save_generator",
+    "truncated",
+    "write_samples",
+]
 
 BATCH = 250
 """Images drawn at a time, unless told otherwise."""
@@ -36,11 +49,15 @@ BATCH = 250
 
 @dataclasses.dataclass(frozen=True)
 class TrainedGenerator:
-    """The averaged generator of a run, in eval mode, with what it needs to be called."""
+    """The averaged generator of a run, in eval mode, with what it needs to be called.
+
+    truncation: the threshold of its z, which its batch norms are made for; see `truncated`. None is no truncation.
+    """
 
     net: nn.Module
     config: GeneratorConfig
     spec: ImageSpec
+    truncation: float | None = None
 
 
 def save_generator(generator: TrainedGenerator, run_dir: Path, nimg: int) -> None:
@@ -95,27 +112,61 @@ def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> Tra
     return TrainedGenerator(net.eval().requires_grad_(False), config, spec)
 
 
+def truncated(generator: TrainedGenerator, threshold: float, *, passes: int = 20) -> TrainedGenerator:
+    """A copy that draws z from the truncated normal, |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
+
+    Activations of truncated z have other means and variances, so the copy's batch norms get standing statistics of
+    their own, from `passes` batches of 250 with all classes equally often. These depend on the threshold alone.
+
+    Raises:
+        ValueError: unless threshold > 0, or if it is truncated already.
+    """
+    require_threshold(threshold)
+    if generator.truncation is not None:
+        raise ValueError(f"this generator is truncated already, at {generator.truncation:g}: start from the one it was")
+    device, spec = next(generator.net.parameters()).device, generator.spec
+
+    def draw(i: int) -> tuple[Tensor | None, ...]:
+        z = torch.randn(BATCH, generator.config.z_dim, generator=stream(0, Purpose.STANDING, i))
+        y = torch.arange(BATCH, device=device) % spec.num_classes if generator.config.conditional else None
+        return truncate(z, threshold).to(device), y
+
+    net = standing_statistics(copy.deepcopy(generator.net), draw, passes=passes)
+    return dataclasses.replace(generator, net=net, truncation=threshold)
+
+
+def draw_latents(generator: TrainedGenerator, num: int, *, seed: int = 0) -> Tensor:
+    """(num, z_dim) float32. Row i depends on `seed`, i and the truncation alone, not on `num`."""
+    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
+    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
+    return z if generator.truncation is None else truncate(z, generator.truncation)
+
+
+@torch.no_grad()
+def images(generator: TrainedGenerator, z: Tensor, y: Tensor | None) -> NDArray[np.uint8]:
+    """G(z, y) as pixels: z (n, z_dim), y (n,) or None, on any device -> (n, H, W, C)."""
+    device = next(generator.net.parameters()).device
+    x = generator.net(z.to(device), None if y is None else y.to(device))
+    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()  # (n, C, H, W) -> (n, H, W, C)
+    return pixels
+
+
 def sample(
     generator: TrainedGenerator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = BATCH
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
     classes: used in turn, image i gets classes[i mod len]; None uses all. The z and class of image i depend on `seed`
-        and i alone, not on `num`.
+        and i alone, not on `num`. Of a `truncated` generator the z are truncated.
 
     Raises:
         ValueError: for classes that the generator does not know.
     """
-    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
-    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
-    y = sample_classes(generator, num, classes)
-    device = next(generator.net.parameters()).device
+    z, y = draw_latents(generator, num, seed=seed), sample_classes(generator, num, classes)
     for i in range(0, num, batch):
-        labels = None if y is None else y[i : i + batch].to(device)
-        with torch.no_grad():
-            x = generator.net(z[i : i + batch].to(device), labels)
-        pixels = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()  # (n, C, H, W) -> (n, H, W, C)
-        yield pixels, np.zeros(len(pixels), np.int64) if y is None else y[i : i + batch].numpy()
+        labels = None if y is None else y[i : i + batch]
+        pixels = images(generator, z[i : i + batch], labels)
+        yield pixels, np.zeros(len(pixels), np.int64) if labels is None else labels.numpy()
 
 
 def sample_classes(generator: TrainedGenerator, num: int, classes: Sequence[int] | None) -> Tensor | None:

@@ -1,24 +1,31 @@
-"""What a run shows of itself at every checkpoint: the generator's file and a grid from the same z."""
+"""What a run shows of itself at a checkpoint: the generator's file, a grid from the same z, and how good it is."""
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import TrainConfig
+from .data import Dataset
 from .distributed import from_rank_0, world_size
+from .evaluate import Evaluation, Evaluator
 from .files import replace_file, writing
 from .sampling import TrainedGenerator, grid, png, sample, save_generator
+from .sources import of_dataset, of_generator, open_source
 from .standing import averaged_generator
-from .stats import Stats
+from .stats import Stats, require_finite
 from .types import ImageSpec
 
-__all__ = ["Snapshots"]
+__all__ = ["Evaluations", "Snapshots"]
 
 GRID = 100
 """Images in a grid, ten a row: with ten classes, a class a column."""
@@ -53,6 +60,91 @@ class Snapshots:
             folder.mkdir(exist_ok=True)
             replace_file(folder / f"{nimg:012d}.png", png(pixels))
             stats.image("samples", pixels, nimg)
+
+
+class Evaluations:
+    """Measures the averaged generator as `cfg.evaluation` says, and keeps the best one in best/. Rank 0 works.
+
+    every_kimg: how often; inf without an evaluation.
+
+    Raises:
+        ValueError: if the reference set or the feature network is missing, or there are too few images.
+    """
+
+    def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset):
+        self.folder, self.cfg, self.spec = run_dir / "best", cfg, dataset.spec
+        self.every_kimg = math.inf if cfg.evaluation is None else cfg.evaluation.every_kimg
+        from_rank_0(lambda: self._open(dataset))
+
+    def _open(self, dataset: Dataset) -> None:
+        settings = self.cfg.evaluation
+        if settings is None:
+            return
+        own = of_dataset(repr(self.cfg.data), dataset)
+        self.evaluator = Evaluator(
+            own if settings.against is None else open_source(settings.against),
+            metrics=settings.metrics,
+            num=settings.num,
+            seed=settings.seed,
+            features=settings.features,
+            weights=settings.weights,
+        )
+        self.evaluator.check_channels(own)
+
+    def of(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, Tensor]:
+        """The numbers of the averaged generator `net` as statistics, "eval/frechet" and so on; none without evaluation.
+
+        Raises:
+            RunError: if a weight is NaN or Inf, or best/ cannot be written; it names the last good checkpoint.
+        """
+        if self.cfg.evaluation is None:
+            return {}
+        require_finite({"ema": net}, nimg, last_checkpoint)
+        numbers = from_rank_0(lambda: self._measure(net, nimg, last_checkpoint))
+        device = next(net.parameters()).device
+        return {f"eval/{name}": torch.tensor(value, device=device) for name, value in numbers.items()}
+
+    def _measure(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, float]:
+        assert self.cfg.evaluation is not None
+        averaged = averaged_generator(net, self.cfg, self.spec)
+        generator = TrainedGenerator(averaged, self.cfg.generator, self.spec)
+        found = self.evaluator(of_generator(f"the averaged generator at nimg={nimg}", generator, None))
+        if self.cfg.evaluation.deciding not in found.numbers:
+            raise ValueError(
+                f"best={self.cfg.evaluation.deciding} cannot be told: this run asks its generator for no classes that "
+                f"the feature network knows. Name another of {', '.join(found.numbers)}"
+            )
+        if self._better(found):
+            with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
+                self.folder.mkdir(exist_ok=True)
+                save_generator(generator, self.folder, nimg)
+                about = {"nimg": nimg, "best": self.cfg.evaluation.deciding} | found.report
+                replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
+        return {name: number.value for name, number in found.numbers.items()}
+
+    def _better(self, found: Evaluation) -> bool:
+        """Than the one in best/, if that was measured alike."""
+        assert self.cfg.evaluation is not None
+        name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
+        if not path.exists():
+            return True
+        kept = json.loads(path.read_text())
+        if scale(kept, name) != scale(json.loads(found.json()), name):
+            return True
+        old, new = (number(report, name) for report in (kept, found.report))
+        return bool(new["value"] < old["value"] if new["better"] == "lower" else new["value"] > old["value"])
+
+
+def scale(report: Mapping[str, Any], name: str) -> list[Any]:
+    """What a number of a report depends on besides the generator."""
+    of = [metric["settings"] for metric in report["metrics"].values() if name in metric["numbers"]]
+    return [of, report["images"]["num"], *(report[key] for key in ("against", "seed", "features"))]
+
+
+def number(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A number of a report by its name."""
+    found: Mapping[str, Any] = next(m["numbers"][name] for m in report["metrics"].values() if name in m["numbers"])
+    return found
 
 
 def environment() -> str:

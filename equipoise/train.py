@@ -44,7 +44,7 @@ from .interrupt import Interrupted, interrupts
 from .penalties import Penalty
 from .randomness import Purpose, seed_torch
 from .singular import spectral_stats
-from .snapshot import Snapshots
+from .snapshot import Evaluations, Snapshots
 from .standing import averaged_generator
 from .stats import Stats, require_finite
 from .types import Batch, Critic
@@ -184,7 +184,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out, cfg.batch_size)
         of_labelled = nothing if with_labels is None else endless(with_labels, cfg.batch_size)
-        snapshots, stats = Snapshots(run_dir, cfg, dataset.spec), Stats(run_dir, cfg.total_kimg, nimg)
+        snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset)
+        stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
             batches,
             of_held_out as held_out_batches,
@@ -214,9 +215,12 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                     stats.add(d_stats, after)
                 stats.add(g_stats, nimg)
                 stop = interrupt.requested()
-                save = stop or nimg >= total or passed(nimg, cfg.snapshot_kimg, increment)
+                evaluate = nimg >= total or passed(nimg, evaluations.every_kimg, increment)
+                save = stop or evaluate or passed(nimg, cfg.snapshot_kimg, increment)
                 if save:
                     stats.add(spectral_stats(gan.D), nimg)
+                if evaluate:
+                    stats.add(evaluations.of(ema.model, nimg, checkpoints.last), nimg)
                 if save or passed(nimg, cfg.log_kimg, increment):
                     stats.write(nimg, checkpoints.last)  # the only place where the host waits for the device
                 if save:

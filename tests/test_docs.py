@@ -217,7 +217,7 @@ def test_the_tree_in_the_design_is_the_tree():
     named: set[Path] = set()
     folder = Path()
     for line in tree.splitlines()[1:]:
-        inside = re.match(r"  (\w+)/ ", line)
+        inside = re.match(r"  ([\w/]+)/ ", line)
         top = re.match(r"  (\w+\.pyi?) ", line)
         folder = Path(inside[1]) if inside else folder
         named |= {Path(top[1])} if top else {folder / name for name in re.findall(r"\w+\.py\b", line)}

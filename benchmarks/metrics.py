@@ -1,0 +1,127 @@
+"""What an evaluation costs: seconds of every metric, and of the Fréchet distance beside scipy's `sqrtm`, in turn.
+
+    OMP_NUM_THREADS=2 python -m benchmarks.metrics --num 10000 --out metrics.json
+    OMP_NUM_THREADS=1 python -m benchmarks.metrics --only frechet --rounds 3 --out frechet.json
+
+The images are those of an untrained generator, or of --run, against the bundled digits with the digits judge. The
+second table times the distance of two sets of features from the features on: ours, and mean, covariance and
+tr sqrtm(C C') as public code has it. CPU seconds stand beside those of the clock: on a busy machine they are the truer.
+
+Prints Markdown tables. --out writes all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg  # type: ignore[import-untyped]
+
+from equipoise.evaluate import Evaluator, evaluate
+from equipoise.measures import MEASURES
+from equipoise.metrics import frechet_distance
+from equipoise.recipes import load
+from equipoise.sampling import TrainedGenerator, load_generator
+from equipoise.sources import open_source
+
+from .report import machine, markdown
+
+Array = NDArray[np.float64]
+
+
+class Seconds:
+    """Of the wall clock and of the processor, by name."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[tuple[float, float]]] = {}
+
+    def of(self, name: str, work: Callable[[], Any]) -> Any:
+        clock, cpu = time.perf_counter(), time.process_time()
+        answer = work()
+        self.found.setdefault(name, []).append((time.perf_counter() - clock, time.process_time() - cpu))
+        return answer
+
+    def rows(self) -> list[list[str]]:
+        return [
+            [name, *(f"{statistics.median(part):.2f}" for part in zip(*times, strict=True))]
+            for name, times in self.found.items()
+        ]
+
+
+def untrained() -> TrainedGenerator:
+    cfg, _ = load("san_digits")
+    spec = cfg.data.build().spec
+    return TrainedGenerator(cfg.generator.build(spec).eval(), cfg.generator, spec)
+
+
+def all_metrics(generator: TrainedGenerator, num: int) -> Seconds:
+    """Of one evaluation with every metric that grey digits have, part by part."""
+    names = [name for name in MEASURES if name not in ("fid", "modes")]
+    seconds = Seconds()
+    with tempfile.TemporaryDirectory() as cache:
+        evaluator = Evaluator(open_source("Digits"), metrics=names, num=num, features="digits", cache=cache)
+        real = seconds.of("features of the real images", lambda: evaluator.real)
+        fake = seconds.of("images and their features", lambda: evaluator.samples(open_source(generator)))
+        for name, measure in evaluator.measures.items():
+            seconds.of(name, partial(measure, fake, real, 0))
+    with tempfile.TemporaryDirectory() as cache:
+        whole = partial(evaluate, generator, "Digits", metrics=names, num=num, features="digits", cache=cache)
+        seconds.of("an evaluation with all of them", whole)
+    return seconds
+
+
+def by_sqrtm(real: Array, fake: Array) -> float:
+    """The Fréchet distance by the root of the product of the covariances."""
+    (m, c), (n, d) = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (real, fake))
+    root = linalg.sqrtm(c @ d)
+    return float(np.square(m - n).sum() + np.trace(c) + np.trace(d) - 2 * np.trace(root.real))
+
+
+def frechet(num: int, dimensions: int, rounds: int) -> Seconds:
+    """Of both ways on features with a spectrum that falls as those of networks do."""
+    rng = np.random.default_rng(0)
+    scales = np.arange(1, dimensions + 1) ** -0.5
+    real, fake = (rng.standard_normal((num, dimensions)) * scales + shift for shift in (0, 0.01))
+    ways: dict[str, Callable[[Array, Array], float]] = {"ours": frechet_distance, "sqrtm": by_sqrtm}
+    seconds = Seconds()
+    for i in range(rounds):
+        order = sorted(ways, reverse=bool(i % 2))  # neither is always the first of a round
+        first, second = (seconds.of(name, partial(ways[name], real, fake)) for name in order)
+        np.testing.assert_allclose(first, second, rtol=1e-6)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="whose images are measured")
+    parser.add_argument("--num", type=int, default=10_000)
+    parser.add_argument("--dimensions", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["all", "frechet"], help="one of the two tables")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    args = parser.parse_args()
+
+    found: dict[str, Seconds] = {}
+    if args.only != "frechet":
+        found["all"] = all_metrics(untrained() if args.run is None else load_generator(args.run), args.num)
+    if args.only != "all":
+        found["frechet"] = frechet(args.num, args.dimensions, args.rounds)
+    for seconds in found.values():
+        print(markdown(["what", "seconds", "CPU seconds"], seconds.rows()))
+    if args.out:
+        settings = {"num": args.num, "dimensions": args.dimensions, "rounds": args.rounds}
+        about = {"machine": machine(), "settings": settings} | {name: s.found for name, s in found.items()}
+        args.out.write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

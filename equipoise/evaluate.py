@@ -1,0 +1,287 @@
+"""How good a generator's images are: the metrics of `measures` beside everything that they depend on.
+
+All metrics read the same activations of one feature network, computed once for each of the two sets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from .data.base import PathLike
+from .data.reading import read_ahead
+from .features import FeatureNet, activations, feature_net, reference
+from .measures import Measure, Number, Samples, measures
+from .metrics import GaussianStats
+from .sources import Drawn, Given, Source, open_source
+
+__all__ = ["Evaluation", "Evaluator", "evaluate"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """numbers: by name.  report: the same with all that they depend on, as JSON holds it."""
+
+    numbers: dict[str, Number]
+    report: dict[str, Any]
+
+    def json(self) -> str:
+        return json.dumps(self.report, indent=1) + "\n"
+
+    def table(self) -> Table:
+        """A line for each number."""
+        about = self.report
+        title = f"{about['images']['num']:,} images of {about['images']['source']}"
+        against = f"{about['against']['num']:,} images of {about['against']['source']}"
+        net = about["features"]
+        table = Table(
+            *("metric", "value", "±", "real images", "better"),
+            title=f"{title}, against {against}",
+            caption=f"seed {about['seed']}, features {net['name']} {net['sha256'][:12]}",
+            title_justify="left",
+            caption_justify="left",
+        )
+        for metric in about["metrics"].values():
+            for name, found in metric["numbers"].items():
+                cells = ("" if found[key] is None else f"{found[key]:.4g}" for key in ("value", "spread", "real"))
+                table.add_row(name, *cells, found["better"])
+        return table
+
+
+def evaluate(
+    images: Given,
+    against: Given,
+    *,
+    metrics: str | Sequence[str],
+    num: int = 10_000,
+    seed: int = 0,
+    features: str | FeatureNet = "inception",
+    weights: PathLike | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int = 250,
+    cache: PathLike | None = None,
+    known: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure `num` images of a run, a folder, a zip, an .npz or a data set against all those of another.
+
+    metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `measures.MEASURES`.
+    seed: of everything random: what is drawn, subsets, projections.
+    features, weights: the network and its file, as in `features.feature_net`.
+    device: None is the GPU if there is one.
+    batch_size: images at a time, which bounds memory and changes nothing beyond rounding.
+    cache: where activations of the reference set are kept, as in `features.reference`.
+    known: components that a config's text may call, default the library's.
+    progress: show bars on a terminal.
+
+    Raises:
+        ValueError: before any work, for sources that cannot be read, too few images, channels that differ, unknown
+            metrics or missing weights; and for a network that answers NaN.
+
+    >>> found = evaluate("runs/first", "Digits", metrics="frechet,pr", features="digits")
+    >>> found.numbers["frechet"].value
+    1.25...
+    """
+    evaluator = Evaluator(
+        open_source(against, known),
+        metrics=metrics,
+        num=num,
+        seed=seed,
+        features=features,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        cache=cache,
+        progress=progress,
+    )
+    return evaluator(open_source(images, known))
+
+
+class Evaluator:
+    """`evaluate` for one set after the other: the reference set is read once. Its arguments are those of `evaluate`."""
+
+    def __init__(
+        self,
+        against: Source,
+        *,
+        metrics: str | Sequence[str],
+        num: int,
+        seed: int = 0,
+        features: str | FeatureNet = "inception",
+        weights: PathLike | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = 250,
+        cache: PathLike | None = None,
+        progress: bool = False,
+    ):
+        if num < 1 or batch_size < 1:
+            raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
+        self.measures = measures(metrics, features if isinstance(features, str) else features.name)
+        self.against, self.num, self.seed, self.batch_size = against, num, seed, batch_size
+        self.cache, self.progress = cache, progress
+        for name, measure in self.measures.items():
+            self.check_number(name, measure)
+        if isinstance(features, str):
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+            self.net = feature_net(features, weights=weights, device=device)
+        else:
+            self.net = features
+
+    def __call__(self, images: Source) -> Evaluation:
+        """Raises ValueError as `evaluate`."""
+        self.check_source(images)
+        fake, real = self.samples(images), self.real
+        threads = min(4, torch.get_num_threads())  # sorting and exp, which numpy does on one, are half of the work
+        results = read_ahead(
+            lambda measure: measure(fake, real, self.seed),
+            self.measures.values(),
+            threads=0 if threads == 1 else threads,
+        )
+        found = dict(zip(self.measures, self.shown(results, "metrics", len(self.measures)), strict=True))
+        numbers = {name: number for each in found.values() for name, number in each.numbers.items()}
+        report = self.about(images, fake) | {
+            "metrics": {
+                name: {
+                    "numbers": {
+                        key: number._asdict() | {"better": self.measures[name].better[key]}
+                        for key, number in each.numbers.items()
+                    },
+                    "spread": self.measures[name].spread,
+                    "reads": self.measures[name].reads,
+                    "settings": settings(self.measures[name]),
+                    "chosen": each.chosen,
+                }
+                for name, each in found.items()
+            }
+        }
+        return Evaluation(numbers, report)
+
+    def about(self, images: Source, fake: Samples) -> dict[str, Any]:
+        """What all metrics depend on."""
+        from . import __version__
+
+        return {
+            "images": described(images, len(fake.features)),
+            "against": described(self.against, len(self.real.features)),
+            "seed": self.seed,
+            "features": {
+                "name": self.net.name,
+                "sha256": self.net.sha256,
+                "dimensions": fake.features.shape[1],
+                "classes": None if fake.probabilities is None else fake.probabilities.shape[1],
+            },
+            "equipoise": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        }
+
+    @cached_property
+    def real(self) -> Samples:
+        """The reference set."""
+        batches = Batches(self)
+        found = reference(self.net, batches, cache=self.cache)
+        images = np.concatenate(list(batches)) if self.reads_pixels else None
+        fits = classes(found.probabilities) == self.against.spec.num_classes
+        return Samples(*found, images, self.against.labels if fits else None)
+
+    def samples(self, images: Source) -> Samples:
+        """The set that is measured, drawn once."""
+        kept: list[NDArray[np.uint8]] = []
+        asked: list[NDArray[np.int64]] = []
+
+        def pixels() -> Iterator[NDArray[np.uint8]]:
+            for x, y in self.draw(images, self.num):
+                if self.reads_pixels:
+                    kept.append(x)
+                if y is not None:
+                    asked.append(y)
+                yield x
+
+        features, probabilities = activations(self.net, pixels())
+        labels = np.concatenate(asked) if asked and classes(probabilities) == images.spec.num_classes else None
+        stats = GaussianStats(features)
+        return Samples(stats, features, probabilities, np.concatenate(kept) if kept else None, labels)
+
+    def draw(self, source: Source, num: int | None) -> Iterator[Drawn]:
+        """`num` images, or all that there are; of a generator as many as are measured."""
+        num = self.num if source.held is None else num
+        batches = -(-(num or source.held or 0) // self.batch_size)
+        return self.shown(source.draw(num, self.seed, self.batch_size), f"images of {source.name}", batches)
+
+    @property
+    def reads_pixels(self) -> bool:
+        return any(measure.reads == "pixels" for measure in self.measures.values())
+
+    def shown(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        if not self.progress:
+            return iter(items)
+        console = Console(stderr=True)
+        bars = track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
+        return iter(bars)
+
+    def check_number(self, name: str, measure: Measure) -> None:
+        """Raises ValueError if there are too few images for a metric."""
+        held = self.num if self.against.held is None else self.against.held
+        fake, real = measure.least
+        if self.num < fake or held < real:
+            raise ValueError(
+                f"{measure!r} needs at least {fake} generated and {real} real images, and there "
+                f"are {self.num} and {held}: give more, or change a setting, as in "
+                f"'{name}({next(iter(settings(measure)), '')}=...)'"
+            )
+
+    def check_source(self, images: Source) -> None:
+        """Raises ValueError if the images are too few, or not comparable with the reference set."""
+        if images.held is not None and images.held < self.num:
+            raise ValueError(
+                f"{self.num} images are asked for, and {images.name} holds {images.held}: give num of at most "
+                f"{images.held}"
+            )
+        self.check_channels(images)
+
+    def check_channels(self, images: Source) -> None:
+        channels = images.spec.channels, self.against.spec.channels
+        if channels[0] != channels[1]:
+            colour = {1: "grey", 3: "in colour"}
+            raise ValueError(
+                f"the images of {images.name} are {colour[channels[0]]} and those of {self.against.name} "
+                f"{colour[channels[1]]}: convert one of the two, as 'Images(path=\"FOLDER\",channels={channels[0]})' "
+                "does"
+            )
+
+
+class Batches:
+    """The images of the reference set, which can be gone through again and again."""
+
+    def __init__(self, evaluator: Evaluator):
+        self.evaluator = evaluator
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (x for x, _ in self.evaluator.draw(self.evaluator.against, None))
+
+
+def described(source: Source, num: int) -> dict[str, Any]:
+    size = [source.spec.resolution, source.spec.resolution, source.spec.channels]
+    kind = "generator" if source.held is None else "images"
+    return {"source": source.name, "kind": kind, "num": num, "of": source.held, "size": size, "sha256": source.sha256}
+
+
+def settings(measure: Measure) -> dict[str, Any]:
+    """The fields of a metric."""
+    return {f.name: getattr(measure, f.name) for f in dataclasses.fields(measure)}  # type: ignore[arg-type]
+
+
+def classes(probabilities: NDArray[np.float64] | None) -> int:
+    return 0 if probabilities is None else probabilities.shape[1]

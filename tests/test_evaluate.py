@@ -1,0 +1,499 @@
+"""`equipoise evaluate` and evaluation while a run trains: the numbers, what they stand beside, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import on_two_processes
+from runs import assert_resumes, lines, same, saved
+from test_cli import run
+from tiny import recipe
+
+import equipoise
+from equipoise import metrics
+from equipoise.config import override, parse, to_text
+from equipoise.data import Digits, Few, Images, StackedDigits
+from equipoise.evaluate import Evaluation, evaluate
+from equipoise.evaluation import Evaluate
+from equipoise.features import feature_net
+from equipoise.measures import MEASURES, Number, Samples, measures
+from equipoise.metrics import GaussianStats
+from equipoise.sampling import TrainedGenerator, load_generator, sample, write_samples
+from equipoise.snapshot import Evaluations
+from equipoise.sources import of_generator, open_source
+from equipoise.train import train
+from equipoise.types import ImageSpec, RunError
+
+N, M = 150, 240
+GREY = [name for name in MEASURES if name not in ("fid", "modes")]
+"""What can be asked of grey digits."""
+SMALL = {"kid": "kid(subsets=5,subset_size=50)", "is": "is(splits=3)", "parzen": "parzen(validation=40)"}
+TEXT = ",".join(SMALL.get(name, name) for name in GREY)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def real():
+    """uint8 (M, 28, 28, 1) and classes (M,)."""
+    data = Digits().build()
+    return data.read(np.arange(M)).transpose(0, 2, 3, 1), data.labels[:M]
+
+
+@pytest.fixture(scope="module")
+def fake():
+    """Other digits, a third of them noisy."""
+    x = Digits().build().read(np.arange(M, M + N)).transpose(0, 2, 3, 1)
+    noise = np.random.default_rng(0).integers(0, 90, x.shape) * (np.arange(N) % 3 == 0)[:, None, None, None]
+    return np.clip(x + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, real, fake):
+    folder = tmp_path_factory.mktemp("sets")
+    np.savez(folder / "real.npz", x=real[0], y=real[1])
+    np.savez(folder / "fake.npz", x=fake)
+    (folder / "pngs").mkdir()
+    with zipfile.ZipFile(folder / "fake.zip", "w") as archive:
+        for i, image in enumerate(fake):
+            path = folder / "pngs" / f"{i:04d}.png"
+            Image.fromarray(image[..., 0]).save(path)
+            archive.write(path, path.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "a"
+    train(recipe(), run_dir)
+    return run_dir
+
+
+def digits(images, against, names=TEXT, **settings):
+    return evaluate(images, against, metrics=names, features="digits", **({"num": N} | settings))
+
+
+# ---- the numbers -------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_the_functions_called_by_hand(files, real, fake):
+    found = digits(files / "fake.npz", files / "real.npz", seed=3).numbers
+    (x, p), (y, q) = (feature_net("digits")(images) for images in (real[0], fake))
+
+    def order(count):
+        return np.random.default_rng(3).permutation(count)
+
+    some = x[order(M)[:N]]
+
+    assert found["frechet"].value == pytest.approx(metrics.frechet_distance(x, y), rel=1e-9)
+    kernel = metrics.kernel_distance(x, y, subsets=5, subset_size=50, seed=3)
+    assert (found["kid"].value, found["kid"].spread) == pytest.approx(kernel, rel=1e-9)
+    mean, std = metrics.inception_score(q[order(N)], 3)
+    assert found["inception_score"][:2] == pytest.approx((mean, std), rel=1e-9)
+    assert found["inception_score"].real == pytest.approx(metrics.inception_score(p[order(M)][:N], 3)[0], rel=1e-9)
+    assert (found["precision"].value, found["recall"].value) == metrics.precision_recall(some, y, k=3)
+    assert (found["density"].value, found["coverage"].value) == metrics.density_coverage(some, y, k=5)
+    sliced = metrics.sliced_wasserstein(x, y, projections=200, seed=3)
+    assert found["sliced_wasserstein"].value == pytest.approx(sliced, rel=1e-9)
+
+    points = real[0].reshape(M, -1)[order(M)] / 255
+    samples = fake.reshape(N, -1) / 255
+    sigma = metrics.parzen_bandwidth(samples, points[:40], np.geomspace(0.02, 1, 16))
+    nats = metrics.parzen_log_likelihood(samples, points[40:], bandwidth=sigma)
+    assert found["parzen"][:2] == pytest.approx((nats.mean(), nats.std() / math.sqrt(M - 40)), rel=1e-9)
+
+    near = np.sort(np.linalg.norm(y[:, None] - x, axis=2), axis=1)
+    own = np.sort(np.linalg.norm(x[:, None] - x, axis=2), axis=1)[:, 1:]
+    for name, column in (("value", near), ("real", own)):
+        assert getattr(found["nearest"], name) == pytest.approx(column[:, 0].mean(), rel=1e-6)
+        learned = (column[:, 0] <= column[:, 1] / 3).mean()
+        assert getattr(found["memorised"], name) == pytest.approx(learned, abs=1e-12)
+    assert found["effective_classes"][::2] == pytest.approx([metrics.effective_classes(r) for r in (q, p)])
+    assert found["top_probability"][::2] == pytest.approx([metrics.mean_top_probability(r) for r in (q, p)])
+    assert "agreement" not in found  # nobody asked for classes
+
+
+def test_neither_batches_nor_the_cache_nor_the_form_change_them(files):
+    first = digits(files / "fake.npz", files / "real.npz").numbers
+    assert digits(files / "fake.npz", files / "real.npz").numbers == first  # from the cache
+    torch.set_num_threads(2)
+    try:
+        threaded = digits(files / "fake.npz", files / "real.npz").numbers
+    finally:
+        torch.set_num_threads(1)
+    assert threaded["kid"].value == pytest.approx(first["kid"].value, rel=1e-6)
+    assert list(threaded) == list(first)
+    for source, size in ((files / "pngs", 250), (files / "fake.zip", 250), (files / "fake.npz", 7)):
+        again = digits(source, files / "real.npz", batch_size=size, cache=files / "other").numbers
+        for name, number in first.items():
+            for a, b in zip(number, again[name], strict=True):
+                assert a == b or a == pytest.approx(b, rel=1e-6, abs=1e-9), (name, size)
+
+
+def test_copies_are_told_from_new_images(files, real, tmp_path):
+    """Every copy is the nearest real image itself; other digits of the same hands are hardly ever so near."""
+    np.savez(tmp_path / "copies.npz", x=real[0][:N])
+    for names in ("nearest", "nearest(space='pixels')"):
+        copied = digits(tmp_path / "copies.npz", files / "real.npz", names).numbers
+        fresh = digits(files / "fake.npz", files / "real.npz", names).numbers
+        assert copied["nearest"].value == pytest.approx(0, abs=1e-4)
+        assert copied["memorised"].value == 1
+        assert fresh["memorised"].value < 0.05
+        assert fresh["nearest"].value > 0.9 * fresh["nearest"].real
+
+
+def test_sets_of_other_sizes_and_in_colour_compare(files, real, tmp_path):
+    """An enlarged digit is still that digit; equal sets in colour are at no distance."""
+    np.savez(tmp_path / "enlarged.npz", x=real[0][:N].repeat(2, axis=1).repeat(2, axis=2), y=real[1][:N])
+    enlarged = digits(tmp_path / "enlarged.npz", files / "real.npz", "frechet,classes")
+    assert enlarged.report["images"]["size"] == [56, 56, 1]
+    assert enlarged.numbers["agreement"].value > 0.9
+    stacked = "StackedDigits(num=150)"
+    assert digits(stacked, stacked, "frechet").numbers["frechet"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_modes_of_stacked_digits():
+    found = evaluate(Few(of=StackedDigits(), num=N), StackedDigits(num=M), metrics="modes", num=N, features="digits")
+    modes, kl = found.numbers["modes"], found.numbers["modes_kl"]
+    assert 0.85 * N < modes.value <= N  # of 1,000 that are equally frequent, few are hit twice
+    assert modes.real == pytest.approx(modes.value, rel=0.1)
+    assert kl.value >= math.log(1000 / N)
+
+
+def test_a_run_is_measured_by_the_images_that_sample_draws(trained, files, tmp_path):
+    write_samples(load_generator(trained), tmp_path / "drawn.npz", num=N, seed=5)
+    of_run = digits(trained, files / "real.npz", "frechet,classes,pr", seed=5).numbers
+    of_file = digits(tmp_path / "drawn.npz", files / "real.npz", "frechet,classes,pr", seed=5).numbers
+    assert of_run == of_file
+    asked, p = zip(*((y, feature_net("digits")(x)[1]) for x, y in sample(load_generator(trained), N)), strict=True)
+    agreement = metrics.class_agreement(np.concatenate(p), np.concatenate(asked))
+    of_seed_0 = digits(trained, "Few(of=Digits,num=240)", "classes").numbers["agreement"]
+    assert of_seed_0.value == agreement
+    assert of_seed_0.real > 0.95  # the judge on digits
+
+
+def test_a_part_of_a_folder_is_a_random_part_of_it(files, monkeypatch):
+    """The first files of a folder are often all of one class."""
+    (first, _), *_ = open_source(files / "pngs").draw(100, 0, 100)
+    (whole, _), *_ = open_source(files / "pngs").draw(None, 0, 1000)
+    assert not np.array_equal(first, whole[:100])
+    (other, _), *_ = open_source(files / "pngs").draw(100, 1, 100)
+    assert not np.array_equal(first, other)
+    (again, _), *_ = open_source(files / "pngs").draw(100, 0, 100)
+    assert np.array_equal(first, again)
+    assert len({image.tobytes() for image in first}) == 100  # without replacement
+    assert {image.tobytes() for image in first} <= {image.tobytes() for image in whole}
+
+
+# ---- every metric ------------------------------------------------------------------------------------------------
+
+
+def random_samples(num):
+    """What a metric sees of `num` random images."""
+    rng = np.random.default_rng(num)
+    features, p = rng.random((num, 5)), rng.dirichlet(np.ones(4), num)
+    return Samples(GaussianStats(features), features, p, rng.integers(0, 256, (num, 28, 28, 3), np.uint8), None)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_metric_gives_what_it_says_with_as_few_images_as_it_says(name):
+    text = {"kid": "kid(subset_size=4)", "parzen": "parzen(validation=3,low=0.01,high=9)"}.get(name, name)
+    measure = measures(text, "inception")[name]
+    fewest, real = measure.least
+    numbers, _ = measure(random_samples(fewest), random_samples(real), 0)
+    assert numbers.keys() <= measure.better.keys()
+    assert set(measure.better) - set(numbers) <= {"agreement"}
+    assert all(math.isfinite(number.value) for number in numbers.values())
+    assert any(number.spread is not None for number in numbers.values()) == (measure.spread is not None)
+    if name in ("kid", "is", "pr", "dc", "frechet", "fid", "swd"):
+        with pytest.raises(ValueError, match=r"sampl|subset|split"):
+            measure(random_samples(fewest - 1), random_samples(real), 0)
+
+
+def test_no_two_metrics_share_the_name_of_a_number():
+    names = [name for kind in MEASURES.values() for name in kind.better]
+    assert len(names) == len(set(names))
+
+
+def test_measures_are_read_from_text():
+    asked = measures("kid(subsets=7, subset_size=9) ,is, pr(k=2)", "digits")
+    assert list(asked) == ["kid", "is", "pr"]
+    assert repr(asked["kid"]) == "Kernel(subsets=7, subset_size=9)"
+    assert asked["pr"] == measures(["pr(k=2)"], "digits")["pr"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kidd", "there is no metric 'kidd'; did you mean 'kid'"),
+        ("pr,pr(k=4)", "the metric pr is asked for twice"),
+        ("", "there is no metric ''"),
+        ("fid", "fid is the name of a distance of inception features, and these are of digits: ask for frechet"),
+        ("kid(size=3)", "has no field 'size'"),
+        ("pr(k=0)", "k: Input should be greater than or equal to 1"),
+        ("pr(k=2", "cannot read"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused(text, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        measures(text, "digits")
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "against", "changes", "message"),
+    [
+        ("fake.npz", "real.npz", {"num": N + 1}, f"{N + 1} images are asked for, and .*fake.npz holds {N}"),
+        ("fake.npz", "real.npz", {"names": "kid"}, f"needs at least 1000 generated and 1000 real .* {N} and {M}.*kid"),
+        ("gone", "real.npz", {}, "no file or directory .*gone, and it is no data set"),
+        ("fake.npz", "Hinge", {}, "no file or directory Hinge, and it is no data set"),
+        ("fake.npz", "Digit()", {}, "unknown component 'Digit'; did you mean 'Digits'"),
+        ("fake.npz", "StackedDigits", {}, "grey and those of StackedDigits in colour: convert one of the two"),
+        ("empty", "real.npz", {}, "empty holds no images"),
+        ("half", "real.npz", {}, "holds no generator"),
+        ("nan.npz", "real.npz", {}, "images must be uint8"),
+        ("fake.npz", "real.npz", {"names": "modes"}, "stacked digits are images of three channels"),
+        ("fake.npz", "real.npz", {"num": 0}, "num and batch_size must be at least 1, got 0"),
+        ("fake.npz", "real.npz", {"features": "inception", "weights": "gone.pth"}, "there is no .*gone.pth"),
+        ("fake.npz", "real.npz", {"features": "{}/own.py:unsure", "names": "is"}, "no class probabilities"),
+        ("fake.npz", "real.npz", {"features": "{}/own.py:broken", "names": "pr"}, "150 images hold NaN or Inf"),
+    ],
+)
+def test_what_cannot_be_measured_says_why(files, tmp_path, images, against, changes, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.txt").write_text("TrainConfig()")
+    np.savez(tmp_path / "nan.npz", x=np.full((N, 28, 28), np.nan))
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "class Scaled(nn.Module):\n"
+        "    def __init__(self, by): super().__init__(); self.by = by\n"
+        "    def forward(self, x): return x.flatten(1) * self.by\n"
+        "def unsure(): return Scaled(1.0)\n"
+        "def broken(): return Scaled(float('nan'))\n"
+    )
+    images = files / images if (files / images).exists() else tmp_path / images
+    against = files / against if against.endswith("npz") else against
+    settings = {"metrics": changes.pop("names", "frechet"), "num": N, "features": "digits"} | changes
+    settings["features"] = settings["features"].format(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        evaluate(images, against, **settings)
+
+
+def test_a_network_of_ones_own(files, fake, real, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\nclass Rows(nn.Module):\n    def forward(self, x): return x.mean((1, 3))\n"
+    )
+    found = evaluate(
+        files / "fake.npz", files / "real.npz", metrics="frechet", num=N, features=f"{tmp_path}/own.py:Rows"
+    )
+    x, y = ((images / 127.5 - 1).mean((2, 3)) for images in (real[0], fake))
+    assert found.numbers["frechet"].value == pytest.approx(metrics.frechet_distance(x, y), rel=1e-3)
+    assert found.report["features"]["dimensions"] == 28
+
+
+# ---- the report and the command -----------------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_and_writes_every_setting(files, tmp_path):
+    out = tmp_path / "a" / "numbers.json"
+    said = run(
+        *("evaluate", files / "fake.npz", "--against", files / "real.npz", "--num", 100, "--seed", 4),
+        *("--features", "digits", "--metrics", TEXT, "--out", out),
+    )
+    report = json.loads(out.read_text())
+    by_hand = digits(files / "fake.npz", files / "real.npz", num=100, seed=4)
+    assert report == json.loads(by_hand.json())
+    assert report["images"] | {"source": ""} == {
+        "source": "", "kind": "images", "num": 100, "of": N, "size": [28, 28, 1], "sha256": None
+    }  # fmt: skip
+    assert report["against"]["num"] == report["against"]["of"] == M
+    assert report["seed"] == 4
+    net = feature_net("digits")
+    assert report["features"] == {"name": "digits", "sha256": net.sha256, "dimensions": 64, "classes": 10}
+    assert report["equipoise"] == equipoise.__version__
+    assert report["torch"] == torch.__version__
+    assert list(report["metrics"]) == GREY
+    for name, metric in report["metrics"].items():
+        fields = {field.name for field in dataclasses.fields(MEASURES[name])}
+        assert metric["settings"].keys() == fields, name
+        for key, number in metric["numbers"].items():
+            assert key in said
+            assert f"{number['value']:.4g}" in said
+    assert report["metrics"]["kid"]["settings"] == {"subsets": 5, "subset_size": 50}
+    assert 0.02 < report["metrics"]["parzen"]["chosen"]["bandwidth"] < 1
+    assert report["metrics"]["pr"]["chosen"] == {"generated": 100, "real": 100}
+
+
+def test_a_run_is_named_by_the_hash_of_its_generator(trained, files):
+    about = digits(trained, files / "real.npz", "frechet").report["images"]
+    assert about["kind"] == "generator"
+    assert len(about["sha256"]) == 64
+
+
+def test_the_command_says_what_is_wrong(files):
+    said = run("evaluate", files / "fake.npz", "--against", files / "real.npz", "--features", "digits", code=2)
+    assert "fid is the name of a distance of inception features" in said
+
+
+# ---- while a run trains -------------------------------------------------------------------------------------------
+
+
+def evaluated(**changes):
+    """The tiny recipe, with an evaluation that takes no time."""
+    settings = {"every_kimg": 0.04, "metrics": ("frechet", "classes"), "num": 30, "features": "digits"}
+    return dataclasses.replace(recipe(), evaluation=Evaluate(**settings | {"against": Few(num=60)} | changes))
+
+
+def test_a_run_trains_as_it_does_without_and_its_numbers_are_those_of_evaluate(trained, tmp_path):
+    train(evaluated(every_kimg=0.05), tmp_path / "b")
+    for name in ("G", "D", "ema"):
+        assert same(saved(trained, name), saved(tmp_path / "b", name)), name
+    written = {line["nimg"]: line for line in lines(tmp_path / "b")}
+    found = {nimg: line["eval/frechet"] for nimg, line in written.items() if "eval/frechet" in line}
+    assert list(found) == [56, 104, 152, 160]  # multiples of 50 passed, and the end
+    assert {"eval/effective_classes", "eval/top_probability", "eval/agreement"} <= written[104].keys()
+    last = evaluate(tmp_path / "b", Few(num=60), metrics="frechet", num=30, features="digits")
+    assert found[160] == pytest.approx(last.numbers["frechet"].value, rel=1e-4)
+
+    kept = json.loads((tmp_path / "b" / "best" / "evaluation.json").read_text())
+    assert kept["best"] == "frechet"
+    assert kept["nimg"] == min(found, key=found.__getitem__)
+    best = evaluate(tmp_path / "b" / "best", Few(num=60), metrics="frechet", num=30, features="digits")
+    assert best.numbers["frechet"].value == pytest.approx(min(found.values()), rel=1e-4)
+    assert kept["metrics"]["frechet"]["numbers"]["frechet"]["value"] == pytest.approx(
+        best.numbers["frechet"].value, rel=1e-6
+    )
+
+
+def test_a_run_that_was_cut_ends_with_the_same_curves_and_the_same_best(tmp_path):
+    assert_resumes(evaluated(), tmp_path)
+    curves = [
+        [(line["nimg"], line.get("eval/frechet")) for line in lines(tmp_path / name)] for name in ("whole", "cut")
+    ]
+    assert curves[0] == curves[1]
+    texts = [(tmp_path / name / "best" / "evaluation.json").read_text() for name in ("whole", "cut")]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_processes_that_train_hear_the_same_of_rank_0(tmp_path):
+    def work(rank):
+        train(dataclasses.replace(evaluated(every_kimg=0.08), total_kimg=0.08), tmp_path / "run")
+        return torch.tensor(rank)
+
+    on_two_processes(work, tmp_path / "two")
+    (line,) = (line for line in lines(tmp_path / "run") if "eval/frechet" in line)
+    kept = json.loads((tmp_path / "run" / "best" / "evaluation.json").read_text())
+    assert kept["nimg"] == line["nimg"] == 80
+    assert kept["metrics"]["frechet"]["numbers"]["frechet"]["value"] == pytest.approx(line["eval/frechet"], rel=1e-5)
+
+
+def test_best_is_the_highest_where_higher_is_better_and_settings_do_not_mix(tmp_path, monkeypatch):
+    cfg = evaluated(metrics=("classes",), best="top_probability")
+    generator = TrainedGenerator(cfg.generator.build(ImageSpec(28, 1, 10)), cfg.generator, ImageSpec(28, 1, 10))
+    values = iter([0.3, 0.2, 0.5, 0.4])
+    data = Digits().build()
+    evaluations = Evaluations(tmp_path, cfg, data)
+    measured = evaluations.evaluator
+
+    def answers(_):
+        report = json.loads(measured(of_generator("g", generator, None)).json())
+        report["metrics"]["classes"]["numbers"]["top_probability"]["value"] = next(values)
+        return Evaluation({"top_probability": Number(0.0)}, report)
+
+    monkeypatch.setattr(evaluations, "evaluator", answers)
+    kept = []
+    for nimg in (1, 2, 3, 4):
+        evaluations.of(generator.net, nimg, "none yet")
+        kept.append(json.loads((tmp_path / "best" / "evaluation.json").read_text())["nimg"])
+    assert kept == [1, 1, 3, 3]
+
+    other = override(cfg, {"evaluation.seed": 1})  # numbers of other samples do not compare
+    Evaluations(tmp_path, other, data).of(generator.net, 5, "none yet")
+    assert json.loads((tmp_path / "best" / "evaluation.json").read_text())["nimg"] == 5
+
+
+def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
+    cfg = override(
+        evaluated(metrics=("classes",), best="agreement"), {"generator.conditional": False, "head.conditioning": "none"}
+    )
+    G = cfg.generator.build(ImageSpec(28, 1, 10)).eval()
+    with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):
+        Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
+
+
+def test_a_generator_that_diverged_is_not_measured(tmp_path):
+    cfg = evaluated()
+    G = cfg.generator.build(ImageSpec(28, 1, 10))
+    torch.nn.init.constant_(next(G.parameters()), math.nan)
+    with pytest.raises(RunError, match=r"ema.* holds NaN or Inf at nimg=7"):
+        Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
+    assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num": 30, "metrics": ("kid",)}, "needs at least 1000 generated"),
+        ({"against": Images(path="gone")}, "there is no file or directory gone"),
+        ({"against": StackedDigits(num=60)}, "grey and those of StackedDigits.* in colour"),
+        ({"features": "inception", "weights": "gone.pth"}, "there is no gone.pth"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_training(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(evaluated(**changes), tmp_path / "a")
+    assert not (tmp_path / "a" / "stats.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is none of the numbers"),
+        ({"metrics": ("kidd",)}, "there is no metric 'kidd'"),
+        ({"metrics": ("fid",), "features": "digits"}, "ask for frechet"),
+        ({"metrics": ()}, "no metric is asked for"),
+        ({"every_kimg": 0.0}, "greater than 0"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_when_it_is_made(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluate(**fields)
+
+
+def test_an_evaluation_is_part_of_the_config_and_may_change_in_a_run(tmp_path):
+    from equipoise.config import components
+
+    text = 'Evaluate(every_kimg=0.08,metrics=[frechet,"kid(subsets=5,subset_size=20)"],num=30,features=digits)'
+    cfg = override(recipe(), {"evaluation": parse(text, components())})
+    assert parse(to_text(cfg), components()) == cfg
+    train(override(cfg, {"total_kimg": 0.08}), tmp_path)
+    train(recipe(), tmp_path)  # goes on without
+    assert [line["nimg"] for line in lines(tmp_path) if "eval/kid" in line] == [80]
+
+
+# ---- the benchmark ------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_times_both_ways_to_the_same_distance(monkeypatch):
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1]), *sys.path])  # no part of the package
+    from benchmarks.metrics import frechet
+
+    rows = frechet(60, 8, rounds=2).rows()  # which compares their answers
+    assert sorted(name for name, *_ in rows) == ["ours", "sqrtm"]
