@@ -1,7 +1,8 @@
 """The theory of GANs as experiments on the library's own losses, penalties, heads and networks.
 
 An experiment is a module of this folder with a subclass of `base.Experiment`; its name is the module's. Listing them
-reads the files without importing them, so `equipoise lab` answers at once.
+reads the files without importing them, so `equipoise lab` answers at once. The playground, in a folder of its own, is
+no experiment: it has no numbers to end with.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .base import Experiment
 
-__all__ = ["available", "load"]
+__all__ = ["COMPARING", "PLAYGROUND", "available", "load"]
+
+COMPARING = ("grid", "ring", "swiss_roll")
+"""Experiments with a field `compare`."""
+
+PLAYGROUND = "Train a GAN of points in the browser: change loss, penalties and norms while it runs."
+"""What `equipoise lab playground` is."""
 
 
 def available() -> dict[str, str]:
@@ -38,7 +45,7 @@ def load(name: str) -> type[Experiment]:
 
     known = available()
     if name not in known:
-        raise ValueError(f"there is no experiment {name!r}{suggest(name, known)}")
+        raise ValueError(f"there is no experiment {name!r}{suggest(name, [*known, 'playground'])}")
     module = importlib.import_module(f"{__name__}.{name}")
     classes = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
     return next(item for item in classes if issubclass(item, Experiment))

@@ -1,0 +1,232 @@
+"""What can be chosen in the playground: every component that a GAN of points may be made of, found by its module."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from ... import constraints, joint, losses, matching, normalizers, optim, penalties, regularizers, schedules
+from ...augment import InstanceNoise, NoAugment
+from ...config import TrainConfig
+from ...critic import ToConvergence
+from ...data import Distribution, toy
+from ..points import Points
+
+__all__ = ["KNOBS", "Knob", "catalogue", "goes_on", "known", "require_playable"]
+
+
+def components(home: ModuleType) -> tuple[type, ...]:
+    """The components that `home` names in `__all__`."""
+    named = (getattr(home, name) for name in home.__all__)
+    return tuple(item for item in named if isinstance(item, type) and dataclasses.is_dataclass(item))
+
+
+DISTRIBUTIONS = tuple(cls for cls in components(toy) if issubclass(cls, Distribution))
+PLANE = tuple(cls for cls in DISTRIBUTIONS if cls.dim == 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """A field of the config that the page shows.
+
+    path: its place in the config.  line: what it is.  options: components that it may hold; none for a plain value.
+    many: it holds a list of them.  plain: what it may hold besides, text by the name to show; if that is a number, any.
+    """
+
+    path: str
+    group: str
+    title: str
+    line: str
+    options: tuple[type, ...] = ()
+    many: bool = False
+    plain: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+KNOBS = (
+    Knob("data.of", "Data", "Distribution", "Where the real points come from.", PLANE),
+    Knob("loss", "Game", "Loss", "What each player minimises.", components(losses)),
+    Knob("head.san", "Game", "SAN", "D's last layer as direction and length, each with a loss of its own."),
+    Knob(
+        "head.scale",
+        "Game",
+        "SAN: length",
+        "Of the last layer's vector: its own, or a number that is learned.",
+        plain={"its norm": "norm", "learned": "learned"},
+    ),
+    Knob("head.normalize_loss", "Game", "SAN: weights", "Of the direction's loss, divided by their mean."),
+    Knob(
+        "d_steps",
+        "Game",
+        "D updates",
+        "How many updates D makes before each one of G.",
+        (ToConvergence,),
+        plain={"a fixed number": "1"},
+    ),
+    Knob(
+        "feature_matching",
+        "Game",
+        "Feature matching",
+        "G is drawn to the means of D's features, too.",
+        components(matching),
+        plain={"none": "none"},
+    ),
+    Knob("penalties", "Stabilisers of D", "Penalties", "On the gradient of D.", components(penalties), many=True),
+    Knob("d_normalizer", "Stabilisers of D", "Normaliser", "How D's weights are made.", components(normalizers)),
+    Knob(
+        "constraints",
+        "Stabilisers of D",
+        "Constraints",
+        "Where D's weights are put after each update.",
+        components(constraints),
+        many=True,
+    ),
+    Knob(
+        "d_regularizers",
+        "Stabilisers of D",
+        "Regularisers",
+        "Penalties on D's weights.",
+        components(regularizers),
+        many=True,
+    ),
+    Knob(
+        "augment",
+        "Stabilisers of D",
+        "Instance noise",
+        "What D sees in the place of a point.",
+        (NoAugment, InstanceNoise),
+    ),
+    Knob(
+        "joint_penalties",
+        "Stabilisers of both",
+        "Joint penalties",
+        "On the gradients of both players at once.",
+        components(joint),
+        many=True,
+    ),
+    Knob("g_normalizer", "Stabilisers of G", "Normaliser", "How G's weights are made.", components(normalizers)),
+    Knob(
+        "g_regularizers",
+        "Stabilisers of G",
+        "Regularisers",
+        "Penalties on G's weights.",
+        components(regularizers),
+        many=True,
+    ),
+    Knob(
+        "ema.halflife_kimg",
+        "Stabilisers of G",
+        "Average of G",
+        "What is drawn: half-life in thousand points, 0 for G itself.",
+    ),
+    Knob("d_optim", "Optimisers", "Of D", "How D follows its gradient.", components(optim)),
+    Knob("g_optim", "Optimisers", "Of G", "How G follows its gradient.", components(optim)),
+    Knob("batch_size", "Optimisers", "Batch", "Points per update."),
+    Knob("discriminator.width", "Networks", "D: width", "Units of a hidden layer."),
+    Knob("discriminator.depth", "Networks", "D: depth", "Number of hidden layers."),
+    Knob("generator.width", "Networks", "G: width", "Units of a hidden layer."),
+    Knob("generator.depth", "Networks", "G: depth", "Number of hidden layers."),
+    Knob("generator.z_dim", "Networks", "G: length of z", "Dimensions of the noise that G reads."),
+    Knob("seed", "Networks", "Seed", "Equal seeds start from equal weights and draw equal points."),
+)
+
+FIRST = {
+    "R1": "R1(gamma=0.1,every=1)",
+    "R2": "R2(gamma=0.1,every=1)",
+    "GradientPenalty": "GradientPenalty(strength=0.1)",
+    "Dragan": "Dragan(strength=0.1)",
+    "ClipWeights": "ClipWeights(bound=0.1)",
+    "Consensus": "Consensus(gamma=0.1)",
+    "InstanceNoise": "InstanceNoise(std=Linear(start=0.5,end=0.0,kimg=500.0))",
+    "Adam": "Adam(lr=0.005,betas=[0.5,0.9])",
+    "RMSprop": "RMSprop(lr=0.001)",
+    "ToConvergence": "ToConvergence(max_steps=100)",
+}
+"""What a component is first given where its defaults, which are for images, do little or too much to points."""
+
+
+def known() -> dict[str, type]:
+    """The components that a setting's text may call, by name: points and losses, but nothing that reads files."""
+    found: list[type] = [Points, *DISTRIBUTIONS, *components(schedules)]
+    for knob in KNOBS:
+        found += knob.options
+    return {cls.__name__: cls for cls in found}
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """The knobs as the page needs them: text, and for each option its docstring, first text and fields."""
+    return [
+        {
+            "path": knob.path,
+            "group": knob.group,
+            "title": knob.title,
+            "line": knob.line,
+            "many": knob.many,
+            "goes_on": goes_on(knob.path),
+            "options": [
+                *({"name": "", "title": title, "text": text} for title, text in knob.plain.items()),
+                *({"name": option.__name__, "title": option.__name__, **described(option)} for option in knob.options),
+            ],
+        }
+        for knob in KNOBS
+    ]
+
+
+def described(option: type) -> dict[str, str]:
+    """The first text and the docstring of a component: its first line, and the rest, a line a paragraph or field."""
+    line, _, rest = inspect.cleandoc(option.__doc__ or "").partition("\n")
+    more = re.sub(r"(?<!\n)\n(?!\n|[\w, ]+: )\s*", " ", rest.strip())
+    return {"text": FIRST.get(option.__name__, option.__name__), "line": line, "more": more}
+
+
+# ---- what may change, and how far ------------------------------------------------------------------------
+
+ANEW = ("generator", "discriminator", "head", "g_normalizer", "d_normalizer", "seed")
+
+
+def goes_on(path: str) -> bool:
+    """Whether a GAN goes on under another value at `path`. If not, the value is one that networks are made with."""
+    return path.partition(".")[0] not in ANEW and path not in ("d_optim", "g_optim")
+
+
+MOST = {
+    "batch_size": 1024,
+    "d_steps": 20,
+    "d_steps.max_steps": 100,
+    "generator.width": 512,
+    "generator.depth": 8,
+    "generator.z_dim": 256,
+    "discriminator.width": 512,
+    "discriminator.depth": 8,
+    "d_normalizer.iterations": 50,
+    "g_normalizer.iterations": 50,
+    "data.of.num": 64,
+    "data.of.side": 10,
+}
+"""What keeps an update short, and the memory of a machine its owner's."""
+MOST_TERMS = 6
+
+
+def require_playable(cfg: TrainConfig) -> TrainConfig:
+    """`cfg`. Raises ValueError if the page would have to wait for it, or cannot draw it."""
+    for path, most in MOST.items():
+        value = at(cfg, path)
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{path}={value} is more than the playground takes, {most}: the page would have to wait")
+    for path in (knob.path for knob in KNOBS if knob.many):
+        if len(at(cfg, path)) > MOST_TERMS:
+            raise ValueError(f"{path} holds {len(at(cfg, path))} terms, and the playground takes {MOST_TERMS}")
+    of = at(cfg, "data.of")
+    if isinstance(of, Distribution) and of.dim != 2:
+        raise ValueError(f"{of!r} has points on a line, and the playground draws the plane: try data.of=Ring(num=2)")
+    return cfg
+
+
+def at(cfg: object, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    for field in path.split("."):
+        cfg = getattr(cfg, field, None)
+    return cfg
