@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from tiny import recipe
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli import app, out
 from equipoise.compare import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, stat_rows
 from equipoise.config import override
 from equipoise.data import MNIST, Digits, Few, Images
@@ -43,7 +44,8 @@ def compared(runs):
 
 
 def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    with patch.object(out, "_width", 200):  # read from the environment at import, and narrow under xdist
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result.output
 

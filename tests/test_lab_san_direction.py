@@ -110,7 +110,7 @@ def test_the_measured_direction_is_that_of_d():
     gan = PointGAN(experiment.config(san=True, seed=1))
     moments = list(experiment.follow(gan, [0, 4]))
     assert [moment for moment, *_ in moments] == [0, 4]
-    assert gan.nimg == 4 * gan.cfg.batch_size
+    assert gan.nimg == 4 * gan.cfg.d_steps * gan.cfg.batch_size
     _, w, real, fake = moments[-1]
     assert_close(w, last_vector(gan.gan.D))
     x = gan.distribution.modes.float()

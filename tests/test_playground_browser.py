@@ -1,5 +1,6 @@
-"""The playground in a browser: headless Chromium, driven over its DevTools protocol. Skipped where there is none.
+"""The playground in a browser: headless Chromium, driven over its DevTools protocol.
 
+It plays for minutes, so it runs when it is asked to: EQUIPOISE_BROWSER=1 pytest tests/test_playground_browser.py.
 EQUIPOISE_SCREENSHOTS names a folder for pictures of it.
 """
 
@@ -29,6 +30,7 @@ from equipoise.lab.playground.server import listening
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
+    pytest.mark.skipif("EQUIPOISE_BROWSER" not in os.environ, reason="plays for minutes: set EQUIPOISE_BROWSER=1"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
     pytest.mark.timeout(600),
 ]

@@ -1,6 +1,7 @@
 """Truncation swept over thresholds, where the answer is known, and as a command."""
 
 import json
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny import recipe
 from torch import nn
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli import app, out
 from equipoise.config import override
 from equipoise.data import Few
 from equipoise.evaluate import Evaluator
@@ -25,7 +26,8 @@ from equipoise.types import ImageSpec
 
 
 def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    with patch.object(out, "_width", 200):  # read from the environment at import, and narrow under xdist
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result.output
 

@@ -25,13 +25,12 @@ OTHERS = 4
 class Measure:
     """How near generated points are to the data.
 
-    title: what it is.  show: a value as text.  rising: whether more is better.  limits: of its axis; None: as it comes.
+    title: what it is.  show: a value as text.  limits: of its axis; None: as it comes.
     of: generated and real points, (N, 2) each -> the value.
     """
 
     title: str
     show: Callable[[float], str]
-    rising: bool
     limits: tuple[float | None, float | None]
     of: Callable[[Tensor, Tensor], float]
 
@@ -46,21 +45,19 @@ def measures_of(distribution: Distribution) -> dict[str, Measure]:
     if isinstance(distribution, Mixture):
         of, num = distribution, len(distribution.modes)
         found = {
-            "modes": Measure(
-                f"modes of {num}", "{:.3g}".format, True, (0, 1.06 * num), lambda x, _: modes_covered(of, x)
-            ),
-            "high_quality": Measure("high quality", "{:.1%}".format, True, (0, 1.06), lambda x, _: high_quality(of, x)),
-            "kl": Measure("KL to uniform", "{:.3f}".format, False, (0, None), lambda x, _: kl_to_uniform(of, x)),
+            "modes": Measure(f"modes of {num}", "{:.3g}".format, (0, 1.06 * num), lambda x, _: modes_covered(of, x)),
+            "high_quality": Measure("high quality", "{:.0%}".format, (0, 1.06), lambda x, _: high_quality(of, x)),
+            "kl": Measure("KL", "{:.2f}".format, (0, None), lambda x, _: kl_to_uniform(of, x)),
         }
     elif isinstance(distribution, SwissRoll):
         roll = distribution
         found = {
-            "on_roll": Measure("on the roll", "{:.1%}".format, True, (0, 1.06), lambda x, _: on_roll(roll, x)),
+            "on_roll": Measure("on the roll", "{:.0%}".format, (0, 1.06), lambda x, _: on_roll(roll, x)),
             "log_density": Measure(
-                "log density", "{:.2f}".format, True, (None, None), lambda x, _: roll.log_density(x).mean().item()
+                "log density", "{:.2f}".format, (None, None), lambda x, _: roll.log_density(x).mean().item()
             ),
         }
-    return found | {"wasserstein": Measure("Wasserstein", "{:.3f}".format, False, (0, None), transported)}
+    return found | {"wasserstein": Measure("Wasserstein", "{:.2f}".format, (0, None), transported)}
 
 
 def on_roll(roll: SwissRoll, x: Tensor, *, within: float = 3.0) -> float:

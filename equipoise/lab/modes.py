@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, BeforeValidator
@@ -224,15 +224,19 @@ def table(setup: Setup, numbers: Numbers) -> Table:
         for name, found in finals.items()
     ]
     truth = ["real points", *(measure.show(numbers["truth"][key]) for key, measure in measures.items())]
-    return Table(["", *(measure.title for measure in measures.values())], [*rows, truth])
+    return Table(
+        [
+            "mean (range)" if setup.compare and setup.seeds > 1 else "",
+            *(measure.title for measure in measures.values()),
+        ],
+        [*rows, truth],
+    )
 
 
 def summary(measure: Measure, values: list[float | None]) -> str:
-    """``mean ± standard deviation, worst`` of several seeds; a single value as it is."""
+    """``mean (least–most)`` of several seeds; a single value as it is."""
     found = [value for value in values if value is not None]
     if len(found) < len(values):
         return f"{len(values) - len(found)} of {len(values)} diverged"
-    if len(found) == 1:
-        return measure.show(found[0])
-    worst = min(found) if measure.rising else max(found)
-    return f"{measure.show(fmean(found))} ± {measure.show(stdev(found))}, worst {measure.show(worst)}"
+    mean = measure.show(fmean(found))
+    return mean if len(found) == 1 else f"{mean} ({measure.show(min(found))}–{measure.show(max(found))})"

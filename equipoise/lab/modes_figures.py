@@ -16,7 +16,8 @@ __all__ = ["draw"]
 
 ROW = 5
 """Moments side by side."""
-KEY = "gold: data      black: generated      blue: where D says real      arrows: D's gradient"
+POINTS = "gold: data      black: generated"
+SURFACE = f"{POINTS}      blue: where D says real      arrows: D's gradient"
 HOLD = 10
 """Frames for which an animation stands still at its end."""
 
@@ -50,6 +51,7 @@ def scatter(ax: Axes, numbers: Numbers, moment: Mapping[str, Any], title: str) -
     else:
         ax.text(0.5, 0.5, "diverged", transform=ax.transAxes, ha="center", color=COLORS[1])
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.spines[:].set(visible=True, color="0.8")
     ax.title.set_fontsize("medium")
 
 
@@ -62,7 +64,7 @@ def over_time(numbers: Numbers) -> Figure:
         for column in range(ROW):
             moment = moments[round((column + 1) / ROW * (len(moments) - 1))]
             scatter(axes[row * ROW + column], numbers, moment, f"{run['setting']}, {moment['nimg'] / 1000:.0f} kimg")
-    fig.supxlabel(KEY, fontsize="small")
+    fig.supxlabel(SURFACE, fontsize="small")
     return fig
 
 
@@ -86,6 +88,7 @@ def side_by_side(numbers: Numbers) -> Figure:
     fig, axes = figure(-(-len(names) // ROW), ROW, width=2.5, height=2.7)
     for ax, name in zip(axes, names, strict=False):
         scatter(ax, numbers, first[name]["moments"][-1], name)
+    fig.supxlabel(POINTS, fontsize="small")
     return fig
 
 

@@ -1,4 +1,4 @@
-"""The 25 Gaussians: more modes than a plain GAN finds, at scales that differ a hundredfold (Srivastava et al. 2017)."""
+"""The Swiss roll: a spiral without modes, of which a plain GAN finds pieces (Gulrajani et al. 2017)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SwissRollGAN"]
 
 @component
 class SwissRollGAN(Experiment):
-    """A GAN on 25 Gaussians: a plain one beside R1 (Srivastava et al. 2017, VEEGAN). Settings as those of `ring`.
+    """A GAN on a Swiss roll: a plain one beside R1 (Gulrajani et al. 2017). Settings as those of `ring`.
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
     beside: one of `SETTINGS`, under which the same networks are trained too. None: nothing is.
