@@ -243,7 +243,12 @@ def test_the_command_lists_the_playground_and_says_what_is_wrong():
 
 def test_the_command_serves_until_it_is_interrupted():
     """In a process of its own, which goes without torch until a tab is opened, and takes its tabs with it."""
-    code = "import sys; from equipoise.cli import app; app(['lab', 'playground', '--port', '0'])"
+    code = """if True:
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to Ctrl-C
+        from equipoise.cli import app
+        app(["lab", "playground", "--port", "0"])
+    """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline()
         address = said.split()[4]
