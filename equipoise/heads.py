@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .conditioning import HiddenConcat, InputConcat, LearnedScale, PerClass, Projection, Unconditional, initialised
+from .precision import without_autocast
 from .types import NONE_IS_A_WORD, ImageSpec, Logits, component
 
 __all__ = [
@@ -57,7 +58,7 @@ def contract(w: Tensor, h: Tensor) -> Tensor:
     """
     columns = h.flatten(2) if h.ndim > 2 else h.unsqueeze(2)  # (N, F, K)
     dtype = torch.promote_types(h.dtype, torch.float32)
-    with torch.autocast(h.device.type, enabled=False):
+    with without_autocast(h):
         return torch.matmul(w.to(dtype).unsqueeze(1), columns.to(dtype)).squeeze(1)  # (N, 1, F) @ (N, F, K)
 
 
@@ -149,7 +150,7 @@ def classify(classifier: nn.Linear, h: Tensor) -> Tensor:
     dtype = torch.promote_types(h.dtype, torch.float32)
     mean = h.to(dtype) if h.ndim == 2 else h.to(dtype).flatten(2).mean(2)
     bias = None if classifier.bias is None else classifier.bias.to(dtype)
-    with torch.autocast(h.device.type, enabled=False):
+    with without_autocast(h):
         return F.linear(mean, classifier.weight.to(dtype), bias)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .heads import Discriminator, SANHead
+from .precision import without_autocast
 
 __all__ = [
     "as_matrix",
@@ -89,7 +90,7 @@ def matrices(net: nn.Module) -> dict[str, Tensor]:
 def gram(matrix: Tensor) -> Tensor:
     """W Wᵀ, (m, n) -> (m, m), in float32 or wider even under autocast."""
     wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix):
         return wide @ wide.T
 
 

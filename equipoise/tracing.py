@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .heads import split
+from .precision import without_autocast
 
 __all__ = ["Call", "Origin", "Place", "Raw", "Trace", "replaced"]
 
@@ -77,7 +78,7 @@ class Call:
                 "Give the activation that did so inplace=False"
             )
         dtype = torch.promote_types(torch.promote_types(self.h.dtype, self.weight.dtype), torch.float32)
-        with torch.autocast(self.h.device.type, enabled=False):
+        with without_autocast(self.h):
             h, w = self.h.to(dtype), self.weight.to(dtype).flatten(1)  # w (K, F)
             if self.bias is not None:
                 w = torch.cat([w, self.bias.to(dtype).unsqueeze(1)], 1)  # (K, F + 1)

@@ -21,7 +21,7 @@ from equipoise.types import Batch, ImageSpec, RunError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 
-from benchmarks import cost, report, runs, small_data, stabilisers
+from benchmarks import cost, parzen, report, runs, small_data, stabilisers
 
 DIGITS = ImageSpec(28, 1, 10)
 CONFIGS = (
@@ -202,3 +202,18 @@ def test_curves_of_several_seeds():
     assert small_data.curve_at([(1.0, 0.1), (2.03, 0.2), (3.0, 0.3)], 2.0) == 0.2
     assert small_data.curve_at([], 2.0) is None
     assert small_data.figure({"ADA": curves, "none": []}, {"ADA": [], "none": []}, 2.0).size == (800, 340)
+
+
+# ---- Parzen ----------------------------------------------------------------------------------------------
+
+
+def test_parzen_ranks_centroids_above_real_digits(tmp_path, capsys):
+    """Theis et al. 2016, table 1, on digits that the library ships."""
+    digits = Digits().build()
+    x = digits.read(np.random.default_rng(0).permutation(len(digits)))[:, 0]
+    sets = {"x_train": x[:2000], "x_test": x[2000:3300]}
+    np.savez(tmp_path / "mnist.npz", **sets, **{k.replace("x", "y"): np.arange(len(v)) % 10 for k, v in sets.items()})
+    parzen.main([str(tmp_path / "mnist.npz"), "--num", "200", "--steps", "2", "--out", str(tmp_path / "out.json")])
+    found = json.loads((tmp_path / "out.json").read_text())["found"]
+    assert found["k-means"]["nats"] > found["training images"]["nats"] + 50
+    assert "| k-means |" in capsys.readouterr().out

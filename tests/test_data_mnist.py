@@ -249,7 +249,7 @@ class TestDownload:
     @pytest.mark.parametrize(
         ("wrong", "why"),
         [
-            (gzip.compress(FILES["t10k-images-idx3-ubyte"][:-1] + b"!"), "wrong checksum"),
+            (gzip.compress(FILES["t10k-images-idx3-ubyte"][:-1] + b"!"), "wrong SHA-256"),
             (gzip.compress(FILES["t10k-images-idx3-ubyte"])[:-20], "ended before the end-of-stream"),
             (b"<html>please log in</html>", "Not a gzipped file"),
             (None, "404"),

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..precision import without_autocast
 from ..types import component
 from .affine import warp
 from .base import Augment, Augmentation, Means
@@ -93,7 +94,7 @@ class AdaptiveAugmentation(Augmentation):
     def forward(self, x: Tensor) -> Tensor:
         """Raises ValueError if x is not what the groups can work on."""
         check(x, self.settings.groups)
-        with torch.autocast(x.device.type, enabled=False):  # positions and colours need more digits than bfloat16 has
+        with without_autocast(x):  # positions and colours need more digits than bfloat16 has
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             draws = Draws(self.p, x)
             for step in self.steps:

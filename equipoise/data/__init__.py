@@ -3,6 +3,7 @@
 from .arrays import ArrayDataset
 from .base import Dataset, DatasetConfig
 from .batches import InfiniteBatches
+from .cifar import CIFAR10
 from .images import Images, open_dataset, prepare
 from .limited import Few, few
 from .mnist import MNIST, Digits, FashionMNIST
@@ -27,6 +28,7 @@ from .toy import (
 )
 
 __all__ = [
+    "CIFAR10",
     "MNIST",
     "ArrayDataset",
     "Dataset",

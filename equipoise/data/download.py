@@ -8,14 +8,14 @@ import http.client
 import os
 import urllib.request
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-__all__ = ["cache_directory", "fetch_gzip"]
+__all__ = ["cache_directory", "fetch"]
 
 CHUNK = 1 << 18  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -26,31 +26,37 @@ def cache_directory() -> Path:
     return Path(os.environ.get("EQUIPOISE_CACHE") or "~/.cache/equipoise").expanduser()
 
 
-def fetch_gzip(name: str, mirrors: Iterable[str], sha256: str, folder: Path) -> Path:
-    """Download mirror + name, for the first mirror that works, to folder / name.
+def fetch(
+    urls: Iterable[str],
+    target: Path,
+    sha256: str,
+    *,
+    opened: Callable[[Path], IO[bytes] | gzip.GzipFile] = lambda path: path.open("rb"),
+) -> Path:
+    """Download the first of `urls` that works to `target`, which appears only when it is complete and correct.
 
-    sha256: of the uncompressed content, so that a recompressed copy is as good. The file appears under its name only
-        when it is complete and correct.
+    opened: how the content that `sha256` is of is read; by default the file itself. With `gzip.open` it is what was
+        compressed, so that a recompressed copy is as good.
 
     Raises:
-        ValueError: if no mirror works; says what was tried and why it failed.
+        ValueError: if none works; says what was tried and why it failed.
     """
-    target, tried = folder / name, []
-    part = target.with_name(f"{name}.{os.getpid()}.part")
-    for mirror in mirrors:
+    tried = []
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    for url in urls:
         try:
-            download(mirror + name, part)
-            with gzip.open(part) as content:
+            download(url, part)
+            with opened(part) as content:
                 found = digest(content)
             if found == sha256:
                 part.replace(target)
                 return target
-            tried.append(f"{mirror}{name}: wrong checksum, {found}")
-        except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-            tried.append(f"{mirror}{name}: {error}")
+            tried.append(f"{url}: wrong SHA-256, {found}, expected {sha256}")
+        except (OSError, EOFError, zlib.error, ValueError, http.client.HTTPException) as error:  # ValueError: no URL
+            tried.append(f"{url}: {error}")
         finally:
             part.unlink(missing_ok=True)
-    raise ValueError(f"could not download {name}. Tried:{bullets(tried)}")
+    raise ValueError(f"could not download {target.name}. Tried:{bullets(tried)}")
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from ..types import component
 from .arrays import ArrayDataset, Arrays, read_npz
 from .base import Dataset, DatasetConfig, PathLike
+from .cifar import CIFAR10
 from .files import Folder, ImageFiles, Zip
 from .idx import read_idx_directory
 from .mnist import MNIST, Digits, FashionMNIST
@@ -18,7 +19,7 @@ from .prepared import is_prepared, open_prepared, write_prepared
 
 __all__ = ["Images", "open_dataset", "prepare"]
 
-BY_NAME = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST}
+BY_NAME = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10}
 
 
 @component
@@ -77,7 +78,7 @@ def prepare(
 ) -> ArrayDataset:
     """Turn `source` into a memory-mapped uint8 set in the new directory `out`, and open that.
 
-    source: a path as in `Images`, or "digits", "mnist", "fashion_mnist" (write ./mnist for a folder of that name).
+    source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that name).
     resolution, channels: as in `Images`.
 
     Raises:

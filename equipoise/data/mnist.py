@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from ..types import component
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
-from .download import cache_directory, fetch_gzip
+from .download import cache_directory, fetch
 from .idx import read_idx_directory
 
 __all__ = ["MNIST", "Digits", "FashionMNIST"]
@@ -71,8 +72,9 @@ class Published:
         """All four files, those that are missing."""
         try:
             for name, sha256 in self.sha256.items():
-                if not (folder / f"{name}.gz").exists():
-                    fetch_gzip(f"{name}.gz", self.mirrors, sha256, folder)
+                target = folder / f"{name}.gz"
+                if not target.exists():
+                    fetch([f"{mirror}{target.name}" for mirror in self.mirrors], target, sha256, opened=gzip.open)
         except ValueError as error:
             raise ValueError(
                 f"{self.title} is neither here nor within reach: {error}\n"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.base import PathLike
-from ..data.download import bullets, cache_directory, digest, download
+from ..data.download import cache_directory, fetch
 
 __all__ = ["WeightFile", "built"]
 
@@ -75,23 +73,11 @@ class WeightFile:
         return next((folder / name for name in self.names if (folder / name).is_file()), None)
 
     def fetch(self, urls: Sequence[str], folder: Path) -> Path:
-        """Download to the cache; the file appears under its name only when it is complete and correct."""
-        target, tried = folder / self.names[0], []
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        for url in urls:
-            try:
-                download(url, part)
-                with part.open("rb") as content:
-                    found = digest(content)
-                if found == self.sha256:
-                    part.replace(target)
-                    return target
-                tried.append(f"{url}: wrong SHA-256, {found}, expected {self.sha256}")
-            except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: not a URL
-                tried.append(f"{url}: {error}")
-            finally:
-                part.unlink(missing_ok=True)
-        reason = f"it could not be downloaded. Tried:{bullets(tried)}\n" if tried else "it is not installed. "
+        """Download to the cache."""
+        try:
+            return fetch(urls, folder / self.names[0], self.sha256)
+        except ValueError as error:
+            reason = f"{error}\n" if urls else "it is not installed. "
         raise ValueError(
             f"no weights of {self.title}: {reason}{self.advice}, and put {self.names[0]} into {folder} or name it with "
             "weights=PATH (--weights PATH)"

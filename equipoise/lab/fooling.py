@@ -159,6 +159,9 @@ class Fooling(Experiment):
         return {"fooling": draw_measures(numbers), "fooling_frechet": draw_frechet(numbers)}
 
 
+BLOCK = 5000
+"""Images whose distances to all centroids are held at a time."""
+
 # ---- cheats ----------------------------------------------------------------------------------------------
 
 
@@ -167,7 +170,8 @@ def centroids(images: Images, count: int, *, steps: int) -> Images:
     x = torch.from_numpy(images).flatten(1).float()  # (N, F)
     centers = x[:count]
     for _ in range(steps):
-        nearest = (centers.square().sum(1) - 2 * x @ centers.T).argmin(1)  # ‖x - c‖² - ‖x‖²
+        norms = centers.square().sum(1)
+        nearest = torch.cat([(norms - 2 * part @ centers.T).argmin(1) for part in x.split(BLOCK)])  # ‖x - c‖² - ‖x‖²
         sizes = nearest.bincount(minlength=count).unsqueeze(1)
         sums = torch.zeros_like(centers).index_add_(0, nearest, x)
         before, centers = centers, torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)

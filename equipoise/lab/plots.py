@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,10 @@ def encode(picture: Picture) -> tuple[str, bytes]:
     if isinstance(picture, Figure):
         Image.fromarray(pixels(picture)).save(file, format="PNG", optimize=True)
         return "png", file.getvalue()
-    frames = [Image.fromarray(pixels(frame)).quantize(128) for frame in picture]
-    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
+    shown = [list(same) for _, same in groupby(picture, key=id)]  # a figure that stays is one long frame
+    frames = [Image.fromarray(pixels(same[0])).quantize(128) for same in shown]
+    durations = [FRAME_MS * len(same) for same in shown]
+    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
     return "gif", file.getvalue()
 
 

@@ -1,0 +1,150 @@
+"""CIFAR-10: 32x32, colour, ten classes; from a local copy in any of its published forms, or downloaded."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import component
+from .arrays import ArrayDataset, Arrays, Split, read_npz
+from .base import DatasetConfig, PathLike
+from .download import cache_directory, fetch
+
+__all__ = ["CIFAR10"]
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+URLS = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+PARTS: dict[Split, tuple[str, ...]] = {
+    "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+    "test": ("test_batch",),
+}
+"""The files of a split, in order; with .bin at their ends in the binary version."""
+ROW = 3 * 32 * 32  # bytes of an image: red, green, blue
+
+
+@component
+class CIFAR10(DatasetConfig):
+    """CIFAR-10, 50,000 training and 10,000 test pictures of ten classes (Krizhevsky 2009).
+
+    path: the published archive, binary or for Python, `cifar-10-*.tar.gz`; a directory that holds it, or what it
+        unpacks to; or an `.npz` file with x_train, y_train, x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE
+        or ~/.cache/equipoise, then cifar10) and downloads the binary version there.
+
+    Raises:
+        ValueError: when built, if there is no such thing, or it is damaged.
+    """
+
+    path: PathLike | None = None
+    split: Split = "train"
+
+    def build(self) -> ArrayDataset:
+        place = cache_directory() / "cifar10" if self.path is None else Path(self.path).expanduser()
+        found = find(place)
+        if found is None and self.path is None:
+            found = download(place / "cifar-10-binary.tar.gz")
+        if found is None:
+            raise ValueError(
+                f"no CIFAR-10 at {place}: expected cifar-10-binary.tar.gz or cifar-10-python.tar.gz, a directory that "
+                "holds one of them or its data_batch_1[.bin], or an .npz file with x_train, y_train, x_test, y_test"
+            )
+        images, labels, _ = read(found, self.split)
+        if labels is None:
+            raise ValueError(f"{found} holds images of CIFAR-10 but no y_{self.split}")
+        return ArrayDataset(images, labels.reshape(-1), CLASSES, where=str(found))
+
+
+def download(archive: Path) -> Path:
+    try:
+        return fetch(URLS, archive, SHA256)
+    except ValueError as error:
+        raise ValueError(
+            f"CIFAR-10 is neither here nor within reach: {error}\n"
+            f"Put {archive.name} into {archive.parent} by hand, or pass path=..., a copy of yours"
+        ) from error
+
+
+def find(place: Path) -> Path | None:
+    """The archive, the .npz or the folder of batches that is at `place` or in it."""
+    if not place.is_dir():
+        return place if place.exists() else None
+    batches = (place / folder for folder in ("", "cifar-10-batches-bin", "cifar-10-batches-py"))
+    folder = next((b for b in batches if any((b / f"data_batch_1{end}").is_file() for end in ("", ".bin"))), None)
+    files = (place / name for name in ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "cifar10.npz"))
+    return folder or next((file for file in files if file.is_file()), None)
+
+
+def read(place: Path, split: Split) -> Arrays:
+    """Images (N, 3, 32, 32) and labels (N,) of a split. Raises ValueError for what is incomplete or damaged."""
+    if place.suffix == ".npz":
+        return read_npz(place, str(place), split=split)
+    files = members(place, split)
+    parts = []
+    for name in PARTS[split]:
+        if name in files:
+            parts.append(unpickled(files[name], f"{name} of {place}"))
+        elif f"{name}.bin" in files:
+            parts.append(rows(files[f"{name}.bin"], f"{name}.bin of {place}"))
+        else:
+            raise ValueError(f"{place} lacks {name}[.bin] of CIFAR-10: unpack the archive again")
+    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Arrays(images.reshape(-1, 3, 32, 32), labels, CLASSES)
+
+
+def members(place: Path, split: Split) -> Mapping[str, bytes]:
+    """The files of a split in a folder or an archive, by name."""
+    wanted = {name + end for name in PARTS[split] for end in ("", ".bin")}
+    if place.is_dir():
+        return {name: (place / name).read_bytes() for name in wanted if (place / name).is_file()}
+    found = {}
+    try:
+        with tarfile.open(place) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name in wanted and (file := archive.extractfile(member)) is not None:
+                    found[name] = file.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {error}") from error
+    return found
+
+
+def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Of the binary version: a byte for the class, then the image, again and again."""
+    if not content or len(content) % (1 + ROW):
+        raise ValueError(f"{where} holds {len(content)} bytes, no multiple of {1 + ROW}: it is cut short, get it again")
+    table = np.frombuffer(content, np.uint8).reshape(-1, 1 + ROW)
+    return table[:, 1:], table[:, 0].astype(np.int64)
+
+
+def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Of the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
+    try:
+        batch = ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        x, y = np.asarray(batch["data"]), np.asarray(batch["labels"], np.int64)
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {error}") from error
+    if x.dtype != np.uint8 or x.shape != (len(y), ROW):
+        raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {x.dtype} of shape {x.shape}")
+    return x, y
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.empty(0).__reduce__()[0]  # the function, wherever this NumPy keeps it
+        raise pickle.UnpicklingError(f"it would call {module}.{name}")
