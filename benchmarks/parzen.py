@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         "k-means": lambda: centroids(train, args.num, steps=args.steps),
     }
     for run in args.runs:
-        sets[run] = lambda run=run: np.concatenate([x for x, _ in open_source(run).draw(args.num, 0, 250)])
+        sets[run] = lambda run=run: np.concatenate([x for x, _ in open_source(run).draw(args.num, 0, 250, slice(None))])
     found = {}
     for name, samples in sets.items():
         with console.status(name):

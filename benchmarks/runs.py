@@ -34,7 +34,7 @@ from equipoise.metrics import (
     judge_features,
     mean_top_probability,
 )
-from equipoise.sampling import load_generator, sample
+from equipoise.sampling import Generator, sample
 from equipoise.train import train
 from equipoise.types import RunError
 
@@ -126,7 +126,7 @@ class Reference:
 
 def draw(folder: Path, num: int) -> NDArray[np.uint8]:
     """(num, H, W, C) of the averaged generator that a run has saved."""
-    return np.concatenate([images for images, _ in sample(load_generator(folder), num)])
+    return np.concatenate([images for images, _ in sample(Generator.from_pretrained(folder), num)])
 
 
 def statistics_of(folder: Path) -> list[dict[str, float]]:

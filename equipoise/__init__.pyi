@@ -15,6 +15,7 @@ from .constraints import ClipSingularValues as ClipSingularValues
 from .constraints import ClipWeights as ClipWeights
 from .constraints import UnitSphere as UnitSphere
 from .critic import ToConvergence as ToConvergence
+from .data import CIFAR10 as CIFAR10
 from .data import MNIST as MNIST
 from .data import Digits as Digits
 from .data import FashionMNIST as FashionMNIST
@@ -23,8 +24,11 @@ from .data import Images as Images
 from .data import InfiniteBatches as InfiniteBatches
 from .ema import EMA as EMA
 from .ema import EMAConfig as EMAConfig
+from .equalized import EqualizedLearningRate as EqualizedLearningRate
 from .evaluation import Evaluate as Evaluate
 from .features import feature_net as feature_net
+from .growth import NoGrowth as NoGrowth
+from .growth import ProgressiveGrowing as ProgressiveGrowing
 from .heads import AuxiliaryHead as AuxiliaryHead
 from .heads import Discriminator as Discriminator
 from .heads import Head as Head
@@ -33,6 +37,8 @@ from .heads import LinearHead as LinearHead
 from .heads import SANHead as SANHead
 from .heads import SemiSupervisedHead as SemiSupervisedHead
 from .joint import Consensus as Consensus
+from .latents import Normal as Normal
+from .latents import Uniform as Uniform
 from .losses import GANLoss as GANLoss
 from .losses import Hinge as Hinge
 from .losses import LeastSquares as LeastSquares
@@ -56,11 +62,13 @@ from .optim import RMSprop as RMSprop
 from .penalties import R1 as R1
 from .penalties import R2 as R2
 from .penalties import Dragan as Dragan
+from .penalties import Drift as Drift
 from .penalties import GradientPenalty as GradientPenalty
 from .regularizers import HistoricalAverage as HistoricalAverage
 from .regularizers import Orthogonal as Orthogonal
 from .regularizers import SingularValuePenalty as SingularValuePenalty
 from .regularizers import SpectralNormPenalty as SpectralNormPenalty
+from .sampling import Generator as Generator
 from .san import sanify as sanify
 from .schedules import Cosine as Cosine
 from .schedules import Linear as Linear

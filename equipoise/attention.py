@@ -1,7 +1,7 @@
 """What a network attends to: the weights of its attention layers, read while it is called.
 
-No architecture of the library has such a layer yet. Somebody's own takes part in one of two ways: it is torch's
-`nn.MultiheadAttention`, or it lets its weights pass through an `AttentionMap`:
+SAGAN's and BigGAN's networks have such layers (`models.SelfAttention`). Somebody's own takes part in one of two ways:
+it is torch's `nn.MultiheadAttention`, or it lets its weights pass through an `AttentionMap`:
 
     self.map = AttentionMap()
     weights = self.map(scores.softmax(-1))  # the same weights

@@ -151,14 +151,38 @@ def sample(
 ) -> None:
     """Draw images from the averaged generator of a run."""
     with clear_errors():
-        from .sampling import load_generator, truncated, write_samples
+        from .sampling import Generator, truncated, write_samples
 
         chosen = None if classes is None else numbers(classes, "--classes", "ids")
-        generator = load_generator(run_dir, own_components(recipe))
+        generator = Generator.from_pretrained(run_dir, own_components(recipe))
         if truncation is not None:
             generator = truncated(generator, truncation)
         write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
         err.print(f"wrote {out_path}", markup=False)
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint, or its best/.")],
+    to: Annotated[str, typer.Option(help="safetensors, onnx, pt2 (torch.export) or hub-folder.")],
+    out_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out", help="The file or, for hub-folder, the folder to make; default generator.onnx and so on."
+        ),
+    ] = None,
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="As in `equipoise sample`: batch norms are made for z within this distance of 0."),
+    ] = None,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Write the averaged generator of a run for other programs, or as a folder to publish."""
+    with clear_errors():
+        from .export import export as write
+
+        made = write(run_dir, to, out_path, truncation=truncation, known=own_components(recipe))
+        err.print(f"wrote {made}", markup=False)
 
 
 @app.command()
@@ -172,7 +196,7 @@ def interpolate(
     ],
     end: Annotated[str, typer.Option("--to", metavar="SEED/INDEX", help="Where to end.")],
     frames: Annotated[int, typer.Option(help="Number of images, both ends among them.", min=2)] = 10,
-    path: Annotated[str, typer.Option(help="spherical or linear.")] = "spherical",
+    path: Annotated[Optional[str], typer.Option(help="spherical or linear; default that of the prior.")] = None,  # noqa: UP045
     classes: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default those of the images."),
@@ -190,12 +214,12 @@ def interpolate(
     """Go from one image of a run to another, step by step."""
     with clear_errors():
         from .frames import require_writable, write_frames
-        from .sampling import load_generator, truncated
+        from .sampling import Generator, truncated
         from .walks import interpolate as walk
         from .walks import latent
 
         require_writable(out_path)
-        generator = load_generator(run_dir, own_components(recipe))
+        generator = Generator.from_pretrained(run_dir, own_components(recipe))
         if truncation is not None:
             generator = truncated(generator, truncation)
         labels: list[int] | list[None] = [None, None] if classes is None else numbers(classes, "--classes", "ids", 2)
@@ -231,14 +255,14 @@ def arithmetic(
     """Add and subtract the mean z of images: a row for each of the means, then neighbours and the result."""
     with clear_errors():
         from .frames import write_grid
-        from .sampling import load_generator
+        from .sampling import Generator
         from .walks import arithmetic_grid
 
         added, subtracted = (
             [numbers(text, option, "indices of images") for text in given or ()]
             for option, given in (("--plus", plus), ("--minus", minus))
         )
-        generator = load_generator(run_dir, own_components(recipe))
+        generator = Generator.from_pretrained(run_dir, own_components(recipe))
         made, columns = arithmetic_grid(generator, added, subtracted, seed=seed, label=label, noise=noise)
         write_grid(made, columns, out_path)
         err.print(f"wrote {out_path}", markup=False)
@@ -271,13 +295,13 @@ def sweep(
         from .evaluate import Evaluator
         from .lab import plots  # noqa: F401  (says before the work that matplotlib is missing)
         from .runs import own_features, read_run
-        from .sampling import load_generator
+        from .sampling import Generator
         from .sources import open_source
         from .sweep import sweep as measure
         from .sweep import thresholds, tradeoff_table, write_sweep
 
         known, values = own_components(recipe), thresholds(truncation, steps)
-        config, generator = read_run(run_dir, known).config, load_generator(run_dir, known)
+        config, generator = read_run(run_dir, known).config, Generator.from_pretrained(run_dir, known)
         evaluator = Evaluator(
             open_source(against or config.data, known),
             metrics=metrics,
@@ -370,27 +394,32 @@ def evaluate(
     """Measure generated images against real ones: a table, and a JSON file with every setting."""
     with clear_errors():
         from . import recipes as library
+        from .distributed import processes, rank
         from .evaluate import evaluate as measure
         from .files import replace_file, writing
 
-        found = measure(
-            images,
-            against,
-            metrics=metrics,
-            num=num,
-            seed=seed,
-            features=features,
-            weights=weights,
-            batch_size=batch,
-            known=library.load(recipe)[1] if recipe else None,
-            progress=True,
-        )
-        out.print(found.table(), soft_wrap=False)
-        if out_path is not None:
-            with writing(out_path):
-                out_path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(out_path, found.json().encode())
-            err.print(f"wrote {out_path}", markup=False)
+        with processes() as device:
+            found = measure(
+                images,
+                against,
+                metrics=metrics,
+                num=num,
+                seed=seed,
+                features=features,
+                weights=weights,
+                device=device,
+                batch_size=batch,
+                known=library.load(recipe)[1] if recipe else None,
+                progress=True,
+            )
+            if rank() > 0:
+                return
+            out.print(found.table(), soft_wrap=False)
+            if out_path is not None:
+                with writing(out_path):
+                    out_path.parent.mkdir(parents=True, exist_ok=True)
+                    replace_file(out_path, found.json().encode())
+                err.print(f"wrote {out_path}", markup=False)
 
 
 @app.command()
@@ -452,10 +481,35 @@ def lab(
             err.print("wrote " + ", ".join(map(str, files)), markup=False)
 
 
+@app.command()
+def models(
+    name: Annotated[Optional[str], typer.Argument(help="One of them; without one they are listed.")] = None,  # noqa: UP045
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: spec.resolution=256 generator.width=64."),
+    ] = None,
+    depth: Annotated[int, typer.Option(help="How many modules deep the picture goes.", min=0)] = 3,
+) -> None:
+    """Published networks: parameters, multiply-adds an image, memory; or the blocks of one of them."""
+    with clear_errors():
+        from .config import components, override, suggest
+        from .describe import listing, picture
+        from .models.zoo import ZOO
+
+        if name is None:
+            out.print(listing(ZOO), soft_wrap=False)
+            return
+        if name not in ZOO:
+            raise ValueError(f"there is no model {name!r}{suggest(name, ZOO)}")
+        pair = override(ZOO[name], assignments(overrides or (), components()))
+        for tree in picture(name, pair, depth):
+            out.print(tree)
+
+
 @data_app.command()
 def prepare(
     source: Annotated[
-        str, typer.Argument(help="A folder, zip, .npz or IDX directory, or: digits, mnist, fashion_mnist.")
+        str, typer.Argument(help="A folder, zip, .npz or IDX directory, or: digits, mnist, fashion_mnist, cifar10.")
     ],
     out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to make.")],
     resolution: Annotated[

@@ -19,7 +19,7 @@ from .data.base import PathLike
 from .evaluate import Evaluation, Evaluator
 from .files import replace_file, writing
 from .runs import Run, own_features, read_run
-from .sampling import grid, load_generator, sample
+from .sampling import Generator, grid, sample
 from .sources import of_dataset, of_generator
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def compare(
     if len(folders) < 2:
         raise ValueError("a comparison needs at least two runs: name their directories")
     runs = [read_run(folder, known) for folder in folders]
-    generators = [load_generator(folder, known) for folder in folders]
+    generators = [Generator.from_pretrained(folder, known) for folder in folders]
     evaluators: dict[str, Evaluator] = {}
     if metrics is not None:
         network = own_features(runs[0].config) if features is None else features

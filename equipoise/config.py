@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from .critic import ToConvergence
 from .data import DatasetConfig
 from .ema import EMAConfig
 from .evaluation import Evaluate
+from .growth import Growth, NoGrowth
 from .heads import Head
 from .joint import JointPenalty
 from .losses import GANLoss, NonSaturating, Saturating
@@ -46,6 +48,7 @@ class TrainConfig:
 
     d_regularizers, g_regularizers: penalties on the weights of each network; joint_penalties: on both players at once.
     feature_matching: G also, or only, matches the means of D's features.
+    growth: images that start small, and the batch size of each of their sizes.
     d_steps: D updates per G update, or `ToConvergence`.
     transfer: start from the networks of another run.
     evaluation: measure the averaged generator while it trains, and keep the best.
@@ -68,6 +71,7 @@ class TrainConfig:
     d_normalizer: Normalizer = NoNormalizer()
     constraints: tuple[Constraint, ...] = ()
     augment: Augment = NoAugment()
+    growth: Growth = NoGrowth()
     g_optim: OptimConfig = Adam()
     d_optim: OptimConfig = Adam()
     ema: EMAConfig = EMAConfig()
@@ -156,10 +160,13 @@ HOMES = (
     "critic",
     "data",
     "ema",
+    "equalized",
     "evaluation",
+    "growth",
     "heads",
     "joint",
     "lab.points",
+    "latents",
     "losses",
     "matching",
     "models",
@@ -177,7 +184,11 @@ def components() -> dict[str, type]:
     """Every component of the library by name: what a config's text may call."""
     homes = [import_module(f"{__package__}.{home}") for home in HOMES]
     found = {name: getattr(home, name) for home in homes for name in home.__all__}
-    known = {name: item for name, item in found.items() if isinstance(item, type) and dataclasses.is_dataclass(item)}
+    known = {
+        name: item
+        for name, item in found.items()
+        if isinstance(item, type) and dataclasses.is_dataclass(item) and not inspect.isabstract(item)
+    }
     return known | {"TrainConfig": TrainConfig}
 
 
@@ -279,8 +290,8 @@ def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
             case "missing" | "missing_argument":
                 where = str(found["loc"][0])
                 lines.append(f"{name} needs the field {where!r}")
-            case "is_instance_of":
-                kind = found["ctx"]["class"]
+            case "is_instance_of" | "dataclass_exact_type":
+                kind = found["ctx"]["class" if found["type"] == "is_instance_of" else "class_name"]
                 lines.append(f"{name}.{where} takes a {kind}, got {found['input']!r}{_suggest_kind(kind)}")
             case "tuple_type":
                 lines.append(f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {found['input']!r}")

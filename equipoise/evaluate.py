@@ -1,6 +1,7 @@
 """How good a generator's images are: the metrics of `measures` beside everything that they depend on.
 
-All metrics read the same activations of one feature network, computed once for each of the two sets.
+All metrics read the same activations of one feature network, computed once for each of the two sets. Several processes
+share out the batches of images, then the metrics, and find the numbers of one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +21,13 @@ from rich.table import Table
 
 from .data.base import PathLike
 from .data.reading import read_ahead
-from .features import FeatureNet, activations, feature_net, reference
-from .measures import Measure, Number, Samples, measures
+from .discriminator import TrainedDiscriminator
+from .distributed import from_rank_0, rank, world_size
+from .features import Activations, FeatureNet, feature_net, reference
+from .features.reference import joined
+from .measures import Found, Measure, Number, OfDiscriminator, Samples, measures
 from .metrics import GaussianStats
+from .shares import rank_0_first, share, together
 from .sources import Drawn, Given, Source, open_source
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]
@@ -55,7 +60,9 @@ class Evaluation:
         )
         for metric in about["metrics"].values():
             for name, found in metric["numbers"].items():
-                cells = ("" if found[key] is None else f"{found[key]:.4g}" for key in ("value", "spread", "real"))
+                cells = ["" if found[key] is None else f"{found[key]:.4g}" for key in ("value", "spread", "real")]
+                if metric["beside"] != Measure.beside:
+                    cells[-1] += f" ({metric['beside']})"
                 table.add_row(name, *cells, found["better"])
         return table
 
@@ -95,7 +102,7 @@ def evaluate(
     1.25...
     """
     evaluator = Evaluator(
-        open_source(against, known),
+        rank_0_first(lambda: open_source(against, known)),
         metrics=metrics,
         num=num,
         seed=seed,
@@ -106,7 +113,7 @@ def evaluate(
         cache=cache,
         progress=progress,
     )
-    return evaluator(open_source(images, known))
+    return evaluator(rank_0_first(lambda: open_source(images, known)))
 
 
 class Evaluator:
@@ -130,26 +137,21 @@ class Evaluator:
             raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
         self.measures = measures(metrics, features if isinstance(features, str) else features.name)
         self.against, self.num, self.seed, self.batch_size = against, num, seed, batch_size
-        self.cache, self.progress = cache, progress
+        self.cache, self.progress = cache, progress and rank() == 0
         for name, measure in self.measures.items():
             self.check_number(name, measure)
         if isinstance(features, str):
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            self.net = feature_net(features, weights=weights, device=device)
+            self.net = rank_0_first(lambda: feature_net(features, weights=weights, device=device))
         else:
             self.net = features
 
     def __call__(self, images: Source) -> Evaluation:
         """Raises ValueError as `evaluate`."""
         self.check_source(images)
-        fake, real = self.samples(images), self.real
-        threads = min(4, torch.get_num_threads())  # sorting and exp, which numpy does on one, are half of the work
-        results = read_ahead(
-            lambda measure: measure(fake, real, self.seed),
-            self.measures.values(),
-            threads=0 if threads == 1 else threads,
-        )
-        found = dict(zip(self.measures, self.shown(results, "metrics", len(self.measures)), strict=True))
+        discriminator = self.discriminator(images)
+        fake, real = self.samples(images)._replace(discriminator=discriminator), self.real
+        found = dict(zip(self.measures, together(lambda: self.measured(fake, real)), strict=True))
         numbers = {name: number for each in found.values() for name, number in each.numbers.items()}
         report = self.about(images, fake) | {
             "metrics": {
@@ -159,6 +161,7 @@ class Evaluator:
                         for key, number in each.numbers.items()
                     },
                     "spread": self.measures[name].spread,
+                    "beside": self.measures[name].beside,
                     "reads": self.measures[name].reads,
                     "settings": settings(self.measures[name]),
                     "chosen": each.chosen,
@@ -187,42 +190,49 @@ class Evaluator:
             "numpy": np.__version__,
         }
 
+    def measured(self, fake: Samples, real: Samples) -> Iterator[Found]:
+        """What this process's share of the metrics finds."""
+        own = list(share(self.measures.values()))
+        threads = min(4, torch.get_num_threads())  # sorting and exp, which numpy does on one, are half of the work
+        results = read_ahead(
+            lambda measure: measure(fake, real, self.seed), own, threads=0 if threads == 1 else threads
+        )
+        return self.shown(results, "metrics", len(own))
+
     @cached_property
     def real(self) -> Samples:
         """The reference set."""
         batches = Batches(self)
         found = reference(self.net, batches, cache=self.cache)
         images = np.concatenate(list(batches)) if self.reads_pixels else None
-        fits = classes(found.probabilities) == self.against.spec.num_classes
-        return Samples(*found, images, self.against.labels if fits else None)
+        return Samples(*found, images, self.against.labels, self.against.spec.num_classes)
 
     def samples(self, images: Source) -> Samples:
         """The set that is measured, drawn once."""
-        kept: list[NDArray[np.uint8]] = []
-        asked: list[NDArray[np.int64]] = []
 
-        def pixels() -> Iterator[NDArray[np.uint8]]:
-            for x, y in self.draw(images, self.num):
-                if self.reads_pixels:
-                    kept.append(x)
-                if y is not None:
-                    asked.append(y)
-                yield x
+        def own() -> Iterator[Seen]:
+            for x, y in self.draw(images, self.num, slice(rank(), None, world_size())):
+                yield Seen(self.net(x), x if self.reads_pixels else None, y)
 
-        features, probabilities = activations(self.net, pixels())
-        labels = np.concatenate(asked) if asked and classes(probabilities) == images.spec.num_classes else None
-        stats = GaussianStats(features)
-        return Samples(stats, features, probabilities, np.concatenate(kept) if kept else None, labels)
+        found = together(own)
+        features, probabilities = joined([seen.activations for seen in found])
+        pixels = [seen.images for seen in found if seen.images is not None]
+        asked = [seen.labels for seen in found if seen.labels is not None]
+        labels = np.concatenate(asked) if asked else None
+        stats = from_rank_0(lambda: GaussianStats(features))
+        x = np.concatenate(pixels) if pixels else None
+        return Samples(stats, features, probabilities, x, labels, images.spec.num_classes)
 
-    def draw(self, source: Source, num: int | None) -> Iterator[Drawn]:
-        """`num` images, or all that there are; of a generator as many as are measured."""
+    def draw(self, source: Source, num: int | None, which: slice = slice(None)) -> Iterator[Drawn]:
+        """`num` images, or all that there are; of a generator as many as are measured. which: of the batches."""
         num = self.num if source.held is None else num
-        batches = -(-(num or source.held or 0) // self.batch_size)
-        return self.shown(source.draw(num, self.seed, self.batch_size), f"images of {source.name}", batches)
+        batches = range(-(-(num or source.held or 0) // self.batch_size))[which]
+        drawn = source.draw(num, self.seed, self.batch_size, which)
+        return self.shown(drawn, f"images of {source.name}", len(batches))
 
     @property
     def reads_pixels(self) -> bool:
-        return any(measure.reads == "pixels" for measure in self.measures.values())
+        return any(measure.reads in ("pixels", "discriminator") for measure in self.measures.values())
 
     def shown(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
         if not self.progress:
@@ -251,6 +261,31 @@ class Evaluator:
             )
         self.check_channels(images)
 
+    def discriminator(self, images: Source) -> TrainedDiscriminator | None:
+        """The discriminator of the run that the images are of, if a metric asks it. All processes call this.
+
+        Raises:
+            ValueError: if they are of none, or it cannot be asked.
+        """
+        asking = {name: measure for name, measure in self.measures.items() if isinstance(measure, OfDiscriminator)}
+        if not asking:
+            return None
+        if images.discriminator is None:
+            raise ValueError(
+                f"{' and '.join(asking)} can be asked of the discriminator of a run alone, and {images.name} comes "
+                "without one: give the directory of a run, with its checkpoints, to `equipoise evaluate`"
+            )
+        found = images.discriminator()
+        sizes = [(spec.resolution, spec.resolution, spec.channels) for spec in (found.spec, self.against.spec)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the discriminator of {images.name} reads images of {'x'.join(map(str, sizes[0]))}, and those of "
+                f"{self.against.name} are of {'x'.join(map(str, sizes[1]))}: compare with images of its size"
+            )
+        for measure in asking.values():
+            measure.check(found, self.against.spec)
+        return found
+
     def check_channels(self, images: Source) -> None:
         channels = images.spec.channels, self.against.spec.channels
         if channels[0] != channels[1]:
@@ -260,6 +295,14 @@ class Evaluator:
                 f"{colour[channels[1]]}: convert one of the two, as 'Images(path=\"FOLDER\",channels={channels[0]})' "
                 "does"
             )
+
+
+class Seen(NamedTuple):
+    """A batch, as `Samples`."""
+
+    activations: Activations
+    images: NDArray[np.uint8] | None
+    labels: NDArray[np.int64] | None
 
 
 class Batches:
@@ -281,7 +324,3 @@ def described(source: Source, num: int) -> dict[str, Any]:
 def settings(measure: Measure) -> dict[str, Any]:
     """The fields of a metric."""
     return {f.name: getattr(measure, f.name) for f in dataclasses.fields(measure)}  # type: ignore[arg-type]
-
-
-def classes(probabilities: NDArray[np.float64] | None) -> int:
-    return 0 if probabilities is None else probabilities.shape[1]

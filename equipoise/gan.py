@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .augment import Augmentation
 from .config import TrainConfig
 from .distributed import owned, rank, trainable, world_size
+from .growth import Stages, grows, set_lod
 from .guarantees import voided
 from .heads import renormalize
 from .joint import JointPenalty
@@ -29,6 +30,7 @@ class GAN:
     """The two players and what a step needs to train them."""
 
     cfg: TrainConfig
+    spec: ImageSpec
     G: nn.Module
     D: nn.Module
     augment: Augmentation
@@ -45,7 +47,7 @@ class GAN:
         """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
 
         Raises:
-            ValueError: if the networks or the head are not defined for the data.
+            ValueError: if the networks or the head are not defined for the data, or G is to grow and does not.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
         G = cfg.generator.build(spec)
@@ -62,7 +64,12 @@ class GAN:
                 warnings.warn(reason, stacklevel=2)
         if cfg.transfer is not None:
             cfg.transfer.freeze(D)
-        gan = cls(cfg, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
+        gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
+        if gan.stages.lod(0) > 0 and not grows(G):
+            raise ValueError(
+                f"growth={cfg.growth!r} starts with small images, and {type(cfg.generator).__name__} makes all in full "
+                "size. Take a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
+            )
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
         return gan
@@ -77,6 +84,23 @@ class GAN:
         """What is done to D after each of its steps: the config's constraints, and what a learned scale needs."""
         return (*self.cfg.constraints, *([renormalize] if self.cfg.head.scale == "learned" else []))
 
+    @property
+    def stages(self) -> Stages:
+        """What the images seen decide of the size of batches and the detail of images."""
+        return Stages(self.cfg.growth, self.spec.resolution, self.cfg.batch_size)
+
+    def at(self, nimg: int) -> None:
+        """Follow the schedules, but for the optimisers' own: D has seen `nimg` real images.
+
+        Where layers begin or end to fade in, the optimiser of their network forgets the past. That of the new ones is
+        a past without gradients, after which Adam's first steps would be 1 / √(1 - beta2) times as long as later ones.
+        """
+        self.augment.at(nimg)
+        lod = self.stages.lod(nimg)
+        for net, optimizer in ((self.G, self.g_optim), (self.D, self.d_optim)):
+            if set_lod(net, lod):
+                optimizer.state.clear()
+
     def outputs(self, x: Tensor, y: Tensor | None) -> Output:
         """What D returns. It never sees an image that was not augmented, real or generated."""
         output: Output = self.D(self.augment(x), y)
@@ -89,7 +113,8 @@ class GAN:
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
         share = len(like.x)
-        z = torch.randn(share * world_size(), self.cfg.generator.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
+        rows, config = share * world_size(), self.cfg.generator
+        z = config.prior.draw(rows, config.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
         z = z[rank() * share : (rank() + 1) * share]
         if like.x.is_cuda:
             z = z.pin_memory()  # so that the host need not wait for the copy

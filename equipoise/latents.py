@@ -1,14 +1,66 @@
-"""The space of z: the truncated normal, and the ways from one point to another. Tensors alone, no network."""
+"""The space of z: its distribution, truncation, and the ways from one point to another. Tensors alone, no network."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["lerp", "require_threshold", "slerp", "truncate", "truncated_normal"]
+from .types import component
+
+__all__ = ["Normal", "Prior", "Uniform", "lerp", "require_threshold", "slerp", "truncate", "truncated_normal"]
+
+
+# ---- the distribution of z ------------------------------------------------------------------------------
+
+
+class Prior(ABC):
+    """The distribution that a generator is trained on.
+
+    path: between two of its draws, which `walks.interpolate` takes unless told otherwise.
+    """
+
+    path: ClassVar[str]
+
+    @abstractmethod
+    def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """Independent components, float32, on the generator's device."""
+
+    @abstractmethod
+    def truncate(self, z: Tensor, threshold: float) -> Tensor:
+        """Draws -> draws given |z_i| <= threshold. Raises ValueError unless threshold > 0."""
+
+
+@component
+class Normal(Prior):
+    """z_i ~ N(0, 1). Nearly all draws have about the same norm, so paths between them are spherical."""
+
+    path: ClassVar[str] = "spherical"
+
+    def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=generator.device)
+
+    def truncate(self, z: Tensor, threshold: float) -> Tensor:
+        return truncate(z, threshold)
+
+
+@component
+class Uniform(Prior):
+    """z_i ~ U[-1, 1], as in DCGAN (Radford et al. 2016). A great arc may leave this cube, so paths are straight."""
+
+    path: ClassVar[str] = "linear"
+
+    def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
+        return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
+
+    def truncate(self, z: Tensor, threshold: float) -> Tensor:
+        """Of a uniform distribution the truncated one is uniform again: min(threshold, 1) z."""
+        require_threshold(threshold)
+        return min(threshold, 1.0) * z
 
 
 # ---- truncation ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The metrics of `equipoise evaluate` by name, each with its settings: numbers of generated images beside real ones.
 
-The functions are those of `metrics`; here stand their defaults, how many images they need, and which way is better.
+The functions are those of `metrics`; here stand their defaults, how many images they need, and which way is better. Two
+ask the discriminator of the run that the images are of.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from .metrics import (
     GaussianStats,
@@ -24,6 +26,7 @@ from .metrics import (
     frechet_distance,
     inception_score,
     kernel_distance,
+    linear_svm,
     mean_top_probability,
     nearest_neighbours,
     parzen_bandwidth,
@@ -32,14 +35,18 @@ from .metrics import (
     sliced_wasserstein,
     stacked_modes,
 )
-from .types import component
+from .types import ImageSpec, component
 
-__all__ = ["MEASURES", "Found", "Measure", "Number", "Samples", "measures"]
+if TYPE_CHECKING:
+    from .discriminator import TrainedDiscriminator  # which reads configs, and they the names of metrics
+
+__all__ = ["MEASURES", "OF_RUNS", "Found", "Measure", "Number", "OfDiscriminator", "Samples", "measures"]
 
 Array = NDArray[np.float64]
 Better = Literal["lower", "higher"]
-Reads = Literal["features", "probabilities", "pixels"]
+Reads = Literal["features", "probabilities", "pixels", "discriminator"]
 Neighbours = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class Samples(NamedTuple):
@@ -50,6 +57,8 @@ class Samples(NamedTuple):
     probabilities: (N, K), or None if the feature network is no classifier.
     images: uint8 (N, H, W, C), or None if no metric of the evaluation reads pixels.
     labels: (N,) ids of the classes that were asked for, or None.
+    num_classes: how many there are of these; 0 for none.
+    discriminator: of the run that drew the images, or None if no metric of the evaluation asks it.
     """
 
     stats: GaussianStats
@@ -57,10 +66,12 @@ class Samples(NamedTuple):
     probabilities: Array | None = None
     images: NDArray[np.uint8] | None = None
     labels: NDArray[np.int64] | None = None
+    num_classes: int = 0
+    discriminator: TrainedDiscriminator | None = None
 
 
 class Number(NamedTuple):
-    """value: of the generated images.  spread: `Measure.spread` of it.  real: what the reference set has of its own."""
+    """value: of the generated images.  spread: `Measure.spread` of it.  real: that of `Measure.beside`, to compare."""
 
     value: float
     spread: float | None = None
@@ -79,11 +90,13 @@ class Measure(ABC):
 
     better: the names of its numbers, and whether a good generator has them low or high.
     spread: what `Number.spread` is, or None.
+    beside: what has the number `Number.real`.
     only: the one feature network that it may be asked of, or None.
     """
 
     better: ClassVar[Mapping[str, Better]]
     spread: ClassVar[str | None] = None
+    beside: ClassVar[str] = "real images"
     only: ClassVar[str | None] = None
 
     @property
@@ -314,9 +327,12 @@ class Classes(Measure):
             "effective_classes": Number(effective_classes(p), None, effective_classes(q)),
             "top_probability": Number(mean_top_probability(p), None, mean_top_probability(q)),
         }
-        if fake.labels is not None:
-            of_real = None if real.labels is None else class_agreement(q, real.labels)
-            numbers["agreement"] = Number(class_agreement(p, fake.labels), None, of_real)
+        agreements = [
+            None if of.labels is None or of.num_classes != r.shape[1] else class_agreement(r, of.labels)
+            for of, r in ((fake, p), (real, q))
+        ]
+        if agreements[0] is not None:
+            numbers["agreement"] = Number(agreements[0], None, agreements[1])
         return Found(numbers, {})
 
 
@@ -338,6 +354,115 @@ class Modes(Measure):
         return Found(numbers, {"real": len(some)})
 
 
+# ---- of the discriminator of a run -----------------------------------------------------------------------------------
+
+
+class OfDiscriminator(Measure):
+    """A metric that asks the discriminator of the run that drew the images."""
+
+    reads: ClassVar[Reads] = "discriminator"
+
+    @abstractmethod
+    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
+        """Raises ValueError, before any work, if it cannot be asked with a reference set of this spec."""
+
+
+@component
+class Probe(OfDiscriminator):
+    """Accuracy of an L2-SVM on the max-pooled maps of D's convolutions, on real images (Radford et al. 2016, sec. 5.1).
+
+    Beside it stands the same of an untrained D of the same settings: convolutions with random weights are no bad
+    features, and what is above theirs is what D has learned. No generated image takes part.
+
+    Features have mean 0 and variance 1/F over the images that the SVM is fitted on, so that C means the same for
+    every D; those that hardly vary, within float32's rounding, are 0.
+
+    train, validation, test: labelled images of the reference set, drawn at random: the SVM is fitted on the first,
+        they choose C, and they are what is measured.
+    C: of `metrics.linear_svm`, to choose from; of equally good ones the first.
+    """
+
+    better: ClassVar[Mapping[str, Better]] = {"probe": "higher"}
+    spread: ClassVar[str | None] = "standard error over test images"
+    beside: ClassVar[str] = "an untrained D"
+
+    train: int = Field(default=2000, ge=2)
+    validation: int = Field(default=500, ge=1)
+    test: int = Field(default=1000, ge=1)
+    C: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.1, 1.0, 10.0)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return 1, self.train + self.validation + self.test
+
+    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
+        if against.num_classes == 0:
+            raise ValueError(
+                "the probe finds out how much D knows of the classes, and the images to compare with have no labels: "
+                "give labelled data, such as Digits or an .npz with y"
+            )
+        if not any(isinstance(layer, nn.Conv2d) for layer in D.body().modules()):
+            raise ValueError(
+                f"the probe reads the maps of D's convolutions, and the body of {D.config.discriminator!r} has none: "
+                "leave the probe out"
+            )
+
+    def __call__(self, fake: Samples, real: Samples, seed: int) -> Found:
+        D = of_run(fake)
+        assert real.labels is not None  # see `check`
+        rows = shuffled(np.arange(len(real.labels)), seed)[: self.least[1]]
+        images, y = pixels(real)[rows], real.labels[rows]
+        accuracy, C = self.best(D.features(images), y)
+        untrained, C_untrained = self.best(D.features(images, trained=False), y)
+        number = Number(accuracy, float(np.sqrt(accuracy * (1 - accuracy) / self.test)), untrained)
+        return Found({"probe": number}, {"C": C, "C_untrained": C_untrained, "nimg": D.nimg})
+
+    def best(self, features: Array, y: NDArray[np.int64]) -> tuple[float, float]:
+        """Accuracy on the test images, with the C that the validation images choose."""
+        cuts = [self.train, self.train + self.validation]
+        fit, validation, test = zip(np.split(scaled(features, self.train), cuts), np.split(y, cuts), strict=True)
+        fits = [(linear_svm(*fit, C=C), C) for C in self.C]
+        svm, C = max(fits, key=lambda pair: pair[0].accuracy(*validation))
+        return svm.accuracy(*test), C
+
+
+@component
+class Critic(OfDiscriminator):
+    """The critic's estimate of the Wasserstein distance, mean D(x) - mean D(G(z)) (Arjovsky et al. 2017, sec. 3).
+
+    It is one of K W, W being the earth mover's distance of the images as points of pixels in [-1, 1], and K the Lipschitz
+    constant of D, which every run has of its own. Divided by any bound of K it is at most W, apart from chance; where
+    one is known it is told as `lipschitz_bound`, otherwise that is None.
+    """
+
+    better: ClassVar[Mapping[str, Better]] = {"wasserstein": "lower"}
+    spread: ClassVar[str | None] = "standard error over images"
+    least: ClassVar[tuple[int, int]] = (2, 2)
+
+    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
+        loss, head = D.config.loss, D.config.head
+        if loss.estimates != "wasserstein":
+            raise ValueError(
+                f"the difference of D's mean logits estimates a Wasserstein distance where D is trained to make it "
+                f"large, and this one is trained with {loss!r}: ask the critic of a run with loss=Wasserstein"
+            )
+        if head.reads_labels and against.num_classes != D.spec.num_classes:
+            raise ValueError(
+                f"this critic reads the class of an image, of {D.spec.num_classes} classes, and the images to compare "
+                f"with have {against.num_classes}: compare with the data that the run was trained on"
+            )
+
+    def __call__(self, fake: Samples, real: Samples, seed: int) -> Found:  # noqa: ARG002
+        D = of_run(fake)
+        on_real = D.logits(pixels(real), real.labels, lod=D.lod)
+        on_fake = D.logits(pixels(fake), fake.labels)  # G draws them at its level of detail itself
+        number = Number(
+            float(on_real.mean() - on_fake.mean()),
+            float((on_real.var() / len(on_real) + on_fake.var() / len(on_fake)).sqrt()),
+        )
+        return Found({"wasserstein": number}, {"lipschitz_bound": D.lipschitz, "nimg": D.nimg, "real": len(on_real)})
+
+
 MEASURES: dict[str, type[Measure]] = {
     "frechet": Frechet,
     "fid": FID,
@@ -351,7 +476,10 @@ MEASURES: dict[str, type[Measure]] = {
     "classes": Classes,
     "modes": Modes,
 }
-"""Every metric, by the name that `--metrics` takes."""
+"""Every metric of any images, by the name that `--metrics` takes."""
+
+OF_RUNS: dict[str, type[OfDiscriminator]] = {"probe": Probe, "critic": Critic}
+"""And those that ask the discriminator of a run."""
 
 
 def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
@@ -367,11 +495,12 @@ def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
 
     texts = re.split(r",(?![^(]*\))", asked) if isinstance(asked, str) else asked
     made: dict[str, Measure] = {}
+    kinds: dict[str, type[Measure]] = {**MEASURES, **OF_RUNS}
     for text in (text.strip() for text in texts):
         name, opening, settings = text.partition("(")
-        kind = MEASURES.get(name)
+        kind = kinds.get(name)
         if kind is None:
-            raise ValueError(f"there is no metric {name!r}{suggest(name, MEASURES)}")
+            raise ValueError(f"there is no metric {name!r}{suggest(name, kinds)}")
         if name in made:
             raise ValueError(f"the metric {name} is asked for twice: ask once")
         if kind.only not in (None, features):
@@ -381,7 +510,7 @@ def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
             )
         made[name] = parse(f"{kind.__name__}{opening}{settings}", {kind.__name__: kind})
     if not made:
-        raise ValueError(f"no metric is asked for: name some of {', '.join(MEASURES)}")
+        raise ValueError(f"no metric is asked for: name some of {', '.join(kinds)}")
     return made
 
 
@@ -406,3 +535,16 @@ def known(of: Samples) -> Array:
 def pixels(of: Samples) -> NDArray[np.uint8]:
     assert of.images is not None  # the evaluation keeps them for a metric that reads pixels
     return of.images
+
+
+def scaled(x: Array, num: int) -> Array:
+    """Features (N, F) with mean 0 and variance 1/F over the first `num` rows."""
+    mean, std = x[:num].mean(axis=0), x[:num].std(axis=0)
+    varies = std > 1e-5 * np.abs(x[:num]).max(axis=0)
+    found: Array = (x - mean) * np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(varies.sum(), 1))
+    return found
+
+
+def of_run(fake: Samples) -> TrainedDiscriminator:
+    assert fake.discriminator is not None  # the evaluation has it for a metric that asks it
+    return fake.discriminator

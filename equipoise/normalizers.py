@@ -144,13 +144,22 @@ def chosen(net: nn.Module, normalizer: Normalizer, skip: tuple[str, ...]) -> lis
 
 
 def remove(net: nn.Module) -> nn.Module:
-    """Fold every parametrisation of `net` into plain weights, in place: same outputs as in eval mode, less work."""
+    """Fold every parametrisation of `net` into plain weights, in place: same outputs as in eval mode, less work.
+
+    Copies of `net` stay as they are. Weights become new parameters.
+    """
     for module in list(net.modules()):
         if not parametrize.is_parametrized(module):
             continue
         wrapped = module.parametrizations
         assert isinstance(wrapped, nn.ModuleDict)
         wrapped.eval()  # a training-mode read of the weight would move the singular vectors
-        for name in list(wrapped):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        weights = {name: getattr(module, name).detach().clone() for name in wrapped}
+        trained = {name: any(p.requires_grad for p in held.parameters()) for name, held in wrapped.items()}
+        # Not `parametrize.remove_parametrizations`: it deletes the weight's property from the class that torch has made
+        # for this module, which a deep copy has in common with its original.
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, weight in weights.items():
+            module.register_parameter(name, nn.Parameter(weight, requires_grad=trained[name]))
     return net

@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from .precision import without_autocast
 from .schedules import Schedule, at
 from .types import Batch, Critic, component
 
-__all__ = ["R1", "R2", "Dragan", "GradientPenalty", "Penalty"]
+__all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
 
 
 @runtime_checkable
@@ -44,7 +45,7 @@ def precise(x: Tensor) -> Tensor:
 def input_gradient(critic: Critic, batch: Batch) -> Tensor:
     """d/dx of the summed logits at `batch.x`, same shape, differentiable in D's weights; float32 under autocast too."""
     x = precise(batch.x).requires_grad_(True)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         (gradient,) = torch.autograd.grad(critic(x, batch.y).sum(), x, create_graph=True)
     return gradient
 
@@ -155,3 +156,26 @@ class Dragan:
         u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
         near = Batch(x + self.noise * x.std(correction=0) * u, real.y)
         return distance(input_gradient(critic, near), self.target, one_sided=False)
+
+
+# ---- on the values of D ----------------------------------------------------------------------------------
+
+
+@component
+class Drift:
+    """strength D(x)² on real images: keeps a Wasserstein critic from drifting (Karras et al. 2018, app. A).
+
+    The loss of a critic does not change when a constant is added to D, so nothing else holds its logits near 0. Of
+    several logits of an image it is the mean.
+    """
+
+    strength: Schedule = 0.001
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.strength, nimg)
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        x = precise(real.x)
+        with without_autocast(x):
+            return critic(x, real.y).square().mean(1)

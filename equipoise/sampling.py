@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from .checkpoint import save_weights
 from .config import components, parse
 from .data import to_uint8
-from .files import flush, replace_file, writing
-from .latents import require_threshold, truncate
+from .files import replace_file, writing
+from .latents import require_threshold
 from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
@@ -31,11 +31,11 @@ from .standing import standing_statistics
 from .types import ImageSpec
 
 __all__ = [
-    "TrainedGenerator",
+    "Generator",
     "draw_latents",
+    "generator_file",
     "grid",
     "images",
-    "load_generator",
     "png",
     "sample",
     "save_generator",
@@ -46,74 +46,118 @@ __all__ = [
 BATCH = 250
 """Images drawn at a time, unless told otherwise."""
 
+IN_RUN = Path("generator") / "generator.safetensors"
+IN_FOLDER = Path("model.safetensors")
+"""Where the generator is, in a run and in an exported folder."""
+
 
 @dataclasses.dataclass(frozen=True)
-class TrainedGenerator:
+class Generator:
     """The averaged generator of a run, in eval mode, with what it needs to be called.
 
+    net: z (N, z_dim), y (N,) or None -> images (N, C, H, W) in [-1, 1].
     truncation: the threshold of its z, which its batch norms are made for; see `truncated`. None is no truncation.
+    nimg: real images that D had seen; 0 for a generator of no run.
     """
 
     net: nn.Module
     config: GeneratorConfig
     spec: ImageSpec
     truncation: float | None = None
+    nimg: int = 0
+
+    @classmethod
+    def from_pretrained(cls, place: str | Path, known: Mapping[str, Any] | None = None) -> Self:
+        """The generator in `place`: a run, its best/, a folder or a .safetensors file from `equipoise export`.
+
+        It is put on a GPU if there is one. What is read are weights and a config's text; nothing of it is executed.
+
+        known: components of your own by name, which its config calls beside the library's.
+
+        Raises:
+            ValueError: if there is none, or it is damaged or made of unknown components.
+        """
+        path = generator_file(Path(place))
+        if path is None:
+            raise ValueError(
+                f"{place} holds no generator: give a run that has reached its first checkpoint, or a folder or "
+                ".safetensors file that `equipoise export` has made"
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Copy it again, or train on from the run's checkpoint to write it again."
+            ) from None
+        if not about.keys() >= {"generator", "spec", "nimg"}:
+            raise ValueError(
+                f"{path} is no generator of equipoise: it does not say of what architecture its weights are"
+            )
+        try:
+            config = parse(about["generator"], components() | dict(known or {}))
+        except ValueError as error:
+            raise ValueError(
+                f"cannot build the generator of {place}: {error}. If it comes from a file of yours, name it: "
+                "--recipe FILE.py:FUNCTION, or in Python known={'NAME': CLASS}"
+            ) from None
+        if not isinstance(config, GeneratorConfig):
+            raise ValueError(f"{path} is no generator of equipoise: it is made of {config!r}")
+        spec = ImageSpec(**json.loads(about["spec"]))
+        net = config.build(spec)
+        try:
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights in {path} do not fit its architecture, whose code has changed since: {error}"
+            ) from None
+        net.to("cuda" if torch.cuda.is_available() else "cpu")
+        truncation = float(about["truncation"]) if "truncation" in about else None
+        return cls(net.eval().requires_grad_(False), config, spec, truncation, int(about["nimg"]))
+
+    def sample(self, num: int, *, seed: int = 0, classes: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """`num` images (num, H, W, C). Image i depends on `seed` and i, and is of class classes[i mod len].
+
+        classes: None uses all.
+
+        Raises:
+            ValueError: for num < 1, or classes that the generator does not know.
+        """
+        require_some(num)
+        return np.concatenate([x for x, _ in sample(self, num, seed=seed, classes=classes)])
+
+    def folded(self) -> Self:
+        """A copy on the CPU whose normalisers are folded into plain weights: same images, within rounding."""
+        return dataclasses.replace(self, net=remove(copy.deepcopy(self.net).eval()).requires_grad_(False).cpu())
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the weights do not say, as text: what is written beside them in every format."""
+        about = {
+            "generator": repr(self.config),
+            "spec": json.dumps(dataclasses.asdict(self.spec)),
+            "nimg": str(self.nimg),
+        }
+        return about if self.truncation is None else about | {"truncation": repr(self.truncation)}
 
 
-def save_generator(generator: TrainedGenerator, run_dir: Path, nimg: int) -> None:
-    """Write generator/generator.safetensors, with the config and the data's spec inside the file.
-
-    Normalisers are folded away: the file holds plain weights.
-    """
-    folder = run_dir / "generator"
-    plain = remove(copy.deepcopy(generator.net))
-    spec = json.dumps(dataclasses.asdict(generator.spec))
-    metadata = {"generator": repr(generator.config), "spec": spec, "nimg": str(nimg)}
-    folder.mkdir(exist_ok=True)
-    temporary = folder / ".generator.tmp"
-    try:
-        save_weights(plain.state_dict(), temporary, metadata)
-        flush(temporary)
-        temporary.replace(folder / "generator.safetensors")
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush(folder)
+def generator_file(place: Path) -> Path | None:
+    """The file of the generator in `place`: a run, its best/, an exported folder, or the file itself; None if none."""
+    if place.suffix == ".safetensors" and place.is_file():
+        return place
+    return next((path for path in (place / IN_RUN, place / IN_FOLDER) if path.is_file()), None)
 
 
-def load_generator(run_dir: Path, known: Mapping[str, Any] | None = None) -> TrainedGenerator:
-    """The generator that a run has saved. `known`: components its config may call, default the library's.
-
-    Raises:
-        ValueError: if there is none, or it is damaged or made of unknown components.
-    """
-    path = run_dir / "generator" / "generator.safetensors"
-    if not path.exists():
-        raise ValueError(
-            f"{run_dir} holds no generator: {path} is missing. Give the directory of a run that has reached its "
-            "first checkpoint."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}). Train on from its checkpoint to write it again.") from None
-    try:
-        config = parse(metadata["generator"], known or components())
-    except ValueError as error:
-        raise ValueError(
-            f"cannot build the generator of {run_dir}: {error}. If it comes from a file of yours, name it: "
-            "--recipe FILE.py:FUNCTION"
-        ) from None
-    spec = ImageSpec(**json.loads(metadata["spec"]))
-    net = config.build(spec)
-    net.load_state_dict(weights)
-    net.to("cuda" if torch.cuda.is_available() else "cpu")
-    return TrainedGenerator(net.eval().requires_grad_(False), config, spec)
+def save_generator(generator: Generator, path: Path) -> None:
+    """Write a .safetensors file: plain weights, normalisers folded away, with the config and the data's spec inside."""
+    weights = {name: value.contiguous() for name, value in generator.folded().net.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, save(weights, generator.about))
 
 
-def truncated(generator: TrainedGenerator, threshold: float, *, passes: int = 20) -> TrainedGenerator:
-    """A copy that draws z from the truncated normal, |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
+def truncated(generator: Generator, threshold: float, *, passes: int = 20) -> Generator:
+    """A copy that draws z from its prior given |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
 
     Activations of truncated z have other means and variances, so the copy's batch norms get standing statistics of
     their own, from `passes` batches of 250 with all classes equally often. These depend on the threshold alone.
@@ -124,26 +168,27 @@ def truncated(generator: TrainedGenerator, threshold: float, *, passes: int = 20
     require_threshold(threshold)
     if generator.truncation is not None:
         raise ValueError(f"this generator is truncated already, at {generator.truncation:g}: start from the one it was")
-    device, spec = next(generator.net.parameters()).device, generator.spec
+    device, config, spec = next(generator.net.parameters()).device, generator.config, generator.spec
 
     def draw(i: int) -> tuple[Tensor | None, ...]:
-        z = torch.randn(BATCH, generator.config.z_dim, generator=stream(0, Purpose.STANDING, i))
-        y = torch.arange(BATCH, device=device) % spec.num_classes if generator.config.conditional else None
-        return truncate(z, threshold).to(device), y
+        z = config.prior.draw(BATCH, config.z_dim, generator=stream(0, Purpose.STANDING, i))
+        y = torch.arange(BATCH, device=device) % spec.num_classes if config.conditional else None
+        return config.prior.truncate(z, threshold).to(device), y
 
     net = standing_statistics(copy.deepcopy(generator.net), draw, passes=passes)
     return dataclasses.replace(generator, net=net, truncation=threshold)
 
 
-def draw_latents(generator: TrainedGenerator, num: int, *, seed: int = 0) -> Tensor:
+def draw_latents(generator: Generator, num: int, *, seed: int = 0) -> Tensor:
     """(num, z_dim) float32. Row i depends on `seed`, i and the truncation alone, not on `num`."""
     rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
-    z = torch.randn(rows, generator.config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
-    return z if generator.truncation is None else truncate(z, generator.truncation)
+    config = generator.config
+    z = config.prior.draw(rows, config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
+    return z if generator.truncation is None else config.prior.truncate(z, generator.truncation)
 
 
 @torch.no_grad()
-def images(generator: TrainedGenerator, z: Tensor, y: Tensor | None) -> NDArray[np.uint8]:
+def images(generator: Generator, z: Tensor, y: Tensor | None) -> NDArray[np.uint8]:
     """G(z, y) as pixels: z (n, z_dim), y (n,) or None, on any device -> (n, H, W, C)."""
     device = next(generator.net.parameters()).device
     x = generator.net(z.to(device), None if y is None else y.to(device))
@@ -152,7 +197,7 @@ def images(generator: TrainedGenerator, z: Tensor, y: Tensor | None) -> NDArray[
 
 
 def sample(
-    generator: TrainedGenerator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = BATCH
+    generator: Generator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = BATCH
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
@@ -169,7 +214,13 @@ def sample(
         yield pixels, np.zeros(len(pixels), np.int64) if labels is None else labels.numpy()
 
 
-def sample_classes(generator: TrainedGenerator, num: int, classes: Sequence[int] | None) -> Tensor | None:
+def require_some(num: int) -> None:
+    """Raises ValueError unless num >= 1."""
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}")
+
+
+def sample_classes(generator: Generator, num: int, classes: Sequence[int] | None) -> Tensor | None:
     """(num,) class ids, or None for an unconditional generator."""
     if not generator.config.conditional:
         if classes is not None:
@@ -203,19 +254,18 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def write_samples(
-    generator: TrainedGenerator, out: Path, *, num: int, seed: int = 0, classes: Sequence[int] | None = None
+    generator: Generator, out: Path, *, num: int, seed: int = 0, classes: Sequence[int] | None = None
 ) -> Path:
     """Draw images and write them as `out` says: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
 
     `x` is uint8 (num, H, W, C), `y` int64 (num,), absent for an unconditional generator. In a folder of a conditional
     generator each class has a sub-folder.
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+    require_some(num)
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
-    if not out.suffix and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{out} is not empty: choose another folder, nothing of yours is overwritten")
+    if not out.suffix:
+        require_empty(out)
     console = Console(stderr=True)
     steps = -(-num // BATCH)
     batches = sample(generator, num, seed=seed, classes=classes)
@@ -231,6 +281,12 @@ def write_samples(
         else:
             write_folder(x, y if generator.config.conditional else None, out)
     return out
+
+
+def require_empty(folder: Path) -> None:
+    """Raises ValueError if there is something at `folder` that is no empty directory."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: choose another folder, nothing of yours is overwritten")
 
 
 def write_folder(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:

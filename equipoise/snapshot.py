@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 from .data import Dataset
+from .discriminator import TrainedDiscriminator, rebuild
 from .distributed import from_rank_0, world_size
 from .evaluate import Evaluation, Evaluator
 from .files import replace_file, writing
-from .sampling import TrainedGenerator, grid, png, sample, save_generator
+from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
+from .shares import rank_0_first
 from .sources import of_dataset, of_generator, open_source
 from .standing import averaged_generator
 from .stats import Stats, require_finite
@@ -52,10 +56,10 @@ class Snapshots:
 
     def _write(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
         averaged = averaged_generator(net, self.cfg, self.spec)
-        generator = TrainedGenerator(averaged, self.cfg.generator, self.spec)
+        generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
         with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
-            save_generator(generator, self.run_dir, nimg)
+            save_generator(generator, self.run_dir / IN_RUN)
             folder = self.run_dir / "samples"
             folder.mkdir(exist_ok=True)
             replace_file(folder / f"{nimg:012d}.png", png(pixels))
@@ -63,26 +67,28 @@ class Snapshots:
 
 
 class Evaluations:
-    """Measures the averaged generator as `cfg.evaluation` says, and keeps the best one in best/. Rank 0 works.
+    """Measures the averaged generator as `cfg.evaluation` says, and keeps the best one in best/, which rank 0 writes.
 
     every_kimg: how often; inf without an evaluation.
+    D: the run's discriminator, for the metrics that ask it; a copy of it is what they see.
 
     Raises:
-        ValueError: if the reference set or the feature network is missing, or there are too few images.
+        ValueError: if the reference set or the feature network is missing, there are too few images, or a metric
+            cannot be asked of this D.
     """
 
-    def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset):
-        self.folder, self.cfg, self.spec = run_dir / "best", cfg, dataset.spec
+    def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset, D: nn.Module | None = None):
+        self.folder, self.cfg, self.spec, self.D = run_dir / "best", cfg, dataset.spec, D
         self.every_kimg = math.inf if cfg.evaluation is None else cfg.evaluation.every_kimg
-        from_rank_0(lambda: self._open(dataset))
+        self._open(dataset)
 
     def _open(self, dataset: Dataset) -> None:
         settings = self.cfg.evaluation
         if settings is None:
             return
-        own = of_dataset(repr(self.cfg.data), dataset)
+        own, against = of_dataset(repr(self.cfg.data), dataset), settings.against
         self.evaluator = Evaluator(
-            own if settings.against is None else open_source(settings.against),
+            own if against is None else rank_0_first(lambda: open_source(against)),
             metrics=settings.metrics,
             num=settings.num,
             seed=settings.seed,
@@ -90,6 +96,20 @@ class Evaluations:
             weights=settings.weights,
         )
         self.evaluator.check_channels(own)
+        self.evaluator.discriminator(dataclasses.replace(own, discriminator=self._discriminator(0)))
+
+    def _discriminator(self, nimg: int) -> Callable[[], TrainedDiscriminator] | None:
+        """As a `Source` has it: that of rank 0, which a checkpoint of this moment holds."""
+        D = self.D
+        if D is None:
+            return None
+        return lambda: rebuild(
+            self.cfg,
+            self.spec,
+            from_rank_0(lambda: {name: value.cpu() for name, value in D.state_dict().items()}),
+            nimg,
+            next(D.parameters()).device,
+        )
 
     def of(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, Tensor]:
         """The numbers of the averaged generator `net` as statistics, "eval/frechet" and so on; none without evaluation.
@@ -99,28 +119,34 @@ class Evaluations:
         """
         if self.cfg.evaluation is None:
             return {}
-        require_finite({"ema": net}, nimg, last_checkpoint)
-        numbers = from_rank_0(lambda: self._measure(net, nimg, last_checkpoint))
+        require_finite({"ema": net} | ({} if self.D is None else {"D": self.D}), nimg, last_checkpoint)
+        numbers = self._measure(net, nimg, last_checkpoint)
         device = next(net.parameters()).device
         return {f"eval/{name}": torch.tensor(value, device=device) for name, value in numbers.items()}
 
     def _measure(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, float]:
         assert self.cfg.evaluation is not None
         averaged = averaged_generator(net, self.cfg, self.spec)
-        generator = TrainedGenerator(averaged, self.cfg.generator, self.spec)
-        found = self.evaluator(of_generator(f"the averaged generator at nimg={nimg}", generator, None))
+        generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
+        name = f"the averaged generator at nimg={nimg}"
+        found = self.evaluator(of_generator(name, generator, None, self._discriminator(nimg)))
         if self.cfg.evaluation.deciding not in found.numbers:
             raise ValueError(
                 f"best={self.cfg.evaluation.deciding} cannot be told: this run asks its generator for no classes that "
                 f"the feature network knows. Name another of {', '.join(found.numbers)}"
             )
-        if self._better(found):
-            with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
-                self.folder.mkdir(exist_ok=True)
-                save_generator(generator, self.folder, nimg)
-                about = {"nimg": nimg, "best": self.cfg.evaluation.deciding} | found.report
-                replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
+        from_rank_0(lambda: self._keep(generator, found, nimg, last_checkpoint))
         return {name: number.value for name, number in found.numbers.items()}
+
+    def _keep(self, generator: Generator, found: Evaluation, nimg: int, last_checkpoint: str) -> None:
+        """In best/, if it is better."""
+        assert self.cfg.evaluation is not None
+        if not self._better(found):
+            return
+        with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
+            save_generator(generator, self.folder / IN_RUN)
+            about = {"nimg": nimg, "best": self.cfg.evaluation.deciding} | found.report
+            replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def _better(self, found: Evaluation) -> bool:
         """Than the one in best/, if that was measured alike."""
@@ -160,6 +186,6 @@ def environment() -> str:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "processes": world_size(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
     return "".join(f"{name}: {value}\n" for name, value in lines.items()) + "\n"

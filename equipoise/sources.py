@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from .config import components, parse
 from .data import Dataset, DatasetConfig, open_dataset
 from .data.reading import read_ahead
-from .sampling import TrainedGenerator, load_generator, sample
+from .discriminator import TrainedDiscriminator, load_discriminator
+from .sampling import Generator, draw_latents, generator_file, images, sample_classes
 from .types import ImageSpec
 
 __all__ = ["Drawn", "Given", "Source", "of_dataset", "of_generator", "open_source"]
 
-Given = str | Path | DatasetConfig | TrainedGenerator
+Given = str | Path | DatasetConfig | Generator
 """What names a source: a path, a config's text, or what these stand for."""
 Drawn = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """Images (n, H, W, C) and their classes (n,), or None if they have none."""
@@ -34,7 +36,8 @@ class Source:
     held: how many there are; None for a generator, which draws as many as one likes.
     labels: (held,) their classes, or None.
     sha256: of the generator's file, or None.
-    draw: (num, seed, batch size) -> batches. num is at most `held`; None takes all.
+    draw: (num, seed, batch size, which of the batches) -> those. num is at most `held`; None takes all.
+    discriminator: of the run that they are of, read when it is called, by all processes; None if they are of none.
     """
 
     name: str
@@ -42,29 +45,34 @@ class Source:
     held: int | None
     labels: NDArray[np.int64] | None
     sha256: str | None
-    draw: Callable[[int | None, int, int], Iterator[Drawn]]
+    draw: Callable[[int | None, int, int, slice], Iterator[Drawn]]
+    discriminator: Callable[[], TrainedDiscriminator] | None = None
 
 
 def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
     """The images that `given` names; `known`: components that a config's text may call, default the library's.
 
-    A directory with a generator in it is a run. Of a folder, zip, .npz or data set a random choice is drawn if it holds
-    more than are asked for; of a run, the images that `equipoise sample` draws from the same seed.
+    A place with a generator in it is a run, or was exported. Of a folder, zip, .npz or data set a random choice is
+    drawn if it holds more than are asked for; of a generator, what `equipoise sample` draws from the same seed.
 
     Raises:
         ValueError: if there is no such thing, or it cannot be read.
     """
-    if isinstance(given, TrainedGenerator):
+    if isinstance(given, Generator):
         return of_generator("a generator", given, None)
     if isinstance(given, DatasetConfig):
         return of_dataset(repr(given), given.build())
     name, place = str(given), Path(given).expanduser()
     if place.exists():
-        file = place / "generator" / "generator.safetensors"
-        if not file.exists() and not (place / "config.txt").exists():
+        file = generator_file(place)
+        if file is None and not (place / "config.txt").exists():
             return of_dataset(name, open_dataset(place))
-        generator = load_generator(place, known)
-        return of_generator(name, generator, hashlib.sha256(file.read_bytes()).hexdigest())
+        generator = Generator.from_pretrained(place, known)
+        assert file is not None
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        if not (place / "checkpoints").exists():
+            return of_generator(name, generator, sha256)
+        return of_generator(name, generator, sha256, partial(load_discriminator, place, generator.spec, known))
     value = parse(name, known or components())
     if not isinstance(value, DatasetConfig):
         raise ValueError(
@@ -74,28 +82,35 @@ def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
     return of_dataset(name, value.build())
 
 
-def of_generator(name: str, generator: TrainedGenerator, sha256: str | None) -> Source:
-    """Images drawn from a generator. sha256: of its file, if it has one."""
+def of_generator(
+    name: str,
+    generator: Generator,
+    sha256: str | None,
+    discriminator: Callable[[], TrainedDiscriminator] | None = None,
+) -> Source:
+    """Images drawn from a generator. sha256: of its file, if it has one.  discriminator: as in `Source`."""
 
-    def draw(num: int | None, seed: int, batch_size: int) -> Iterator[Drawn]:
+    def draw(num: int | None, seed: int, batch_size: int, which: slice = slice(None)) -> Iterator[Drawn]:
         assert num is not None
-        for images, classes in sample(generator, num, seed=seed, batch=batch_size):
-            yield images, classes if generator.config.conditional else None
+        z, y = draw_latents(generator, num, seed=seed), sample_classes(generator, num, None)
+        for i in range(0, num, batch_size)[which]:
+            labels = None if y is None else y[i : i + batch_size]
+            yield images(generator, z[i : i + batch_size], labels), None if labels is None else labels.numpy()
 
-    return Source(name, generator.spec, None, None, sha256, draw)
+    return Source(name, generator.spec, None, None, sha256, draw, discriminator)
 
 
 def of_dataset(name: str, dataset: Dataset) -> Source:
     """The images of a data set."""
 
-    def draw(num: int | None, seed: int, batch_size: int) -> Iterator[Drawn]:
+    def draw(num: int | None, seed: int, batch_size: int, which: slice = slice(None)) -> Iterator[Drawn]:
         indices = np.arange(len(dataset))
         if num is not None and num < len(dataset):
             indices = np.random.default_rng(seed).permutation(len(dataset))[:num]
-        parts = np.split(indices, range(batch_size, len(indices), batch_size))
+        parts = np.split(indices, range(batch_size, len(indices), batch_size))[which]
         pixels = read_ahead(dataset.read, parts, threads=4 if dataset.slow else 0)
-        for part, images in zip(parts, pixels, strict=True):
+        for part, x in zip(parts, pixels, strict=True):
             labels = None if dataset.labels is None else dataset.labels[part]
-            yield images.transpose(0, 2, 3, 1), labels  # (n, C, H, W) -> (n, H, W, C)
+            yield x.transpose(0, 2, 3, 1), labels  # (n, C, H, W) -> (n, H, W, C)
 
     return Source(name, dataset.spec, len(dataset), dataset.labels, None, draw)

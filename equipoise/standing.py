@@ -66,7 +66,8 @@ def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) ->
     device = next(net.parameters()).device
 
     def draw(i: int) -> Arguments:
-        z = torch.randn(cfg.batch_size, cfg.generator.z_dim, generator=stream(cfg.seed, Purpose.STANDING, i))
+        source = stream(cfg.seed, Purpose.STANDING, i)
+        z = cfg.generator.prior.draw(cfg.batch_size, cfg.generator.z_dim, generator=source)
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if cfg.generator.conditional else None
         return z.to(device), y
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from .evaluate import Evaluation, Evaluator
 from .files import replace_file, writing
 from .latents import require_threshold
-from .sampling import TrainedGenerator, grid, png, sample, truncated
+from .sampling import Generator, grid, png, sample, truncated
 from .sources import of_generator
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def thresholds(text: str, steps: int) -> list[float]:
 
 
 def sweep(
-    generator: TrainedGenerator, evaluator: Evaluator, values: Iterable[float | None], *, name: str = "a generator"
+    generator: Generator, evaluator: Evaluator, values: Iterable[float | None], *, name: str = "a generator"
 ) -> list[Step]:
     """Measure the generator at each threshold, with batch norms made for it; None is without truncation.
 

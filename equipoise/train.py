@@ -28,7 +28,7 @@ from .augment import Means
 from .checkpoint import Checkpoints, claim, exist
 from .config import TrainConfig
 from .critic import Rounds
-from .data import InfiniteBatches, few, hold_out
+from .data import few, hold_out
 from .distributed import (
     apply_gradients,
     from_rank_0,
@@ -40,6 +40,7 @@ from .distributed import (
     world_size,
 )
 from .gan import GAN
+from .growth import BatchesByStage
 from .interrupt import Interrupted, interrupts
 from .penalties import Penalty
 from .randomness import Purpose, seed_torch
@@ -61,7 +62,7 @@ def d_step(
     labelled: images whose classes D learns, for a head that may not read those of `batch`.
     """
     cfg = gan.cfg
-    update = nimg // cfg.batch_size  # D updates so far
+    update = gan.stages.updates(nimg)  # of D so far
     with trainable(gan.d_optim):
         with torch.no_grad():
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
@@ -85,7 +86,7 @@ def d_step(
 def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
     """Update G once. `batch` supplies labels and, where they are compared with, the real images."""
     cfg = gan.cfg
-    per_update = cfg.batch_size * (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
+    update = gan.stages.updates(nimg) // (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
     with trainable(gan.g_optim):
         fake = gan.generate(batch, Purpose.Z_FOR_G, nimg)
         loss, stats = gan.g_loss(batch, fake, nimg)
@@ -94,7 +95,7 @@ def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> 
             *zip(cfg.g_regularizers, (partial(r, gan.G) for r in gan.g_regularizations), strict=True),
             *((j, partial(gan.joint_value, j, batch, labelled, Purpose.Z_FOR_G, nimg)) for j in cfg.joint_penalties),
         ]
-        added = add_gradients(terms, gan.g_optim, nimg // per_update, nimg)
+        added = add_gradients(terms, gan.g_optim, update, nimg)
         apply_gradients(gan.g_optim)
     for regularization in gan.g_regularizations:
         regularization.update(gan.G)
@@ -147,10 +148,11 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
     """
     run_dir = Path(run_dir)
     with processes() as device:
-        if cfg.batch_size % world_size():
-            raise ValueError(f"batch_size={cfg.batch_size} must be a multiple of the {world_size()} processes")
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         gan = GAN.build(cfg, dataset.spec, device)
+        for size in gan.stages.batch_sizes:
+            if size % world_size():
+                raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
         with_labels = None
         if cfg.head.classifies == "labelled":
             with_labels = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
@@ -179,11 +181,19 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         total = round(cfg.total_kimg * 1000)
         if nimg >= total:
             return averaged_generator(ema.model, cfg, dataset.spec)
-        endless = partial(InfiniteBatches, seed=cfg.seed, start=nimg, rank=rank(), world=world_size(), device=device)
-        batches = endless(dataset, cfg.batch_size)
+        endless = partial(
+            BatchesByStage,
+            stages=gan.stages,
+            seed=cfg.seed,
+            start=nimg,
+            rank=rank(),
+            world=world_size(),
+            device=device,
+        )
+        batches = endless(dataset)
         nothing = nullcontext(repeat(None))
-        of_held_out = nothing if held_out is None else endless(held_out, cfg.batch_size)
-        of_labelled = nothing if with_labels is None else endless(with_labels, cfg.batch_size)
+        of_held_out = nothing if held_out is None else endless(held_out)
+        of_labelled = nothing if with_labels is None else endless(with_labels)
         snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
@@ -199,13 +209,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 start, rounds = nimg, Rounds(cfg.d_steps)
                 for _ in rounds:
                     cfg.d_optim.apply(gan.d_optim, nimg)
-                    gan.augment.at(nimg)
-                    batch = next(batches)  # this process's share of the next `batch_size` images, on its device
+                    gan.at(nimg)
+                    size, batch = gan.stages.batch_size(nimg), next(batches)  # this process's share, on its device
                     labelled = next(labelled_batches)
                     d_stats = d_step(gan, batch, nimg, next(held_out_batches), labelled)
                     sign_real = mean_over_ranks(d_stats["D/sign_real"])
-                    d_stats |= gan.augment.adapt(sign_real, cfg.batch_size, means(d_stats))
-                    nimg += cfg.batch_size
+                    d_stats |= gan.augment.adapt(sign_real, size, means(d_stats))
+                    nimg += size
                     rounds.note(d_stats, nimg)
                 g_stats = g_step(gan, batch, start, labelled)
 

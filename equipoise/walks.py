@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .latents import lerp, slerp
 from .models.layers import OneHot
 from .models.norms import ConditionalBatchNorm
-from .sampling import BATCH, TrainedGenerator, draw_latents, images, sample_classes
+from .sampling import BATCH, Generator, draw_latents, images, sample_classes
 
 __all__ = ["Latent", "arithmetic", "arithmetic_grid", "interpolate", "latent", "mean_latent", "mixed_classes"]
 
@@ -32,7 +32,7 @@ class Latent(NamedTuple):
     y: int | None
 
 
-def latent(generator: TrainedGenerator, index: int, *, seed: int = 0, label: int | None = None) -> Latent:
+def latent(generator: Generator, index: int, *, seed: int = 0, label: int | None = None) -> Latent:
     """Of image `index` of `sample(generator, ..., seed=seed)`, or of the same z in class `label`.
 
     Raises:
@@ -48,12 +48,12 @@ def latent(generator: TrainedGenerator, index: int, *, seed: int = 0, label: int
 
 
 def interpolate(
-    generator: TrainedGenerator, start: Latent, end: Latent, frames: int, *, path: str = "spherical"
+    generator: Generator, start: Latent, end: Latent, frames: int, *, path: str | None = None
 ) -> NDArray[np.uint8]:
     """Images on the way from `start` to `end`, both among them, in equal steps: (frames, H, W, C).
 
-    path: of z, "spherical" (`slerp`) or "linear" (`lerp`). If the classes differ, the vectors that the network has for
-        them are mixed, linearly.
+    path: of z, "spherical" (`slerp`) or "linear" (`lerp`); None is that of the prior. If the classes differ, the
+        vectors that the network has for them are mixed, linearly.
 
     Raises:
         ValueError: for fewer than 2 frames, an unknown path, ends that none goes between (see `slerp`), or classes that
@@ -63,6 +63,7 @@ def interpolate(
     """
     if frames < 2:
         raise ValueError(f"a path has at least the 2 frames at its ends, got frames={frames}")
+    path = generator.config.prior.path if path is None else path
     if path not in PATHS:
         raise ValueError(f"there is no path {path!r}: choose one of {', '.join(PATHS)}")
     t = torch.linspace(0, 1, frames, dtype=torch.float64)
@@ -123,14 +124,14 @@ def mixed_classes(net: nn.Module, y: Tensor, other: Tensor, t: Tensor) -> Iterat
 Groups = Sequence[Sequence[int]]
 
 
-def mean_latent(generator: TrainedGenerator, indices: Sequence[int], *, seed: int = 0) -> Tensor:
+def mean_latent(generator: Generator, indices: Sequence[int], *, seed: int = 0) -> Tensor:
     """The mean z of some images, (z_dim,). Raises ValueError if there are none, or for an index below 0."""
     if not indices:
         raise ValueError("a mean needs at least one image: name their indices, such as 3,17,8")
     return torch.stack([latent(generator, i, seed=seed).z for i in indices]).mean(0)
 
 
-def arithmetic(generator: TrainedGenerator, plus: Groups, minus: Groups = (), *, seed: int = 0) -> Tensor:
+def arithmetic(generator: Generator, plus: Groups, minus: Groups = (), *, seed: int = 0) -> Tensor:
     """The sum of the mean z of each group in `plus`, less those in `minus`: (z_dim,) (Radford et al. 2016, fig. 7).
 
     plus, minus: groups of indices of images that have something in common. A mean of three has a third of a z's
@@ -149,7 +150,7 @@ def arithmetic(generator: TrainedGenerator, plus: Groups, minus: Groups = (), *,
 
 
 def arithmetic_grid(
-    generator: TrainedGenerator,
+    generator: Generator,
     plus: Groups,
     minus: Groups = (),
     *,
@@ -181,7 +182,7 @@ def arithmetic_grid(
     return full.reshape(-1, *full.shape[2:]), columns
 
 
-def pixels(generator: TrainedGenerator, points: Sequence[Latent]) -> NDArray[np.uint8]:
+def pixels(generator: Generator, points: Sequence[Latent]) -> NDArray[np.uint8]:
     """(N, H, W, C)."""
     y = [point.y for point in points if point.y is not None]
     return images(generator, torch.stack([point.z for point in points]), torch.tensor(y) if y else None)

@@ -24,7 +24,7 @@ from equipoise.metrics import (
     effective_classes,
     mean_top_probability,
 )
-from equipoise.sampling import load_generator, write_samples
+from equipoise.sampling import Generator, write_samples
 
 
 def judge(samples: Path) -> dict[str, float]:
@@ -51,7 +51,7 @@ def main(
     """Judge generated digits."""
     if source.is_dir():
         with TemporaryDirectory() as folder:
-            samples = write_samples(load_generator(source), Path(folder) / "samples.npz", num=num, seed=seed)
+            samples = write_samples(Generator.from_pretrained(source), Path(folder) / "samples.npz", num=num, seed=seed)
             numbers = {"seed": seed, **judge(samples)}
         out = source / "judge.json"
     else:

@@ -60,7 +60,7 @@ def test_train_then_resume_then_refuse(tmp_path):
     ("arguments", "message"),
     [
         (["sngan_digit"], "did you mean 'sngan_digits'"),
-        (["nothing_like_it"], "known: acgan, ada, dcgan_digits"),
+        (["nothing_like_it"], "known: acgan, ada, biggan"),
         (["san_digits", "los=Hinge"], "TrainConfig has no field 'los'; did you mean 'loss'?"),
         (["san_digits", "loss=Hing"], "TrainConfig.loss takes a GANLoss, got 'Hing'"),
         (["san_digits", "loss=Hing()"], "unknown component 'Hing'; did you mean 'Hinge'?"),

@@ -16,7 +16,7 @@ from equipoise.config import override
 from equipoise.data import MNIST, Digits, Few, Images
 from equipoise.losses import Hinge, NonSaturating, Wasserstein
 from equipoise.runs import Run, own_features, read_run
-from equipoise.sampling import load_generator, sample
+from equipoise.sampling import Generator, sample
 from equipoise.train import train
 
 
@@ -91,7 +91,7 @@ def test_statistics_are_the_last_of_each_run_and_the_median_speed():
 
 def test_runs_are_drawn_from_the_same_seed_and_measured_alike(runs, compared):
     for folder, one in zip(runs, compared, strict=True):
-        expected = np.concatenate([x for x, _ in sample(load_generator(folder), 100, seed=3)])
+        expected = np.concatenate([x for x, _ in sample(Generator.from_pretrained(folder), 100, seed=3)])
         np.testing.assert_array_equal(one.pixels, expected)
         assert one.found.report["images"]["num"] == 50
         assert one.found.report["against"]["num"] == 100

@@ -19,7 +19,7 @@ from equipoise.ema import EMA
 from equipoise.heads import Head
 from equipoise.models import DCGANDiscriminator, DCGANGenerator, LinearConditionalBatchNorm, SyncBatchNorm
 from equipoise.normalizers import ExactSpectralNorm, NoNormalizer
-from equipoise.sampling import load_generator
+from equipoise.sampling import Generator
 from equipoise.singular import spectral_norms
 from equipoise.standing import standing_statistics
 from equipoise.train import train
@@ -632,7 +632,7 @@ def test_a_run_saves_the_generator_that_it_returns(g, d, tmp_path):
     whole = train(cfg, tmp_path / "whole")
     train(replace(cfg, total_kimg=0.04), tmp_path / "halves")
     halves = train(cfg, tmp_path / "halves")
-    saved = load_generator(tmp_path / "whole").net
+    saved = Generator.from_pretrained(tmp_path / "whole").net
     z, y = torch.randn(5, 4), torch.arange(5)
     wanted = whole(z, y)
     assert wanted.isfinite().all()

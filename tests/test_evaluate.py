@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,15 @@ from test_cli import run
 from tiny import recipe
 
 import equipoise
-from equipoise import metrics
+from equipoise import metrics, sources
 from equipoise.config import override, parse, to_text
 from equipoise.data import Digits, Few, Images, StackedDigits
-from equipoise.evaluate import Evaluation, evaluate
+from equipoise.evaluate import Evaluation, Evaluator, evaluate
 from equipoise.evaluation import Evaluate
-from equipoise.features import feature_net
+from equipoise.features import FeatureNet, feature_net
 from equipoise.measures import MEASURES, Number, Samples, measures
 from equipoise.metrics import GaussianStats
-from equipoise.sampling import TrainedGenerator, load_generator, sample, write_samples
+from equipoise.sampling import Generator, sample, write_samples
 from equipoise.snapshot import Evaluations
 from equipoise.sources import of_generator, open_source
 from equipoise.train import train
@@ -173,11 +175,13 @@ def test_modes_of_stacked_digits():
 
 
 def test_a_run_is_measured_by_the_images_that_sample_draws(trained, files, tmp_path):
-    write_samples(load_generator(trained), tmp_path / "drawn.npz", num=N, seed=5)
+    write_samples(Generator.from_pretrained(trained), tmp_path / "drawn.npz", num=N, seed=5)
     of_run = digits(trained, files / "real.npz", "frechet,classes,pr", seed=5).numbers
     of_file = digits(tmp_path / "drawn.npz", files / "real.npz", "frechet,classes,pr", seed=5).numbers
     assert of_run == of_file
-    asked, p = zip(*((y, feature_net("digits")(x)[1]) for x, y in sample(load_generator(trained), N)), strict=True)
+    asked, p = zip(
+        *((y, feature_net("digits")(x)[1]) for x, y in sample(Generator.from_pretrained(trained), N)), strict=True
+    )
     agreement = metrics.class_agreement(np.concatenate(p), np.concatenate(asked))
     of_seed_0 = digits(trained, "Few(of=Digits,num=240)", "classes").numbers["agreement"]
     assert of_seed_0.value == agreement
@@ -195,6 +199,67 @@ def test_a_part_of_a_folder_is_a_random_part_of_it(files, monkeypatch):
     assert np.array_equal(first, again)
     assert len({image.tobytes() for image in first}) == 100  # without replacement
     assert {image.tobytes() for image in first} <= {image.tobytes() for image in whole}
+
+
+# ---- several processes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("images", ["run", "fake.npz"])
+def test_two_processes_share_the_work_and_find_the_numbers_of_one(files, trained, tmp_path, monkeypatch, images):
+    source = trained if images == "run" else files / images
+    whole = digits(source, files / "real.npz", batch_size=40, cache=tmp_path / "one")
+    seen, look = [], FeatureNet.__call__
+    monkeypatch.setattr(FeatureNet, "__call__", lambda net, x: seen.append(len(x)) or look(net, x))
+    drawn, draw = [], sources.images
+    monkeypatch.setattr(sources, "images", lambda G, z, y: drawn.append(len(z)) or draw(G, z, y))
+
+    def work(rank):
+        first = digits(source, files / "real.npz", batch_size=40, cache=tmp_path / "two").json()
+        count = sum(seen)
+        again = digits(source, files / "real.npz", batch_size=40, cache=tmp_path / "two").json()  # from the cache
+        assert sum(drawn) == (0 if images == "fake.npz" else 2 * [80, 70][rank])
+        return first, again, count, sum(seen)
+
+    found = on_two_processes(work, tmp_path / "processes")
+    for first, again, *_ in found:
+        for text in (first, again):
+            same_within(json.loads(text), json.loads(whole.json()), 1e-10)
+    assert [counts for _, _, *counts in found] == [[80 + 120, 2 * 80 + 120], [70 + 120, 2 * 70 + 120]]
+    assert len(list((tmp_path / "two").iterdir())) == 1
+
+
+def same_within(a, b, precision):
+    """Two reports."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same_within(a[key], b[key], precision)
+    else:
+        assert a == b or a == pytest.approx(b, rel=precision, abs=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_one_process_cannot_measure_both_refuse(tmp_path):
+    """The second batch, which the second process sees, is white, and this network divides by what is black in it."""
+    x = np.random.default_rng(0).integers(0, 200, (40, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "good.npz", x=x)
+    x[20:] = 255
+    np.savez(tmp_path / "white.npz", x=x)
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\nclass Black(nn.Module):\n    def forward(self, x): return 1 / (1 - x.flatten(1))\n"
+    )
+
+    def work(rank):
+        net = f"{tmp_path}/own.py:Black"
+        settings = {"metrics": "frechet", "num": 40, "features": net, "batch_size": 20, "cache": tmp_path / "cache"}
+        with pytest.raises(ValueError, match="20 of 20 images hold NaN or Inf"):
+            evaluate(tmp_path / "white.npz", tmp_path / "good.npz", **settings)
+        with pytest.raises(ValueError, match="20 of 20 images hold NaN or Inf"):
+            evaluate(tmp_path / "good.npz", tmp_path / "white.npz", **settings)
+        return evaluate(tmp_path / "good.npz", tmp_path / "good.npz", **settings).numbers["frechet"].value
+
+    assert on_two_processes(work, tmp_path / "two") == [pytest.approx(0, abs=1e-9)] * 2
 
 
 # ---- every metric ------------------------------------------------------------------------------------------------
@@ -339,6 +404,17 @@ def test_the_command_prints_a_table_and_writes_every_setting(files, tmp_path):
     assert report["metrics"]["pr"]["chosen"] == {"generated": 100, "real": 100}
 
 
+def test_the_command_on_two_processes_writes_once(files, tmp_path):
+    """`--` keeps torchrun from reading --num as an abbreviation of its own options."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--"]
+    asked = ["--metrics", "frechet,pr", "--features", "digits", "--num", "100", "--out", tmp_path / "two.json"]
+    evaluation = ["equipoise", "evaluate", files / "fake.npz", "--against", files / "real.npz", *asked]
+    done = subprocess.run([*command, *evaluation], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.count("precision") == 1
+    alone = digits(files / "fake.npz", files / "real.npz", "frechet,pr", num=100)
+    same_within(json.loads((tmp_path / "two.json").read_text()), json.loads(alone.json()), 1e-10)
+
+
 def test_a_run_is_named_by_the_hash_of_its_generator(trained, files):
     about = digits(trained, files / "real.npz", "frechet").report["images"]
     assert about["kind"] == "generator"
@@ -391,21 +467,27 @@ def test_a_run_that_was_cut_ends_with_the_same_curves_and_the_same_best(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_two_processes_that_train_hear_the_same_of_rank_0(tmp_path):
+def test_two_processes_that_train_share_the_evaluations(tmp_path, monkeypatch):
+    seen, look = [], FeatureNet.__call__
+    monkeypatch.setattr(FeatureNet, "__call__", lambda net, x: seen.append(len(x)) or look(net, x))
+    monkeypatch.setattr("equipoise.snapshot.Evaluator", partial(Evaluator, batch_size=10))
+
     def work(rank):
         train(dataclasses.replace(evaluated(every_kimg=0.08), total_kimg=0.08), tmp_path / "run")
-        return torch.tensor(rank)
+        return sum(seen)
 
-    on_two_processes(work, tmp_path / "two")
+    assert on_two_processes(work, tmp_path / "two") == [30 + 20, 30 + 10]  # of 60 real images and 30 generated ones
     (line,) = (line for line in lines(tmp_path / "run") if "eval/frechet" in line)
     kept = json.loads((tmp_path / "run" / "best" / "evaluation.json").read_text())
     assert kept["nimg"] == line["nimg"] == 80
     assert kept["metrics"]["frechet"]["numbers"]["frechet"]["value"] == pytest.approx(line["eval/frechet"], rel=1e-5)
+    alone = evaluate(tmp_path / "run" / "best", Few(num=60), metrics="frechet", num=30, features="digits")
+    assert line["eval/frechet"] == pytest.approx(alone.numbers["frechet"].value, rel=1e-4)
 
 
 def test_best_is_the_highest_where_higher_is_better_and_settings_do_not_mix(tmp_path, monkeypatch):
     cfg = evaluated(metrics=("classes",), best="top_probability")
-    generator = TrainedGenerator(cfg.generator.build(ImageSpec(28, 1, 10)), cfg.generator, ImageSpec(28, 1, 10))
+    generator = Generator(cfg.generator.build(ImageSpec(28, 1, 10)), cfg.generator, ImageSpec(28, 1, 10))
     values = iter([0.3, 0.2, 0.5, 0.4])
     data = Digits().build()
     evaluations = Evaluations(tmp_path, cfg, data)

@@ -17,6 +17,8 @@ from equipoise.metrics import (
     frechet_distance,
     judge_features,
 )
+from equipoise.metrics.frechet import by_eigenvalues
+from equipoise.metrics.gaussian import by_cholesky
 
 
 @pytest.fixture
@@ -145,6 +147,105 @@ def test_a_constant_feature_and_a_constant_set(rng):
     assert frechet_distance(with_constant, with_constant + 1) == pytest.approx(5, rel=1e-10)
     constant = np.tile(x.mean(0), (20, 1))
     assert frechet_distance(x, constant) == pytest.approx(x.var(0, ddof=1).sum(), rel=1e-12)
+
+
+# ---- the quick ways and the accurate ones ----------------------------------------------------------------
+
+
+def accurate(x, y):
+    """By QR decompositions and singular values of the samples themselves, which lose no digits."""
+    a, b = ((s - s.mean(0)) / np.sqrt(len(s) - 1) for s in (x, y))
+    roots = [np.linalg.qr(s, mode="r") for s in (a, b)]
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return np.square(x.mean(0) - y.mean(0)).sum() + np.square(a).sum() + np.square(b).sum() - 2 * shared
+
+
+def falling(rng, n, power, features=60):
+    """(n, F), standard deviations k^-power along axes that are the same in every call."""
+    axes = np.linalg.qr(np.random.default_rng(1).normal(size=(features, features)))[0]
+    return (rng.normal(size=(n, features)) * np.arange(1, features + 1.0) ** -power) @ axes
+
+
+def twins(rng, n, gap):
+    """(n, 60): features that come in pairs, equal but for a part of `gap`."""
+    x = rng.normal(size=(n, 30))
+    return np.concatenate([x, x + gap * rng.normal(size=x.shape)], axis=1)
+
+
+def with_constants(x):
+    x = x.copy()
+    x[:, 7], x[:, 9] = 3.1, 0
+    return x
+
+
+SETS = {
+    "falls slowly": lambda rng: (falling(rng, 600, 0.5), 1.1 * falling(rng, 500, 0.5)),
+    "falls": lambda rng: (falling(rng, 600, 1), 1.1 * falling(rng, 500, 1)),
+    "falls fast": lambda rng: (falling(rng, 600, 4), 1.1 * falling(rng, 600, 4) + 0.01),
+    "falls in one": lambda rng: (falling(rng, 600, 3), rng.normal(size=(600, 60))),
+    "barely more samples": lambda rng: (falling(rng, 62, 1), falling(rng, 61, 1)),
+    "as many samples": lambda rng: (falling(rng, 60, 1), falling(rng, 600, 1)),
+    "constant in both": lambda rng: tuple(with_constants(falling(rng, 600, 1)) for _ in range(2)),
+    "constant in one": lambda rng: (with_constants(falling(rng, 600, 1)), falling(rng, 600, 1)),
+    "twins in one": lambda rng: (twins(rng, 600, 1e-7), rng.normal(size=(600, 60))),
+    "twins in both": lambda rng: (twins(rng, 600, 1e-7), twins(rng, 600, 1e-5)),
+    "tiny": lambda rng: (1e-8 * falling(rng, 600, 1), 1.1e-8 * falling(rng, 600, 1)),
+    "huge": lambda rng: (1e8 * falling(rng, 600, 1), 1.1e8 * falling(rng, 600, 1)),
+    "of many scales": lambda rng: tuple(falling(rng, 600, 1) * np.geomspace(1e-8, 1e8, 60) for _ in range(2)),
+    "near": lambda rng: (lambda x: (x, x * (1 + 0.01 * rng.normal(size=x.shape))))(falling(rng, 600, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_quick_ways_lose_nothing(rng, name):
+    x, y = SETS[name](rng)
+    assert frechet_distance(x, y) == pytest.approx(accurate(x, y), rel=1e-11)
+    parts = [reduce(add, map(GaussianStats, np.array_split(s, 7))) for s in (x, y)]
+    assert frechet_distance(*parts) == pytest.approx(accurate(x, y), rel=1e-10)
+
+
+def test_sets_that_hardly_differ(rng):
+    """The distance is a millionth of the variances, and small eigenvalues would move its fifth digit."""
+    for power in (1.5, 2):
+        x = falling(rng, 600, power, features=200)
+        y = x * (1 + 2e-3 * rng.normal(size=x.shape))
+        assert frechet_distance(x, y) < 1e-5 * x.var(0).sum()
+        assert frechet_distance(x, y) == pytest.approx(accurate(x, y), rel=1e-8)
+
+
+def test_quick_ways_are_taken_where_they_are_safe(rng):
+    """Cholesky's where the correlations allow it, whatever the scales; eigenvalues where the smallest are not tiny."""
+    common, steep = falling(rng, 600, 0.5), falling(rng, 600, 4)
+    for x in (common, with_constants(common), common * np.geomspace(1e-8, 1e8, 60), falling(rng, 62, 1)):
+        centred = x - x.mean(0)
+        factor = by_cholesky(centred)
+        np.testing.assert_allclose(factor.T @ factor, centred.T @ centred, rtol=1e-9, atol=1e-12 * x.var())
+        np.testing.assert_array_equal(factor, np.triu(factor))
+    for x in (steep, twins(rng, 600, 1e-7), falling(rng, 60, 1)):
+        assert by_cholesky(x - x.mean(0)) is None
+
+    w = common.T @ falling(rng, 600, 1) / 600
+    found, off = by_eigenvalues(w)
+    exact = np.linalg.svd(w, compute_uv=False).sum()
+    assert abs(found - exact) <= off < 1e-8 * exact
+    for part in (w[:20], w[:, :20]):
+        assert by_eigenvalues(part)[0] == pytest.approx(np.linalg.svd(part, compute_uv=False).sum(), rel=1e-12)
+    for singular in (w * (np.arange(60) > 0), np.zeros((3, 3))):
+        assert by_eigenvalues(singular)[1] == np.inf
+
+
+def test_eigenvalues_are_not_further_off_than_they_say(rng):
+    """In the common axes and across, where all are alike, and where most are tiny."""
+    sure = 0
+    for power in (0, 0.5, 1, 1.5, 2):
+        x = falling(rng, 300, power)
+        for y in (falling(rng, 300, power), falling(rng, 300, power)[:, ::-1], rng.normal(size=(300, 60))):
+            w = x.T @ y / 300
+            found, off = by_eigenvalues(w)
+            if off < np.inf:
+                sure += 1
+                assert abs(found - np.linalg.svd(w, compute_uv=False).sum()) <= off
+    assert sure >= 10
 
 
 # ---- sums over batches -----------------------------------------------------------------------------------

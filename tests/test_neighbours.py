@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from equipoise.metrics import density_coverage, nearest_neighbours, neighbours, precision_recall
+from equipoise.metrics import density_coverage, distances, nearest_neighbours, precision_recall
+from equipoise.metrics.neighbours import smallest
 
 
 def normal(n, features=6, seed=0):
@@ -84,10 +85,34 @@ def test_a_memorised_sample_is_at_distance_0():
 def test_blocks_change_nothing(monkeypatch):
     x, y = normal(57), normal(41, seed=1)
     whole = precision_recall(x, y), density_coverage(x, y), nearest_neighbours(x, y, k=2)
-    monkeypatch.setattr(neighbours, "BLOCK", 41 * 3)
+    monkeypatch.setattr(distances, "BLOCK", 41 * 3)
     blocked = precision_recall(x, y), density_coverage(x, y), nearest_neighbours(x, y, k=2)
     assert whole[:2] == blocked[:2]
     np.testing.assert_array_equal(whole[2].indices, blocked[2].indices)
+
+
+@pytest.mark.parametrize("columns", [1, 5, 64, 127, 128, 192, 193, 700, 64 * 20])
+@pytest.mark.parametrize("k", [1, 2, 4, 19])
+@pytest.mark.parametrize("values", ["all differ", "many ties", "rising", "falling"])
+def test_the_smallest_are_found_wherever_they_are(columns, k, values):
+    rng, k = np.random.default_rng(columns), min(k, columns)
+    d2 = {
+        "all differ": rng.permuted(np.tile(np.arange(columns, dtype=float), (30, 1)), axis=1),
+        "many ties": rng.integers(0, 4, (30, columns)).astype(float),
+        "rising": np.tile(np.arange(columns, dtype=float), (3, 1)),
+        "falling": np.tile(-np.arange(columns, dtype=float), (3, 1)),
+    }[values]
+    found = smallest(d2, k)
+    assert found.shape == (len(d2), k)
+    assert all(len(set(row)) == k for row in found.tolist())
+    np.testing.assert_array_equal(np.take_along_axis(d2, found, axis=1), np.sort(d2, axis=1)[:, :k])
+
+
+def test_distances_are_those_of_pairs_far_from_0_too():
+    x, y = normal(50) + 1e4, normal(70, seed=1) + 1e4
+    found = np.concatenate([d2 for _, d2 in distances.blocks(x, y)])
+    expected = np.square(x[:, None] - y).sum(axis=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_tensors_are_welcome():

@@ -316,6 +316,23 @@ def test_remove_in_training_mode_does_not_move_the_singular_vectors():
     assert_close(net[0].weight.detach(), wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_remove_from_a_copy_leaves_the_original_alone(normalizer):
+    """As at each checkpoint of a run, which writes a copy of the generator that goes on training."""
+    net, x = network(), torch.randn(4, 1, 6, 6)
+    normalizer(net)
+    net.eval()
+    before = net(x)
+    plain = remove(copy.deepcopy(net))
+    assert_close(net(x), before, rtol=0, atol=0)
+    net(x).sum().backward()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer.step()
+    assert (net(x) - before).abs().max() > 1e-3
+    assert_close(plain(x), before, rtol=0, atol=1e-6)
+    assert parametrize.is_parametrized(copy.deepcopy(net)[0]) == parametrize.is_parametrized(net[0])
+
+
 def test_remove_keeps_training_flags():
     """A frozen batch norm stays frozen in a network that trains, also inside a parametrised module."""
     net = network()

@@ -18,7 +18,7 @@ from equipoise.data import Few
 from equipoise.evaluate import Evaluator
 from equipoise.features import FeatureNet
 from equipoise.models import MLPGenerator
-from equipoise.sampling import TrainedGenerator
+from equipoise.sampling import Generator
 from equipoise.sources import of_generator, open_source
 from equipoise.sweep import draw_curves, sweep, thresholds, tradeoff_table, write_sweep
 from equipoise.train import train
@@ -58,7 +58,7 @@ class Brightness(FeatureNet):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    G = TrainedGenerator(Shown().requires_grad_(False), MLPGenerator(z_dim=2), ImageSpec(8, 1))
+    G = Generator(Shown().requires_grad_(False), MLPGenerator(z_dim=2), ImageSpec(8, 1))
     evaluator = Evaluator(
         of_generator("itself", G, None),
         metrics=["frechet", "pr"],

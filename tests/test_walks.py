@@ -13,7 +13,7 @@ from equipoise.latents import slerp
 from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, TinyDigitsGenerator
 from equipoise.models.layers import OneHot
 from equipoise.models.norms import ConditionalBatchNorm
-from equipoise.sampling import TrainedGenerator, draw_latents, images, sample, truncated
+from equipoise.sampling import Generator, draw_latents, images, sample, truncated
 from equipoise.standing import standing_statistics
 from equipoise.types import ImageSpec
 from equipoise.walks import (
@@ -42,7 +42,7 @@ def build(config, num_classes=3):
         if weight.ndim > 1:
             nn.init.normal_(weight, 0.0, 0.5)
     y = torch.arange(64) % num_classes
-    return TrainedGenerator(standing_statistics(net, lambda _: (torch.randn(64, config.z_dim), y)), config, spec)
+    return Generator(standing_statistics(net, lambda _: (torch.randn(64, config.z_dim), y)), config, spec)
 
 
 def unconditional():
@@ -99,9 +99,7 @@ class Own(nn.Module):
 
 
 def test_a_network_that_reads_classes_in_another_way_is_told_apart():
-    G = TrainedGenerator(
-        Own().requires_grad_(False), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 3)
-    )
+    G = Generator(Own().requires_grad_(False), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 3))
     with pytest.raises(ValueError, match="this network cannot go from class to class"):
         interpolate(G, latent(G, 0), latent(G, 1), 3)
     assert len(interpolate(G, latent(G, 0), latent(G, 3), 3)) == 3  # of one class
@@ -193,8 +191,8 @@ def test_the_picture_of_arithmetic_has_a_row_for_each_mean(G):
 def test_truncated_batch_norms_are_made_for_truncated_z():
     """z -> linear -> batch norm: whatever the truncation, what batch norm gives has mean 0 and variance 1."""
     net = nn.Sequential(nn.Linear(8, 3, bias=False), nn.BatchNorm1d(3)).requires_grad_(False)
-    G = TrainedGenerator(nn.Module(), SANDigitsGenerator(z_dim=8), ImageSpec(28))
-    G = TrainedGenerator(Called(net).eval(), G.config, G.spec)
+    G = Generator(nn.Module(), SANDigitsGenerator(z_dim=8), ImageSpec(28))
+    G = Generator(Called(net).eval(), G.config, G.spec)
     for t in (0.3, 1.5):
         made = truncated(G, t)
         expected = net[0].weight.square().sum(1) * stats.truncnorm(-t, t).var()
@@ -231,7 +229,7 @@ def test_an_image_of_a_truncated_generator_does_not_depend_on_how_many_are_drawn
 def test_truncated_batch_norms_see_all_classes_equally_often():
     """h = e(y), and batch norm: its mean is that of the embedding's rows, whatever z is."""
     net = nn.Sequential(nn.Embedding(5, 3), nn.BatchNorm1d(3)).eval().requires_grad_(False)
-    G = TrainedGenerator(OfClass(net), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 5))
+    G = Generator(OfClass(net), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 5))
     made = truncated(G, 0.5).net.net[1]
     assert_close(made.running_mean, net[0].weight.mean(0))
     assert_close(made.running_var, net[0].weight.var(0, correction=0), rtol=1e-3, atol=0)

@@ -78,7 +78,8 @@ def prepare(
 ) -> ArrayDataset:
     """Turn `source` into a memory-mapped uint8 set in the new directory `out`, and open that.
 
-    source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that name).
+    source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that
+        name).
     resolution, channels: as in `Images`.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,13 @@ from safetensors.numpy import save
 
 from ..data.base import PathLike
 from ..data.download import cache_directory
+from ..distributed import from_rank_0
 from ..files import replace_file, writing
 from ..metrics import GaussianStats
+from ..shares import share, together
 from .base import Activations, FeatureNet
 
-__all__ = ["Reference", "activations", "reference"]
+__all__ = ["Reference", "activations", "joined", "reference"]
 
 Images = NDArray[np.uint8]
 
@@ -39,12 +41,17 @@ class Reference(NamedTuple):
 def activations(net: FeatureNet, batches: Iterable[Images]) -> Activations:
     """What a network says of every batch, uint8 (n, H, W, C), one after the other: (N, F) and (N, K).
 
-    How the images are cut into batches makes no difference beyond rounding; batches may differ in size.
+    How the images are cut into batches makes no difference beyond rounding; batches may differ in size. Several
+    processes share them out, and each gets the whole.
 
     Raises:
         ValueError: if there are no images, or the network cannot take them.
     """
-    parts = [net(images) for images in batches]
+    return joined(together(lambda: (net(images) for images in share(batches))))
+
+
+def joined(parts: Sequence[Activations]) -> Activations:
+    """Those of all batches. Raises ValueError if there are none."""
     if not parts:
         raise ValueError("there are no images to take features of")
     features = np.concatenate([part.features for part in parts])
@@ -59,6 +66,8 @@ def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | N
         `__iter__`; no generator): once to hash them and, if they are new, once to take features.
     cache: a directory. None is `features` in $EQUIPOISE_CACHE or ~/.cache/equipoise.
 
+    Several processes share out the work. Rank 0 reads and writes the cache.
+
     "The same" is a SHA-256 over the network's name and hash and over the bytes, sizes and order of the images, so
     neither a path nor a date can mislead it. A file that does not hold what was written to it is replaced.
 
@@ -69,17 +78,24 @@ def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | N
     if iter(batches) is batches:
         raise ValueError("batches can be read only once: give a list or an object with __iter__, not a generator")
     folder = cache_directory() / "features" if cache is None else Path(cache).expanduser()
-    path = folder / f"{key(net, batches)}.safetensors"
-    kept = read(path)
+    path = folder / f"{from_rank_0(lambda: key(net, batches))}.safetensors"
+    kept = from_rank_0(lambda: read(path))
     if kept is not None:
         return kept
     advice = "Set EQUIPOISE_CACHE to choose where statistics are kept"
-    with writing(folder, advice):
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+
+    def prepare() -> None:
+        with writing(folder, advice):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(made: Reference) -> None:
+        with writing(folder, advice):
+            replace_file(path, packed(made))
+
+    from_rank_0(prepare)  # before the work, not after it
     taken = activations(net, batches)
-    made = Reference(GaussianStats(taken.features), *taken)
-    with writing(folder, advice):
-        replace_file(path, packed(made))
+    made = Reference(from_rank_0(lambda: GaussianStats(taken.features)), *taken)
+    from_rank_0(lambda: keep(made))
     return made
 
 

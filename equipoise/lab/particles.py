@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -41,9 +41,8 @@ GRID = 20
 class Cloud(GeneratorConfig):
     """A generator whose weights are its samples, as many as a batch holds: x_i = θ_i, at first from N(0, std²)."""
 
-    z_dim: ClassVar[int] = 1  # type: ignore[misc]
-    conditional: ClassVar[bool] = False  # type: ignore[misc]
-    num: int = Field(ge=1)
+    z_dim: int = 1
+    num: int = Field(default=256, ge=1)
     std: float = Field(default=0.1, gt=0)
 
     def build(self, spec: ImageSpec) -> nn.Module:

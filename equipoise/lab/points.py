@@ -138,7 +138,8 @@ class PointGAN:
     @torch.no_grad()
     def samples(self, num: int) -> Tensor:
         """Points of the averaged generator, (num, dim); the same latents at every call."""
-        z = torch.randn(num, self.cfg.generator.z_dim, generator=stream(self.cfg.seed, Purpose.SAMPLES))
+        config, source = self.cfg.generator, stream(self.cfg.seed, Purpose.SAMPLES)
+        z = config.prior.draw(num, config.z_dim, generator=source)
         points: Tensor = self.ema.model(z, None)
         return points.flatten(1)
 

@@ -1,7 +1,8 @@
 """How good generated images are: pure functions on features and probabilities, and the networks that make these."""
 
 from .classes import class_agreement, effective_classes, mean_top_probability
-from .frechet import GaussianStats, frechet_distance
+from .frechet import frechet_distance
+from .gaussian import GaussianStats
 from .inception_score import inception_score
 from .judge import DigitsJudge, class_probabilities, dataset_features, digits_judge, judge_features
 from .kernel import KernelDistance, kernel_distance, mmd2

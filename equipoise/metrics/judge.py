@@ -17,7 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from ..data import Dataset, to_float
-from .frechet import GaussianStats
+from .gaussian import GaussianStats
 
 __all__ = ["DigitsJudge", "class_probabilities", "dataset_features", "digits_judge", "judge_features"]
 
@@ -66,6 +66,7 @@ def digits_judge() -> DigitsJudge:
     with torch.device("meta"):  # draws no initial weights from torch's global generator
         judge = DigitsJudge()
     judge.load_state_dict(load((files(__package__) / WEIGHTS).read_bytes()), assign=True)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # pooling is five times as fast in it
     return judge.eval().requires_grad_(False)
 
 

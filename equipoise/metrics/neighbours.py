@@ -6,14 +6,15 @@ nearest other sample of the set. Distances are Euclidean, in float64, a block of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .frechet import matrix
+from .distances import blocks
+from .gaussian import matrix
 from .kernel import pair
 
 __all__ = [
@@ -27,8 +28,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-BLOCK = 2**22
-"""Distances held at a time: 32 MB."""
+GROUP = 64
+"""Distances of which the least is found first."""
 
 
 class PrecisionRecall(NamedTuple):
@@ -112,10 +113,8 @@ def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: i
         raise ValueError(f"expected k between 1 and the {len(b)} samples to search, got k={k}")
     indices, distances = [], []
     for _, d2 in blocks(a, b):
-        some = np.argpartition(d2, k - 1, axis=1)[:, :k]
-        order = np.take_along_axis(d2, some, axis=1).argsort(axis=1, kind="stable")
-        indices.append(np.take_along_axis(some, order, axis=1))
-        distances.append(np.sqrt(np.take_along_axis(d2, indices[-1], axis=1)))
+        indices.append(smallest(d2, k))
+        distances.append(np.sqrt(np.maximum(np.take_along_axis(d2, indices[-1], axis=1), 0)))
     return Nearest(np.concatenate(indices), np.concatenate(distances))
 
 
@@ -125,21 +124,28 @@ def squared_radii(x: Array, k: int) -> Array:
         raise ValueError(f"expected k between 1 and {len(x) - 1}, one less than the samples of each set, got k={k}")
     found = []
     for rows, d2 in blocks(x, x):
-        d2[np.arange(len(d2)), np.arange(len(x))[rows]] = -1  # itself, before all others
-        found.append(np.partition(d2, k, axis=1)[:, k])
+        d2[np.arange(len(d2)), np.arange(len(x))[rows]] = -math.inf  # itself, before all others
+        last = smallest(d2, k + 1)[:, -1:]
+        found.append(np.maximum(np.take_along_axis(d2, last, axis=1)[:, 0], 0))
     return np.concatenate(found)
 
 
-def blocks(x: Array, y: Array) -> Iterator[tuple[slice, Array]]:
-    """Squared distances of some rows of x (N, F) to all of y (M, F) at a time: the rows, and (n, M).
+def smallest(d2: Array, k: int) -> NDArray[np.int64]:
+    """Columns of the k smallest of each row, ascending, (n, M) -> (n, k).
 
-    By the matrix product ‖x‖² - 2 <x, y> + ‖y‖², about the mean of y, where it loses the fewest digits.
+    The k smallest are in the k groups whose least are smallest. So most are looked at once, to find the least of each
+    group of 64.
     """
-    middle = y.mean(axis=0)
-    x, y = x - middle, y - middle
-    lengths = np.square(y).sum(axis=1)
-    size = max(1, BLOCK // len(y))
-    for start in range(0, len(x), size):
-        some = x[start : start + size]
-        d2 = np.square(some).sum(axis=1)[:, None] - 2 * (some @ y.T) + lengths
-        yield slice(start, start + len(some)), np.maximum(d2, 0, out=d2)
+    n, m = d2.shape
+    groups = m // GROUP
+    columns = np.broadcast_to(np.arange(m), (n, m))
+    if groups > k:
+        least = d2[:, : groups * GROUP].reshape(n, GROUP, groups).min(axis=1)  # a group is every `groups`-th column
+        best = np.argpartition(least, k - 1, axis=1)[:, :k, None]
+        columns = np.concatenate(
+            [(best + groups * np.arange(GROUP)).reshape(n, -1), columns[:, groups * GROUP :]], axis=1
+        )
+    values = np.take_along_axis(d2, columns, axis=1)
+    some = np.argpartition(values, k - 1, axis=1)[:, :k]
+    order = np.take_along_axis(values, some, axis=1).argsort(axis=1, kind="stable")
+    return np.take_along_axis(columns, np.take_along_axis(some, order, axis=1), axis=1)

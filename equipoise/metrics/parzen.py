@@ -15,13 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .classes import array
+from .distances import blocks
 
 __all__ = ["parzen_bandwidth", "parzen_log_likelihood"]
 
 Array = NDArray[np.float64]
-
-BLOCK = 500
-"""Points of the data, and of the samples, whose distances are held at a time: 2 MB."""
 
 
 def parzen_log_likelihood(samples: ArrayLike | Tensor, data: ArrayLike | Tensor, *, bandwidth: float) -> Array:
@@ -83,19 +81,13 @@ def log_likelihoods(samples: Array, data: Array, bandwidths: Sequence[float]) ->
             f"the samples have {samples.shape[1]} numbers per point and the data {data.shape[1]}: give both as images "
             "of the same size and channels"
         )
-    middle = samples.mean(axis=0)  # inner products of points far from 0 would cancel
-    samples, data = samples - middle, data - middle
-    found: Array = np.full((len(bandwidths), len(data)), -math.inf)
-    for n in range(0, len(data), BLOCK):
-        x = data[n : n + BLOCK]
-        for k in range(0, len(samples), BLOCK):
-            s = samples[k : k + BLOCK]
-            squares = np.square(x).sum(1)[:, None] + np.square(s).sum(1) - 2 * x @ s.T  # (n, F), (k, F) -> (n, k)
-            nearest = squares.min(axis=1)
-            further = squares - nearest[:, None]
-            for sums, sigma in zip(found[:, n : n + BLOCK], bandwidths, strict=True):
-                rest = np.exp(further / (-2 * sigma**2)).sum(axis=1)
-                np.logaddexp(sums, np.log(rest) - nearest / (2 * sigma**2), out=sums)
+    found: Array = np.empty((len(bandwidths), len(data)))
+    for rows, squares in blocks(data, samples):
+        nearest = squares.min(axis=1)
+        squares -= nearest[:, None]
+        for sums, sigma in zip(found, bandwidths, strict=True):
+            terms = squares / (-2 * sigma**2)
+            sums[rows] = np.log(np.exp(terms, out=terms).sum(axis=1)) - nearest / (2 * sigma**2)
     volumes = samples.shape[1] * np.log(math.sqrt(2 * math.pi) * np.array(bandwidths))
     return np.asarray(found - math.log(len(samples)) - volumes[:, None])
 

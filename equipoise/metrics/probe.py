@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from .classes import array
-from .frechet import matrix
+from .gaussian import matrix
 
 __all__ = ["LinearSVM", "linear_svm", "pooled_features"]
 

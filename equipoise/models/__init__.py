@@ -1,6 +1,10 @@
 """Architectures: pixels to features. None of them knows a loss, a head or a normaliser."""
 
+from .attention import SelfAttention
 from .base import DiscriminatorConfig, GeneratorConfig
+from .biggan import BigGANDiscriminator, BigGANGenerator
+from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
+from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .minibatch import MinibatchDiscrimination, MinibatchStd
@@ -14,8 +18,20 @@ from .norms import (
     WithReference,
     norm,
 )
+from .progan import PixelNorm, ProGANDiscriminator, ProGANGenerator
+from .recompute import recomputed
+from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator
+from .sagan import SAGANDiscriminator, SAGANGenerator
+from .sngan import SNGANDiscriminator, SNGANGenerator
+from .varied import VariedDiscriminator, VariedGenerator
 
 __all__ = [
+    "BigGANDeepDiscriminator",
+    "BigGANDeepGenerator",
+    "BigGANDiscriminator",
+    "BigGANGenerator",
+    "BottleneckDiscriminator",
+    "BottleneckGenerator",
     "ConditionalBatchNorm",
     "DCGANDiscriminator",
     "DCGANGenerator",
@@ -27,12 +43,26 @@ __all__ = [
     "MinibatchDiscrimination",
     "MinibatchStd",
     "NormKind",
+    "PixelNorm",
+    "ProGANDiscriminator",
+    "ProGANGenerator",
+    "ResNetCritic",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
+    "SAGANDiscriminator",
+    "SAGANGenerator",
     "SANDigitsDiscriminator",
     "SANDigitsGenerator",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
+    "SelfAttention",
     "SyncBatchNorm",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",
+    "VariedDiscriminator",
+    "VariedGenerator",
     "VirtualBatchNorm",
     "WithReference",
     "norm",
+    "recomputed",
 ]

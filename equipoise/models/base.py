@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from pydantic import Field
 from torch import nn
 
 from ..heads import HeadFactory
-from ..types import ImageSpec
+from ..latents import Normal, Prior
+from ..types import ImageSpec, component
 
 __all__ = ["DiscriminatorConfig", "GeneratorConfig"]
 
 
+@component
 class GeneratorConfig(ABC):
-    """Settings of a generator. Fields `z_dim` (length of z) and `conditional` (whether it reads labels)."""
+    """Settings of a generator. Fields `z_dim` (length of z) and `conditional` (whether it reads labels).
 
-    z_dim: int
-    conditional: bool
+    prior: the distribution of z.
+    """
+
+    z_dim: int = Field(default=128, ge=1)
+    conditional: bool = False
+    prior: Prior = Field(default=Normal(), kw_only=True)
 
     @abstractmethod
     def build(self, spec: ImageSpec) -> nn.Module:

@@ -202,7 +202,7 @@ class ConvGenerator(nn.Module):
         initialise(self)
         if cfg.norm == "virtual":
             classes = torch.arange(REFERENCE) * spec.num_classes // REFERENCE
-            reference = self.inputs(torch.randn(REFERENCE, cfg.z_dim), classes)
+            reference = self.inputs(cfg.prior.draw(REFERENCE, cfg.z_dim, generator=torch.default_generator), classes)
             self.layers = nn.Sequential(WithReference(self.layers, reference))
 
     def inputs(self, z: Tensor, y: Tensor | None) -> Tensor:

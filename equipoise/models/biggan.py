@@ -1,0 +1,111 @@
+"""BigGAN: SAGAN's networks with a shared class embedding, z in every block, and orthogonal weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from ..heads import Discriminator, HeadFactory
+from ..types import ImageSpec, component
+from .base import DiscriminatorConfig, GeneratorConfig
+from .dcgan import split_z
+from .layers import require_labels
+from .norms import LinearConditionalBatchNorm
+from .sagan import BATCH_NORMS, Body, ResidualGenerator, attended, down_blocks, size
+
+__all__ = ["BigGANDiscriminator", "BigGANGenerator"]
+
+
+def init_orthogonal(net: nn.Module) -> None:
+    """Weights of linear layers, convolutions and embeddings orthogonal as (out, the rest), biases 0 (Saxe et al. 2014).
+
+    Rows, or columns if they are fewer, are of length 1 and at right angles. Nothing to do on the meta device.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
+            if not module.weight.is_meta:
+                nn.init.orthogonal_(module.weight)
+            if not isinstance(module, nn.Embedding) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@component
+class BigGANGenerator(GeneratorConfig):
+    """A chunk of z -> 16w at 4x4, then residual blocks up to w at 128x128, each with a chunk of its own and with e(y).
+
+    Brock et al. 2019, app. B: SAGAN's blocks, whose norms are `LinearConditionalBatchNorm` of [e(y), chunk], e(y) one
+    embedding for all of them. Channels by size as in `sagan.GENERATOR`; sizes 16, 20, 24, 28, 32, 40, ..., 128, ...,
+    256, ..., 512, ..., 896. Orthogonal weights, biases 0. There all weights but the embedding's are spectrally
+    normalised: g_normalizer=SpectralNorm(skip=("embed",)).
+
+    z_dim: 120, 140 and 160 in the paper for 128, 256 and 512 pixels, which is 20 for the linear layer and each block.
+        What a split leaves over goes to the linear layer.
+    width: w.
+    skip_z: False gives z to the linear layer alone.
+    embed: length of e(y). An unconditional generator has none.
+    attention: `SelfAttention` after the block that ends with the largest map of at most so many pixels, below the
+        image's own; 0 for none. `BigGANDiscriminator` chooses the same map for the same value.
+    norm: "sync_batch" for statistics of all processes' images, as in the paper.
+    checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
+
+    Raises:
+        ValueError: when built, for another size, attention below the smallest map, or z too short to be split.
+    """
+
+    z_dim: int = Field(default=120, ge=1)
+    width: int = Field(default=96, ge=1)
+    conditional: bool = False
+    skip_z: bool = True
+    embed: int = Field(default=128, ge=1)
+    attention: int = Field(default=64, ge=0)
+    norm: Literal["batch", "sync_batch"] = "batch"
+    checkpoint: bool = False
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        name = type(self).__name__
+        _, blocks = size(spec, name)
+        batch_norm = BATCH_NORMS[self.norm]
+        if self.conditional:
+            require_labels(name, spec.num_classes)
+        chunks = split_z(self.z_dim, blocks) if self.skip_z else [self.z_dim, *[0] * blocks]
+        condition = chunks[-1] + (self.embed if self.conditional else 0)
+
+        def norm(features: int) -> nn.Module:
+            if condition == 0:
+                return batch_norm(features)
+            return LinearConditionalBatchNorm(features, condition, batch_norm=batch_norm)
+
+        G = ResidualGenerator(
+            spec,
+            self.width,
+            chunks=chunks,
+            norm=norm,
+            last_norm=batch_norm,
+            embed=nn.Embedding(spec.num_classes, self.embed) if self.conditional else None,
+            attention=attended(spec, self.attention, name),
+            checkpoint=self.checkpoint,
+        )
+        init_orthogonal(G)
+        return G
+
+
+@component
+class BigGANDiscriminator(DiscriminatorConfig):
+    """Residual blocks C -> w -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, self-attention at 64x64, sum, head.
+
+    Brock et al. 2019, app. B: `SAGANDiscriminator` with orthogonal weights, attention at 64x64, and w = 96. There all
+    weights, the head's too, are spectrally normalised, and the class enters by projection.
+    """
+
+    width: int = Field(default=96, ge=1)
+    attention: int = Field(default=64, ge=0)
+    checkpoint: bool = False
+
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        where = attended(spec, self.attention, type(self).__name__)
+        blocks, features = down_blocks(spec, self.width, where)
+        body = Body(blocks, checkpoint=self.checkpoint)
+        init_orthogonal(body)
+        return Discriminator(body, head(features))

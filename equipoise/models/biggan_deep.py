@@ -1,0 +1,201 @@
+"""BigGAN-deep: two bottleneck blocks per map, shortcuts that keep channels, and all of z in every norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..heads import Discriminator, HeadFactory
+from ..types import ImageSpec, component
+from .attention import SelfAttention
+from .base import DiscriminatorConfig, GeneratorConfig
+from .biggan import init_orthogonal
+from .layers import labels, require_labels
+from .norms import LinearConditionalBatchNorm
+from .recompute import recomputed
+from .sagan import BATCH_NORMS, DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
+
+__all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
+
+BOTTLENECK = 4
+"""By how much the channels inside a block are fewer."""
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------
+
+
+class DeepUpBlock(nn.Module):
+    """Four times norm, ReLU and a convolution, 1x1, 3x3, 3x3, 1x1, with C_in/4 channels inside; plus h's first C_out.
+
+    h (N, C_in, H, W), c (N, condition) -> (N, C_out, H, W), or twice the size, which the first 3x3 convolution and the
+    shortcut start from. C_out <= C_in.
+
+    norm: features -> `LinearConditionalBatchNorm`.
+    """
+
+    def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module], *, up: bool):
+        super().__init__()
+        inner = max(1, c_in // BOTTLENECK)
+        self.c_out, self.up = c_out, up
+        self.norms = nn.ModuleList([norm(c_in), norm(inner), norm(inner), norm(inner)])
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(c_in, inner, 1),
+                nn.Conv2d(inner, inner, 3, padding=1),
+                nn.Conv2d(inner, inner, 3, padding=1),
+                nn.Conv2d(inner, c_out, 1),
+            ]
+        )
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        r = h
+        for i, (norm, conv) in enumerate(zip(self.norms, self.convs, strict=True)):
+            r = F.relu(norm(r, c))
+            if i == 1 and self.up:
+                r = F.interpolate(r, scale_factor=2)
+            r = conv(r)
+        h = h[:, : self.c_out]
+        return (F.interpolate(h, scale_factor=2) if self.up else h) + r
+
+
+class DeepDownBlock(nn.Module):
+    """Four times ReLU and a convolution, 1x1, 3x3, 3x3, 1x1, with C_out/4 channels inside; plus h and new channels.
+
+    h (N, C_in, H, W) -> (N, C_out, H, W), or half the size, as the mean of 2x2 before the last convolution and in the
+    shortcut: [h, conv1(h)], whose convolution makes the C_out - C_in channels that h has not.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, halve: bool):
+        super().__init__()
+        inner = max(1, c_out // BOTTLENECK)
+        self.halve = halve
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(c_in, inner, 1),
+                nn.Conv2d(inner, inner, 3, padding=1),
+                nn.Conv2d(inner, inner, 3, padding=1),
+                nn.Conv2d(inner, c_out, 1),
+            ]
+        )
+        self.more = nn.Conv2d(c_in, c_out - c_in, 1) if c_out > c_in else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        r = h
+        for i, conv in enumerate(self.convs):
+            r = F.relu(r)
+            if i == 3 and self.halve:
+                r = F.avg_pool2d(r, 2)
+            r = conv(r)
+        if self.halve:
+            h = F.avg_pool2d(h, 2)
+        return (h if self.more is None else torch.cat([h, self.more(h)], dim=1)) + r
+
+
+# ---- generator -------------------------------------------------------------------------------------------
+
+
+@component
+class BigGANDeepGenerator(GeneratorConfig):
+    """[e(y), z] -> 16w at 4x4, then two bottleneck blocks per map up to w at 128x128, whose norms all read [e(y), z].
+
+    Brock et al. 2019, app. B, table 7. The second block of a map doubles it, and has the next map's channels; channels
+    by size as in `sagan.GENERATOR`, the same sizes. Orthogonal weights, biases 0. There all weights but the embedding's
+    are spectrally normalised: g_normalizer=SpectralNorm(skip=("embed",)).
+
+    width: w.
+    embed, attention, norm, checkpoint: as in `BigGANGenerator`.
+    """
+
+    z_dim: int = Field(default=128, ge=1)
+    width: int = Field(default=128, ge=1)
+    conditional: bool = False
+    embed: int = Field(default=128, ge=1)
+    attention: int = Field(default=64, ge=0)
+    norm: Literal["batch", "sync_batch"] = "batch"
+    checkpoint: bool = False
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        if self.conditional:
+            require_labels(type(self).__name__, spec.num_classes)
+        return DeepGenerator(self, spec)
+
+
+class DeepGenerator(nn.Module):
+    def __init__(self, cfg: BigGANDeepGenerator, spec: ImageSpec):
+        super().__init__()
+        name = type(cfg).__name__
+        base, doublings = size(spec, name)
+        attention = attended(spec, cfg.attention, name)
+        widths = [cfg.width * units for units in GENERATOR[doublings]]
+        condition = cfg.z_dim + (cfg.embed if cfg.conditional else 0)
+        batch_norm = BATCH_NORMS[cfg.norm]
+
+        def norm(features: int) -> nn.Module:
+            return LinearConditionalBatchNorm(features, condition, batch_norm=batch_norm)
+
+        self.checkpoint = cfg.checkpoint
+        self.embed = nn.Embedding(spec.num_classes, cfg.embed) if cfg.conditional else None
+        self.linear = nn.Linear(condition, widths[0] * base**2)
+        self.reshape = nn.Unflatten(1, (widths[0], base, base))
+        self.blocks = nn.ModuleList()
+        pixels = base
+        for c_in, c_out in pairwise(widths):
+            pixels *= 2
+            self.blocks += [DeepUpBlock(c_in, c_in, norm, up=False), DeepUpBlock(c_in, c_out, norm, up=True)]
+            if pixels == attention:
+                self.blocks.append(SelfAttention(c_out))
+        self.last = nn.Sequential(
+            batch_norm(widths[-1]),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(widths[-1], spec.channels, 3, padding=1),
+            nn.Tanh(),
+        )
+        init_orthogonal(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        c = z if self.embed is None else torch.cat([self.embed(labels(y)), z], dim=1)
+        h = self.reshape(self.linear(c))
+        for block in self.blocks:
+            inputs = (h, c) if isinstance(block, DeepUpBlock) else (h,)
+            h = recomputed(block, *inputs) if self.checkpoint else block(*inputs)
+        x: Tensor = self.last(h)
+        return x
+
+
+# ---- discriminator ---------------------------------------------------------------------------------------
+
+
+@component
+class BigGANDeepDiscriminator(DiscriminatorConfig):
+    """conv3 C -> w, then two bottleneck blocks per map -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, sum, head.
+
+    Brock et al. 2019, app. B, table 7. The first block of a map halves it and has its channels, which are those of
+    `sagan.DISCRIMINATOR` with the first for the convolution. The rest as in `BigGANDiscriminator`.
+    """
+
+    width: int = Field(default=128, ge=1)
+    attention: int = Field(default=64, ge=0)
+    checkpoint: bool = False
+
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        name = type(self).__name__
+        _, doublings = size(spec, name)
+        attention = attended(spec, self.attention, name)
+        widths = [self.width * units for units in DISCRIMINATOR[doublings]]
+        blocks: list[nn.Module] = [nn.Conv2d(spec.channels, widths[0], 3, padding=1)]
+        pixels = spec.resolution
+        for i, (c_in, c_out) in enumerate(pairwise(widths)):
+            halve = i < HALVINGS[doublings]
+            blocks += [DeepDownBlock(c_in, c_out, halve=halve), DeepDownBlock(c_out, c_out, halve=False)]
+            pixels //= 1 + halve
+            if halve and pixels == attention:
+                blocks.append(SelfAttention(c_out))
+        body = Body(blocks, checkpoint=self.checkpoint)
+        init_orthogonal(body)
+        return Discriminator(body, head(widths[-1]))

@@ -1,0 +1,173 @@
+"""WGAN-GP's 101-layer residual networks, for square images of many sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..heads import Discriminator, HeadFactory
+from ..types import NONE_IS_A_WORD, ImageSpec, component
+from .base import DiscriminatorConfig, GeneratorConfig
+from .dcgan import make_norm, sizes
+from .layers import OneHot, labels, require_labels
+from .norms import NormKind
+from .resnet import convolution, glorot_, multiples, residual
+
+__all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
+
+NormOfG = Annotated[Literal["batch", "sync_batch", "none"], NONE_IS_A_WORD]
+NormOfD = Annotated[Literal["layer", "batch", "none"], NONE_IS_A_WORD]
+
+
+class Scale(nn.Module):
+    """h times a number."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.factor * h
+
+
+class BottleneckBlock(nn.Module):
+    """shortcut(h) + 0.3 residual(h), (N, c_in, H, W) -> (N, c_out, H, W), of half or of twice the size.
+
+    residual: ReLU, 1x1 to c_in/2, ReLU, 3x3 to c_out/2, which changes the size, ReLU, 1x1 to c_out, norm.
+    shortcut: h itself, 1x1 of stride 2 for half the size, or 1x1 to 4 c_out that become 2x2 pixels for twice.
+    """
+
+    def __init__(self, c_in: int, c_out: int, norm: NormKind, resize: Literal["none", "up", "down"] = "none"):
+        super().__init__()
+        inner, outer = max(c_in // 2, 1), max(c_out // 2, 1)
+        self.conv1 = convolution(c_in, inner, 1, gain=2**0.5)
+        self.conv2: nn.Module
+        self.shortcut: nn.Module
+        match resize:
+            case "none":
+                self.conv2 = residual(inner, outer)
+                self.shortcut = nn.Identity()
+            case "up":
+                self.conv2 = nn.ConvTranspose2d(inner, outer, 3, stride=2, padding=1, output_padding=1)
+                glorot_(self.conv2, 2**0.5)
+                self.shortcut = nn.Sequential(convolution(c_in, 4 * c_out, 1), nn.PixelShuffle(2))
+            case "down":
+                self.conv2 = nn.Conv2d(inner, outer, 3, stride=2, padding=1)
+                glorot_(self.conv2, 2**0.5)
+                shortcut = nn.Conv2d(c_in, c_out, 1, stride=2)
+                glorot_(shortcut)
+                self.shortcut = shortcut
+        self.conv3 = convolution(outer, c_out, 1, gain=2**0.5, bias=False)  # none in the authors' code, norm or not
+        self.norm = make_norm(norm, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.relu(x))
+        h = self.conv2(F.relu(h))
+        h = self.norm(self.conv3(F.relu(h)))
+        out: Tensor = self.shortcut(x) + 0.3 * h
+        return out
+
+
+def tower(widths: Sequence[int], counts: Sequence[int], block: Callable[..., nn.Module]) -> list[nn.Module]:
+    """`counts[i]` blocks of `widths[i]` channels each, and between two neighbours one that changes the size."""
+    layers = [block(widths[0], widths[0]) for _ in range(counts[0])]
+    for (c_in, c_out), count in zip(pairwise(widths), counts[1:], strict=True):
+        layers += [block(c_in, c_out, resize=True), *(block(c_out, c_out) for _ in range(count))]
+    return layers
+
+
+def numbers(blocks: int, maps: int) -> list[int]:
+    """How many blocks keep the size, on each map from the largest to the smallest: one fewer on the largest."""
+    return [blocks - 1, *[blocks] * (maps - 1)]
+
+
+@component
+class BottleneckGenerator(GeneratorConfig):
+    """Linear z -> 16w at 4x4, `BottleneckBlock`s, 6 on each map and 1 between two, -> w at 64x64, 1x1 -> C, tanh(x/5).
+
+    At 64x64 the generator of 101 layers of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
+    `ResnetGenerator` of the authors' code). The smallest map is 4x4 to 7x7, and each is twice the one before. Weights
+    as in `ResNetGenerator`.
+
+    width: w, the channels of the largest map; each smaller one has twice as many, up to 16w.
+    blocks: those that keep the size, on each map; the largest has one fewer.
+    conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
+    norm: at the end of each residual: "batch", "sync_batch" for the statistics of all processes, or "none".
+    """
+
+    z_dim: int = Field(default=128, ge=1)
+    width: int = Field(default=32, ge=1)
+    conditional: bool = False
+    blocks: int = Field(default=6, ge=1)
+    norm: NormOfG = "batch"
+
+    def build(self, spec: ImageSpec) -> nn.Module:
+        if self.conditional:
+            require_labels(type(self).__name__, spec.num_classes)
+        return DeepUpNet(self, spec)
+
+
+class DeepUpNet(nn.Module):
+    def __init__(self, cfg: BottleneckGenerator, spec: ImageSpec):
+        super().__init__()
+        base, doublings = sizes(spec, type(cfg).__name__)
+        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
+        widths = multiples(cfg.width, doublings + 1, "doubling", 16)[::-1]
+        linear = nn.Linear(cfg.z_dim + (spec.num_classes if cfg.conditional else 0), widths[0] * base**2)
+        glorot_(linear)
+
+        def block(c_in: int, c_out: int, *, resize: bool = False) -> nn.Module:
+            return BottleneckBlock(c_in, c_out, cfg.norm, "up" if resize else "none")
+
+        self.layers = nn.Sequential(
+            linear,
+            nn.Unflatten(1, (widths[0], base, base)),
+            *tower(widths, numbers(cfg.blocks, doublings + 1)[::-1], block),
+            convolution(cfg.width, spec.channels, 1),
+            Scale(1 / 5),
+            nn.Tanh(),
+        )
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.onehot is not None:
+            z = torch.cat([z, self.onehot(labels(y))], dim=1)
+        x: Tensor = self.layers(z)
+        return x
+
+
+@component
+class BottleneckDiscriminator(DiscriminatorConfig):
+    """1x1 C -> w at 64x64, `BottleneckBlock`s, 6 on each map and 1 between two, -> 16w at 4x4, a fifth of it, head.
+
+    At 64x64 the critic of 101 layers of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
+    `ResnetDiscriminator` of the authors' code), the mirror image of `BottleneckGenerator`. The head reads all values of
+    the last map.
+
+    width, blocks: as there.
+    norm: at the end of each residual: "layer" for a gradient penalty, "batch" for other losses, or "none".
+    """
+
+    width: int = Field(default=32, ge=1)
+    blocks: int = Field(default=6, ge=1)
+    norm: NormOfD = "layer"
+
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        base, halvings = sizes(spec, type(self).__name__)
+        widths = multiples(self.width, halvings + 1, "doubling", 16)
+
+        def block(c_in: int, c_out: int, *, resize: bool = False) -> nn.Module:
+            return BottleneckBlock(c_in, c_out, self.norm, "down" if resize else "none")
+
+        body = nn.Sequential(
+            convolution(spec.channels, self.width, 1),
+            *tower(widths, numbers(self.blocks, halvings + 1), block),
+            Scale(1 / 5),
+            nn.Flatten(),
+        )
+        return Discriminator(body, head(widths[-1] * base**2, base**2))

@@ -1,0 +1,77 @@
+"""ProGAN (Karras, Aila, Laine & Lehtinen 2018) for any images, by default the digits.
+
+As published for CelebA-HQ and LSUN: each size is trained on 800 thousand images, and fades in over as many; batches of
+16, from 256x256 on of 14, 6 and 3; Wasserstein loss with gradient penalty 10 and drift penalty 0.001, one update of D
+for one of G, Adam 1e-3 with betas (0, 0.99), z of length 512, an average of G that keeps 0.999 per update (app. A.1;
+the authors' configurations). Each network has 23.1 million weights for 1024x1024. Different here:
+
+- Images of less detail come in the full size, as in the authors' second version; in their first one they are small. The
+  gradient penalty is then one on slopes per pixel of the full size.
+- The learning rate does not rise over the first 40 kimg, as it does in their first version.
+- Real images are not mirrored, which the authors do for faces and the small LSUN sets.
+- 19,000 kimg are those of CelebA-HQ at 1024x1024, which is fully grown after 12,800. Smaller images are sooner: 28x28
+  after 3,200, 256x256 after 9,600.
+
+`progan_small` has a thousand updates for a size where `progan` has fifty thousand, hence its learning rate. Its maps of
+4x4 and 8x8 have 64 channels, those of 64x64 have 8. The drift penalty is lazy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..config import TrainConfig
+from ..data import Digits
+from ..ema import EMAConfig
+from ..equalized import EqualizedLearningRate
+from ..growth import ProgressiveGrowing
+from ..losses import Wasserstein
+from ..models import ProGANDiscriminator, ProGANGenerator
+from ..optim import Adam
+from ..penalties import Drift, GradientPenalty
+
+__all__ = ["progan", "progan_small"]
+
+BATCH = 16
+
+
+def progan() -> TrainConfig:
+    """ProGAN (Karras et al. 2018): images that grow from 4x4, WGAN-GP with drift, equalised learning rate 1e-3."""
+    adam = Adam(lr=1e-3, betas=(0.0, 0.99))
+    return TrainConfig(
+        data=Digits(),
+        generator=ProGANGenerator(output="linear"),
+        discriminator=ProGANDiscriminator(minibatch="std", group_size=BATCH),
+        loss=Wasserstein(),
+        penalties=(GradientPenalty(strength=10.0), Drift(strength=0.001)),
+        g_normalizer=EqualizedLearningRate(),
+        d_normalizer=EqualizedLearningRate(),
+        growth=ProgressiveGrowing(
+            initial=4, stable_kimg=800, fade_kimg=800, batch_sizes=((256, 14), (512, 6), (1024, 3))
+        ),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=BATCH * math.log(0.5) / math.log(0.999) / 1000),  # 11 kimg
+        batch_size=BATCH,
+        total_kimg=19000,
+        snapshot_kimg=100,
+    )
+
+
+def progan_small() -> TrainConfig:
+    """ProGAN for two cores (Karras et al. 2018): an eighth of the width, 30 kimg a size, learning rate 5e-3."""
+    adam = Adam(lr=5e-3, betas=(0.0, 0.99))
+    return replace(
+        progan(),
+        generator=ProGANGenerator(z_dim=128, width=64, full_until=8, output="linear"),
+        discriminator=ProGANDiscriminator(width=64, full_until=8, minibatch="std"),
+        penalties=(GradientPenalty(strength=10.0), Drift(strength=0.001, every=4)),
+        growth=ProgressiveGrowing(initial=4, stable_kimg=30, fade_kimg=30, batch_sizes=((32, 16),)),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=5),
+        batch_size=32,
+        total_kimg=400,
+        snapshot_kimg=10,
+    )

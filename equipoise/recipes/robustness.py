@@ -1,0 +1,102 @@
+"""WGAN-GP (Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017) on its own networks, and on those it was tried on.
+
+    equipoise train wgan_gp_varied runs/a generator.nonlinearity=tanh generator.depth=12 discriminator.norm=none
+    equipoise train wgan_gp_varied runs/b generator.nonlinearity=gated discriminator.nonlinearity=gated
+    equipoise train wgan_gp_varied runs/c generator=MLPGenerator
+
+As published, for all: penalty 10 (‖grad D‖ - 1)², 5 critic updates per update of G, batch 64, z of length 128, and:
+
+- `wgan_gp_resnet`: the residual networks of CIFAR-10 (app. F), Adam 2e-4 with betas (0, 0.9), 100,000 updates of G,
+  over which the learning rate falls to 0 in a straight line.
+- `wgan_gp_resnet64`: those of 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates (the authors' code).
+- `wgan_gp_varied`: the DCGAN of which `VariedGenerator` and `VariedDiscriminator` make any of the random architectures
+  (table 1), Adam 1e-4 with betas (0, 0.9), 100,000 updates (app. B).
+- `wgan_gp_101`: the 101-layer networks of 64x64 (sec. 5.2), Adam 1e-4 with betas (0.5, 0.9), 200,000 updates (app. E).
+
+Different here:
+
+- G is updated on as many images as D, where the ResNet of CIFAR-10 has twice as many in the authors' code.
+- There is no weight decay in a critic with layer norm, where the random architectures have one of 1e-3 (app. B).
+- CIFAR-10 stands for the ImageNet of 32x32 pixels on which the random architectures were trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import TrainConfig
+from ..data import CIFAR10, Images
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import Wasserstein
+from ..models import (
+    BottleneckDiscriminator,
+    BottleneckGenerator,
+    ResNetCritic,
+    ResNetDiscriminator,
+    ResNetGenerator,
+    VariedDiscriminator,
+    VariedGenerator,
+)
+from ..optim import Adam
+from ..penalties import GradientPenalty
+from ..schedules import Linear
+
+__all__ = ["wgan_gp_101", "wgan_gp_resnet", "wgan_gp_resnet64", "wgan_gp_varied"]
+
+
+def wgan_gp_resnet() -> TrainConfig:
+    """WGAN-GP's ResNets (Gulrajani et al. 2017) on CIFAR-10: no norm in D, Adam 2e-4, which falls to 0."""
+    kimg = 32_000  # 100,000 updates of G, and of D on 64 images five times as many
+    adam = Adam(lr=Linear(start=2e-4, end=0.0, kimg=kimg), betas=(0.0, 0.9))
+    return TrainConfig(
+        data=CIFAR10(),
+        generator=ResNetGenerator(width=128, channels="constant"),
+        discriminator=ResNetDiscriminator(width=128, channels="constant", pool="mean"),
+        loss=Wasserstein(),
+        penalties=(GradientPenalty(strength=10.0),),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        d_steps=5,
+        batch_size=64,
+        total_kimg=kimg,
+    )
+
+
+def wgan_gp_resnet64() -> TrainConfig:
+    """WGAN-GP's ResNets of 64x64 (Gulrajani et al. 2017): layer norm in D, Adam 1e-4."""
+    adam = Adam(lr=1e-4, betas=(0.0, 0.9))
+    return replace(
+        wgan_gp_resnet(),
+        data=Images(path="photos", resolution=64),
+        generator=ResNetGenerator(most=8),
+        discriminator=ResNetCritic(),
+        g_optim=adam,
+        d_optim=adam,
+        total_kimg=64_000,
+    )
+
+
+def wgan_gp_varied() -> TrainConfig:
+    """WGAN-GP on any of its random architectures (Gulrajani et al. 2017): a DCGAN with settings, Adam 1e-4."""
+    return replace(
+        wgan_gp_resnet64(),
+        data=CIFAR10(),
+        generator=VariedGenerator(),
+        discriminator=VariedDiscriminator(),
+        head=Head(init_std=0.02),
+        total_kimg=32_000,
+    )
+
+
+def wgan_gp_101() -> TrainConfig:
+    """WGAN-GP on 101-layer ResNets of 64x64 (Gulrajani et al. 2017): layer norm in D, Adam 1e-4 with beta1 0.5."""
+    adam = Adam(lr=1e-4, betas=(0.5, 0.9))
+    return replace(
+        wgan_gp_resnet64(),
+        generator=BottleneckGenerator(),
+        discriminator=BottleneckDiscriminator(),
+        g_optim=adam,
+        d_optim=adam,
+    )

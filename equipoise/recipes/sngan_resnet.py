@@ -1,0 +1,107 @@
+"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018) and its projection discriminator (Miyato & Koyama 2018) on pictures.
+
+    equipoise train sngan_resnet runs/photos 'data=Images(path="photos", resolution=48)' \
+        generator=ResNetGenerator discriminator=ResNetDiscriminator
+
+As published, `sngan_resnet`: the residual networks of 32x32 (app. B.4), spectral norm in D alone, the hinge loss, 5
+updates of D for one of G, Adam 2e-4 with betas (0, 0.9), batch 64, z of length 128, and 50,000 updates of G, over which
+the learning rate falls to 0 in a straight line (the authors' configuration for CIFAR-10). `sngan_cnn`: the standard CNN
+(table 3), the non-saturating loss, and Adam 2e-4 with betas (0.5, 0.999), one update of D for one of G (setting C of
+table 1), 100,000 updates. `sngan_projection`: the conditional networks of 128x128, conditional batch norm in G and a
+projection in D, Adam as above, 450,000 updates of G. Different here:
+
+- G is updated on as many images as D, 64, and not on twice as many.
+- Generated images take the labels of the real batch, where theirs are drawn uniformly.
+- The learning rate of `sngan_projection` stays what it is, where theirs falls to 0 in the last 50,000 updates.
+
+`sngan_resnet_small` is not published: networks of a quarter of the width and less for any images, one update of D for
+one of G with twice its learning rate (Heusel et al. 2017), and an averaged G, chosen so that two cores train it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import TrainConfig
+from ..data import CIFAR10, Digits, Images
+from ..ema import EMAConfig
+from ..heads import Head
+from ..losses import Hinge, NonSaturating
+from ..models import (
+    ResNetDiscriminator,
+    ResNetGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
+)
+from ..normalizers import SpectralNorm
+from ..optim import Adam
+from ..schedules import Linear
+
+__all__ = ["sngan_cnn", "sngan_projection", "sngan_resnet", "sngan_resnet_small"]
+
+
+def sngan_cnn() -> TrainConfig:
+    """SN-GAN's standard CNN (Miyato et al. 2018) on CIFAR-10: spectral norm, Adam 2e-4 with betas (0.5, 0.999)."""
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
+    return TrainConfig(
+        data=CIFAR10(),
+        generator=SNGANGenerator(),
+        discriminator=SNGANDiscriminator(),
+        head=Head(init_std=0.02),
+        loss=NonSaturating(),
+        d_normalizer=SpectralNorm(),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        batch_size=64,
+        total_kimg=6400,
+    )
+
+
+def sngan_resnet() -> TrainConfig:
+    """SN-GAN's ResNets (Miyato et al. 2018) on CIFAR-10: hinge loss, spectral norm, 5 updates of D, Adam 2e-4."""
+    kimg = 16_000  # 50,000 updates of G, and of D on 64 images five times as many
+    adam = Adam(lr=Linear(start=2e-4, end=0.0, kimg=kimg), betas=(0.0, 0.9))
+    return TrainConfig(
+        data=CIFAR10(),
+        generator=ResNetGenerator(width=256, channels="constant"),
+        discriminator=ResNetDiscriminator(width=128, channels="constant"),
+        loss=Hinge(),
+        d_normalizer=SpectralNorm(),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=0),
+        d_steps=5,
+        batch_size=64,
+        total_kimg=kimg,
+    )
+
+
+def sngan_projection() -> TrainConfig:
+    """SN-GAN with projection (Miyato & Koyama 2018): conditional ResNets for labelled images of 128x128, Adam 2e-4."""
+    adam = Adam(lr=2e-4, betas=(0.0, 0.9))
+    return replace(
+        sngan_resnet(),
+        data=Images(path="imagenet", resolution=128),
+        generator=ResNetGenerator(conditional=True),
+        discriminator=ResNetDiscriminator(),
+        head=Head("projection"),
+        g_optim=adam,
+        d_optim=adam,
+        total_kimg=144_000,
+    )
+
+
+def sngan_resnet_small() -> TrainConfig:
+    """SN-GAN's ResNets (Miyato et al. 2018), narrow, for any images on two cores: hinge loss, one update of D."""
+    return replace(
+        sngan_resnet(),
+        data=Digits(),
+        generator=ResNetGenerator(width=16),
+        discriminator=ResNetDiscriminator(width=16),
+        g_optim=Adam(lr=2e-4, betas=(0.0, 0.9)),
+        d_optim=Adam(lr=4e-4, betas=(0.0, 0.9)),
+        ema=EMAConfig(halflife_kimg=10),
+        d_steps=1,
+        total_kimg=500,
+    )

@@ -1,0 +1,125 @@
+"""What networks cost: counts against sums by hand and against what a real forward keeps; the listing of the zoo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from typer.testing import CliRunner
+
+from equipoise.cli import app
+from equipoise.counts import Counts, count, layers, on_meta, training_bytes
+from equipoise.describe import listing
+from equipoise.heads import Head
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, SAGANDiscriminator, SAGANGenerator
+from equipoise.models.zoo import ZOO
+from equipoise.types import ImageSpec
+
+
+@pytest.fixture(params=["cpu", "meta"])
+def device(request):
+    with torch.device(request.param):
+        yield request.param
+
+
+class TestCount:
+    def test_perceptron(self, device):
+        net = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+        found = count(net, (torch.randn(4, 10),))
+        assert found.parameters == 10 * 20 + 20 + 20 * 5 + 5
+        assert found.macs == 10 * 20 + 20 * 5
+        # The input, for the first weight, and the output of the ReLU, once for it and for the second weight.
+        assert found.stored == 4 * (10 + 20)
+
+    def test_convolutions(self, device):
+        """k² c_in c_out multiply-adds per position: of the output, or of a transposed convolution's input."""
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ConvTranspose2d(8, 5, 4, stride=2, padding=1))
+        found = count(net, (torch.randn(4, 3, 12, 12),))
+        assert found.macs == 9 * 3 * 8 * 6 * 6 + 16 * 8 * 5 * 6 * 6
+        assert found.stored == 4 * (3 * 12 * 12 + 8 * 6 * 6)
+
+    def test_recomputed_blocks_store_their_inputs_alone(self):
+        spec = ImageSpec(64, 3, 10)
+        stored = {}
+        for checkpoint in (False, True):
+            G, D, of_g, of_d = on_meta(
+                SAGANGenerator(conditional=True, checkpoint=checkpoint),
+                SAGANDiscriminator(checkpoint=checkpoint),
+                Head("projection"),
+                spec,
+            )
+            stored[checkpoint] = [count(net, inputs).stored for net, inputs in ((G, of_g), (D, of_d))]
+        assert all(some < 0.5 * plain for some, plain in zip(stored[True], stored[False], strict=True))
+
+    def test_bytes_of_a_step(self):
+        """Weights, gradients and two averages of both, the average of G; D on two batches, or G and D on one."""
+        G, D = Counts(1000, 0, 50), Counts(100, 0, 20)
+        assert training_bytes(G, D, 8) == 4 * (5 * 1000 + 4 * 100) + 8 * (50 + 20)
+        assert training_bytes(G, D._replace(stored=70), 8) == 4 * (5 * 1000 + 4 * 100) + 8 * 2 * 70
+
+
+def test_layers_in_order_with_their_shapes():
+    G, D, of_g, of_d = on_meta(DCGANGenerator(width=8), DCGANDiscriminator(width=8), Head(), ImageSpec(16, 1, 0))
+    found = layers(D, of_d, depth=2)
+    assert [(layer.depth, layer.name, layer.kind, layer.shape) for layer in found[:4]] == [
+        (0, "", "Discriminator", (1,)),
+        (1, "body", "Sequential", (256,)),
+        (2, "0", "Conv2d", (8, 8, 8)),
+        (2, "1", "LeakyReLU", (8, 8, 8)),
+    ]
+    assert found[2].parameters == 16 * 8 + 8
+    assert max(layer.depth for layer in layers(D, of_d, depth=1)) == 1
+    names = [layer.name for layer in layers(G, of_g, depth=2)]
+    assert names[:2] == ["", "layers.0"]  # a list of modules, which is never called itself, has no line of its own
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_pair_is_built_and_counted_without_memory(name):
+    pair = ZOO[name]
+    G, D, of_g, of_d = on_meta(pair.generator, pair.discriminator, pair.head, pair.spec)
+    assert all(parameter.is_meta for net in (G, D) for parameter in net.parameters())
+    x = G(*of_g)
+    assert x.shape[1:] == (pair.spec.channels, pair.spec.resolution, pair.spec.resolution)
+    for counts in (count(G, of_g), count(D, of_d)):
+        assert min(counts) > 0
+
+
+def test_listing(capsys):
+    Console(width=140).print(listing({name: ZOO[name] for name in ("mlp_28", "biggan_512")}))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line.split()[0] for line in lines] == ["name", "mlp_28", "biggan_512"]
+    assert lines[2].startswith("biggan_512 512x512 82.5 M 99.4 M")
+
+
+class TestCommand:
+    def run(self, *arguments: str):
+        return CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "140"})
+
+    def test_picture(self):
+        found = self.run("sngan_cnn_32", "--depth", "1")
+        assert found.exit_code == 0
+        assert "G: 3.8 M parameters" in found.output
+        assert "StandardCNN 3x32x32" in found.output
+        assert "Conv2d" not in found.output.partition("D:")[2]  # deeper than asked for
+
+    def test_changed_fields(self):
+        plain = self.run("sagan_128", "--depth", "0").output
+        small = self.run("sagan_128", "generator.width=8", "spec.resolution=64", "--depth", "0").output
+        assert "3x128x128" in plain
+        assert "3x64x64" in small
+        assert "G: 42.1 M" in plain
+        assert "G: 42.1 M" not in small
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["sagan_12"], "there is no model 'sagan_12'; did you mean 'sagan_128'?"),
+            (["sagan_128", "width=3"], "Pair has no field 'width'"),
+            (["sagan_128", "spec.resolution=37"], "37 is none of these sizes"),
+        ],
+    )
+    def test_mistakes(self, arguments, message):
+        found = self.run(*arguments)
+        assert found.exit_code == 2
+        assert message in found.output
