@@ -372,7 +372,8 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Some of frechet, fid, kid, is, pr, dc, swd, parzen, nearest, classes, modes; or kid(subsets=50)."
+            help="Some of frechet, fid, kid, is, pr, dc, swd, parzen, nearest, classes, modes; of runs probe, critic; "
+            "with settings, as in kid(subsets=50)."
         ),
     ] = "fid,kid,pr",
     num: Annotated[int, typer.Option(help="How many images are measured.", min=1)] = 10_000,

@@ -84,7 +84,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure `num` images of a run, a folder, a zip, an .npz or a data set against all those of another.
 
-    metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `measures.MEASURES`.
+    metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `measures.MEASURES` and `OF_RUNS`.
     seed: of everything random: what is drawn, subsets, projections.
     features, weights: the network and its file, as in `features.feature_net`.
     device: None is the GPU if there is one.
@@ -205,7 +205,7 @@ class Evaluator:
         batches = Batches(self)
         found = reference(self.net, batches, cache=self.cache)
         images = np.concatenate(list(batches)) if self.reads_pixels else None
-        return Samples(*found, images, self.against.labels, self.against.spec.num_classes)
+        return Samples(*found, images, self.against.labels, self.num_classes)
 
     def samples(self, images: Source) -> Samples:
         """The set that is measured, drawn once."""
@@ -229,6 +229,11 @@ class Evaluator:
         batches = range(-(-(num or source.held or 0) // self.batch_size))[which]
         drawn = source.draw(num, self.seed, self.batch_size, which)
         return self.shown(drawn, f"images of {source.name}", len(batches))
+
+    @property
+    def num_classes(self) -> int:
+        """Of the reference set's labels; of what a generator draws, these are not kept."""
+        return 0 if self.against.labels is None else self.against.spec.num_classes
 
     @property
     def reads_pixels(self) -> bool:
@@ -283,7 +288,7 @@ class Evaluator:
                 f"{self.against.name} are of {'x'.join(map(str, sizes[1]))}: compare with images of its size"
             )
         for measure in asking.values():
-            measure.check(found, self.against.spec)
+            measure.check(found, dataclasses.replace(self.against.spec, num_classes=self.num_classes))
         return found
 
     def check_channels(self, images: Source) -> None:

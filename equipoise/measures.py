@@ -364,7 +364,10 @@ class OfDiscriminator(Measure):
 
     @abstractmethod
     def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
-        """Raises ValueError, before any work, if it cannot be asked with a reference set of this spec."""
+        """Raises ValueError, before any work, if it cannot be asked with a reference set of this spec.
+
+        Of one without labels num_classes is 0, whatever it is of.
+        """
 
 
 @component
@@ -430,9 +433,9 @@ class Probe(OfDiscriminator):
 class Critic(OfDiscriminator):
     """The critic's estimate of the Wasserstein distance, mean D(x) - mean D(G(z)) (Arjovsky et al. 2017, sec. 3).
 
-    It is one of K W, W being the earth mover's distance of the images as points of pixels in [-1, 1], and K the Lipschitz
-    constant of D, which every run has of its own. Divided by any bound of K it is at most W, apart from chance; where
-    one is known it is told as `lipschitz_bound`, otherwise that is None.
+    At most K W, apart from chance, W being the earth mover's distance of the images as points of pixels in [-1, 1], and
+    K the Lipschitz constant of D, which every run has of its own. Divided by an upper bound of K it is a lower one of
+    W; where such a bound is known it is told as `lipschitz_bound`, otherwise that is None.
     """
 
     better: ClassVar[Mapping[str, Better]] = {"wasserstein": "lower"}
@@ -443,7 +446,7 @@ class Critic(OfDiscriminator):
         loss, head = D.config.loss, D.config.head
         if loss.estimates != "wasserstein":
             raise ValueError(
-                f"the difference of D's mean logits estimates a Wasserstein distance where D is trained to make it "
+                "the difference of D's mean logits estimates a Wasserstein distance where D is trained to make it "
                 f"large, and this one is trained with {loss!r}: ask the critic of a run with loss=Wasserstein"
             )
         if head.reads_labels and against.num_classes != D.spec.num_classes:

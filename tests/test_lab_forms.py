@@ -157,7 +157,7 @@ def test_the_command_gives_components(tmp_path):
         (["saturation", "reach=-1"], "Saturation.reach"),
         (["saturation", "reach"], "'reach' is no override"),
         (["smoothing", "alpha=0.5"], "Smoothing.alpha"),
-        (["parallel_lines", "penalty=Hinge"], "should be an instance of GradientPenalty"),
+        (["parallel_lines", "penalty=Hinge"], "takes a GradientPenalty, got Hinge"),
         (["all", "seed=1"], "settings belong to one experiment: name it in place of all, to change 'seed=1'"),
     ],
 )

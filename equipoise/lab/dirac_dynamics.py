@@ -124,14 +124,15 @@ STRAIGHT = ("Hinge", "Wasserstein")
 def theory(loss: str, stabiliser: str, discriminator: str) -> str:
     """What is known of gradient flow near the equilibrium; sections are those of Mescheder et al. 2018.
 
-    Nothing (2.2, 2.3) and the one-sided penalty, which is 0 there: circles. Zero-centred penalties (3.3, 4.1) and
-    consensus (Mescheder et al. 2017) converge. So does instance noise (3.2), if d'' > 0. With WGAN-GP (3.1) no descent
-    converges that gives D finitely many steps; here DRAGAN is the same penalty, as data at one point has no deviation.
+    Nothing (2.2, 2.3), the one-sided penalty, which is 0 there, and drift, which is on D at the data, where its value
+    never changes: circles. Zero-centred penalties (3.3, 4.1) and consensus (Mescheder et al. 2017) converge. So does
+    instance noise (3.2), if d'' > 0. With WGAN-GP (3.1) no descent converges that gives D finitely many steps; here
+    DRAGAN is the same penalty, as data at one point has no deviation.
     """
     if discriminator != "plain" or loss not in CURVED + STRAIGHT:
         return UNKNOWN
     match stabiliser:
-        case "none" | "one-sided GP":
+        case "none" | "one-sided GP" | "Drift":
             return "circles"
         case "R1" | "R2" | "zero-centred GP" | "consensus":
             return "converges"

@@ -56,7 +56,6 @@ class BigGANGenerator(GeneratorConfig):
 
     z_dim: int = Field(default=120, ge=1)
     width: int = Field(default=96, ge=1)
-    conditional: bool = False
     skip_z: bool = True
     embed: int = Field(default=128, ge=1)
     attention: int = Field(default=64, ge=0)

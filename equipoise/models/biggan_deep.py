@@ -112,9 +112,7 @@ class BigGANDeepGenerator(GeneratorConfig):
     embed, attention, norm, checkpoint: as in `BigGANGenerator`.
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=128, ge=1)
-    conditional: bool = False
     embed: int = Field(default=128, ge=1)
     attention: int = Field(default=64, ge=0)
     norm: Literal["batch", "sync_batch"] = "batch"

@@ -101,9 +101,7 @@ class BottleneckGenerator(GeneratorConfig):
     norm: at the end of each residual: "batch", "sync_batch" for the statistics of all processes, or "none".
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=32, ge=1)
-    conditional: bool = False
     blocks: int = Field(default=6, ge=1)
     norm: NormOfG = "batch"
 

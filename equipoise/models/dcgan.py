@@ -136,7 +136,6 @@ class DCGANGenerator(GeneratorConfig):
 
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
     class_input: Literal["concat", "batch_norm", "shared"] = "concat"
     norm: Norm = "batch"
     skip_z: bool = False

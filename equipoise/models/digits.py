@@ -41,7 +41,6 @@ class TinyDigitsGenerator(GeneratorConfig):
 
     z_dim: int = Field(default=64, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
 
     def build(self, spec: ImageSpec) -> nn.Module:
         require_28(spec, type(self).__name__)
@@ -113,7 +112,6 @@ class SANDigitsGenerator(GeneratorConfig):
 
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=128, ge=1)
-    conditional: bool = False
 
     def build(self, spec: ImageSpec) -> nn.Module:
         require_28(spec, type(self).__name__)

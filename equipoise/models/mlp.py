@@ -39,7 +39,6 @@ class MLPGenerator(GeneratorConfig):
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
-    conditional: bool = False
     output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:

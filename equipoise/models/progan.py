@@ -90,7 +90,6 @@ class ProGANGenerator(GeneratorConfig):
     z_dim: int = Field(default=512, ge=1)
     width: int = Field(default=512, ge=1)
     full_until: int = Field(default=32, ge=1)
-    conditional: bool = False
     output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:

@@ -153,9 +153,7 @@ class ResNetGenerator(GeneratorConfig):
     norm: "batch", or "sync_batch" for the statistics of all processes.
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
     channels: Channels = "doubling"
     most: int = Field(default=16, ge=1)
     norm: Literal["batch", "sync_batch"] = "batch"

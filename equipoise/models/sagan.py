@@ -275,9 +275,7 @@ class SAGANGenerator(GeneratorConfig):
         ValueError: when built, for another size, or attention below the smallest map.
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
     attention: int = Field(default=32, ge=0)
     norm: Literal["batch", "sync_batch"] = "batch"
     checkpoint: bool = False

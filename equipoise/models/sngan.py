@@ -33,9 +33,7 @@ class SNGANGenerator(GeneratorConfig):
     norm: "batch", or "sync_batch" for the statistics of all processes.
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
     norm: Literal["batch", "sync_batch"] = "batch"
 
     def build(self, spec: ImageSpec) -> nn.Module:

@@ -87,9 +87,7 @@ class VariedGenerator(GeneratorConfig):
     norm: after each layer but the last: "batch", "sync_batch" for the statistics of all processes, or "none".
     """
 
-    z_dim: int = Field(default=128, ge=1)
     width: int = Field(default=64, ge=1)
-    conditional: bool = False
     nonlinearity: Nonlinearity = "relu"
     depth: Annotated[int, Field(ge=1)] | None = None
     constant: bool = False
