@@ -21,9 +21,11 @@ __all__ = ["Normal", "Prior", "Uniform", "lerp", "require_threshold", "slerp", "
 class Prior(ABC):
     """The distribution that a generator is trained on.
 
+    law: of a component, as text.
     path: between two of its draws, which `walks.interpolate` takes unless told otherwise.
     """
 
+    law: ClassVar[str]
     path: ClassVar[str]
 
     @abstractmethod
@@ -39,6 +41,7 @@ class Prior(ABC):
 class Normal(Prior):
     """z_i ~ N(0, 1). Nearly all draws have about the same norm, so paths between them are spherical."""
 
+    law: ClassVar[str] = "N(0, 1)"
     path: ClassVar[str] = "spherical"
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
@@ -52,6 +55,7 @@ class Normal(Prior):
 class Uniform(Prior):
     """z_i ~ U[-1, 1], as in DCGAN (Radford et al. 2016). A great arc may leave this cube, so paths are straight."""
 
+    law: ClassVar[str] = "U[-1, 1]"
     path: ClassVar[str] = "linear"
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:

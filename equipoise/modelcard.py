@@ -103,9 +103,10 @@ def usage(generator: Generator) -> str:
             f"`G.sample(16, classes=[0])` draws one class; by default image i is of class i mod {spec.num_classes}."
         )
     call = "G.net(z, y)` with `y` (N,) int64" if generator.config.conditional else "G.net(z, None)`"
-    normal = "N(0, 1)" if generator.truncation is None else f"N(0, 1) given |z_i| ≤ {generator.truncation:g}"
+    law = generator.config.prior.law
+    law = law if generator.truncation is None else f"{law} given |z_i| ≤ {generator.truncation:g}"
     lines.append(
-        f"In a program of your own, `{call} takes `z` (N, {z_dim}) from {normal} to (N, {spec.channels}, {size}) in "
+        f"In a program of your own, `{call} takes `z` (N, {z_dim}) from {law} to (N, {spec.channels}, {size}) in "
         "[-1, 1]."
     )
     return "\n".join(lines)

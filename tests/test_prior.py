@@ -12,8 +12,10 @@ from tiny import recipe
 from equipoise.config import components, override, parse, to_text
 from equipoise.gan import GAN
 from equipoise.latents import Normal, Uniform
+from equipoise.modelcard import model_card
 from equipoise.models import DCGANGenerator
 from equipoise.randomness import Purpose
+from equipoise.runs import Run
 from equipoise.sampling import Generator, draw_latents, truncated
 from equipoise.standing import averaged_generator
 from equipoise.types import Batch, ImageSpec
@@ -101,3 +103,8 @@ def test_paths_are_straight_in_a_cube():
 def load_like(cfg):
     net = cfg.generator.build(SPEC).eval().requires_grad_(False)
     return Generator(net, dataclasses.replace(cfg.generator), SPEC)
+
+
+@pytest.mark.parametrize(("cfg", "law"), [(UNIFORM, "U[-1, 1]"), (recipe(), "N(0, 1)")])
+def test_a_model_card_says_what_z_is_drawn_from(tmp_path, cfg, law):
+    assert f"from {law} to" in model_card(load_like(cfg), Run(tmp_path, cfg, []))
