@@ -15,9 +15,10 @@ from equipoise.latents import Normal, Uniform
 from equipoise.modelcard import model_card
 from equipoise.models import DCGANGenerator
 from equipoise.randomness import Purpose
-from equipoise.runs import Run
+from equipoise.runs import read_run
 from equipoise.sampling import Generator, draw_latents, truncated
 from equipoise.standing import averaged_generator
+from equipoise.train import train
 from equipoise.types import Batch, ImageSpec
 from equipoise.walks import interpolate, latent
 
@@ -107,4 +108,5 @@ def load_like(cfg):
 
 @pytest.mark.parametrize(("cfg", "law"), [(UNIFORM, "U[-1, 1]"), (recipe(), "N(0, 1)")])
 def test_a_model_card_says_what_z_is_drawn_from(tmp_path, cfg, law):
-    assert f"from {law} to" in model_card(load_like(cfg), Run(tmp_path, cfg, []))
+    train(cfg, tmp_path)
+    assert f"from {law} to" in model_card(Generator.from_pretrained(tmp_path), read_run(tmp_path))
