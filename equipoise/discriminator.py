@@ -17,7 +17,7 @@ from .checkpoint import newest_whole
 from .config import TrainConfig
 from .data import to_float
 from .distributed import from_rank_0
-from .growth import detail
+from .growth import LevelOfDetail, Stages, detail
 from .heads import AuxiliaryHead, BiasedHead, Discriminator, LinearHead, SANHead
 from .metrics import pooled_features
 from .objective import logits
@@ -40,8 +40,8 @@ class TrainedDiscriminator:
     config: of the run.  spec: of its data.
     nimg: real images that it had seen.
 
-    Images come as bytes, uint8 (n, H, W, C), and D sees them in batches of the run's size, the last of them filled up
-    with the first images: some layers compare the images of a batch.
+    Images come as bytes, uint8 (n, H, W, C), and D sees them in batches of the size that the run had last, the last of
+    them filled up with the first images: some layers compare the images of a batch.
     """
 
     net: nn.Module
@@ -114,7 +114,8 @@ class TrainedDiscriminator:
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None
     ) -> Iterator[tuple[Tensor, Tensor | None, int]]:
         """X and y on D's device, and how many of them count; without gradients."""
-        size, device = self.config.batch_size, next(self.net.parameters()).device
+        stages = Stages(self.config.growth, self.spec.resolution, self.config.batch_size)
+        size, device = stages.batch_size(self.nimg), next(self.net.parameters()).device
         for start in range(0, len(images), size):
             rows = np.arange(start, start + size) % len(images)
             x = to_float(torch.from_numpy(images[rows]).to(device)).permute(0, 3, 1, 2)  # (n, H, W, C) -> (n, C, H, W)
@@ -161,6 +162,9 @@ def rebuild(
     untrained.eval().requires_grad_(False).to(device)
     net = copy.deepcopy(untrained)
     net.load_state_dict(weights)
+    for module, trained in zip(untrained.modules(), net.modules(), strict=True):
+        if isinstance(module, LevelOfDetail):
+            module.move(trained())
     return TrainedDiscriminator(net, untrained, config, spec, nimg)
 
 

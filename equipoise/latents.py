@@ -85,6 +85,8 @@ def truncate(z: Tensor, threshold: float) -> Tensor:
     tensor([-0.9962,  0.0000,  0.9962])
     """
     require_threshold(threshold)
+    if threshold == math.inf:
+        return z.clone()
     kept = math.erf(threshold / math.sqrt(2))  # P(|z_i| <= threshold)
     moved = math.sqrt(2) * torch.erfinv(kept * torch.erf(z.double() / math.sqrt(2)))
     return moved.clamp(-threshold, threshold).to(z.dtype)  # where kept rounds to 1, the tails became infinite

@@ -141,6 +141,10 @@ class TestBadFiles:
         (place / ("data_batch_2.bin" if form == "binary folder" else "data_batch_2")).write_bytes(content)
         self.fails(place, message)
 
+    def test_other_images(self, tmp_path):
+        np.savez(tmp_path / "mnist.npz", x_train=np.zeros((20, 28, 28), np.uint8), y_train=np.arange(20) % 10)
+        self.fails(tmp_path / "mnist.npz", r"images of shape \(1, 28, 28\) and not \(3, 32, 32\), so it is no CIFAR-10")
+
     def test_missing_batch(self, tmp_path):
         place = FORMS["binary folder"](tmp_path)
         (place / "data_batch_4.bin").unlink()

@@ -115,3 +115,8 @@ def test_ends_without_a_spherical_path():
         slerp(a, -2 * a, 0.5)
     with pytest.raises(ValueError, match="one of its ends is 0: take the linear path"):
         slerp(a, torch.zeros(5), 0.5)
+
+
+def test_an_infinite_threshold_truncates_nothing():
+    z = torch.tensor([9.0, -8.0, 0.5])
+    assert torch.equal(truncate(z, math.inf), z)

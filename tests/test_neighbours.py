@@ -136,3 +136,21 @@ def test_bad_neighbours():
         nearest_neighbours(normal(5), normal(3), k=4)
     with pytest.raises(ValueError, match="the two sets have 6 and 2 values per sample"):
         nearest_neighbours(normal(5), normal(5, 2))
+
+
+@pytest.mark.parametrize("features", [8, 64, 500])
+def test_copies_lie_on_the_edge_of_balls_and_count(features):
+    """Each ball's last sample is a real image: copies of half of them hit exactly where rounding could lose them."""
+    x = np.random.default_rng(features).standard_normal((60, features)) + 3
+    y = x[:30]
+    distances = np.sqrt(np.square(x[:, None] - x[None]).sum(2))
+    radii = np.sort(distances, axis=1)[:, 5]
+    within = distances[:, :30] <= radii[:, None] * (1 + 1e-12)
+    found = density_coverage(x, y, k=5)
+    assert found.density == pytest.approx(within.sum() / (5 * 30), abs=1e-12)
+    assert found.coverage == pytest.approx(within.any(1).mean(), abs=1e-12)
+
+
+def test_a_copy_of_a_duplicate_is_at_distance_0_twice():
+    x = np.repeat(np.random.default_rng(0).standard_normal((20, 100)) * 7, 2, axis=0)
+    np.testing.assert_array_equal(nearest_neighbours(x[::2], x, k=2).distances, 0)

@@ -60,6 +60,11 @@ class CIFAR10(DatasetConfig):
         images, labels, _ = read(found, self.split)
         if labels is None:
             raise ValueError(f"{found} holds images of CIFAR-10 but no y_{self.split}")
+        if images.shape[1:] != (3, 32, 32):
+            raise ValueError(
+                f"{found} holds images of shape {images.shape[1:]} and not (3, 32, 32), so it is no CIFAR-10: give "
+                "its own file, or data=Images(path=...)"
+            )
         return ArrayDataset(images, labels.reshape(-1), CLASSES, where=str(found))
 
 

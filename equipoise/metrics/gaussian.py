@@ -76,7 +76,8 @@ class GaussianStats:
     @property
     def covariance(self) -> Array:
         """C, (F, F). Raises ValueError if there are fewer than 2 samples."""
-        return self.root.T @ self.root
+        root = self.root
+        return root.T @ root
 
 
 def matrix(features: ArrayLike | Tensor) -> Array:

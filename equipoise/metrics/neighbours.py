@@ -65,7 +65,7 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
         ValueError: for NaN or Inf, sets that differ in F, or no more than k samples in one.
     """
     x, y = pair(real, fake)
-    balls_x, balls_y = squared_radii(x, k), squared_radii(y, k)
+    balls_x, balls_y = (squared_radii(samples, k) + slack(x, y) for samples in (x, y))
     covered, precise = [], np.zeros(len(y), dtype=bool)
     for rows, d2 in blocks(x, y):
         precise |= (d2 <= balls_x[rows, None]).any(axis=0)
@@ -85,7 +85,7 @@ def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
         ValueError: as `precision_recall`.
     """
     x, y = pair(real, fake)
-    balls = squared_radii(x, k)
+    balls = squared_radii(x, k) + slack(x, y)
     inside, covered = 0, []
     for rows, d2 in blocks(x, y):
         within = d2 <= balls[rows, None]
@@ -112,10 +112,17 @@ def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: i
     if not 1 <= k <= len(b):
         raise ValueError(f"expected k between 1 and the {len(b)} samples to search, got k={k}")
     indices, distances = [], []
-    for _, d2 in blocks(a, b):
+    for rows, d2 in blocks(a, b):
         indices.append(smallest(d2, k))
-        distances.append(np.sqrt(np.maximum(np.take_along_axis(d2, indices[-1], axis=1), 0)))
+        # Anew, because rounding leaves a copy no distance of 0 in d2.
+        distances.append(np.stack([np.linalg.norm(a[rows] - b[column], axis=1) for column in indices[-1].T], axis=1))
     return Nearest(np.concatenate(indices), np.concatenate(distances))
+
+
+def slack(x: Array, y: Array) -> float:
+    """How far two computations of one squared distance may be apart: a copy of a ball's last sample is inside it."""
+    middle = y.mean(axis=0)
+    return 1e-13 * max(float(np.square(samples - middle).sum(axis=1).max()) for samples in (x, y))
 
 
 def squared_radii(x: Array, k: int) -> Array:

@@ -10,10 +10,10 @@ from torch import nn
 from ..heads import Discriminator, HeadFactory
 from ..types import ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import split_z
+from .dcgan import BATCH_NORMS, split_z
 from .layers import require_labels
 from .norms import LinearConditionalBatchNorm
-from .sagan import BATCH_NORMS, Body, ResidualGenerator, attended, down_blocks, size
+from .sagan import Body, ResidualGenerator, attended, down_blocks, size
 
 __all__ = ["BigGANDiscriminator", "BigGANGenerator"]
 

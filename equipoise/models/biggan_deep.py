@@ -16,10 +16,11 @@ from ..types import ImageSpec, component
 from .attention import SelfAttention
 from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import init_orthogonal
+from .dcgan import BATCH_NORMS
 from .layers import labels, require_labels
 from .norms import LinearConditionalBatchNorm
 from .recompute import recomputed
-from .sagan import BATCH_NORMS, DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
+from .sagan import DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
 
 __all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +12,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..heads import Discriminator, HeadFactory
-from ..types import NONE_IS_A_WORD, ImageSpec, component
+from ..types import ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
 from .dcgan import make_norm, sizes
 from .layers import OneHot, labels, require_labels
 from .norms import NormKind
 from .resnet import convolution, glorot_, multiples, residual
+from .varied import NormOfD, NormOfG
 
 __all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
-
-NormOfG = Annotated[Literal["batch", "sync_batch", "none"], NONE_IS_A_WORD]
-NormOfD = Annotated[Literal["layer", "batch", "none"], NONE_IS_A_WORD]
 
 
 class Scale(nn.Module):

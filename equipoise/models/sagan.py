@@ -19,8 +19,9 @@ from ..heads import Discriminator, HeadFactory
 from ..types import ImageSpec, component
 from .attention import SelfAttention
 from .base import DiscriminatorConfig, GeneratorConfig
+from .dcgan import BATCH_NORMS, CONDITIONAL
 from .layers import labels, require_labels
-from .norms import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
+from .norms import ConditionalBatchNorm
 from .recompute import recomputed
 
 __all__ = ["SAGANDiscriminator", "SAGANGenerator"]
@@ -93,8 +94,6 @@ def attended(spec: ImageSpec, attention: int, name: str) -> int:
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------
-
-CONDITIONAL = (ConditionalBatchNorm, LinearConditionalBatchNorm)
 
 
 def normalise(norm: nn.Module, h: Tensor, condition: Tensor | None) -> Tensor:
@@ -241,8 +240,6 @@ def down_blocks(spec: ImageSpec, width: int, attention: int) -> tuple[list[nn.Mo
 
 
 # ---- SAGAN -----------------------------------------------------------------------------------------------
-
-BATCH_NORMS = {"batch": nn.BatchNorm2d, "sync_batch": SyncBatchNorm}
 
 
 def init_xavier(net: nn.Module) -> None:

@@ -61,7 +61,7 @@ def biggan_deep(resolution: int) -> Pair:
 
 
 ZOO: dict[str, Pair] = {
-    "mlp_28": Pair("Goodfellow et al. 2014", DIGITS, MLPGenerator(), MLPDiscriminator()),
+    "mlp_28": Pair("Arjovsky et al. 2017", DIGITS, MLPGenerator(), MLPDiscriminator()),
     "dcgan_64": Pair("Radford et al. 2016", colour(64), DCGANGenerator(width=128), DCGANDiscriminator(width=128)),
     "sngan_digits": Pair("Miyato et al. 2018", DIGITS, TinyDigitsGenerator(), TinyDigitsDiscriminator()),
     "san_digits": Pair("Takida et al. 2024", DIGITS, SANDigitsGenerator(), SANDigitsDiscriminator(), Head(san=True)),
