@@ -28,6 +28,14 @@ OwnRecipe = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--recipe", help="FILE.py:FUNCTION, if the run was trained from a file of your own."),
 ]
+OwnFeatures = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."),
+]
+Weights = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="The file of its weights, if it is not in the cache."),
+]
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -280,13 +288,8 @@ def sweep(
     metrics: Annotated[str, typer.Option(help="As in `equipoise evaluate`.")] = "frechet,pr,classes",
     num: Annotated[int, typer.Option(help="Images that are measured at each threshold.", min=1)] = 10_000,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
-    features: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."
-        ),
-    ] = None,
-    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    features: OwnFeatures = None,
+    weights: Weights = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Where figures, numbers and grids go.")] = Path("sweep"),
     recipe: OwnRecipe = None,
 ) -> None:
@@ -325,13 +328,8 @@ def compare(
     ] = "frechet,pr,classes",
     num: Annotated[int, typer.Option(help="Images that are measured of each run.", min=1)] = 10_000,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
-    features: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."
-        ),
-    ] = None,
-    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    features: OwnFeatures = None,
+    weights: Weights = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("compare"),
     recipe: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -381,20 +379,16 @@ def evaluate(
     features: Annotated[
         str, typer.Option(help="The feature network: inception, efficientnet_lite0, digits or FILE.py:NAME.")
     ] = "inception",
-    weights: Annotated[Optional[Path], typer.Option(help="The file of its weights, if it is not in the cache.")] = None,  # noqa: UP045
+    weights: Weights = None,
     out_path: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", metavar="FILE.json", help="Write the numbers with every setting."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
-    recipe: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="FILE.py:FUNCTION, if the run was trained from a file of your own."),
-    ] = None,
+    recipe: OwnRecipe = None,
 ) -> None:
     """Measure generated images against real ones: a table, and a JSON file with every setting."""
     with clear_errors():
-        from . import recipes as library
         from .distributed import processes, rank
         from .evaluate import evaluate as measure
         from .files import replace_file, writing
@@ -410,7 +404,7 @@ def evaluate(
                 weights=weights,
                 device=device,
                 batch_size=batch,
-                known=library.load(recipe)[1] if recipe else None,
+                known=own_components(recipe),
                 progress=True,
             )
             if rank() > 0:
