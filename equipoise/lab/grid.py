@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-from pydantic import Field
+from typing import ClassVar
 
 from ..config import TrainConfig
 from ..data import Grid
 from ..types import component
-from . import modes, modes_figures
-from .base import Experiment, Numbers, Table
-from .plots import Picture
+from .base import Experiment
+from .modes import Setup
 from .points import Points, plain_gan
 from .settings import SETTINGS
 
@@ -19,7 +17,7 @@ __all__ = ["GridGAN"]
 
 
 @component
-class GridGAN(Experiment):
+class GridGAN(Setup, Experiment):
     """A GAN on 25 Gaussians: a plain one beside R1 (Srivastava et al. 2017, VEEGAN). Settings as those of `ring`.
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
@@ -30,23 +28,6 @@ class GridGAN(Experiment):
     seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
     """
 
+    name: ClassVar[str] = "grid"
+
     gan: TrainConfig = SETTINGS["R1"](replace(plain_gan(), data=Points(of=Grid()), total_kimg=2000))
-    beside: modes.SettingName | None = "minimax"
-    decay: bool = True
-    moments: int = Field(default=20, ge=1)
-    samples: int = Field(default=1000, ge=10)
-    compare: bool = False
-    seeds: int = Field(default=3, ge=1)
-    workers: int | None = Field(default=None, ge=1)
-
-    def __post_init__(self) -> None:
-        modes.check(self)
-
-    def run(self) -> Numbers:
-        return modes.run(self)
-
-    def table(self, numbers: Numbers) -> Table:
-        return modes.table(self, numbers)
-
-    def draw(self, numbers: Numbers) -> dict[str, Picture]:
-        return modes_figures.draw("grid", self, numbers)

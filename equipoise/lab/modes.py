@@ -10,14 +10,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
 
 from ..config import TrainConfig, differences, suggest
 from ..optim import Adam, OptimConfig, RMSprop
 from ..schedules import Cosine
+from ..types import component
 from .base import Numbers, Table
 from .measures import Measure, measured, measures_of, real_points, truth
 from .parallel import cores, spread
@@ -25,6 +26,9 @@ from .points import PointGAN, points_of
 from .progress import say
 from .settings import SETTINGS
 from .surface import surface
+
+if TYPE_CHECKING:
+    from .plots import Picture
 
 __all__ = ["Job", "SettingName", "Setup", "check", "falling", "jobs_of", "name_of", "run", "table", "view_of", "watch"]
 
@@ -48,8 +52,9 @@ def known_setting(name: str) -> str:
 SettingName = Annotated[str, BeforeValidator(as_word), AfterValidator(known_setting)]
 
 
-class Setup(Protocol):
-    """The settings of such an experiment.
+@component
+class Setup:
+    """The settings of such an experiment, and what it does; an experiment adds its name and a GAN.
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
     beside: one of `SETTINGS`, under which the same networks are trained too, for comparison. None: nothing is.
@@ -59,22 +64,30 @@ class Setup(Protocol):
     seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
     """
 
-    @property
-    def gan(self) -> TrainConfig: ...
-    @property
-    def beside(self) -> str | None: ...
-    @property
-    def decay(self) -> bool: ...
-    @property
-    def moments(self) -> int: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def compare(self) -> bool: ...
-    @property
-    def seeds(self) -> int: ...
-    @property
-    def workers(self) -> int | None: ...
+    name: ClassVar[str]
+
+    gan: TrainConfig
+    beside: SettingName | None = "minimax"
+    decay: bool = True
+    moments: int = Field(default=20, ge=1)
+    samples: int = Field(default=1000, ge=10)
+    compare: bool = False
+    seeds: int = Field(default=3, ge=1)
+    workers: int | None = Field(default=None, ge=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def run(self) -> Numbers:
+        return run(self)
+
+    def table(self, numbers: Numbers) -> Table:
+        return table(self, numbers)
+
+    def draw(self, numbers: Numbers) -> dict[str, Picture]:
+        from .modes_figures import draw
+
+        return draw(self.name, self, numbers)
 
 
 def check(setup: Setup) -> None:

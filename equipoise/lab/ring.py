@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import ClassVar
 
 from ..config import TrainConfig
 from ..types import component
-from . import modes, modes_figures
-from .base import Experiment, Numbers, Table
-from .plots import Picture
+from .base import Experiment
+from .modes import Setup
 from .points import plain_gan
 from .settings import SETTINGS
 
@@ -16,7 +15,7 @@ __all__ = ["RingGAN"]
 
 
 @component
-class RingGAN(Experiment):
+class RingGAN(Setup, Experiment):
     """A GAN on a ring of eight Gaussians: the modes that a plain one loses, and R1 keeps (Metz et al. 2017).
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
@@ -27,23 +26,6 @@ class RingGAN(Experiment):
     seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
     """
 
+    name: ClassVar[str] = "ring"
+
     gan: TrainConfig = SETTINGS["R1"](plain_gan())
-    beside: modes.SettingName | None = "minimax"
-    decay: bool = True
-    moments: int = Field(default=20, ge=1)
-    samples: int = Field(default=1000, ge=10)
-    compare: bool = False
-    seeds: int = Field(default=3, ge=1)
-    workers: int | None = Field(default=None, ge=1)
-
-    def __post_init__(self) -> None:
-        modes.check(self)
-
-    def run(self) -> Numbers:
-        return modes.run(self)
-
-    def table(self, numbers: Numbers) -> Table:
-        return modes.table(self, numbers)
-
-    def draw(self, numbers: Numbers) -> dict[str, Picture]:
-        return modes_figures.draw("ring", self, numbers)
