@@ -1,114 +1,275 @@
 """One training iteration, ours against the loop that a researcher writes, in turn within one process.
 
-    python -m benchmarks.train_step --recipe san_digits_conditional --rounds 30 --out speed.json
+    python -m benchmarks.train_step --recipe san_digits_conditional --against eager --rounds 12 --out speed.json
+    python -m benchmarks.train_step --recipe sngan_resnet 'data=Images(path="photos",resolution=32)' --ways compile=true
 
-The plain loop has the same networks, loss, batch and learning rates: the generated images are computed with a gradient
-and then detached, D's weights keep requiring a gradient in G's step, and the optimisers are PyTorch's defaults.
-Each round times one iteration of each, so both meet the same noise; what counts is the ratio of a round.
+The eager loop has the same networks, losses, penalties, batch and learning rates, in float32: generated images are
+computed with a gradient and then detached, D's weights keep requiring a gradient in G's step, all terms share one
+backward, and the optimisers are PyTorch's defaults; it keeps no average of G. Each round times one iteration of each
+loop and a product of square matrices in each precision, so all meet the same noise; what counts is the ratio of a
+round. The memory of a loop is measured in a process of its own. Both loops keep the memory that they free.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from equipoise.config import TrainConfig
+from equipoise.allocator import keep_freed_memory
+from equipoise.config import TrainConfig, components, override, parse
+from equipoise.convolutions import ready
+from equipoise.counts import iteration_flops
 from equipoise.data import InfiniteBatches
-from equipoise.objective import discriminator_loss, generator_loss
-from equipoise.optim import Adam
+from equipoise.distributed import owned
+from equipoise.optim import Adam, RMSprop
+from equipoise.randomness import Purpose
 from equipoise.recipes import load
-from equipoise.schedules import at
-from equipoise.train import GAN, d_step, g_step
+from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
+from equipoise.tuning import tune
 from equipoise.types import Batch, ImageSpec
 
 from .report import machine
 
 Iteration = Callable[[Batch, int], None]
 
+EAGER = "eager"
+WAYS = ("", "convolutions=measured", "precision=bf16", "precision=bf16 convolutions=measured")
+"""What our loop is measured with: overrides of the recipe."""
+SIDE = 2048
+"""Of the matrices whose product gives the rate of the machine."""
 
-def ours(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
-    gan = GAN.build(cfg, spec)
+
+# ---- the two loops ---------------------------------------------------------------------------------------
+
+
+def ours(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
+    """An iteration of `train`, with its average of G."""
+    gan = GAN.build(cfg, spec, device)
     ema = cfg.ema.build(gan.G)
+    with tempfile.TemporaryDirectory() as folder:
+        tune(gan, Path(folder), iteration)
 
-    def iteration(batch: Batch, nimg: int) -> None:
-        d_step(gan, batch, nimg)
-        g_step(gan, batch, nimg)
-        ema.update(gan.G, nimg + cfg.batch_size, cfg.batch_size)
+    def one(batch: Batch, nimg: int) -> None:
+        start = nimg
+        for _ in range(d_steps(cfg)):
+            d_step(gan, batch, nimg, labelled=batch)
+            nimg += cfg.batch_size
+        g_step(gan, batch, start, labelled=batch)
+        ema.update(gan.G, nimg, nimg - start)
 
-    return iteration
+    return one
 
 
-def plain(cfg: TrainConfig, spec: ImageSpec) -> Iteration:
-    if not isinstance(cfg.g_optim, Adam) or not isinstance(cfg.d_optim, Adam) or cfg.penalties or cfg.d_steps != 1:
-        raise ValueError("the plain loop is written for Adam, without penalties and with one D step")
-    gan = GAN.build(cfg, spec)
+def eager(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
+    """The same in float32, as one writes it."""
+    gan = GAN.build(override(cfg, AS_USUAL), spec, device)
     G, D = gan.G.requires_grad_(True), gan.D.requires_grad_(True)
-    g_optim, d_optim = (
-        torch.optim.Adam(net.parameters(), lr=at(optim.lr, 0), betas=(at(optim.betas[0], 0), at(optim.betas[1], 0)))
-        for net, optim in ((G, cfg.g_optim), (D, cfg.d_optim))
-    )
+    g_optim, d_optim = usual(cfg.g_optim, gan.g_optim), usual(cfg.d_optim, gan.d_optim)
 
-    def iteration(batch: Batch, nimg: int) -> None:  # noqa: ARG001
-        d_optim.zero_grad()
-        fake = G(torch.randn(len(batch.x), cfg.generator.z_dim), batch.y)
-        discriminator_loss(cfg.loss, D(batch.x, batch.y), D(fake.detach(), batch.y)).backward()
-        d_optim.step()
+    def one(batch: Batch, nimg: int) -> None:
+        start = nimg
+        for _ in range(d_steps(cfg)):
+            update = nimg // cfg.batch_size
+            d_optim.zero_grad()
+            fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
+            fake = Batch(fake.x.detach(), fake.y)
+            loss, _ = gan.d_loss(batch, fake, batch)
+            for penalty in cfg.penalties:
+                if update % penalty.every == 0:
+                    value = mean_penalty(penalty, gan.critic, batch, fake)
+                    loss = loss + penalty.every * penalty.weight(nimg) * value
+            for regularizer, term in zip(cfg.d_regularizers, gan.d_regularizations, strict=True):
+                if update % regularizer.every == 0:
+                    loss = loss + regularizer.every * regularizer.weight(nimg) * term(D)
+            loss.backward()
+            d_optim.step()
+            for constrain in gan.constraints:
+                constrain(D)
+            nimg += cfg.batch_size
         g_optim.zero_grad()
-        fake = G(torch.randn(len(batch.x), cfg.generator.z_dim), batch.y)
-        generator_loss(cfg.loss, D(fake, batch.y)).backward()
+        loss, _ = gan.g_loss(batch, gan.generate(batch, Purpose.Z_FOR_G, start), start)
+        for regularizer, term in zip(cfg.g_regularizers, gan.g_regularizations, strict=True):
+            loss = loss + regularizer.weight(start) * term(G)
+        loss.backward()
         g_optim.step()
 
-    return iteration
+    return one
 
 
-def measure(cfg: TrainConfig, rounds: int, warmup: int) -> dict[str, list[float]]:
-    """Seconds per iteration of each loop, by round."""
+AS_USUAL = {"precision": "float32", "convolutions": "torch", "compile": False, "micro_batch": None}
+
+
+def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """PyTorch's default form of an optimiser, with the same weights and settings."""
+    settings = fused.param_groups[0]
+    match config:
+        case Adam():
+            return torch.optim.Adam(owned(fused), lr=settings["lr"], betas=settings["betas"], eps=settings["eps"])
+        case RMSprop():
+            return torch.optim.RMSprop(owned(fused), lr=settings["lr"], alpha=settings["alpha"])
+    raise ValueError(f"the eager loop is written for Adam and RMSprop, got {config!r}")
+
+
+def d_steps(cfg: TrainConfig) -> int:
+    if not isinstance(cfg.d_steps, int) or cfg.joint_penalties or cfg.augment.held_out:
+        raise ValueError("a fixed number of D updates is needed, and no joint penalties and no images held out")
+    return cfg.d_steps
+
+
+# ---- measuring -------------------------------------------------------------------------------------------
+
+
+def configured(recipe: str, changes: list[str]) -> TrainConfig:
+    cfg, known = load(recipe)
+    pairs = (change.split("=", 1) for change in changes)
+    changed: TrainConfig = override(cfg, {name: parse(value, known | components()) for name, value in pairs})
+    return changed
+
+
+def build(way: str, cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
+    """The loop of that name: `EAGER`, or overrides of ours."""
+    if way == EAGER:
+        return eager(cfg, spec, device)
+    changes = (change.split("=", 1) for change in way.split())
+    return ours(override(cfg, {name: parse(value, components()) for name, value in changes}), spec, device)
+
+
+def product(dtype: torch.dtype, device: torch.device) -> Callable[[Batch, int], object]:
+    """A product of square matrices, 2 SIDE³ operations."""
+    a, b = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
+    return lambda _batch, _nimg: a @ b
+
+
+def measure(
+    cfg: TrainConfig, ways: list[str], rounds: int, warmup: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds per iteration of each loop, and per product of matrices of each precision, by round."""
     dataset = cfg.data.build()
-    batches = InfiniteBatches(dataset, cfg.batch_size, seed=cfg.seed)
-    loops = {"ours": ours(cfg, dataset.spec), "plain": plain(cfg, dataset.spec)}
+    batches = InfiniteBatches(dataset, cfg.batch_size, seed=cfg.seed, device=device)
+    loops: dict[str, Callable[[Batch, int], object]] = {
+        way: build(way, cfg, dataset.spec, device) for way in [EAGER, *ways]
+    }
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        loops[f"product {name}"] = product(dtype, device)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for i in track(range(warmup + rounds), description="rounds"):
+    for i in track(range(warmup + rounds), description="rounds", console=Console(stderr=True)):
         batch = next(batches)
-        for name in sorted(loops, reverse=bool(i % 2)):  # neither is always the first of a round
+        order = list(loops) if i % 2 else list(reversed(loops))  # none is always the first of a round
+        for name in order:
+            ready(device)
             start = time.perf_counter()
-            loops[name](batch, i * cfg.batch_size)
+            loops[name](batch, i * cfg.batch_size * d_steps(cfg))
+            ready(device)
             if i >= warmup:
                 seconds[name].append(time.perf_counter() - start)
+    batches.close()
     return seconds
+
+
+def peak_memory(cfg: TrainConfig, way: str, device: torch.device) -> float:
+    """MB that three iterations need at most, beyond the data and what importing takes. For a process of its own."""
+    dataset = cfg.data.build()
+    batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=cfg.seed, device=device))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    loop = build(way, cfg, dataset.spec, device)
+    for i in range(3):
+        loop(batch, i * cfg.batch_size * d_steps(cfg))
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+
+
+def peaks(argv: list[str], ways: list[str]) -> dict[str, float]:
+    """The peak memory of each loop, each measured by this program in a new process."""
+    command = [sys.executable, "-m", "benchmarks.train_step", *argv]
+    outputs = {
+        way: subprocess.run([*command, f"--memory={way}"], check=True, stdout=subprocess.PIPE, text=True).stdout
+        for way in ways
+    }
+    return {way: float(text.splitlines()[-1]) for way, text in outputs.items()}
+
+
+# ---- reporting -------------------------------------------------------------------------------------------
+
+
+def summary(cfg: TrainConfig, seconds: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
+    """A row per loop: medians and quartiles of its ratio, its speed, memory and share of the machine's rate."""
+    flops = iteration_flops(cfg, cfg.data.build().spec)
+    rates = {name: 2 * SIDE**3 / statistics.median(seconds[f"product {name}"]) for name in ("float32", "bf16")}
+    rows = []
+    for name, values in seconds.items():
+        if name.startswith("product "):
+            continue
+        ratios = [slow / fast for slow, fast in zip(seconds[EAGER], values, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        median = statistics.median(values)
+        rate = "bf16" if "precision=bf16" in name else "float32"
+        rows.append(
+            {
+                "loop": name or "ours",
+                "seconds": median,
+                "images_per_second": cfg.batch_size * d_steps(cfg) / median,
+                "ratio": [low, middle, high],
+                "peak_mb": memory.get(name),
+                "gflops": flops / median / 1e9,
+                "rate": rate,
+                "share_of_rate": flops / median / rates[rate],
+            }
+        )
+    return [*rows, {"gflop_per_iteration": flops / 1e9, "rates_gflops": {n: r / 1e9 for n, r in rates.items()}}]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("changes", nargs="*", help="overrides of the recipe, for both loops")
     parser.add_argument("--recipe", default="san_digits_conditional")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--against", choices=[EAGER], default=EAGER)
+    parser.add_argument("--ways", action="append", help="overrides of our loop alone; may be given several times")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)  # print the peak memory of that loop, nothing else
     args = parser.parse_args()
 
-    cfg, _ = load(args.recipe)
-    seconds = measure(cfg, args.rounds, args.warmup)
-    table = Table("loop", "median s", "quartiles s", "images/s")
-    for name, values in seconds.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        table.add_row(name, f"{middle:.4f}", f"{low:.4f} - {high:.4f}", f"{cfg.batch_size / middle:.0f}")
-    ratios = [slow / fast for slow, fast in zip(seconds["plain"], seconds["ours"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    console = Console()
+    keep_freed_memory()
+    device, cfg = torch.device(args.device), configured(args.recipe, args.changes)
+    if args.memory is not None:
+        print(peak_memory(cfg, args.memory, device))
+        return
+    ways = args.ways or list(WAYS)
+    seconds = measure(cfg, ways, args.rounds, args.warmup, device)
+    memory = peaks(["--recipe", args.recipe, "--device", args.device, *args.changes], [EAGER, *ways])
+    *rows, about = summary(cfg, seconds, memory)
+    about |= {"recipe": args.recipe, "changes": args.changes, "batch_size": cfg.batch_size, "device": args.device}
+    about |= machine()
+
+    table = Table("loop", "s", "images/s", "eager / loop (quartiles)", "peak MB", "GFLOP/s", "share of rate")
+    for row in rows:
+        low, middle, high = row["ratio"]
+        share = f"{row['share_of_rate']:.0%} of {row['rate']}"
+        speed = f"{row['seconds']:.3f}", f"{row['images_per_second']:.0f}", f"{middle:.2f} ({low:.2f} - {high:.2f})"
+        table.add_row(row["loop"], *speed, f"{row['peak_mb']:.0f}", f"{row['gflops']:.0f}", share)
+    console = Console(width=140)
     console.print(table)
-    console.print(f"plain / ours, by round: median {middle:.3f}, quartiles {low:.3f} - {high:.3f}")
+    rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in about["rates_gflops"].items())
+    console.print(f"{about['gflop_per_iteration']:.1f} GFLOP an iteration; matrix products: {rates}")
     if args.out:
-        about = {"recipe": args.recipe, "batch_size": cfg.batch_size}
-        about |= machine()
-        args.out.write_text(json.dumps(about | {"seconds": seconds, "ratio_median": middle}, indent=1) + "\n")
+        args.out.write_text(json.dumps(about | {"loops": rows, "rounds": seconds}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

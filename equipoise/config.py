@@ -15,7 +15,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -34,7 +34,7 @@ from .models import DiscriminatorConfig, GeneratorConfig
 from .normalizers import NoNormalizer, Normalizer
 from .objective import monotone
 from .optim import Adam, OptimConfig
-from .penalties import Penalty
+from .penalties import Dragan, Penalty
 from .regularizers import Regularizer
 from .transfer import FreezeD
 from .types import component
@@ -53,6 +53,14 @@ class TrainConfig:
     transfer: start from the networks of another run.
     evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
+    g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
+    micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
+        memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
+    precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
+        optimisers in float32. "auto" measures whether that is faster here, says what it chose, and keeps to it.
+    convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
+    compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
+        are.
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
     """
@@ -79,6 +87,11 @@ class TrainConfig:
     transfer: FreezeD | None = None
     evaluation: Evaluate | None = None
     batch_size: int = Field(default=64, ge=1)
+    g_batches: int = Field(default=1, ge=1)
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    convolutions: Literal["torch", "measured"] = "torch"
+    compile: bool = False
     total_kimg: float = Field(default=1000, gt=0)
     log_kimg: float = Field(default=1, gt=0)
     snapshot_kimg: float = Field(default=10, gt=0)
@@ -137,6 +150,28 @@ class TrainConfig:
                 f"{self.joint_penalties[0]!r} and head.san=true do not go together: a SAN head makes its gradients by "
                 "holding parts of itself still, and their own gradients, which a joint penalty needs, lack those "
                 "parts. Take a plain head (head.san=false), or no joint penalty."
+            )
+        whole: tuple[object, ...] = (
+            *(["head.normalize_loss=true"] if self.head.normalize_loss else []),
+            *([] if self.feature_matching is None else [self.feature_matching]),
+            *self.joint_penalties,
+            *(penalty for penalty in self.penalties if isinstance(penalty, Dragan)),
+        )
+        if whole and self.micro_batch is not None:
+            raise ValueError(
+                f"micro_batch={self.micro_batch} and {whole[0]} do not go together: this is no mean over images, but "
+                "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
+                "micro_batch=none with more processes or a smaller batch_size, or go without it."
+            )
+        if self.compile and self.joint_penalties:
+            raise ValueError(
+                f"compile=true and {self.joint_penalties[0]!r} do not go together: a joint penalty differentiates the "
+                "losses twice, which compiled networks refuse. Use compile=false, or no joint penalty."
+            )
+        if self.compile and self.convolutions == "measured":
+            raise ValueError(
+                "compile=true and convolutions=measured do not go together: the compiler chooses how convolutions are "
+                "computed. Use compile=false, or convolutions=torch."
             )
         of_g: tuple[Regularizer | JointPenalty, ...] = (*self.g_regularizers, *self.joint_penalties)
         lazy = next((term for term in of_g if term.every > 1), None)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from .config import TrainConfig
+from .distributed import owned
+from .gan import GAN
+from .growth import NoGrowth
 from .heads import Head
 from .models import DiscriminatorConfig, GeneratorConfig
-from .types import ImageSpec
+from .train import Term, d_step, g_step
+from .types import Batch, ImageSpec
 
-__all__ = ["Counts", "Layer", "count", "layers", "on_meta", "training_bytes"]
+__all__ = ["Counts", "Layer", "count", "iteration_flops", "layers", "on_meta", "training_bytes"]
 
 BATCH = 4
 """Images of the counted forward, which is divided by it: what compares the images of a batch takes four."""
@@ -95,6 +103,82 @@ def training_bytes(G: Counts, D: Counts, batch: int) -> int:
     """
     weights = FLOAT * (5 * G.parameters + 4 * D.parameters)
     return weights + batch * max(2 * D.stored, G.stored + D.stored)
+
+
+def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
+    """Floating-point operations of an iteration of `train`: updates of D and of G, each on ``cfg.batch_size`` images.
+
+    Two for each multiply-add of matrix products and convolutions: forward, backward, the gradients of gradients that
+    penalties take, and what checkpointed blocks compute again. A lazy term counts with its share; networks that grow
+    have their full size. Without what is elementwise, matrix-vector products (spectral norm's iterations), the
+    optimisers and the average of G.
+
+    The trainer's own steps run on the meta device, so this is what they do, not what a formula says they should.
+    `precision`, `convolutions` and `compile` decide how fast they do it, and change nothing here.
+
+    Raises:
+        ValueError: if D is updated until it converges, which no count foresees.
+    """
+    if not isinstance(cfg.d_steps, int):
+        raise ValueError(
+            f"d_steps={cfg.d_steps!r} makes as many updates of D as its loss asks for: count an iteration with a fixed "
+            "number, d_steps=5"
+        )
+    with torch.random.fork_rng(devices=[]):  # building seeds
+        with torch.device("meta"):
+            plain = replace(cfg, growth=NoGrowth(), precision="float32", convolutions="torch", compile=False)
+            gan = GAN.build(plain, spec, "meta")
+            x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
+            batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
+        # Adam's fused kernel does not know the meta device.
+        gan.d_optim, gan.g_optim = (torch.optim.SGD(owned(optim)) for optim in (gan.d_optim, gan.g_optim))
+        held_out = batch if cfg.augment.held_out else None
+
+        d_steps = cfg.d_steps
+        d = mean_over_period(
+            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch),
+            (*cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties),
+        )
+        g = mean_over_period(
+            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
+            (*cfg.g_regularizers, *cfg.joint_penalties),
+        )
+    return round(d_steps * d + g)
+
+
+def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:
+    """Operations of an update, given by its number. Updates at which the same terms are due cost the same."""
+    period = math.lcm(*(term.every for term in terms))
+    due = [tuple(update % term.every == 0 for term in terms) for update in range(period)]
+    known = {which: operations(step, due.index(which)) for which in set(due)}
+    return sum(known[which] for which in due) / period
+
+
+def operations(step: Callable[[int], object], update: int) -> int:
+    counter = Products()
+    with counter:
+        step(update)
+    return counter.flops
+
+
+class Products(TorchDispatchMode):
+    """Counts the operations of matrix products and convolutions, inside `torch.autograd.grad` too.
+
+    `FlopCounterMode` follows modules by hooks on their gradients, with which autograd refuses gradients of inputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def layers(net: nn.Module, inputs: tuple[Tensor, ...], *, depth: int) -> list[Layer]:

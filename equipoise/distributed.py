@@ -1,4 +1,4 @@
-"""Data parallelism: equal replicas, one all-reduce per optimiser step. One process is the case without it.
+"""Data parallelism: equal replicas, one mean of gradients per optimiser step. One process is the case without it.
 
 `DistributedDataParallel` is not used: a GAN step runs D twice before one backward, trains one network through
 the other and differentiates gradients, and each of these fights its hooks.
@@ -7,17 +7,20 @@ the other and differentiates gradients, and each of these fights its hooks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, groupby
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from .types import RunError
 
 __all__ = [
+    "Reduction",
     "any_signal",
     "apply_gradients",
     "from_rank_0",
@@ -25,6 +28,7 @@ __all__ = [
     "owned",
     "processes",
     "rank",
+    "reducing",
     "stack_ranks",
     "trainable",
     "world_size",
@@ -46,7 +50,13 @@ def processes() -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     launched = "RANK" in os.environ and not dist.is_initialized()
     if launched:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        store, own, world = next(rendezvous("env://"))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # torchrun's store outlives a restart, and a new process must not read the addresses of dead ones. How often
+            # it restarted tells them apart, on one node: several nodes may count differently (docs/distributed.md).
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=own, world_size=world)
     try:
         yield device
     finally:
@@ -82,22 +92,82 @@ def trainable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
             p.requires_grad_(required)
 
 
-def apply_gradients(optimizer: torch.optim.Optimizer) -> None:
+def apply_gradients(optimizer: torch.optim.Optimizer, reduction: Reduction | None = None) -> None:
     """Average gradients over processes, step, clear.
 
     A parameter without a gradient gets zeros, in one process too, so that every number of processes does the same.
+
+    reduction: what `reducing` has begun of the averages.
     """
     parameters = owned(optimizer)
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     if world_size() > 1:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        mean = mean_over_ranks(torch.cat([g.flatten() for g in gradients]))
-        for g, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-            g.copy_(part.view_as(g))
+        (reduction or Reduction(parameters)).finish()
     optimizer.step()
     optimizer.zero_grad()
+
+
+BUCKET = 25 * 2**20
+"""Bytes of gradients that travel together."""
+
+
+class Reduction:
+    """The means of gradients over processes, in buckets, which travel while others are still computed or copied.
+
+    Buckets are begun in one order, on every process the same: that in which a backward reaches the parameters, the
+    last first. So processes may differ in which parameters got a gradient.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        ends = accumulate(p.nbytes for p in reversed(parameters))
+        self.waiting = [
+            [p for p, _ in bucket]
+            for _, bucket in groupby(zip(reversed(parameters), ends, strict=True), lambda pair: (pair[1] - 1) // BUCKET)
+        ]
+        self.done: set[Tensor] = set()
+        self.begun: list[tuple[list[nn.Parameter], Tensor, dist.Work]] = []
+
+    def note(self, parameter: Tensor) -> None:
+        """Its gradient is complete."""
+        self.done.add(parameter)
+        while self.waiting and all(p in self.done for p in self.waiting[0]):
+            self.begin()
+
+    def begin(self) -> None:
+        bucket = self.waiting.pop(0)
+        total = torch.cat([p.grad.flatten() for p in bucket if p.grad is not None])
+        self.begun.append((bucket, total, dist.all_reduce(total, async_op=True)))
+
+    def finish(self) -> None:
+        """Begin the rest, wait for all, and make each gradient the mean. Every parameter has one."""
+        while self.waiting:
+            self.begin()
+        for bucket, total, work in self.begun:
+            work.wait()
+            total /= world_size()
+            for p, mean in zip(bucket, total.split([p.numel() for p in bucket]), strict=True):
+                assert p.grad is not None
+                p.grad.copy_(mean.view_as(p))
+
+
+@contextmanager
+def reducing(optimizer: torch.optim.Optimizer, last: bool = True) -> Iterator[Reduction | None]:
+    """In the block the averages over processes begin beside the backward; `apply_gradients` ends them.
+
+    last: whether it is the last backward of the update. Before, and in one process, nothing is begun.
+    """
+    if not last or world_size() == 1:
+        yield None
+        return
+    reduction = Reduction(owned(optimizer))
+    hooks = [p.register_post_accumulate_grad_hook(reduction.note) for p in owned(optimizer)]
+    try:
+        yield reduction
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from .augment import Augmentation
 from .config import TrainConfig
+from .convolutions import Convolutions
 from .distributed import owned, rank, trainable, world_size
 from .growth import Stages, grows, set_lod
 from .guarantees import voided
 from .heads import renormalize
 from .joint import JointPenalty
 from .objective import Output, accuracy, class_loss, discriminator_loss, generator_loss, logits, pairs
+from .pieces import Piece, count_pieces, in_pieces
+from .precision import Precision, mixed
 from .randomness import Purpose, seed_torch, stream
 from .regularizers import Regularization
 from .types import Batch, ImageSpec
@@ -38,9 +42,15 @@ class GAN:
     d_optim: torch.optim.Optimizer
     g_regularizations: list[Regularization] = field(init=False)
     d_regularizations: list[Regularization] = field(init=False)
+    precision: Precision = field(init=False)
+    """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
+    convolutions: AbstractContextManager[object] = field(init=False)
+    """The context of a step."""
 
     def __post_init__(self) -> None:
         self.remember()
+        self.precision = "float32" if self.cfg.precision == "auto" else self.cfg.precision
+        self.convolutions = Convolutions() if self.cfg.convolutions == "measured" else nullcontext()
 
     @classmethod
     def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
@@ -72,6 +82,8 @@ class GAN:
             )
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
+            if cfg.compile:
+                net.compile()
         return gan
 
     def remember(self) -> None:
@@ -107,18 +119,39 @@ class GAN:
         return output
 
     def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """D as penalties see it: (N, K), all its logits side by side."""
-        return logits(self.outputs(x, y))
+        """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
+        with torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext():
+            return logits(self.outputs(x, y))
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """The context in which a loss is computed, in `precision`; its backward is not."""
+        return mixed(self.precision, next(self.D.parameters()).device)
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
+        return self.images(self.latents(like, purpose, nimg), like.y)
+
+    def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
+        """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
         share = len(like.x)
         rows, config = share * world_size(), self.cfg.generator
         z = config.prior.draw(rows, config.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
         z = z[rank() * share : (rank() + 1) * share]
         if like.x.is_cuda:
             z = z.pin_memory()  # so that the host need not wait for the copy
-        return Batch(self.G(z.to(like.x.device, non_blocking=True), like.y), like.y)
+        return z.to(like.x.device, non_blocking=True)
+
+    def images(self, z: Tensor, y: Tensor | None) -> Batch:
+        """G(z, y), with its labels, in float32 under autocast too."""
+        x: Tensor = self.G(z, y)
+        return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
+
+    def pieces(
+        self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
+    ) -> Iterator[Piece]:
+        """What an update is computed from, with z of `purpose`: one piece, or several of `micro_batch` images each."""
+        count, z = count_pieces(len(batch.x), self.cfg.micro_batch), self.latents(batch, purpose, nimg)
+        return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
 
     # ---- what each player minimises ----------------------------------------------------------------------
 

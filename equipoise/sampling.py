@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from .config import components, parse
 from .data import to_uint8
+from .distributed import from_rank_0, rank, world_size
 from .files import replace_file, writing
 from .latents import require_threshold
 from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
+from .shares import together
 from .standing import standing_statistics
 from .types import ImageSpec
 
@@ -197,18 +199,25 @@ def images(generator: Generator, z: Tensor, y: Tensor | None) -> NDArray[np.uint
 
 
 def sample(
-    generator: Generator, num: int, *, seed: int = 0, classes: Sequence[int] | None = None, batch: int = BATCH
+    generator: Generator,
+    num: int,
+    *,
+    seed: int = 0,
+    classes: Sequence[int] | None = None,
+    batch: int = BATCH,
+    which: slice = slice(None),
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
     classes: used in turn, image i gets classes[i mod len]; None uses all. The z and class of image i depend on `seed`
         and i alone, not on `num`. Of a `truncated` generator the z are truncated.
+    which: of the batches.
 
     Raises:
         ValueError: for classes that the generator does not know.
     """
     z, y = draw_latents(generator, num, seed=seed), sample_classes(generator, num, classes)
-    for i in range(0, num, batch):
+    for i in range(0, num, batch)[which]:
         labels = None if y is None else y[i : i + batch]
         pixels = images(generator, z[i : i + batch], labels)
         yield pixels, np.zeros(len(pixels), np.int64) if labels is None else labels.numpy()
@@ -259,28 +268,34 @@ def write_samples(
     """Draw images and write them as `out` says: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
 
     `x` is uint8 (num, H, W, C), `y` int64 (num,), absent for an unconditional generator. In a folder of a conditional
-    generator each class has a sub-folder.
+    generator each class has a sub-folder. Several processes share out the batches; rank 0 writes what one would.
     """
     require_some(num)
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
     if not out.suffix:
-        require_empty(out)
+        from_rank_0(lambda: require_empty(out))
+    own = slice(rank(), None, world_size())
+    steps = len(range(0, num, BATCH)[own])
     console = Console(stderr=True)
-    steps = -(-num // BATCH)
-    batches = sample(generator, num, seed=seed, classes=classes)
-    shown = track(batches, "sampling", steps, console=console, transient=True, disable=not console.is_terminal)
-    x, y = (np.concatenate(part) for part in zip(*shown, strict=True))
+    hidden = rank() > 0 or not console.is_terminal
+    batches = sample(generator, num, seed=seed, classes=classes, which=own)
+    drawn = together(lambda: track(batches, "sampling", steps, console=console, transient=True, disable=hidden))
+    x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    from_rank_0(lambda: write(x, y if generator.config.conditional else None, out))
+    return out
+
+
+def write(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".png":
             replace_file(out, png(grid(x)))
         elif out.suffix == ".npz":
-            arrays: dict[str, Any] = {"x": x, "y": y} if generator.config.conditional else {"x": x}
+            arrays: dict[str, Any] = {"x": x} if y is None else {"x": x, "y": y}
             np.savez_compressed(out, **arrays)
         else:
-            write_folder(x, y if generator.config.conditional else None, out)
-    return out
+            write_folder(x, y, out)
 
 
 def require_empty(folder: Path) -> None:

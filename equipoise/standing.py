@@ -64,11 +64,12 @@ def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) ->
     """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone."""
     net = copy.deepcopy(average)
     device = next(net.parameters()).device
+    images = min(cfg.batch_size, cfg.micro_batch or cfg.batch_size)  # as many as training knew the statistics of
 
     def draw(i: int) -> Arguments:
         source = stream(cfg.seed, Purpose.STANDING, i)
-        z = cfg.generator.prior.draw(cfg.batch_size, cfg.generator.z_dim, generator=source)
-        y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if cfg.generator.conditional else None
+        z = cfg.generator.prior.draw(images, cfg.generator.z_dim, generator=source)
+        y = torch.arange(images, device=device) % spec.num_classes if cfg.generator.conditional else None
         return z.to(device), y
 
     return standing_statistics(net, draw)

@@ -24,6 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .allocator import keep_freed_memory
 from .augment import Means
 from .checkpoint import Checkpoints, claim, exist
 from .config import TrainConfig
@@ -36,6 +37,7 @@ from .distributed import (
     owned,
     processes,
     rank,
+    reducing,
     trainable,
     world_size,
 )
@@ -43,11 +45,13 @@ from .gan import GAN
 from .growth import BatchesByStage
 from .interrupt import Interrupted, interrupts
 from .penalties import Penalty
+from .pieces import count_pieces, mean_of, repeated
 from .randomness import Purpose, seed_torch
 from .singular import spectral_stats
 from .snapshot import Evaluations, Snapshots
 from .standing import averaged_generator
 from .stats import Stats, require_finite
+from .tuning import tune
 from .types import Batch, Critic
 
 __all__ = ["GAN", "d_step", "g_step", "train"]
@@ -63,43 +67,63 @@ def d_step(
     """
     cfg = gan.cfg
     update = gan.stages.updates(nimg)  # of D so far
-    with trainable(gan.d_optim):
-        with torch.no_grad():
-            fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
-            on_held_out = {} if held_out is None else {"D/held_out": gan.critic(held_out.x, held_out.y).mean()}
-        loss, stats = gan.d_loss(batch, fake, labelled)
-        loss.backward()
+    alone = not due(update, *cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties)  # is the loss
+    stats: list[dict[str, Tensor]] = []
+    with trainable(gan.d_optim), gan.convolutions:
+        for piece in gan.pieces(batch, Purpose.Z_FOR_D, nimg, held_out, labelled):  # one, unless cfg.micro_batch
+            with torch.no_grad(), gan.mixed():
+                fake, unseen = gan.images(piece.z, piece.real.y), piece.held_out
+                on_held_out = {} if unseen is None else {"D/held_out": gan.critic(unseen.x, unseen.y).mean()}
+            with gan.mixed():
+                loss, of_loss = gan.d_loss(piece.real, fake, piece.labelled)
+            with reducing(gan.d_optim, piece.last and alone) as reduction:
+                (piece.share * loss).backward()
+            penalties = [(p, partial(mean_penalty, p, gan.critic, piece.real, fake)) for p in cfg.penalties]
+            added = add_gradients(penalties, gan.d_optim, update, nimg, piece.share)
+            stats.append(of_loss | on_held_out | {f"D/{name}": value for name, value in added.items()})
         terms: list[tuple[Term, Callable[[], Tensor]]] = [
-            *((p, partial(mean_penalty, p, gan.critic, batch, fake)) for p in cfg.penalties),
             *zip(cfg.d_regularizers, (partial(r, gan.D) for r in gan.d_regularizations), strict=True),
             *((j, partial(gan.joint_value, j, batch, labelled, Purpose.Z_FOR_D, nimg)) for j in cfg.joint_penalties),
         ]
         added = add_gradients(terms, gan.d_optim, update, nimg)
-        apply_gradients(gan.d_optim)
+        apply_gradients(gan.d_optim, reduction)
     for constrain in gan.constraints:
         constrain(gan.D)
     for regularization in gan.d_regularizations:
         regularization.update(gan.D)
-    return stats | on_held_out | {f"D/{name}": value for name, value in added.items()}
+    return mean_of(stats) | {f"D/{name}": value for name, value in added.items()}
 
 
 def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
     """Update G once. `batch` supplies labels and, where they are compared with, the real images."""
     cfg = gan.cfg
     update = gan.stages.updates(nimg) // (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
-    with trainable(gan.g_optim):
-        fake = gan.generate(batch, Purpose.Z_FOR_G, nimg)
-        loss, stats = gan.g_loss(batch, fake, nimg)
-        loss.backward()
+    alone = not due(update, *cfg.g_regularizers, *cfg.joint_penalties)
+    batch = repeated(batch, cfg.g_batches)
+    stats: list[dict[str, Tensor]] = []
+    with trainable(gan.g_optim), gan.convolutions:
+        for piece in gan.pieces(batch, Purpose.Z_FOR_G, nimg):
+            with gan.mixed():
+                loss, of_loss = gan.g_loss(piece.real, gan.images(piece.z, piece.real.y), nimg)
+            with reducing(gan.g_optim, piece.last and alone) as reduction:
+                (piece.share * loss).backward()
+            stats.append(of_loss)
         terms: list[tuple[Term, Callable[[], Tensor]]] = [
             *zip(cfg.g_regularizers, (partial(r, gan.G) for r in gan.g_regularizations), strict=True),
             *((j, partial(gan.joint_value, j, batch, labelled, Purpose.Z_FOR_G, nimg)) for j in cfg.joint_penalties),
         ]
         added = add_gradients(terms, gan.g_optim, update, nimg)
-        apply_gradients(gan.g_optim)
+        apply_gradients(gan.g_optim, reduction)
     for regularization in gan.g_regularizations:
         regularization.update(gan.G)
-    return stats | {f"G/{name}": value for name, value in added.items()}
+    return mean_of(stats) | {f"G/{name}": value for name, value in added.items()}
+
+
+def iteration(gan: GAN, batch: Batch, nimg: int) -> None:
+    """Update both players once, on the same batch."""
+    labelled = batch if gan.cfg.head.classifies == "labelled" else None
+    d_step(gan, batch, nimg, labelled=labelled)
+    g_step(gan, batch, nimg, labelled=labelled)
 
 
 class Term(Protocol):
@@ -111,19 +135,28 @@ class Term(Protocol):
     def weight(self, nimg: int) -> float: ...
 
 
+def due(update: int, *terms: Term) -> bool:
+    """Whether one of the terms is applied at this update."""
+    return any(update % term.every == 0 for term in terms)
+
+
 def add_gradients(
-    terms: Iterable[tuple[Term, Callable[[], Tensor]]], optimizer: torch.optim.Optimizer, update: int, nimg: int
+    terms: Iterable[tuple[Term, Callable[[], Tensor]]],
+    optimizer: torch.optim.Optimizer,
+    update: int,
+    nimg: int,
+    share: float = 1.0,
 ) -> dict[str, Tensor]:
     """Add the gradients of the terms that are due at this update. Returns their unweighted values by name.
 
-    Each has a backward of its own, so its graph is freed before the next one.
+    Each has a backward of its own, so its graph is freed before the next one. share: of the piece that they are of.
     """
     values: dict[str, Tensor] = {}
     for term, compute in terms:
-        if update % term.every == 0:
+        if due(update, term):
             value = compute()
             if value.requires_grad:  # it is a constant for a regulariser of layers that are all frozen
-                torch.autograd.backward(term.every * term.weight(nimg) * value, inputs=owned(optimizer))
+                torch.autograd.backward(share * term.every * term.weight(nimg) * value, inputs=owned(optimizer))
             name = type(term).__name__
             values[name] = values[name] + value.detach() if name in values else value.detach()
     return values
@@ -147,12 +180,15 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         RunError: if the run diverges, cannot write, or (`Interrupted`) is asked to stop by SIGINT or SIGTERM.
     """
     run_dir = Path(run_dir)
+    keep_freed_memory()
     with processes() as device:
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         gan = GAN.build(cfg, dataset.spec, device)
         for size in gan.stages.batch_sizes:
             if size % world_size():
                 raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
+            for images in (size, size * cfg.g_batches):
+                count_pieces(images // world_size(), cfg.micro_batch)
         with_labels = None
         if cfg.head.classifies == "labelled":
             with_labels = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
@@ -163,6 +199,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             gan.remember()
 
         from_rank_0(lambda: claim(run_dir, cfg))  # from here on the directory is this run's
+        tune(gan, run_dir, iteration)
         checkpoints = Checkpoints(
             run_dir,
             nets={

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from rich.console import Console
@@ -9,11 +11,27 @@ from torch import nn
 from typer.testing import CliRunner
 
 from equipoise.cli import app
-from equipoise.counts import Counts, count, layers, on_meta, training_bytes
+from equipoise.config import TrainConfig
+from equipoise.counts import Counts, count, iteration_flops, layers, on_meta, training_bytes
+from equipoise.critic import ToConvergence
+from equipoise.data import Digits
 from equipoise.describe import listing
+from equipoise.growth import ProgressiveGrowing
 from equipoise.heads import Head
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, SAGANDiscriminator, SAGANGenerator
+from equipoise.models import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ProGANDiscriminator,
+    ProGANGenerator,
+    SAGANDiscriminator,
+    SAGANGenerator,
+    SANDigitsDiscriminator,
+    SANDigitsGenerator,
+)
 from equipoise.models.zoo import ZOO
+from equipoise.penalties import R1, GradientPenalty
+from equipoise.recipes import load
+from equipoise.regularizers import Orthogonal
 from equipoise.types import ImageSpec
 
 
@@ -57,6 +75,101 @@ class TestCount:
         G, D = Counts(1000, 0, 50), Counts(100, 0, 20)
         assert training_bytes(G, D, 8) == 4 * (5 * 1000 + 4 * 100) + 8 * (50 + 20)
         assert training_bytes(G, D._replace(stored=70), 8) == 4 * (5 * 1000 + 4 * 100) + 8 * 2 * 70
+
+
+class TestIteration:
+    """Operations of a whole iteration against sums by hand, layer by layer, for the convolutional networks of SAN."""
+
+    W, N = 8, 6
+    SPEC = ImageSpec(28, 1, 0)
+    # Multiply-adds of an image's forward: kernel x channels in x channels out x positions.
+    G = (100 * 4 * W * 9, 16 * 4 * W * 2 * W * 9, 16 * 2 * W * W * 36, 36 * W * 144)
+    D = (36 * W * 144, 16 * W * 2 * W * 36, 16 * 2 * W * 4 * W * 9, 4 * W * 9)
+    # Weights and inputs each have a gradient that costs a forward; D reads images, whose gradient is for G alone.
+    d_step = sum(G) + 2 * (3 * sum(D) - D[0])
+    g_step = 3 * sum(G) - G[0] + 2 * sum(D)
+
+    def config(self, **changes):
+        plain = TrainConfig(
+            data=Digits(),
+            generator=SANDigitsGenerator(width=self.W),
+            discriminator=SANDigitsDiscriminator(width=self.W),
+            batch_size=self.N,
+        )
+        return replace(plain, **changes)
+
+    def macs(self, **changes):
+        flops, rest = divmod(iteration_flops(self.config(**changes), self.SPEC), 2 * self.N)
+        assert rest == 0
+        return flops
+
+    def test_steps(self):
+        assert self.macs() == self.d_step + self.g_step
+        assert self.macs(d_steps=3) == 3 * self.d_step + self.g_step
+
+    def test_pieces_cost_what_the_batch_does(self):
+        assert self.macs(micro_batch=2) == self.macs()
+
+    def test_how_fast_it_is_done_changes_nothing(self):
+        assert self.macs(precision="bf16", convolutions="measured", compile=True) == self.macs()
+
+    def test_gradient_of_a_gradient(self):
+        """g_(l-1) = W_lᵀ g_l: one product to make it, two to differentiate it, by W_l and by g_l, the last being 1.
+
+        Autograd then follows the slopes of the activations back to the weights, though these slopes are constant.
+        """
+        first, *middle, last = self.D
+        forward_and_gradient = 2 * sum(self.D)
+        by_w, by_g = sum(self.D), sum(self.D) - last
+        through_slopes = first + 2 * sum(middle)
+        penalty = forward_and_gradient + by_w + by_g + through_slopes
+        every = self.macs(penalties=(GradientPenalty(),))
+        assert every == self.d_step + self.g_step + penalty
+        lazy = iteration_flops(self.config(penalties=(GradientPenalty(), R1(every=16))), self.SPEC)
+        assert lazy == round(2 * self.N * (every + penalty / 16))
+
+    def test_regulariser_of_weights(self):
+        """‖W Wᵀ‖ costs the same for every batch: a product, and two for its gradient, W being in it twice."""
+        small, large = (
+            iteration_flops(replace(self.config(g_regularizers=(Orthogonal(),)), batch_size=n), self.SPEC)
+            for n in (self.N, 2 * self.N)
+        )
+        of_batch = 2 * self.N * (self.d_step + self.g_step)
+        assert small - of_batch == large - 2 * of_batch > 0
+
+    def test_checkpointed_blocks_compute_their_forward_twice(self):
+        nets = SAGANGenerator(width=4), SAGANDiscriminator(width=4)
+        spec = ImageSpec(32, 3, 0)
+        plain, again = (
+            iteration_flops(
+                self.config(generator=replace(nets[0], checkpoint=c), discriminator=replace(nets[1], checkpoint=c)),
+                spec,
+            )
+            for c in (False, True)
+        )
+        G, D, of_g, of_d = on_meta(*nets, Head(), spec)
+        forward = count(G, of_g).macs + 3 * count(D, of_d).macs  # what backward passes go through: D, D; then G and D
+        assert 0.9 * forward < (again - plain) / (2 * self.N) <= forward
+
+    def test_networks_that_grow_have_their_full_size(self):
+        nets = {"generator": ProGANGenerator(width=8), "discriminator": ProGANDiscriminator(width=8)}
+        growing = self.config(growth=ProgressiveGrowing(batch_sizes=((4, 16),)), **nets)
+        assert iteration_flops(growing, self.SPEC) == iteration_flops(self.config(**nets), self.SPEC)
+
+    def test_state_of_generators_stays(self):
+        before = torch.random.get_rng_state()
+        self.macs()
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_updates_until_convergence_are_refused(self):
+        with pytest.raises(ValueError, match="with a fixed number, d_steps=5"):
+            iteration_flops(self.config(d_steps=ToConvergence()), self.SPEC)
+
+
+@pytest.mark.parametrize("name", ["ada", "biggan_small", "improved_gan", "progan_small", "r3gan", "sagan_small"])
+def test_what_recipes_do_is_counted(name):
+    cfg, _ = load(name)
+    assert iteration_flops(cfg, ImageSpec(28, 1, 10)) > 0
 
 
 def test_layers_in_order_with_their_shapes():

@@ -1,0 +1,243 @@
+"""Convolutions computed in the way that is fastest here, measured once for each shape.
+
+Libraries pick the algorithm of a convolution by rules, and some shapes fall through them: with one channel at one end,
+or with a large batch, a single layer can take most of an iteration. Each way below gives the same numbers up to
+rounding, and can be differentiated as often as the library's own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .distributed import from_rank_0
+
+__all__ = ["Convolution", "Convolutions", "Layout", "folded", "halved", "over_patches"]
+
+Layout = Literal["contiguous", "channels_last"]
+"""How maps lie in memory: (N, C, H, W) as they are, or the channels of each pixel side by side."""
+
+ROUNDS = 3
+GAIN = 0.95
+"""A way must take at most this share of the library's time to be preferred."""
+PATCHES = 2
+"""How many times the elements of a layer's input and output its patches may have to be tried."""
+
+
+class Convolution(NamedTuple):
+    """A call of `torch.conv2d` or, transposed, of `torch.conv_transpose2d`, without dilation or groups."""
+
+    transposed: bool
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_padding: tuple[int, int] = (0, 0)
+
+    def __call__(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+        """PyTorch's own."""
+        if self.transposed:
+            return torch.conv_transpose2d(x, w, bias, self.stride, self.padding, self.output_padding)
+        return torch.conv2d(x, w, bias, self.stride, self.padding)
+
+    def size(self, x: Tensor, w: Tensor) -> tuple[int, int]:
+        """Height and width of what it makes."""
+
+        def length(side: int, kernel: int, stride: int, padding: int, more: int) -> int:
+            if self.transposed:
+                return (side - 1) * stride - 2 * padding + kernel + more
+            return (side + 2 * padding - kernel) // stride + 1
+
+        height, width = map(length, x.shape[2:], w.shape[2:], self.stride, self.padding, self.output_padding)
+        return height, width
+
+
+Way = Callable[[Convolution, Tensor, Tensor, Tensor | None], Tensor]
+
+
+# ---- the ways --------------------------------------------------------------------------------------------
+
+
+def over_patches(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A convolution as one matrix product: the patches of all images (N·H'·W', C·kh·kw) times w."""
+    (stride, across), (pad, pad_across) = convolution.stride, convolution.padding
+    padded = F.pad(x, (pad_across, pad_across, pad, pad))
+    patches = padded.unfold(2, w.shape[2], stride).unfold(3, w.shape[3], across)  # (N, C, H', W', kh, kw)
+    rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, H', W', C·kh·kw)
+    return F.linear(rows, w.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A transposed convolution as one matrix product per image, whose columns are patches that are added up."""
+    columns = torch.matmul(w.flatten(1).t(), x.flatten(2))  # (N, C'·kh·kw, H·W)
+    size, kernel = convolution.size(x, w), w.shape[2:]
+    y = F.fold(columns, size, kernel, padding=convolution.padding, stride=convolution.stride)
+    return y if bias is None else y + bias.view(-1, 1, 1)
+
+
+def halved(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The two halves of the batch, one after the other."""
+    return torch.cat([convolution(half, w, bias) for half in x.chunk(2)])
+
+
+WAYS: dict[bool, dict[str, Way]] = {
+    False: {"torch": Convolution.__call__, "patches": over_patches, "halves": halved},
+    True: {"torch": Convolution.__call__, "fold": folded, "halves": halved},
+}
+"""By name, for plain and for transposed convolutions."""
+
+
+# ---- choosing --------------------------------------------------------------------------------------------
+
+
+class Convolutions(TorchFunctionMode):
+    """Inside the block, each 2-D convolution is computed in the way that was fastest for its shapes.
+
+        with Convolutions():
+            loss = D(G(z)).mean()
+
+    A shape that comes for the first time is measured there, forward and backward, on data of its own; nobody's random
+    numbers are touched. It works for any network, and leaves modules and weights as they are. Of several processes the
+    first one measures for all.
+
+    chosen: the name of a way by call; what is measured is added to it.
+    layout: what maps are brought into before each convolution.
+    keep: called whenever something was added.
+    """
+
+    def __init__(
+        self,
+        chosen: dict[str, str] | None = None,
+        layout: Layout = "contiguous",
+        keep: Callable[[], None] = lambda: None,
+    ):
+        super().__init__()
+        self.chosen = {} if chosen is None else chosen
+        self.layout, self.keep = layout, keep
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d:
+            return self.plain(*args, **kwargs)
+        if func is torch.conv_transpose2d:
+            return self.transposed(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def plain(
+        self,
+        input: Tensor,  # noqa: A002  torch's name
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        if isinstance(padding, str) or groups != 1 or pair(dilation) != (1, 1) or input.ndim != 4:
+            return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        return self.computed(Convolution(False, pair(stride), pair(padding)), input, weight, bias)
+
+    def transposed(
+        self,
+        input: Tensor,  # noqa: A002  torch's name
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+    ) -> Tensor:
+        if groups != 1 or pair(dilation) != (1, 1) or input.ndim != 4:
+            return torch.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+        convolution = Convolution(True, pair(stride), pair(padding), pair(output_padding))
+        return self.computed(convolution, input, weight, bias)
+
+    def computed(self, convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        x = x.to(computed_in(x))
+        if self.layout == "channels_last":
+            x = x.contiguous(memory_format=torch.channels_last)
+        call = describe(convolution, x, w, bias)
+        if call not in self.chosen:
+            self.chosen[call] = from_rank_0(lambda: fastest(convolution, x, w, bias))
+            self.keep()
+        return WAYS[convolution.transposed][self.chosen[call]](convolution, x, w, bias)
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """A size for height and width, of which one number stands for both."""
+    if isinstance(value, int):
+        return value, value
+    return cast("tuple[int, int]", tuple(value) * (2 // len(value)))
+
+
+def describe(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> str:
+    """What its speed depends on, as text."""
+    name = "conv_transpose2d" if convolution.transposed else "conv2d"
+    sizes = " ".join("x".join(map(str, t.shape)) for t in (x, w))
+    geometry = " ".join(f"{n}{'x'.join(map(str, v))}" for n, v in zip("spo", convolution[1:], strict=True))
+    slopes = "".join(n for n, t in (("x", x), ("w", w), ("b", bias)) if t is not None and t.requires_grad)
+    return f"{name} {sizes} {geometry} {str(computed_in(x)).removeprefix('torch.')} d/{slopes or 'nothing'}"
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    """What a convolution of `x` is computed in, which autocast decides."""
+    device = x.device.type
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> str:
+    """The name of the way that computes this call and its gradients in the least time: the best of some rounds each.
+
+    The library's own is kept unless another is clearly faster.
+    """
+    ways = {n: way for n, way in WAYS[convolution.transposed].items() if worth_measuring(n, convolution, x, w)}
+    given = [None if t is None else like(t) for t in (x, w, bias)]
+    slope = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+
+    def once(way: Way) -> float:
+        ready(x.device)
+        start = time.perf_counter()
+        y = way(convolution, *given)  # type: ignore[arg-type]
+        if slope:
+            torch.autograd.grad(y, [t for t in given if t is not None and t.requires_grad], torch.ones_like(y))
+        ready(x.device)
+        return time.perf_counter() - start
+
+    rounds = [{name: once(way) for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]  # the first one warms up
+    seconds = {name: min(r[name] for r in rounds) for name in ways}
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] < GAIN * seconds["torch"] else "torch"
+
+
+def worth_measuring(name: str, convolution: Convolution, x: Tensor, w: Tensor) -> bool:
+    """Whether a way can be the fastest. Patches take much memory where many channels meet, and never are."""
+    match name:
+        case "halves":
+            return len(x) > 1
+        case "patches" | "fold":
+            made = len(x) * w.shape[1 if convolution.transposed else 0] * math.prod(convolution.size(x, w))
+            positions = x.shape[2:] if convolution.transposed else convolution.size(x, w)
+            patches = len(x) * math.prod(positions) * math.prod(w.shape[1:])
+            return patches <= PATCHES * (x.numel() + made)
+    return True
+
+
+def like(t: Tensor) -> Tensor:
+    """Numbers of ordinary size, in the form of `t`, without drawing any."""
+    return torch.full_like(t, 0.1, requires_grad=t.requires_grad)
+
+
+def ready(device: torch.device) -> None:
+    """Wait until `device` has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,116 @@
+"""Losses in bfloat16: near those of float32, with everything that needs its digits in float32, and resumable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from runs import assert_resumes
+from tiny import recipe
+from torch import nn
+
+from equipoise.augment import ADA
+from equipoise.data import InfiniteBatches
+from equipoise.heads import Head
+from equipoise.joint import Consensus
+from equipoise.normalizers import NoNormalizer
+from equipoise.penalties import R1
+from equipoise.randomness import Purpose
+from equipoise.train import GAN, d_step, g_step
+
+
+def built(**changes):
+    cfg = replace(recipe(), **changes)
+    dataset = cfg.data.build()
+    return GAN.build(cfg, dataset.spec), next(InfiniteBatches(dataset, cfg.batch_size, seed=0))
+
+
+def gradients(gan, batch):
+    """Of both losses, by player."""
+    found = []
+    for optim in (gan.d_optim, gan.g_optim):
+        weights = [p.requires_grad_() for group in optim.param_groups for p in group["params"]]
+        with gan.mixed():
+            fake = gan.generate(batch, Purpose.Z_FOR_D, 0)
+            loss, _ = gan.d_loss(batch, fake) if optim is gan.d_optim else gan.g_loss(batch, fake, 0)
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
+    return found
+
+
+def test_gradients_are_near_those_of_float32():
+    exact, rounded = (gradients(*built(precision=precision)) for precision in ("float32", "bf16"))
+    for a, b in zip(exact, rounded, strict=True):
+        assert b.dtype == torch.float32
+        assert 0 < (a - b).norm() / a.norm() < 0.1  # the batch norm of 8 images
+
+
+def test_images_logits_and_weights_are_float32():
+    gan, batch = built(precision="bf16")
+    seen = []
+    gan.D.body[0].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    with gan.mixed():
+        fake = gan.generate(batch, Purpose.Z_FOR_D, 0)
+        logits = gan.outputs(fake.x, fake.y)
+    assert seen == [torch.bfloat16]  # it does what it says
+    assert {fake.x.dtype, logits.fun.dtype, logits.dir.dtype} == {torch.float32}
+    g_step(gan, batch, 0)
+    d_step(gan, batch, 0)
+    state = [t for optim in (gan.d_optim, gan.g_optim) for s in optim.state.values() for t in s.values()]
+    assert {t.dtype for t in (*gan.G.parameters(), *gan.D.parameters(), *state)} == {torch.float32}
+
+
+def test_penalties_are_computed_in_float32():
+    """R1 reads real images and D alone, so its value is that of a float32 run, bit for bit."""
+    values = []
+    for precision in ("float32", "bf16"):
+        gan, batch = built(precision=precision, penalties=(R1(every=1),), d_normalizer=NoNormalizer())
+        values.append(d_step(gan, batch, 0))
+    assert values[0]["D/R1"] == values[1]["D/R1"]
+    assert values[0]["D/loss"] != values[1]["D/loss"]
+
+
+def test_images_held_out_leave_ds_gradient_alone():
+    """D's weights rounded without a gradient, for the held-out images, are not taken for the loss."""
+    ends = []
+    for held_out in (False, True):
+        augment = ADA(heuristic="rv", held_out=0.1)
+        gan, batch = built(precision="bf16", augment=augment, d_normalizer=NoNormalizer())
+        d_step(gan, batch, 0, batch if held_out else None)
+        ends.append(nn.utils.parameters_to_vector(gan.D.parameters()))
+    assert torch.equal(*ends)
+
+
+def test_resumes_bit_for_bit(tmp_path):
+    assert_resumes(replace(recipe(), precision="bf16"), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at the .grad of what it is given
+def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(monkeypatch):
+    """Compiled to a graph, without a C++ compiler, which refuses second derivatives just as compiled code does."""
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda net: compile_module(net, backend="aot_eager"))
+    ends = []
+    for compiled in (False, True):
+        gan, batch = built(compile=compiled, penalties=(R1(every=1),))
+        assert (gan.D._compiled_call_impl is not None) == compiled
+        d_step(gan, batch, 0)
+        g_step(gan, batch, 0)
+        ends.append(nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]))
+    assert (ends[0] - ends[1]).abs().mean() < 1e-6  # Adam's first step is 1e-3 long, whatever the size of a gradient
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"joint_penalties": (Consensus(gamma=1.0),), "head": Head("projection")},
+            r"compile=true and Consensus\(.*twice",
+        ),
+        ({"convolutions": "measured"}, r"compile=true and convolutions=measured .* Use compile=false, or"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(changes, message):
+    replace(recipe(), **changes)
+    with pytest.raises(ValueError, match=message):
+        replace(recipe(), compile=True, **changes)

@@ -1,0 +1,92 @@
+"""What a run measures is kept with it, and changes how it computes, not what."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from runs import newest, same, saved
+from tiny import recipe
+from torch import nn
+
+from equipoise import tuning
+from equipoise.convolutions import Convolutions
+from equipoise.train import GAN, iteration, train
+from equipoise.tuning import Way, choose, tune
+from equipoise.types import RunError
+
+MEASURED = replace(recipe(), precision="auto", convolutions="measured")
+
+
+def built(cfg=MEASURED):
+    return GAN.build(cfg, cfg.data.build().spec)
+
+
+def test_measures_once_and_keeps_what_it_chose(tmp_path, monkeypatch, capsys):
+    gan = built()
+    before = nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]).clone()
+    buffers = [b.clone() for net in (gan.G, gan.D) for b in net.buffers()]
+    tune(gan, tmp_path, iteration)
+    assert "measured an iteration: float32 contiguous" in capsys.readouterr().err
+    assert torch.equal(before, nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(buffers, [*gan.G.buffers(), *gan.D.buffers()], strict=True))
+    assert not gan.g_optim.state
+    kept = json.loads((tmp_path / "tuned.json").read_text())
+    assert (gan.precision, gan.convolutions.layout) == (kept["precision"], kept["layout"])
+    assert gan.convolutions.chosen == kept["convolutions"] != {}
+
+    monkeypatch.setattr(tuning, "time_each", None)  # may not be called
+    again = built()
+    tune(again, tmp_path, iteration)
+    assert (again.precision, again.convolutions.chosen) == (gan.precision, gan.convolutions.chosen)
+    assert "measured" not in capsys.readouterr().err
+
+
+def test_what_is_met_later_is_kept_too(tmp_path):
+    gan = built(replace(recipe(), convolutions="measured"))
+    tune(gan, tmp_path, iteration)
+    with gan.convolutions:
+        gan.G(torch.randn(3, 4), torch.arange(3))  # another batch
+    assert any(" 3x" in call for call in json.loads((tmp_path / "tuned.json").read_text())["convolutions"])
+
+
+def test_nothing_is_measured_unasked(tmp_path):
+    gan = built(replace(recipe(), precision="bf16"))
+    tune(gan, tmp_path, iteration)
+    assert not list(tmp_path.iterdir())
+    assert (gan.precision, isinstance(gan.convolutions, Convolutions)) == ("bf16", False)
+
+
+def test_a_run_that_goes_on_computes_as_before(tmp_path):
+    """Cut in the middle and given the choices of the whole run, it ends like it, bit for bit."""
+    train(MEASURED, tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    choices = (tmp_path / "whole" / "tuned.json").read_bytes()
+    (tmp_path / "cut" / "tuned.json").write_bytes(choices)
+    train(replace(MEASURED, total_kimg=MEASURED.total_kimg / 2), tmp_path / "cut")
+    assert newest(tmp_path / "cut").name < newest(tmp_path / "whole").name
+    train(MEASURED, tmp_path / "cut")
+    for name in ("G", "D", "ema"):
+        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name)), name
+    assert (tmp_path / "cut" / "tuned.json").read_bytes() == choices
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"precision": "bf16"}', '{"precision": 1, "layout": 1, "convolutions": 1}']
+)
+def test_damaged_choices_are_named(text, tmp_path):
+    (tmp_path / "tuned.json").write_text(text)
+    with pytest.raises(RunError, match=r"tuned\.json cannot be read .* Delete it to measure again"):
+        tune(built(), tmp_path, iteration)
+
+
+def test_bfloat16_must_be_clearly_faster():
+    def seconds(*values):
+        ways = [Way(p, layout) for p in ("float32", "bf16") for layout in ("contiguous", "channels_last")]
+        return dict(zip(ways, values, strict=True))
+
+    assert choose(seconds(2.0, 1.0, 0.95, 1.5)) == Way("float32", "channels_last")
+    assert choose(seconds(2.0, 1.0, 0.8, 1.5)) == Way("bf16", "contiguous")
+    assert choose({Way("bf16", "contiguous"): 1.0}) == Way("bf16", "contiguous")

@@ -1,0 +1,56 @@
+"""One of several processes that train together, as `torchrun` starts it: worker.py RUN_DIR NOTES [RANK NIMG].
+
+In the folder NOTES it writes where each of its lives resumed and, at the end, the weights that it holds. RANK kills
+itself in D's update at NIMG, as `kill -9` would, in its first life.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from reference import small
+
+import equipoise.train
+from equipoise.checkpoint import Checkpoints
+from equipoise.config import TrainConfig
+from equipoise.optim import Adam
+from equipoise.penalties import R1
+from equipoise.train import GAN, d_step, train
+
+__all__ = ["cfg"]
+
+
+def cfg() -> TrainConfig:
+    """Networks without batch statistics, a checkpoint after every 10 updates, 30 updates in all."""
+    adam = Adam(lr=1e-3, eps=1e-3)  # an element whose gradient is rounding noise stays put
+    return small(penalties=(R1(every=3),), d_optim=adam, g_optim=adam, total_kimg=0.24, snapshot_kimg=0.08)
+
+
+def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None:
+    torch.set_num_threads(1)
+    rank, life = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    built, build, load = [], GAN.build, Checkpoints.load_latest
+
+    def noting_where(checkpoints):
+        nimg = load(checkpoints)
+        (notes / f"resumed.{life}.{rank}").write_text(str(nimg))
+        return nimg
+
+    def dying(gan, batch, nimg, *args):
+        if (life, rank, nimg) == (0, victim, moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return d_step(gan, batch, nimg, *args)
+
+    GAN.build = lambda *args: built.append(build(*args)) or built[0]
+    Checkpoints.load_latest = noting_where
+    equipoise.train.d_step = dying
+    train(cfg(), run_dir)
+    torch.save({x: getattr(built[0], x).state_dict() for x in "GD"}, notes / f"weights.{rank}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
