@@ -7,6 +7,7 @@ from .augment import InstanceNoise as InstanceNoise
 from .augment import NoAugment as NoAugment
 from .conditioning import HiddenConcat as HiddenConcat
 from .conditioning import InputConcat as InputConcat
+from .conditioning import MiddleConcat as MiddleConcat
 from .conditioning import PerClass as PerClass
 from .conditioning import Projection as Projection
 from .conditioning import Unconditional as Unconditional
@@ -70,6 +71,7 @@ from .regularizers import SingularValuePenalty as SingularValuePenalty
 from .regularizers import SpectralNormPenalty as SpectralNormPenalty
 from .sampling import Generator as Generator
 from .san import sanify as sanify
+from .schedules import After as After
 from .schedules import Cosine as Cosine
 from .schedules import Linear as Linear
 from .types import Batch as Batch

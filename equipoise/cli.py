@@ -159,14 +159,17 @@ def sample(
 ) -> None:
     """Draw images from the averaged generator of a run."""
     with clear_errors():
+        from .distributed import processes, rank
         from .sampling import Generator, truncated, write_samples
 
         chosen = None if classes is None else numbers(classes, "--classes", "ids")
-        generator = Generator.from_pretrained(run_dir, own_components(recipe))
-        if truncation is not None:
-            generator = truncated(generator, truncation)
-        write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
-        err.print(f"wrote {out_path}", markup=False)
+        with processes():
+            generator = Generator.from_pretrained(run_dir, own_components(recipe))
+            if truncation is not None:
+                generator = truncated(generator, truncation)
+            write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
+            if rank() == 0:
+                err.print(f"wrote {out_path}", markup=False)
 
 
 @app.command()
@@ -512,10 +515,19 @@ def prepare(
         typer.Option(help="Crop to a square and resize to so many pixels.", min=1),
     ] = None,
     channels: Annotated[Optional[int], typer.Option(help="1: grey, 3: colour; default as the source.")] = None,  # noqa: UP045
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes that decode image files; default one per processor core.", min=1),
+    ] = None,
+    shard_gb: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The most gigabytes of a file of images; default all in one file."),
+    ] = None,
 ) -> None:
-    """Turn images into a memory-mapped set that opens at once: train with 'data=Images(path="OUT")'."""
+    """Turn images into a set on disk that opens at once: train with 'data=Images(path="OUT")'."""
     with clear_errors():
         from .data import prepare as make
+        from .data.workers import cores
 
-        make(source, out_dir, resolution=resolution, channels=channels)
+        make(source, out_dir, resolution=resolution, channels=channels, workers=workers or cores(), shard_gb=shard_gb)
         err.print(f"wrote {out_dir}. Train with: 'data=Images(path=\"{out_dir}\")'", markup=False)

@@ -20,7 +20,7 @@ from .evaluate import Evaluation, Evaluator
 from .files import replace_file, writing
 from .runs import Run, own_features, read_run
 from .sampling import Generator, grid, sample
-from .sources import of_dataset, of_generator
+from .sources import of_dataset, open_source
 
 if TYPE_CHECKING:
     from .lab.plots import Figure
@@ -87,8 +87,7 @@ def compare(
     for run, generator in zip(runs, generators, strict=True):
         pixels = np.concatenate([x for x, _ in sample(generator, GRID, seed=seed)])
         evaluator = evaluators.get(repr(run.config.data))
-        source = of_generator(run.name, generator, None)
-        found.append(Compared(run, pixels, None if evaluator is None else evaluator(source)))
+        found.append(Compared(run, pixels, None if evaluator is None else evaluator(open_source(run.folder, known))))
     return found
 
 

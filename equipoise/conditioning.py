@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "PerClass", "Projection", "Unconditional"]
+__all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "MiddleConcat", "PerClass", "Projection", "Unconditional"]
+
+EMBED = 128
+"""Length of a class embedding that joins a hidden map (the code of Miyato & Koyama 2018)."""
 
 # ---- at the last vector: y -> w(y), (1, F) or (N, F) -----------------------------------------------------
 
@@ -124,7 +127,7 @@ class HiddenConcat(nn.Module):
     embed: length of e(y).
     """
 
-    def __init__(self, features: int, num_classes: int, *, embed: int = 128, width: int = 512):
+    def __init__(self, features: int, num_classes: int, *, embed: int = EMBED, width: int = 512):
         super().__init__()
         self.width = width
         self.embed = nn.Embedding(num_classes, embed)
@@ -133,6 +136,23 @@ class HiddenConcat(nn.Module):
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
         joined = with_vector(h, self.embed(labels(y)))  # (N, F + embed, ...)
         return F.leaky_relu(self.layer(joined.movedim(1, -1)), 0.2).movedim(-1, 1)
+
+
+class MiddleConcat(nn.Module):
+    """rest([front(x), e(y)]): the body of a D in whose middle a class embedding e(y) joins a map, at each position.
+
+    x (N, C, H, W), y (N,) -> features. front: x -> (N, F, H', W').  rest: (N, F + EMBED, H', W') -> features. e starts
+    after Glorot & Bengio 2010. (Miyato & Koyama 2018, fig. 1b; `SNResNetConcatDiscriminator` of the authors' code)
+    """
+
+    def __init__(self, front: nn.Module, rest: nn.Module, num_classes: int):
+        super().__init__()
+        self.front, self.embed, self.rest = front, nn.Embedding(num_classes, EMBED), rest
+        nn.init.xavier_uniform_(self.embed.weight)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        features: Tensor = self.rest(with_vector(self.front(x), self.embed(labels(y))))
+        return features
 
 
 def with_vector(h: Tensor, v: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoint import newest_whole
+from .conditioning import MiddleConcat
 from .config import TrainConfig
 from .data import to_float
 from .distributed import from_rank_0
@@ -81,11 +82,12 @@ class TrainedDiscriminator:
             ValueError: if they read the class too.
         """
         net, head = self.net if trained else self.untrained, self.config.head
-        if head.reads_labels and (head.conditioning == "input" or not isinstance(net, Discriminator)):
+        apart = isinstance(net, Discriminator) and not isinstance(net.body, MiddleConcat)
+        if head.reads_labels and (head.conditioning == "input" or not apart):
             raise ValueError(
                 f"the features of this D would know the class, which it reads beside the image "
                 f"(head.conditioning={head.conditioning}): ask a D that reads it in its head (projection, per_class, "
-                "hidden), or not at all"
+                "hidden without discriminator.join), or not at all"
             )
         return net.body if isinstance(net, Discriminator) else net
 

@@ -1,7 +1,7 @@
 """How good a generator's images are: the metrics of `measures` beside everything that they depend on.
 
-All metrics read the same activations of one feature network, computed once for each of the two sets. Several processes
-share out the batches of images, then the metrics, and find the numbers of one.
+All metrics read the same activations of one feature network, computed once for each of the two sets, if one of them
+reads any. Several processes share out the batches of images, then the metrics, and find the numbers of one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .data.reading import read_ahead
 from .discriminator import TrainedDiscriminator
 from .distributed import from_rank_0, rank, world_size
 from .features import Activations, FeatureNet, feature_net, reference
-from .features.reference import joined
+from .features.reference import Reference, joined
 from .measures import Found, Measure, Number, OfDiscriminator, Samples, measures
 from .metrics import GaussianStats
 from .shares import rank_0_first, share, together
@@ -51,10 +51,11 @@ class Evaluation:
         title = f"{about['images']['num']:,} images of {about['images']['source']}"
         against = f"{about['against']['num']:,} images of {about['against']['source']}"
         net = about["features"]
+        features = "" if net is None else f", features {net['name']} {net['sha256'][:12]}"
         table = Table(
             *("metric", "value", "±", "real images", "better"),
             title=f"{title}, against {against}",
-            caption=f"seed {about['seed']}, features {net['name']} {net['sha256'][:12]}",
+            caption=f"seed {about['seed']}{features}",
             title_justify="left",
             caption_justify="left",
         )
@@ -86,7 +87,7 @@ def evaluate(
 
     metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `measures.MEASURES` and `OF_RUNS`.
     seed: of everything random: what is drawn, subsets, projections.
-    features, weights: the network and its file, as in `features.feature_net`.
+    features, weights: the network and its file, as in `features.feature_net`; neither is read if no metric asks it.
     device: None is the GPU if there is one.
     batch_size: images at a time, which bounds memory and changes nothing beyond rounding.
     cache: where activations of the reference set are kept, as in `features.reference`.
@@ -140,7 +141,10 @@ class Evaluator:
         self.cache, self.progress = cache, progress and rank() == 0
         for name, measure in self.measures.items():
             self.check_number(name, measure)
-        if isinstance(features, str):
+        self.net: FeatureNet | None = None
+        if all(measure.reads in ("pixels", "discriminator") for measure in self.measures.values()):
+            pass  # then there is nothing to compute, and no weights are needed
+        elif isinstance(features, str):
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             self.net = rank_0_first(lambda: feature_net(features, weights=weights, device=device))
         else:
@@ -179,7 +183,9 @@ class Evaluator:
             "images": described(images, len(fake.features)),
             "against": described(self.against, len(self.real.features)),
             "seed": self.seed,
-            "features": {
+            "features": None
+            if self.net is None
+            else {
                 "name": self.net.name,
                 "sha256": self.net.sha256,
                 "dimensions": fake.features.shape[1],
@@ -203,8 +209,11 @@ class Evaluator:
     def real(self) -> Samples:
         """The reference set."""
         batches = Batches(self)
-        found = reference(self.net, batches, cache=self.cache)
+        found = None if self.net is None else reference(self.net, batches, cache=self.cache)
         images = np.concatenate(list(batches)) if self.reads_pixels else None
+        if found is None:
+            assert images is not None  # a metric reads features or pixels
+            found = Reference(GaussianStats(unread(images).features), *unread(images))
         return Samples(*found, images, self.against.labels, self.num_classes)
 
     def samples(self, images: Source) -> Samples:
@@ -212,7 +221,8 @@ class Evaluator:
 
         def own() -> Iterator[Seen]:
             for x, y in self.draw(images, self.num, slice(rank(), None, world_size())):
-                yield Seen(self.net(x), x if self.reads_pixels else None, y)
+                activations = unread(x) if self.net is None else self.net(x)
+                yield Seen(activations, x if self.reads_pixels else None, y)
 
         found = together(own)
         features, probabilities = joined([seen.activations for seen in found])
@@ -300,6 +310,11 @@ class Evaluator:
                 f"{colour[channels[1]]}: convert one of the two, as 'Images(path=\"FOLDER\",channels={channels[0]})' "
                 "does"
             )
+
+
+def unread(images: NDArray[np.uint8]) -> Activations:
+    """Features that no metric reads: a 0 for each image, so that their number is right."""
+    return Activations(np.zeros((len(images), 1)), None)
 
 
 class Seen(NamedTuple):

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .data import Dataset, InfiniteBatches
+from .data.resident import resident
 from .types import Batch, component
 
 __all__ = [
@@ -254,7 +255,8 @@ class BatchesByStage:
         world: int = 1,
         device: torch.device | str = "cpu",
     ):
-        self.endless = partial(InfiniteBatches, dataset, seed=seed, rank=rank, world=world, device=device)
+        images = resident(dataset, device)  # once, and not again for each stage
+        self.endless = partial(InfiniteBatches, images, seed=seed, rank=rank, world=world, device=device)
         self.stages, self.nimg = stages, start
         self.size = stages.batch_size(start)
         self.batches = self.endless(self.size, start=start)

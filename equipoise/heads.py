@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .conditioning import HiddenConcat, InputConcat, LearnedScale, PerClass, Projection, Unconditional, initialised
+from .conditioning import (
+    HiddenConcat,
+    InputConcat,
+    LearnedScale,
+    MiddleConcat,
+    PerClass,
+    Projection,
+    Unconditional,
+    initialised,
+)
 from .precision import without_autocast
 from .types import NONE_IS_A_WORD, ImageSpec, Logits, component
 
@@ -199,7 +208,7 @@ class SemiSupervisedHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Features, then a head. `body`: x (N, C, H, W) -> h (N, F) or (N, F, H', W').
+    """Features, then a head. `body`: x (N, C, H, W) -> h (N, F) or (N, F, H', W'); a `MiddleConcat` reads y beside x.
 
     join: reads the class before the body, join(x, y), such as `InputConcat`; None leaves x as it is.
 
@@ -214,7 +223,8 @@ class Discriminator(nn.Module):
         """Raises ValueError unless there are as many labels as images: one label would be taken for all."""
         if y is not None and len(y) != len(x):
             raise ValueError(f"expected a label per image, got {len(y)} for {len(x)} images")
-        h = self.body(x if self.join is None else self.join(x, y))
+        x = x if self.join is None else self.join(x, y)
+        h = self.body(x, y) if isinstance(self.body, MiddleConcat) else self.body(x)
         logits: Logits = self.head(h, y)
         return logits._replace(features=h)
 
@@ -225,8 +235,14 @@ class Discriminator(nn.Module):
 class HeadFactory(Protocol):
     """Number of features F -> head. An architecture calls it once per body it creates."""
 
-    def __call__(self, features: int, positions: int = 1) -> nn.Module:
-        """positions: how many positions of a map the features were flattened from, C · positions = F; 1 is no map."""
+    def __call__(self, features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
+        """positions: how many positions of a map the features were flattened from, C · positions = F; 1 is no map.
+
+        joined: the body is a `MiddleConcat`, so that the head need not read the class.
+
+        Raises:
+            ValueError: if it is, and that is not the conditioning.
+        """
 
 
 Conditioning = Annotated[
@@ -240,8 +256,8 @@ class Head:
     """The last layer of D: how it is conditioned, and whether it is a SAN layer.
 
     conditioning: "none", or how D uses the class. It reads it: "projection" (`Projection`), "per_class" (`PerClass`),
-        "input" (`InputConcat`), "hidden" (`HiddenConcat`). It gives it: "auxiliary" (`AuxiliaryHead`),
-        "semi_supervised" (`SemiSupervisedHead`).
+        "input" (`InputConcat`), "hidden" (`HiddenConcat`, or `MiddleConcat` with discriminator.join). It gives it:
+        "auxiliary" (`AuxiliaryHead`), "semi_supervised" (`SemiSupervisedHead`).
     san: a SAN head (`SANHead`), whose vector has a direction with a loss of its own, and a length.
     scale: that length. "norm": the vector's own. "learned": a parameter beside a unit vector (`LearnedScale`), which
         is renormalised after each update of D; the features have a bias then (`BiasedHead`).
@@ -316,8 +332,7 @@ class Head:
         self.require_classes(spec.num_classes)
         if self.conditioning != "input":
             return build(spec, self.factory(spec.num_classes))
-        unconditional = replace(self, conditioning="none").factory(0)
-        D = build(replace(spec, channels=spec.channels + spec.num_classes), unconditional)
+        D = build(replace(spec, channels=spec.channels + spec.num_classes), self.heads(0))
         if not isinstance(D, Discriminator):
             raise ValueError(
                 "head.conditioning='input' appends the class to what a discriminator's body reads, so the architecture "
@@ -339,15 +354,24 @@ class Head:
                 "head.conditioning='input' changes what the body reads, not the head: make the whole discriminator, "
                 "Head.build(architecture.build, spec), or write Discriminator(body, head, join=InputConcat(classes))"
             )
+        return self.heads(num_classes)
 
-        def head(features: int, positions: int = 1) -> nn.Module:
+    def heads(self, num_classes: int) -> HeadFactory:
+        """`factory`, whose head reads no class where the whole discriminator does."""
+
+        def head(features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
             std = self.init_std
+            if joined and self.conditioning != "hidden":
+                raise ValueError(
+                    "a class that joins the map in the middle of D (discriminator.join) is head.conditioning=hidden, "
+                    f"and this is head.conditioning={self.conditioning}: set it, or discriminator.join=0"
+                )
             match self.conditioning:
                 case "projection":
                     return self.contraction(Projection(features, num_classes, init_std=std), features)
                 case "per_class":
                     return self.contraction(PerClass(features, num_classes, init_std=std), features)
-                case "hidden":
+                case "hidden" if not joined:
                     join = HiddenConcat(features // positions, num_classes)
                     width = join.width * positions
                     last = self.contraction(Unconditional(width, init_std=std), width)

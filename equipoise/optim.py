@@ -28,16 +28,22 @@ class OptimConfig(ABC):
 
 @component
 class Adam(OptimConfig):
-    """Adam (Kingma & Ba 2015). lr and betas may be schedules of images seen."""
+    """Adam (Kingma & Ba 2015). lr and betas may be schedules of images seen.
+
+    weight_decay: so many times the weights are added to the gradient, before its averages are taken.
+    """
 
     lr: Schedule = 2e-4
     betas: tuple[Schedule, Schedule] = (0.0, 0.99)
     eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         lr, beta1, beta2 = float(at(self.lr, 0)), float(at(self.betas[0], 0)), float(at(self.betas[1], 0))
         weights = [p for p in net.parameters() if p.requires_grad]
-        return torch.optim.Adam(weights, lr=lr, betas=(beta1, beta2), eps=self.eps, fused=True)
+        return torch.optim.Adam(
+            weights, lr=lr, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )
 
     def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
         for group in optimizer.param_groups:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from .types import component
 
-__all__ = ["Cosine", "Linear", "Schedule", "at"]
+__all__ = ["After", "Cosine", "Linear", "Schedule", "at"]
 
 
 def gives_numbers(schedule: Callable[[int], float]) -> Callable[[int], float]:
@@ -57,3 +57,14 @@ class Cosine:
     def __call__(self, nimg: int) -> float:
         t = min(nimg / (self.kimg * 1000), 1.0)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * t)) / 2
+
+
+@component
+class After:
+    """Another schedule that begins after `kimg` thousand images, and before them is what it begins with."""
+
+    schedule: Schedule
+    kimg: float = Field(gt=0)
+
+    def __call__(self, nimg: int) -> float:
+        return at(self.schedule, max(0, nimg - round(self.kimg * 1000)))

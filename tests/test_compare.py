@@ -14,7 +14,10 @@ from equipoise.cli import app, out
 from equipoise.compare import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, stat_rows
 from equipoise.config import override
 from equipoise.data import MNIST, Digits, Few, Images
+from equipoise.evaluate import evaluate
+from equipoise.features import FeatureNet
 from equipoise.losses import Hinge, NonSaturating, Wasserstein
+from equipoise.normalizers import SpectralNorm
 from equipoise.runs import Run, own_features, read_run
 from equipoise.sampling import Generator, sample
 from equipoise.train import train
@@ -179,3 +182,21 @@ def test_a_table_of_runs_without_measurements(compared):
     table = compare_table([Compared(one.run, one.pixels, None) for one in compared])
     assert len(table.columns) == 4
     assert replace(recipe(), loss=Hinge()) == recipe()
+
+
+def test_critics_are_asked_too(tmp_path, monkeypatch):
+    """Each run's own, as `equipoise evaluate` does; where nothing reads features, none are computed."""
+    monkeypatch.setattr(FeatureNet, "__call__", None)
+    base = override(recipe(), {"data": Few(num=100), "total_kimg": 0.08, "loss": Wasserstein(), "head.san": False})
+    folders = [tmp_path / name for name in "ab"]
+    for seed, folder in enumerate(folders):
+        train(override(base, {"seed": seed, "d_normalizer": SpectralNorm()}), folder)
+    found = compare(folders, metrics="critic", num=50, features="inception")
+    expected = [evaluate(folder, "Few(num=100)", metrics="critic", num=50) for folder in folders]
+    for one, other in zip(found, expected, strict=True):
+        assert one.found.numbers == other.numbers
+        assert one.found.report["images"] == other.report["images"]
+        assert one.found.report["features"] is None
+        assert one.found.report["against"]["num"] == 100
+    assert found[0].found.numbers != found[1].found.numbers
+    assert "features" not in one.found.table().caption

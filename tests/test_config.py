@@ -34,6 +34,7 @@ from equipoise.types import component
 
 KNOWN = components()
 REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
+    "After": {"schedule": 1.0, "kimg": 5.0},
     "Linear": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Cosine": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Images": {"path": "a/b"},

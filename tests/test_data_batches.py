@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from equipoise.data import ArrayDataset, Digits, Images, InfiniteBatches, to_float, to_uint8
-from equipoise.data.batches import stream
+from equipoise.data import ArrayDataset, Digits, Images, InfiniteBatches, resident, to_float, to_uint8
+from equipoise.data.order import stream
 from equipoise.data.reading import read_ahead
+from equipoise.data.resident import Resident
 
 SMALL = settings(max_examples=60, deadline=None)
 
@@ -44,32 +45,6 @@ def take(number: int, *args, **options) -> list[list[int]]:
 
 def reading_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("equipoise-read")]
-
-
-class TestOrder:
-    @given(seed=st.integers(0, 2**63), length=st.integers(1, 50), epoch=st.integers(0, 1000))
-    @SMALL
-    def test_each_epoch_is_a_permutation(self, seed, length, epoch):
-        assert sorted(stream(seed, length, epoch * length, (epoch + 1) * length)) == list(range(length))
-
-    @given(st.integers(0, 9), st.integers(1, 20), st.integers(0, 200), st.integers(1, 100), st.integers(0, 100))
-    @SMALL
-    def test_any_piece_equals_its_parts(self, seed, length, start, size, cut):
-        middle = start + min(cut, size)
-        parts = [stream(seed, length, a, b) for a, b in ((start, middle), (middle, start + size)) if b > a]
-        whole = stream(seed, length, start, start + size)
-        np.testing.assert_array_equal(whole, np.concatenate(parts))
-        assert whole[-1] == stream(seed, length, start + size - 1, start + size)[0]  # a function of the position
-
-    def test_seeds_and_epochs_differ(self):
-        orders = {tuple(stream(seed, 100, 100 * e, 100 * (e + 1))) for seed in range(5) for e in range(5)}
-        assert len(orders) == 25
-
-    def test_all_orders_are_equally_likely(self):
-        epochs = stream(0, 3, 0, 3 * 6000).reshape(-1, 3)
-        frequencies = Counter(map(tuple, epochs.tolist()))
-        assert len(frequencies) == 6
-        assert all(abs(n - 1000) < 150 for n in frequencies.values())  # 5 standard deviations
 
 
 class TestBatches:
@@ -218,6 +193,64 @@ print("done")
             [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+class TestResident:
+    """Images that stay on a device, whose place the processor takes here."""
+
+    @pytest.mark.parametrize("slow", [False, True])
+    def test_batches_are_the_same_bit_for_bit(self, slow, monkeypatch):
+        monkeypatch.setattr(resident, "CHUNK", 3)  # so that it is brought there in parts
+        dataset = numbered(20, slow=slow)
+        there = Resident(dataset, torch.device("cpu"))
+        assert (there.spec, there.class_names, len(there), there.slow) == (dataset.spec, list("abc"), 20, False)
+        options = {"seed": 3, "start": 8, "rank": 1, "world": 2}
+        with InfiniteBatches(dataset, 8, **options) as ours, InfiniteBatches(there, 8, **options) as theirs:
+            for a, b in islice(zip(ours, theirs, strict=True), 12):
+                assert torch.equal(a.x, b.x)
+                assert torch.equal(a.y, b.y)
+
+    def test_it_reads_as_its_source_does(self):
+        source, indices = Digits().build(), np.array([9999, 0, 17, 17])
+        there = Resident(source, torch.device("cpu"))
+        np.testing.assert_array_equal(there.read(indices), source.read(indices), strict=True)
+        np.testing.assert_array_equal(there.labels, source.labels)
+
+    def test_unlabelled(self):
+        there = Resident(ArrayDataset(np.zeros((4, 3, 2, 2), np.uint8)), torch.device("cpu"))
+        assert there.take(np.arange(2))[1] is None
+        assert next(InfiniteBatches(there, 2, seed=0)).y is None
+
+    def test_what_stays_and_what_does_not(self, monkeypatch):
+        """A GPU that says it has 4,000 bytes free; a set of 1,000 is just a quarter of it."""
+        made = []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4000, 1 << 40))
+        monkeypatch.setattr(Resident, "__init__", lambda self, *given: made.append(given))
+        gpu = torch.device("cuda", 1)
+        sizes = [ArrayDataset(np.zeros((n, 1, 10, 10), np.uint8)) for n in (10, 11)]
+        there = resident.resident(sizes[0], gpu)
+        assert resident.resident(there, gpu) is there
+        assert resident.resident(sizes[1], gpu) is sizes[1]
+        assert resident.resident(sizes[0], "cpu") is sizes[0]
+        monkeypatch.setattr(resident, "PATIENCE", 0.0)
+        assert resident.resident(sizes[0], gpu) is sizes[0]
+        assert made == [(sizes[0], gpu)]
+
+    def test_patience_is_for_all_images(self, monkeypatch):
+        """256 of 2,560 images are read, in 5 seconds of a clock that we turn."""
+        now, asked = [0.0], []
+
+        class Clocked(ArrayDataset):
+            def read(self, indices):
+                asked.append(indices)
+                now[0] += 5
+                return super().read(indices)
+
+        monkeypatch.setattr(resident.time, "perf_counter", lambda: now[0])
+        dataset = Clocked(np.zeros((2560, 1, 1, 1), np.uint8))
+        assert resident.quick(dataset)  # 50 seconds
+        assert (len(asked[0]), asked[0][0], asked[0][-1], len(set(asked[0]))) == (256, 0, 2559, 256)
+        assert not resident.quick(Clocked(np.zeros((3328, 1, 1, 1), np.uint8)))  # 65 seconds
 
 
 class TestPixels:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import resource
+import shutil
+import signal
+import time
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
 
-from equipoise.data import Digits, Images, open_dataset, prepare, prepared
-from equipoise.types import ImageSpec
+from equipoise.cli import app
+from equipoise.data import Digits, Images, InfiniteBatches, images, open_dataset, prepare, prepared
+from equipoise.data.workers import share_out
+from equipoise.types import ImageSpec, RunError
 
 
 def everything(dataset) -> np.ndarray:
@@ -74,10 +82,9 @@ class TestRoundTrip:
         assert result.spec.num_classes == 4
         assert list(result.class_names) == ["a", "b", "c", "d"]
 
-    def test_it_is_a_memory_map_and_a_plain_npy_file(self, tmp_path):
+    def test_it_stays_on_disk_in_a_plain_npy_file(self, tmp_path):
         result = prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
-        assert isinstance(result.images, np.memmap)
-        assert not result.images.flags.writeable
+        assert result.slow
         images = np.load(tmp_path / "out" / "images.npy")
         assert (images.shape, images.dtype, images.flags.c_contiguous) == ((5, 3, 8, 8), np.uint8, True)
 
@@ -85,6 +92,144 @@ class TestRoundTrip:
         first = prepare(picture_folder(tmp_path / "in"), tmp_path / "first")
         assert Images(tmp_path / "first", resolution=4, channels=1).build().spec == ImageSpec(4, 1, 2)
         same(prepare(tmp_path / "first", tmp_path / "second"), first)
+
+
+class TestShards:
+    """Images of 8x8 in colour have 192 bytes, and there are nine."""
+
+    @pytest.mark.parametrize(
+        ("shard_gb", "counts"),
+        [
+            (None, None),
+            (1, None),
+            (9 * 192e-9, None),
+            (8.9 * 192e-9, [8, 1]),
+            (400e-9, [2, 2, 2, 2, 1]),
+            (1e-9, [1] * 9),
+        ],
+    )
+    def test_files_are_as_large_as_asked(self, tmp_path, shard_gb, counts):
+        source = picture_folder(tmp_path / "in", sizes=(8,) * 9)
+        result = prepare(source, tmp_path / "out", shard_gb=shard_gb)
+        same(result, Images(source).build())
+        same(Images(tmp_path / "out").build(), result)
+        files = sorted(tmp_path.glob("out/images*.npy"))
+        names = [f"images-{i:05d}.npy" for i in range(len(counts))] if counts else ["images.npy"]
+        assert [file.name for file in files] == names
+        assert [len(np.load(file)) for file in files] == (counts or [9])
+        np.testing.assert_array_equal(np.concatenate([np.load(file) for file in files]), everything(result))
+
+    def test_batches_are_those_of_one_file(self, tmp_path):
+        source = picture_folder(tmp_path / "in", sizes=(8,) * 9)
+        one, many = (
+            InfiniteBatches(prepare(source, tmp_path / name, shard_gb=size), 16, seed=0)
+            for name, size in (("one", None), ("many", 400e-9))
+        )
+        for _ in range(5):
+            a, b = next(one), next(many)
+            assert torch.equal(a.x, b.x)
+            assert torch.equal(a.y, b.y)
+
+    def test_a_set_of_shards_can_be_resized_and_prepared_again(self, tmp_path):
+        first = prepare(picture_folder(tmp_path / "in"), tmp_path / "first", shard_gb=400e-9)
+        same(prepare(tmp_path / "first", tmp_path / "second"), first)
+        resized = Images(tmp_path / "first", resolution=4).build()
+        same(resized, Images(tmp_path / "second", resolution=4).build())
+
+    @pytest.mark.parametrize("damage", ["first", "middle", "last", "cut", "other shape"])
+    def test_a_damaged_set_does_not_open(self, tmp_path, damage):
+        out = tmp_path / "out"
+        prepare(picture_folder(tmp_path / "in"), out, shard_gb=400e-9)
+        files = sorted(out.glob("images-*.npy"))
+        if damage == "cut":
+            files[1].write_bytes(files[1].read_bytes()[:-1])
+        elif damage == "other shape":
+            np.save(files[1], np.zeros((2, 3, 8, 9), np.uint8))
+        else:
+            files[{"first": 0, "middle": 1, "last": 2}[damage]].unlink()
+        with pytest.raises(ValueError, match=r"out is not a complete prepared set \(.+\): prepare it again"):
+            Images(out).build()
+
+    def test_too_many_files(self, tmp_path):
+        with pytest.raises(ValueError, match=r"10000 images of 784 bytes .* would be 5000 files: choose larger ones"):
+            prepare("digits", tmp_path / "out", shard_gb=1600e-9)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_on_the_command_line(self, tmp_path):
+        result = CliRunner().invoke(app, ["data", "prepare", "digits", str(tmp_path / "out"), "--shard-gb", "0.005"])
+        assert result.exit_code == 0
+        assert sorted(path.name for path in tmp_path.glob("out/images*")) == ["images-00000.npy", "images-00001.npy"]
+        same(Images(tmp_path / "out").build(), Digits().build())
+
+    @pytest.mark.parametrize("options", [{"workers": 0}, {"shard_gb": 0.0}, {"shard_gb": -1}])
+    def test_impossible_numbers(self, tmp_path, options):
+        with pytest.raises(ValueError, match="expected workers >= 1 and shard_gb > 0, got workers="):
+            prepare("digits", tmp_path / "out", **options)
+
+
+class TestWorkers:
+    @pytest.fixture(autouse=True)
+    def few_are_enough(self, monkeypatch):
+        monkeypatch.setattr(images, "LEAST", 1)
+        monkeypatch.setattr(prepared, "MOST", 3)
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_the_bytes_are_those_of_one_process(self, tmp_path, zipped):
+        source = picture_folder(tmp_path / "in", sizes=(16,) * 20)
+        if zipped:
+            source = Path(shutil.make_archive(str(tmp_path / "in"), "zip", source))
+        for workers in (1, 2):
+            prepare(source, tmp_path / f"out{workers}", workers=workers, shard_gb=5e-6)
+        one, two = (sorted((tmp_path / f"out{workers}").iterdir()) for workers in (1, 2))
+        assert [path.name for path in one] == [path.name for path in two]
+        assert len(one) == 6
+        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+    def test_a_bad_image_is_named_and_nothing_is_left(self, tmp_path):
+        source = picture_folder(tmp_path / "in", sizes=(32,) * 20)
+        file = source / "a" / "13.png"
+        file.write_bytes(file.read_bytes()[:200])
+        out = str(tmp_path / "out")
+        with pytest.raises(ValueError, match=r"13\.png cannot be read as an image"):
+            prepare(source, out, workers=2)
+        asked = ["data", "prepare", str(source), out, "--resolution", "32", "--channels", "3", "--workers", "2"]
+        result = CliRunner().invoke(app, asked)
+        assert result.exit_code == 2
+        assert re.search(r"error: \S+13\.png cannot be read as an image", result.output)
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        assert multiprocessing.active_children() == []
+
+    def test_a_worker_that_is_killed(self):
+        with pytest.raises(RunError, match="one of 2 processes ended with exit code -9 before its work was done"):
+            list(share_out(killed_at_one, None, range(4), 2))
+        assert multiprocessing.active_children() == []
+
+    def test_ctrl_c_leaves_nothing_behind(self, tmp_path, monkeypatch):
+        """A terminal sends the signal to all processes: to workers, in which it is blocked, and to this one."""
+        monkeypatch.setattr(prepared, "write_chunk", interrupting)
+        old = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                prepared.write_prepared(Many(), tmp_path / "out", "many", workers=2)
+        finally:
+            signal.signal(signal.SIGINT, old)
+        assert list(tmp_path.iterdir()) == []
+        assert multiprocessing.active_children() == []
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def interrupting(_, chunk):
+    if chunk.start == 30:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(multiprocessing.parent_process().pid, signal.SIGINT)
+        time.sleep(60)
+    return chunk.stop - chunk.start
+
+
+def killed_at_one(_, item):
+    if item == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
 
 
 class Many:

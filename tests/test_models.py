@@ -312,9 +312,10 @@ def test_every_weight_of_a_discriminator_is_trained(discriminator, san):
 def test_the_head_gets_as_many_features_as_the_body_makes(discriminator):
     asked = []
 
-    def factory(features, positions=1):
+    def factory(features, positions=1, *, joined=False):
         asked.append(features)
         assert features % positions == 0
+        assert not joined
         return Head().factory(0)(features, positions)
 
     D = narrow(discriminator).build(GREY, factory)

@@ -43,6 +43,18 @@ def test_adam_is_kingma_and_bas_algorithm():
     assert found == pytest.approx(w, rel=1e-9)
 
 
+def test_weight_decay_is_a_part_of_the_gradient():
+    """So it goes into both averages, where AdamW shrinks the weight beside them."""
+    lr, beta1, beta2, decay, gradients = 0.1, 0.5, 0.9, 0.3, [1.0, -2.0, 0.5]
+    m = v = 0.0
+    w = 1.0
+    for t, g in enumerate(gradients, start=1):
+        g += decay * w
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        w -= lr * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)) ** 0.5 + 1e-8)
+    assert steps(Adam(lr=lr, betas=(beta1, beta2), weight_decay=decay), gradients) == pytest.approx(w, rel=1e-9)
+
+
 def test_rmsprop_is_hintons():
     lr, alpha, gradients = 0.1, 0.9, [1.0, -2.0, 0.5]
     v, w = 0.0, 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,7 +20,7 @@ from equipoise.gan import GAN
 from equipoise.heads import Head
 from equipoise.losses import Hinge, Wasserstein
 from equipoise.models import ConditionalBatchNorm, ResNetCritic, ResNetDiscriminator, ResNetGenerator, SyncBatchNorm
-from equipoise.models.resnet import DownBlock, FirstDownBlock, UpBlock
+from equipoise.models.resnet import DownBlock, UpBlock
 from equipoise.normalizers import SpectralNorm
 from equipoise.optim import Adam
 from equipoise.penalties import GradientPenalty
@@ -153,7 +154,7 @@ def test_a_norm_comes_before_each_relu_of_a_block_of_the_discriminator():
 
 def test_the_first_block_of_the_discriminator():
     """3x3, ReLU, 3x3, mean; mean, 1x1 beside it. Pixels are not cut off at 0."""
-    block = spread(FirstDownBlock(3, 5)).double()
+    block = spread(DownBlock(3, 5, hidden=5, first=True)).double()
     x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
     h = conv(block.conv2, conv(block.conv1, x).clamp_min(0))
     assert_close(block(x), halved(h) + conv(block.shortcut, halved(x)))
@@ -200,7 +201,7 @@ def test_channels_of_the_generators(config, resolution, linear, outputs):
 )
 def test_channels_and_maps_of_the_discriminators(config, resolution, outputs, maps):
     D = on_meta(config, resolution)
-    blocks = [layer for layer in D.body if isinstance(layer, FirstDownBlock | DownBlock)]
+    blocks = [layer for layer in D.body if isinstance(layer, DownBlock)]
     assert [block.conv2.out_channels for block in blocks] == outputs
     found = []
     for block in blocks:
@@ -550,10 +551,11 @@ def test_the_numbers_of_the_papers():
         cfg = load(name)[0]
         assert (cfg.loss, cfg.penalties) == (Wasserstein(), (GradientPenalty(strength=10, target=1),))
         assert (cfg.batch_size, cfg.generator.z_dim, cfg.d_steps) == (64, 128, 5)
-        assert cfg.d_optim == cfg.g_optim
+        assert replace(cfg.d_optim, weight_decay=0.0) == cfg.g_optim
         assert cfg.d_normalizer == normalizers.NoNormalizer()
+        assert cfg.d_optim.weight_decay == (1e-3 if name == "wgan_gp_varied" else 0)
     assert load("wgan_gp_101")[0].d_optim == Adam(lr=1e-4, betas=(0.5, 0.9))
-    assert load("wgan_gp_varied")[0].d_optim == load("wgan_gp_resnet64")[0].d_optim == Adam(lr=1e-4, betas=(0.0, 0.9))
+    assert load("wgan_gp_varied")[0].g_optim == load("wgan_gp_resnet64")[0].g_optim == Adam(lr=1e-4, betas=(0.0, 0.9))
     for name, updates in (("sngan_resnet", 50_000), ("wgan_gp_resnet", 100_000)):
         cfg = load(name)[0]
         images = updates * 5 * 64
@@ -561,6 +563,13 @@ def test_the_numbers_of_the_papers():
         for optim in (cfg.g_optim, cfg.d_optim):
             assert at(optim.lr, images // 2) == pytest.approx(1e-4)
             assert at(optim.lr, images) == 0
+    cfg, images = load("sngan_projection")[0], 5 * 64
+    assert cfg.total_kimg * 1000 == 450_000 * images
+    for optim in (cfg.g_optim, cfg.d_optim):
+        lr = [at(optim.lr, updates * images) for updates in (0, 400_000, 425_000, 450_000)]
+        assert lr == pytest.approx([2e-4, 2e-4, 1e-4, 0])
+    twice = {name for name in RECIPES if load(name)[0].g_batches == 2}
+    assert twice == {"sngan_resnet", "sngan_projection", "wgan_gp_resnet"}
     cnn = load("sngan_cnn")[0]
     assert cnn.d_optim == cnn.g_optim == Adam(lr=2e-4, betas=(0.5, 0.999))
     assert cnn.d_steps == 1

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equipoise import schedules
-from equipoise.schedules import Cosine, Linear, at
+from equipoise.config import components, parse
+from equipoise.optim import Adam
+from equipoise.schedules import After, Cosine, Linear, at
 
-ALL = [c for name in schedules.__all__ if dataclasses.is_dataclass(c := getattr(schedules, name))]
+COMPONENTS = [c for name in schedules.__all__ if dataclasses.is_dataclass(c := getattr(schedules, name))]
+ALL = [c for c in COMPONENTS if {"start", "end"} <= {field.name for field in dataclasses.fields(c)}]
 every_schedule = pytest.mark.parametrize("schedule", ALL, ids=lambda c: c.__name__)
 values = st.floats(-1e3, 1e3)
 
@@ -50,3 +53,20 @@ def test_a_constant_a_component_and_a_function_are_schedules():
     assert at(0.5, 10**6) == 0.5
     assert at(Linear(start=0.0, end=1.0, kimg=1.0), 500) == 0.5
     assert at(lambda nimg: nimg / 2, 500) == 250
+
+
+@every_schedule
+@given(nimg=st.integers(0, 5000))
+def test_after_is_another_schedule_that_begins_late(schedule, nimg):
+    late = After(schedule=(s := schedule(start=8.0, end=2.0, kimg=2.0)), kimg=1.5)
+    assert late(nimg) == (8 if nimg <= 1500 else s(nimg - 1500))
+
+
+def test_after_as_text_and_of_constants():
+    lr = "After(schedule=Linear(start=2e-4, end=0, kimg=16), kimg=128)"
+    adam = parse(f"Adam(lr={lr})", components())
+    assert adam == Adam(lr=After(Linear(2e-4, 0.0, 16.0), 128.0))
+    assert [at(adam.lr, 1000 * kimg) for kimg in (0, 128, 136, 144, 200)] == [2e-4, 2e-4, 1e-4, 0, 0]
+    assert After(schedule=0.5, kimg=1.0)(10**6) == 0.5
+    with pytest.raises(ValueError, match="not negative"):
+        Adam(lr=After(schedule=Linear(-1.0, 0.0, 1.0), kimg=1.0))

@@ -1,4 +1,4 @@
-"""Images in one array, in memory or memory-mapped, and what labels must look like."""
+"""Images in one array, in memory or on disk, and what labels must look like."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import ImageSpec
 from .decode import check_target, fit_array
+from .shards import Shards
 
 __all__ = ["ArrayDataset", "Arrays", "Split", "check_labels", "read_npz"]
 
@@ -25,7 +26,7 @@ class Arrays(NamedTuple):
     images: (N, C, H, W) uint8, C = 1 or 3.   labels: (N,) or None.   class_names: by class id, or None.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Shards
     labels: NDArray[np.generic] | None
     class_names: Sequence[str] | None
 
@@ -47,7 +48,7 @@ class ArrayDataset:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8] | Shards,
         labels: NDArray[np.generic] | None = None,
         class_names: Sequence[str] | None = None,
         *,
@@ -69,7 +70,7 @@ class ArrayDataset:
         self.class_names = None if labels is None else class_names
         self.spec = ImageSpec(resolution or height, channels or own_channels, num_classes)
         self._fits = (own_channels, height, width) == (self.spec.channels, self.spec.resolution, self.spec.resolution)
-        self.slow = not self._fits or isinstance(images, np.memmap)
+        self.slow = not self._fits or isinstance(images, np.memmap | Shards)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,7 +78,7 @@ class ArrayDataset:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._fits:
             return np.ascontiguousarray(self.images[indices])
-        return np.stack([fit_array(self.images[i], self.spec.resolution, self.spec.channels) for i in indices])
+        return np.stack([fit_array(self.images[[i]][0], self.spec.resolution, self.spec.channels) for i in indices])
 
 
 def check_labels(

@@ -34,7 +34,7 @@ class Dataset(Protocol):
     """(len,) class ids in [0, spec.num_classes), or None."""
     class_names: Sequence[str] | None
     slow: bool
-    """Whether reading may wait (files to decode, a memory map), so that batches are read ahead in the background."""
+    """Whether reading may wait (files to decode, a set on disk), so that batches are read ahead in the background."""
 
     def __len__(self) -> int: ...
 

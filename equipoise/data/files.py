@@ -55,7 +55,7 @@ class Folder:
 
 
 class Zip:
-    """The files in a zip. Safe in several threads: one handle, one reader at a time."""
+    """The files in a zip. Safe in several threads: one handle, one reader at a time. A copy has a handle of its own."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -64,6 +64,9 @@ class Zip:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is not a readable zip file ({error}): copy it again") from error
+
+    def __reduce__(self) -> tuple[type[Zip], tuple[Path]]:
+        return Zip, (self.path,)
 
     def names(self) -> list[str]:
         return visible(name for name in self._zip.namelist() if not name.endswith("/"))

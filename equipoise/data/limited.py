@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ..types import component
 from .base import Dataset, DatasetConfig
-from .batches import permutation
 from .mnist import Digits
+from .order import permutation
 from .split import Subset
 
 __all__ = ["Few", "few"]

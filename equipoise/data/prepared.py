@@ -1,6 +1,7 @@
-"""A prepared set: one memory-mapped array of bytes, the fastest source for any size.
+"""A prepared set: arrays of bytes on disk, the fastest source for any size.
 
-A directory with images.npy (N, C, H, W) uint8, labels.npy (N,) int64 if labelled, and info.json.
+A directory with images.npy (N, C, H, W) uint8, or the same in parts, images-00000.npy and so on; labels.npy (N,) int64
+if labelled; and info.json.
 """
 
 from __future__ import annotations
@@ -9,27 +10,38 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .arrays import Arrays
 from .base import Dataset
 from .reading import read_ahead
+from .shards import Shards
+from .workers import share_out
 
 __all__ = ["is_prepared", "open_prepared", "write_prepared"]
 
-IMAGES, LABELS, INFO = "images.npy", "labels.npy", "info.json"
+LABELS, INFO = "labels.npy", "info.json"
 FORMAT = "equipoise images 1"
-CHUNK = 1 << 24  # bytes of images read and written at a time
+CHUNK, MOST = 1 << 24, 256  # bytes and images that are read and written at a time
+FILES = 1000  # of images: open all at once, and a process may open some 1,024
+
+
+def image_files(path: Path) -> list[Path]:
+    """The files of images in a directory, in their order; none if it is no prepared set."""
+    whole = path / "images.npy"
+    return [whole] if whole.is_file() else sorted(path.glob("images-*.npy"))
 
 
 def is_prepared(path: Path) -> bool:
-    return (path / IMAGES).is_file()
+    return bool(image_files(path))
 
 
 def open_prepared(path: Path) -> Arrays:
@@ -40,21 +52,35 @@ def open_prepared(path: Path) -> Arrays:
     """
     try:
         info = json.loads((path / INFO).read_text("utf-8"))
-        images: NDArray[np.uint8] = np.load(path / IMAGES, mmap_mode="r")
+        images = Shards(image_files(path))
         labels = np.load(path / LABELS) if info["num_classes"] else None
         expected = (info["images"], info["channels"], info["resolution"], info["resolution"])
         names = info["class_names"]
-        if info["format"] != FORMAT or images.shape != expected or images.dtype != np.uint8:
-            raise ValueError(f"{INFO} promises {expected} uint8, {IMAGES} holds {images.shape} {images.dtype}")
+        if info["format"] != FORMAT or images.shape != expected:
+            raise ValueError(f"{INFO} promises {expected} in {FORMAT!r}, there are {images.shape}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a complete prepared set ({error}): prepare it again") from error
     return Arrays(images, labels, names)
 
 
-def write_prepared(dataset: Dataset, out: Path, source: str) -> None:
+class Chunk(NamedTuple):
+    """Images start ... stop - 1 of a data set, and where their bytes go."""
+
+    start: int
+    stop: int
+    file: Path
+    offset: int
+
+
+def write_prepared(
+    dataset: Dataset, out: Path, source: str, *, workers: int = 1, shard_bytes: float | None = None
+) -> None:
     """Write `dataset` to the new directory `out`, without ever holding it in memory.
 
     It is written beside `out` under another name and renamed when complete, so no half of it is ever seen.
+
+    workers: processes that read images and write them, each with a copy of `dataset`; 1 is this one.
+    shard_bytes: the most bytes of images in a file, one image at the least; None is all in one.
 
     Raises:
         ValueError: if an image cannot be read, or the disk is full or read-only.
@@ -62,8 +88,7 @@ def write_prepared(dataset: Dataset, out: Path, source: str) -> None:
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
-        with (part / IMAGES).open("wb") as file:
-            write_images(dataset, file)
+        write_images(dataset, part, workers, shard_bytes)
         if dataset.labels is not None:
             np.save(part / LABELS, dataset.labels)
         (part / INFO).write_text(json.dumps(describe(dataset, source), indent=2), "utf-8")
@@ -74,21 +99,55 @@ def write_prepared(dataset: Dataset, out: Path, source: str) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_images(dataset: Dataset, file: IO[bytes]) -> None:
-    count, spec = len(dataset), dataset.spec
-    shape = (count, spec.channels, spec.resolution, spec.resolution)
-    # Plain writes and no memory map: on a full disk a map kills the process instead of raising.
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    step = max(1, CHUNK // math.prod(shape[1:]))
-    chunks = (np.arange(i, min(i + step, count)) for i in range(0, count, step))
+def write_images(dataset: Dataset, folder: Path, workers: int, shard_bytes: float | None) -> None:
+    chunks = list(plan(dataset, folder, shard_bytes))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("images", total=count)
-        for images in read_ahead(dataset.read, chunks, threads=4 if dataset.slow else 0):
-            file.write(images.data)
-            progress.advance(task, len(images))
-    file.flush()
-    os.fsync(file.fileno())
+        task = progress.add_task("images", total=len(dataset))
+        if workers > 1:
+            written = share_out(write_chunk, dataset, chunks, workers)
+        else:
+            written = read_ahead(partial(write_chunk, dataset), chunks, threads=4 if dataset.slow else 0)
+        with closing(written):
+            for count in written:
+                progress.advance(task, count)
+    for path in image_files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def plan(dataset: Dataset, folder: Path, shard_bytes: float | None) -> Iterator[Chunk]:
+    """Make the files, whose images are holes as yet, and say what goes where."""
+    count, spec = len(dataset), dataset.spec
+    shape = (spec.channels, spec.resolution, spec.resolution)
+    size = math.prod(shape)
+    shard = count if shard_bytes is None else min(max(int(shard_bytes // size), 1), count)
+    if count > FILES * shard:
+        raise ValueError(
+            f"{count} images of {size} bytes in files of {shard_bytes:g} bytes would be {-(-count // shard)} files: "
+            f"choose larger ones, for {FILES} at the most"
+        )
+    step = min(max(CHUNK // size, 1), MOST)
+    for i, first in enumerate(range(0, count, shard)):
+        last = min(first + shard, count)
+        path = folder / ("images.npy" if shard == count else f"images-{i:05d}.npy")
+        with path.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (last - first, *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            begin = file.tell()
+            file.truncate(begin + (last - first) * size)
+        for start in range(first, last, step):
+            yield Chunk(start, min(start + step, last), path, begin + (start - first) * size)
+
+
+def write_chunk(dataset: Dataset, chunk: Chunk) -> int:
+    """Read its images and write them to their place. Returns how many they are."""
+    images = dataset.read(np.arange(chunk.start, chunk.stop))
+    # Plain writes and no memory map: on a full disk a map kills the process instead of raising.
+    with chunk.file.open("r+b") as file:
+        file.seek(chunk.offset)
+        file.write(np.ascontiguousarray(images).data)
+    return len(images)
 
 
 def describe(dataset: Dataset, source: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Dataset
-from .batches import permutation
+from .order import permutation
 
 __all__ = ["Subset", "hold_out"]
 

@@ -13,7 +13,7 @@ from .base import DiscriminatorConfig, GeneratorConfig
 from .dcgan import BATCH_NORMS, split_z
 from .layers import require_labels
 from .norms import LinearConditionalBatchNorm
-from .sagan import Body, ResidualGenerator, attended, down_blocks, size
+from .sagan import ResidualGenerator, attended, down_body, size
 
 __all__ = ["BigGANDiscriminator", "BigGANGenerator"]
 
@@ -101,10 +101,11 @@ class BigGANDiscriminator(DiscriminatorConfig):
     width: int = Field(default=96, ge=1)
     attention: int = Field(default=64, ge=0)
     checkpoint: bool = False
+    join: int = Field(default=0, ge=0)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        where = attended(spec, self.attention, type(self).__name__)
-        blocks, features = down_blocks(spec, self.width, where)
-        body = Body(blocks, checkpoint=self.checkpoint)
+        body, features = down_body(
+            spec, self.width, self.attention, self.join, checkpoint=self.checkpoint, name=type(self).__name__
+        )
         init_orthogonal(body)
-        return Discriminator(body, head(features))
+        return Discriminator(body, head(features, joined=self.join > 0))

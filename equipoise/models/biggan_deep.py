@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..growth import enlarge
 from ..heads import Discriminator, HeadFactory
 from ..types import ImageSpec, component
 from .attention import SelfAttention
@@ -59,10 +60,10 @@ class DeepUpBlock(nn.Module):
         for i, (norm, conv) in enumerate(zip(self.norms, self.convs, strict=True)):
             r = F.relu(norm(r, c))
             if i == 1 and self.up:
-                r = F.interpolate(r, scale_factor=2)
+                r = enlarge(r, 1)
             r = conv(r)
         h = h[:, : self.c_out]
-        return (F.interpolate(h, scale_factor=2) if self.up else h) + r
+        return (enlarge(h, 1) if self.up else h) + r
 
 
 class DeepDownBlock(nn.Module):

@@ -16,6 +16,7 @@ from .base import DiscriminatorConfig, GeneratorConfig
 from .layers import OneHot, init_normal, labels, require_labels
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .norms import (
+    CONDITIONAL,
     ConditionalBatchNorm,
     LinearConditionalBatchNorm,
     NormKind,
@@ -34,8 +35,6 @@ REFERENCE = 64
 
 BATCH_NORMS = {"batch": nn.BatchNorm2d, "sync_batch": SyncBatchNorm}
 """The norms whose gain and bias may depend on something."""
-
-CONDITIONAL = (ConditionalBatchNorm, LinearConditionalBatchNorm)
 
 
 # ---- what both networks are made of ----------------------------------------------------------------------

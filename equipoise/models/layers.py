@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["OneHot", "init_normal", "labels", "require_labels"]
+from ..conditioning import EMBED, MiddleConcat
+
+__all__ = ["OneHot", "in_a_row", "init_normal", "joined", "labels", "require_labels"]
 
 
 class OneHot(nn.Module):
@@ -51,3 +56,28 @@ def require_labels(name: str, num_classes: int) -> None:
             f"{name}(conditional=True) needs labelled data and this data has no labels. "
             "Give labelled data, or go without (head.conditioning=none generator.conditional=false)."
         )
+
+
+# ---- a class that joins a map in the middle of D -------------------------------------------------------
+
+
+def joined(widths: Sequence[int], join: int, name: str) -> list[tuple[int, int]]:
+    """The channels that each block reads and makes, where e(y) joins what the one after `join` blocks reads; 0: none.
+
+    Raises:
+        ValueError: if no block comes after so many.
+    """
+    pairs = list(pairwise(widths))
+    if join >= len(pairs):
+        raise ValueError(
+            f"{name}(join={join}): with images of this size it has {len(pairs)} blocks, and a class joins the map "
+            f"between two of them. Set join to 1 to {len(pairs) - 1}, or 0 for none."
+        )
+    return [(c_in + EMBED * (0 < i == join), c_out) for i, (c_in, c_out) in enumerate(pairs)]
+
+
+def in_a_row(layers: Sequence[nn.Module], join: int, num_classes: int) -> nn.Module:
+    """A body of these layers; e(y) joins what the one after `join` of them reads; 0: none."""
+    if join == 0:
+        return nn.Sequential(*layers)
+    return MiddleConcat(nn.Sequential(*layers[:join]), nn.Sequential(*layers[join:]), num_classes)

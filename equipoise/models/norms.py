@@ -159,6 +159,15 @@ class LinearConditionalBatchNorm(nn.Module):
         return out
 
 
+CONDITIONAL = (ConditionalBatchNorm, LinearConditionalBatchNorm)
+
+
+def normalise(norm: nn.Module, h: Tensor, condition: Tensor | None) -> Tensor:
+    """norm(h), or norm(h, condition) if it is one of `CONDITIONAL`."""
+    out: Tensor = norm(h, condition) if isinstance(norm, CONDITIONAL) else norm(h)
+    return out
+
+
 # ---- virtual batch norm ----------------------------------------------------------------------------------
 
 

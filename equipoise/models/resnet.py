@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..growth import enlarge
 from ..heads import Discriminator, HeadFactory
 from ..types import NONE_IS_A_WORD, ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
 from .dcgan import BATCH_NORMS, make_norm, sizes
-from .layers import require_labels
-from .norms import ConditionalBatchNorm, NormKind
+from .layers import in_a_row, joined, require_labels
+from .norms import ConditionalBatchNorm, NormKind, normalise
 
 __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
@@ -48,15 +49,9 @@ def residual(c_in: int, c_out: int, *, bias: bool = True) -> nn.Conv2d:
     return convolution(c_in, c_out, gain=math.sqrt(2), bias=bias)
 
 
-def up(h: Tensor) -> Tensor:
-    """Each pixel four times: (N, F, H, W) -> (N, F, 2H, 2W)."""
-    return F.interpolate(h, scale_factor=2, mode="nearest")
-
-
-def normed(norm: nn.Module, h: Tensor, y: Tensor | None) -> Tensor:
-    """`norm` of h, which reads the class if it is conditional."""
-    out: Tensor = norm(h, y) if isinstance(norm, ConditionalBatchNorm) else norm(h)
-    return out
+def of_block(c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
+    """`residual` for 3x3, otherwise `convolution`."""
+    return residual(c_in, c_out, bias=bias) if kernel == 3 else convolution(c_in, c_out, kernel, bias=bias)
 
 
 class GlobalPool(nn.Module):
@@ -78,54 +73,65 @@ class UpBlock(nn.Module):
 
     residual: norm, ReLU, up, 3x3, norm, ReLU, 3x3.  shortcut: up, 1x1.
 
-    norm: features -> layer; the two of a block may be conditional.
+    norm: features -> layer; the two of a block may read a condition, such as the class.
+    conv: (c_in, c_out, kernel) -> layer.  bias: of the first, which norm2 cancels.
     """
 
-    def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module]):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        norm: Callable[[int], nn.Module],
+        conv: Callable[..., nn.Module] = of_block,
+        *,
+        bias: bool = False,
+    ):
         super().__init__()
-        self.norm1, self.conv1 = norm(c_in), residual(c_in, c_out, bias=False)  # norm2 has its own
-        self.norm2, self.conv2 = norm(c_out), residual(c_out, c_out)
-        self.shortcut = convolution(c_in, c_out, 1)
+        self.norm1, self.conv1 = norm(c_in), conv(c_in, c_out, 3, bias=bias)
+        self.norm2, self.conv2 = norm(c_out), conv(c_out, c_out, 3)
+        self.shortcut = conv(c_in, c_out, 1)
 
-    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        h = self.conv1(up(F.relu(normed(self.norm1, x, y))))
-        h = self.conv2(F.relu(normed(self.norm2, h, y)))
-        out: Tensor = h + up(self.shortcut(x))  # 1x1 before up is the same, at a quarter of the work
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        h = self.conv1(enlarge(F.relu(normalise(self.norm1, x, condition)), 1))
+        h = self.conv2(F.relu(normalise(self.norm2, h, condition)))
+        out: Tensor = h + enlarge(self.shortcut(x), 1)  # 1x1 before up is the same, at a quarter of the work
         return out
 
 
 class DownBlock(nn.Module):
     """shortcut(h) + residual(h), (N, c_in, H, W) -> (N, c_out, H/2, W/2), or of the same size.
 
-    residual: norm, ReLU, 3x3 to c_in, norm, ReLU, 3x3 to c_out, mean of 2x2.  shortcut: 1x1, mean of 2x2; h itself
+    residual: norm, ReLU, 3x3 to `hidden`, norm, ReLU, 3x3 to c_out, mean of 2x2.  shortcut: 1x1, mean of 2x2; h itself
     where nothing changes its form.
+
+    hidden: None is c_in.
+    first: it reads an image: no norm and no ReLU before its first layer.
+    conv: as in `UpBlock`.
     """
 
-    def __init__(self, c_in: int, c_out: int, *, halve: bool = True, norm: NormKind = "none"):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        conv: Callable[..., nn.Module] = of_block,
+        *,
+        hidden: int | None = None,
+        first: bool = False,
+        halve: bool = True,
+        norm: NormKind = "none",
+    ):
         super().__init__()
-        self.norm1, self.conv1 = make_norm(norm, c_in), residual(c_in, c_in, bias=norm == "none")
-        self.norm2, self.conv2 = make_norm(norm, c_in), residual(c_in, c_out)
+        hidden = c_in if hidden is None else hidden
+        self.first = first
+        self.norm1, self.conv1 = make_norm(norm, c_in), conv(c_in, hidden, 3, bias=norm == "none")
+        self.norm2, self.conv2 = make_norm(norm, hidden), conv(hidden, c_out, 3)
         self.pool = nn.AvgPool2d(2) if halve else nn.Identity()
-        self.shortcut = convolution(c_in, c_out, 1) if halve or c_in != c_out else nn.Identity()
+        self.shortcut = conv(c_in, c_out, 1) if halve or c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.relu(self.norm1(x)))
+        h = self.conv1(x if self.first else F.relu(self.norm1(x)))
         h = self.conv2(F.relu(self.norm2(h)))
         out: Tensor = self.pool(h) + self.shortcut(self.pool(x))  # the mean before 1x1 is the same
-        return out
-
-
-class FirstDownBlock(nn.Module):
-    """`DownBlock` of an image, (N, C, H, W) -> (N, c_out, H/2, W/2): no norm and no ReLU before its first layer."""
-
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__()
-        self.conv1, self.conv2 = residual(c_in, c_out), residual(c_out, c_out)
-        self.shortcut = convolution(c_in, c_out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
-        out: Tensor = h + self.shortcut(F.avg_pool2d(x, 2))
         return out
 
 
@@ -201,7 +207,7 @@ def multiples(width: int, layers: int, channels: Channels, most: int) -> list[in
 
 @component
 class ResNetDiscriminator(DiscriminatorConfig):
-    """`FirstDownBlock` C -> w, `DownBlock`s -> 2w -> 4w -> 8w -> 16w at 2x2 from 64x64, ReLU, sum over positions, head.
+    """`DownBlock`s C -> w -> 2w -> 4w -> 8w -> 16w at 2x2 from 64x64, ReLU, sum over positions, head.
 
     The discriminators of SN-GAN (Miyato et al. 2018, app. B.4) and of the projection discriminator (Miyato & Koyama
     2018, fig. 14; Head("projection") goes with it), and WGAN-GP's critic of 32x32 (Gulrajani et al. 2017, app. F). For
@@ -209,6 +215,7 @@ class ResNetDiscriminator(DiscriminatorConfig):
 
         SN-GAN 32                ResNetDiscriminator(width=128, channels="constant")
         SN-GAN 48, 64, 128       ResNetDiscriminator()
+        concatenation 128        ResNetDiscriminator(join=3), Head("hidden")
         WGAN-GP 32               ResNetDiscriminator(width=128, channels="constant", pool="mean")
         WGAN-GP 64               ResNetCritic()
 
@@ -218,29 +225,34 @@ class ResNetDiscriminator(DiscriminatorConfig):
         halve to 8x8 to 14x14, and two follow that keep the size.
     pool: "sum" or "mean" over the positions of the last map.
     norm: before each ReLU of all blocks but the first, "none" or "layer", which undoes the bound of spectral norm.
+    join: the class joins the map after so many blocks (`MiddleConcat`, with Head("hidden")); 3 in the projection paper.
+        0: not in the body.
     """
 
     width: int = Field(default=64, ge=1)
     channels: Channels = "doubling"
     pool: Literal["sum", "mean"] = "sum"
     norm: Annotated[Literal["none", "layer"], NONE_IS_A_WORD] = "none"
+    join: int = Field(default=0, ge=0)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        _, halvings = sizes(spec, type(self).__name__)
+        name = type(self).__name__
+        _, halvings = sizes(spec, name)
         halving, keeping = (max(halvings - 1, 1), 2) if self.channels == "constant" else (halvings, 1)
         if self.channels == "doubling":
             halving, keeping = HALVINGS.get(spec.resolution, (halving, keeping))
         widths = multiples(self.width, halving + keeping, self.channels, 16)
-        body = nn.Sequential(
-            FirstDownBlock(spec.channels, self.width),
+        first, *others = joined([spec.channels, *widths], self.join, name)
+        layers = [
+            DownBlock(*first, hidden=self.width, first=True),
             *(
                 DownBlock(c_in, c_out, halve=i < halving, norm=self.norm)
-                for i, (c_in, c_out) in enumerate(pairwise(widths), start=1)
+                for i, (c_in, c_out) in enumerate(others, start=1)
             ),
             nn.ReLU(),
             GlobalPool(self.pool),
-        )
-        return Discriminator(body, head(widths[-1]))
+        ]
+        return Discriminator(in_a_row(layers, self.join, spec.num_classes), head(widths[-1], joined=self.join > 0))
 
 
 @component
@@ -252,17 +264,22 @@ class ResNetCritic(DiscriminatorConfig):
 
     width: w.
     norm: before each ReLU, "layer" or "none". The first is theirs, for a penalty per image.
+    join: as in `ResNetDiscriminator`.
     """
 
     width: int = Field(default=64, ge=1)
     norm: Annotated[Literal["layer", "none"], NONE_IS_A_WORD] = "layer"
+    join: int = Field(default=0, ge=0)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        base, halvings = sizes(spec, type(self).__name__)
+        name = type(self).__name__
+        base, halvings = sizes(spec, name)
         widths = multiples(self.width, halvings + 1, "doubling", 8)
-        body = nn.Sequential(
+        layers = [
             convolution(spec.channels, self.width),
-            *(DownBlock(c_in, c_out, norm=self.norm) for c_in, c_out in pairwise(widths)),
+            *(DownBlock(c_in, c_out, norm=self.norm) for c_in, c_out in joined(widths, self.join, name)),
             nn.Flatten(),
-        )
-        return Discriminator(body, head(widths[-1] * base**2, base**2))
+        ]
+        join = self.join + (self.join > 0)  # there is a layer before the blocks
+        body = in_a_row(layers, join, spec.num_classes)
+        return Discriminator(body, head(widths[-1] * base**2, base**2, joined=self.join > 0))

@@ -1,7 +1,7 @@
 """SAGAN: residual networks with self-attention, and the blocks and channel tables that BigGAN shares with it.
 
 The blocks are SN-GAN's (Miyato et al. 2018, app. B) as SAGAN uses them, wide: both convolutions of a block of D have
-its output's channels. A norm may read a condition, and a block may be recomputed in the backward, so they stand here.
+its output's channels. A norm may read a condition, and a block may be recomputed in the backward.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..conditioning import MiddleConcat
 from ..heads import Discriminator, HeadFactory
 from ..types import ImageSpec, component
 from .attention import SelfAttention
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import BATCH_NORMS, CONDITIONAL
-from .layers import labels, require_labels
+from .dcgan import BATCH_NORMS
+from .layers import joined, labels, require_labels
 from .norms import ConditionalBatchNorm
 from .recompute import recomputed
+from .resnet import DownBlock, UpBlock
 
 __all__ = ["SAGANDiscriminator", "SAGANGenerator"]
 
@@ -96,55 +98,19 @@ def attended(spec: ImageSpec, attention: int, name: str) -> int:
 # ---- blocks ----------------------------------------------------------------------------------------------
 
 
-def normalise(norm: nn.Module, h: Tensor, condition: Tensor | None) -> Tensor:
-    """norm(h), or norm(h, condition) if it reads one."""
-    out: Tensor = norm(h, condition) if isinstance(norm, CONDITIONAL) else norm(h)
-    return out
+def plain(c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
+    """A convolution that keeps the size of the map, and is initialised with the whole network."""
+    return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
 
 
-class UpBlock(nn.Module):
-    """h (N, C_in, H, W) -> (N, C_out, 2H, 2W): norm, ReLU, nearest ×2, conv3, norm, ReLU, conv3; plus conv1(h) ×2.
-
-    norm: features -> a norm, conditional or not.
-
-    The published shortcut doubles before its 1x1 convolution, which is the same and takes four times the work.
-    """
-
-    def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module]):
-        super().__init__()
-        self.norm1, self.conv1 = norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2, self.conv2 = norm(c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.shortcut = nn.Conv2d(c_in, c_out, 1)
-
-    def forward(self, h: Tensor, condition: Tensor | None) -> Tensor:
-        r = F.interpolate(F.relu(normalise(self.norm1, h, condition)), scale_factor=2)
-        r = self.conv2(F.relu(normalise(self.norm2, self.conv1(r), condition)))
-        out: Tensor = F.interpolate(self.shortcut(h), scale_factor=2) + r
-        return out
+def up_block(c_in: int, c_out: int, norm: Callable[[int], nn.Module]) -> UpBlock:
+    """norm: features -> a norm, conditional or not."""
+    return UpBlock(c_in, c_out, norm, plain, bias=True)
 
 
-class DownBlock(nn.Module):
-    """h (N, C_in, H, W) -> (N, C_out, H/2, W/2): ReLU, conv3, ReLU, conv3, mean of 2x2; plus conv1 of h's means.
-
-    first: on the image, without the first ReLU.  halve: False leaves H and W, and with C_in = C_out the shortcut is h.
-
-    But for the first, the published shortcut averages after its 1x1 convolution, which is the same and takes four
-    times the work.
-    """
-
-    def __init__(self, c_in: int, c_out: int, *, first: bool = False, halve: bool = True):
-        super().__init__()
-        self.first, self.halve = first, halve
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.shortcut = nn.Conv2d(c_in, c_out, 1) if halve or c_in != c_out else nn.Identity()
-
-    def forward(self, h: Tensor) -> Tensor:
-        r = self.conv2(F.relu(self.conv1(h if self.first else F.relu(h))))
-        if self.halve:
-            h, r = F.avg_pool2d(h, 2), F.avg_pool2d(r, 2)
-        out: Tensor = self.shortcut(h) + r
-        return out
+def down_block(c_in: int, c_out: int, *, first: bool = False, halve: bool = True) -> DownBlock:
+    """With as many hidden channels as it makes."""
+    return DownBlock(c_in, c_out, plain, hidden=c_out, first=first, halve=halve)
 
 
 # ---- networks --------------------------------------------------------------------------------------------
@@ -181,7 +147,7 @@ class ResidualGenerator(nn.Module):
         pixels = base
         for c_in, c_out in pairwise(widths):
             pixels *= 2
-            self.blocks.append(UpBlock(c_in, c_out, norm))
+            self.blocks.append(up_block(c_in, c_out, norm))
             if pixels == attention:
                 self.blocks.append(SelfAttention(c_out))
         self.last = nn.Sequential(
@@ -211,32 +177,44 @@ class ResidualGenerator(nn.Module):
 class Body(nn.Module):
     """Blocks, ReLU, and the sum over positions: x (N, C, H, W) -> h (N, F) (Miyato & Koyama 2018, fig. 14).
 
-    checkpoint: each block is `recomputed`.
+    checkpoint: each block is `recomputed`.  pool: False returns the last map as it is.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], *, checkpoint: bool):
+    def __init__(self, blocks: Sequence[nn.Module], *, checkpoint: bool, pool: bool = True):
         super().__init__()
-        self.blocks, self.checkpoint = nn.ModuleList(blocks), checkpoint
+        self.blocks, self.checkpoint, self.pool = nn.ModuleList(blocks), checkpoint, pool
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = recomputed(block, x) if self.checkpoint else block(x)
-        return F.relu(x).sum((2, 3))
+        return F.relu(x).sum((2, 3)) if self.pool else x
 
 
-def down_blocks(spec: ImageSpec, width: int, attention: int) -> tuple[list[nn.Module], int]:
-    """The blocks of D (`DISCRIMINATOR`) with attention between, and how many channels the last one has."""
-    _, doublings = SIZES[spec.resolution]
+def down_body(
+    spec: ImageSpec, width: int, attention: int, join: int, *, checkpoint: bool, name: str
+) -> tuple[nn.Module, int]:
+    """The body of D (`DISCRIMINATOR`), with attention between blocks, and how many features it makes.
+
+    join: the class joins the map after so many blocks; 0: none.
+    """
+    _, doublings = size(spec, name)
+    attention = attended(spec, attention, name)
     widths = [spec.channels, *(width * units for units in DISCRIMINATOR[doublings])]
-    blocks: list[nn.Module] = []
+    parts: list[list[nn.Module]] = [[]]
     pixels = spec.resolution
-    for i, (c_in, c_out) in enumerate(pairwise(widths)):
+    for i, (c_in, c_out) in enumerate(joined(widths, join, name)):
+        if 0 < i == join:
+            parts.append([])
         halve = i < HALVINGS[doublings]
-        blocks.append(DownBlock(c_in, c_out, first=i == 0, halve=halve))
+        parts[-1].append(down_block(c_in, c_out, first=i == 0, halve=halve))
         pixels //= 1 + halve
         if halve and pixels == attention:
-            blocks.append(SelfAttention(c_out))
-    return blocks, widths[-1]
+            parts[-1].append(SelfAttention(c_out))
+    *front, rest = parts
+    body: nn.Module = Body(rest, checkpoint=checkpoint)
+    if front:
+        body = MiddleConcat(Body(front[0], checkpoint=checkpoint, pool=False), body, spec.num_classes)
+    return body, widths[-1]
 
 
 # ---- SAGAN -----------------------------------------------------------------------------------------------
@@ -310,15 +288,18 @@ class SAGANDiscriminator(DiscriminatorConfig):
     Zhang et al. 2019. The head reads the sum of the last map over its positions, after a ReLU. The channels of other
     sizes are in `DISCRIMINATOR`; sizes, weights and fields as in `SAGANGenerator`. There all weights, the head's too,
     are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head("projection").
+
+    join: as in `ResNetDiscriminator`.
     """
 
     width: int = Field(default=64, ge=1)
     attention: int = Field(default=32, ge=0)
     checkpoint: bool = False
+    join: int = Field(default=0, ge=0)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        where = attended(spec, self.attention, type(self).__name__)
-        blocks, features = down_blocks(spec, self.width, where)
-        body = Body(blocks, checkpoint=self.checkpoint)
+        body, features = down_body(
+            spec, self.width, self.attention, self.join, checkpoint=self.checkpoint, name=type(self).__name__
+        )
         init_xavier(body)
-        return Discriminator(body, head(features))
+        return Discriminator(body, head(features, joined=self.join > 0))

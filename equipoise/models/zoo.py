@@ -22,7 +22,7 @@ from .varied import VariedDiscriminator, VariedGenerator
 __all__ = ["ZOO", "Pair"]
 
 DIGITS = ImageSpec(28, 1, 10)
-PLAIN, PROJECTION = Head(), Head("projection")
+PLAIN, PROJECTION, HIDDEN = Head(), Head("projection"), Head("hidden")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,13 @@ ZOO: dict[str, Pair] = {
         ResNetGenerator(conditional=True),
         ResNetDiscriminator(),
         PROJECTION,
+    ),
+    "concat_128": Pair(
+        "Miyato & Koyama 2018",
+        colour(128, 1000),
+        ResNetGenerator(conditional=True),
+        ResNetDiscriminator(join=3),
+        HIDDEN,
     ),
     "wgan_gp_resnet_32": Pair(
         "Gulrajani et al. 2017",

@@ -1,22 +1,22 @@
 """WGAN-GP (Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017) on its own networks, and on those it was tried on.
 
-    equipoise train wgan_gp_varied runs/a generator.nonlinearity=tanh generator.depth=12 discriminator.norm=none
+    equipoise train wgan_gp_varied runs/a generator.nonlinearity=tanh generator.depth=12 discriminator.depth=12
     equipoise train wgan_gp_varied runs/b generator.nonlinearity=gated discriminator.nonlinearity=gated
     equipoise train wgan_gp_varied runs/c generator=MLPGenerator
 
 As published, for all: penalty 10 (‖grad D‖ - 1)², 5 critic updates per update of G, batch 64, z of length 128, and:
 
 - `wgan_gp_resnet`: the residual networks of CIFAR-10 (app. F), Adam 2e-4 with betas (0, 0.9), 100,000 updates of G,
-  over which the learning rate falls to 0 in a straight line.
+  over which the learning rate falls to 0 in a straight line, batch 128 for G (the authors' code).
 - `wgan_gp_resnet64`: those of 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates (the authors' code).
 - `wgan_gp_varied`: the DCGAN of which `VariedGenerator` and `VariedDiscriminator` make any of the random architectures
-  (table 1), Adam 1e-4 with betas (0, 0.9), 100,000 updates (app. B).
+  (table 1), Adam 1e-4 with betas (0, 0.9), 100,000 updates, weight decay of 1e-3 in a critic with layer norm (app. B);
+  discriminator.norm=none goes with d_optim.weight_decay=0.
 - `wgan_gp_101`: the 101-layer networks of 64x64 (sec. 5.2), Adam 1e-4 with betas (0.5, 0.9), 200,000 updates (app. E).
 
 Different here:
 
-- G is updated on as many images as D, where the ResNet of CIFAR-10 has twice as many in the authors' code.
-- There is no weight decay in a critic with layer norm, where the random architectures have one of 1e-3 (app. B).
+- The paper does not say which weights decay, or how: here all of the critic's, as part of their gradients.
 - CIFAR-10 stands for the ImageNet of 32x32 pixels on which the random architectures were trained.
 """
 
@@ -60,6 +60,7 @@ def wgan_gp_resnet() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=0),
         d_steps=5,
         batch_size=64,
+        g_batches=2,
         total_kimg=kimg,
     )
 
@@ -74,6 +75,7 @@ def wgan_gp_resnet64() -> TrainConfig:
         discriminator=ResNetCritic(),
         g_optim=adam,
         d_optim=adam,
+        g_batches=1,
         total_kimg=64_000,
     )
 
@@ -86,6 +88,7 @@ def wgan_gp_varied() -> TrainConfig:
         generator=VariedGenerator(),
         discriminator=VariedDiscriminator(),
         head=Head(init_std=0.02),
+        d_optim=Adam(lr=1e-4, betas=(0.0, 0.9), weight_decay=1e-3),
         total_kimg=32_000,
     )
 

@@ -2,20 +2,24 @@
 
     equipoise train sngan_resnet runs/photos 'data=Images(path="photos", resolution=48)' \
         generator=ResNetGenerator discriminator=ResNetDiscriminator
+    equipoise train sngan_projection runs/concat head.conditioning=hidden discriminator.join=3
 
 As published, `sngan_resnet`: the residual networks of 32x32 (app. B.4), spectral norm in D alone, the hinge loss, 5
-updates of D for one of G, Adam 2e-4 with betas (0, 0.9), batch 64, z of length 128, and 50,000 updates of G, over which
-the learning rate falls to 0 in a straight line (the authors' configuration for CIFAR-10). `sngan_cnn`: the standard CNN
-(table 3), the non-saturating loss, and Adam 2e-4 with betas (0.5, 0.999), one update of D for one of G (setting C of
-table 1), 100,000 updates. `sngan_projection`: the conditional networks of 128x128, conditional batch norm in G and a
-projection in D, Adam as above, 450,000 updates of G. Different here:
+updates of D for one of G, Adam 2e-4 with betas (0, 0.9), batch 64 for D and 128 for G, z of length 128, and 50,000
+updates of G, over which the learning rate falls to 0 in a straight line (the authors' configuration for CIFAR-10).
+`sngan_cnn`: the standard CNN (table 3), the non-saturating loss, and Adam 2e-4 with betas (0.5, 0.999), one update of D
+for one of G (setting C of table 1), 100,000 updates. `sngan_projection`: the conditional networks of 128x128,
+conditional batch norm in G and a projection in D, 450,000 updates of G, in the last 50,000 of which the learning rate
+falls to 0, the rest as in `sngan_resnet`; with the two settings above, the D that it is compared with, whose class
+joins the map after the third block (fig. 1b). Different here:
 
-- G is updated on as many images as D, 64, and not on twice as many.
-- Generated images take the labels of the real batch, where theirs are drawn uniformly.
-- The learning rate of `sngan_projection` stays what it is, where theirs falls to 0 in the last 50,000 updates.
+- Generated images take the labels of the real batch, G's each label twice, where theirs are drawn uniformly.
+- In the concatenating D, the hidden layer of the fourth block is as wide as what that block reads. In the authors' code
+  this width leaves e(y) out, which the layer would not accept.
 
 `sngan_resnet_small` is not published: networks of a quarter of the width and less for any images, one update of D for
-one of G with twice its learning rate (Heusel et al. 2017), and an averaged G, chosen so that two cores train it.
+one of G with twice its learning rate (Heusel et al. 2017), as many images for G as for D, and an averaged G, chosen so
+that two cores train it.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from ..models import (
 )
 from ..normalizers import SpectralNorm
 from ..optim import Adam
-from ..schedules import Linear
+from ..schedules import After, Linear
 
 __all__ = ["sngan_cnn", "sngan_projection", "sngan_resnet", "sngan_resnet_small"]
 
@@ -73,13 +77,15 @@ def sngan_resnet() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=0),
         d_steps=5,
         batch_size=64,
+        g_batches=2,
         total_kimg=kimg,
     )
 
 
 def sngan_projection() -> TrainConfig:
     """SN-GAN with projection (Miyato & Koyama 2018): conditional ResNets for labelled images of 128x128, Adam 2e-4."""
-    adam = Adam(lr=2e-4, betas=(0.0, 0.9))
+    falling = Linear(start=2e-4, end=0.0, kimg=16_000)  # 50,000 updates of G
+    adam = Adam(lr=After(falling, kimg=128_000), betas=(0.0, 0.9))
     return replace(
         sngan_resnet(),
         data=Images(path="imagenet", resolution=128),
@@ -103,5 +109,6 @@ def sngan_resnet_small() -> TrainConfig:
         d_optim=Adam(lr=4e-4, betas=(0.0, 0.9)),
         ema=EMAConfig(halflife_kimg=10),
         d_steps=1,
+        g_batches=1,
         total_kimg=500,
     )

@@ -1,0 +1,88 @@
+"""Images that stay on the device that trains on them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..types import ImageSpec
+from .base import Dataset
+from .reading import read_ahead
+
+__all__ = ["Resident", "resident"]
+
+SHARE = 0.25
+"""Of the device's free memory, the most that images take."""
+PATIENCE = 60.0
+"""Seconds that reading them all may take."""
+CHUNK = 1 << 24
+
+
+class Resident:
+    """A data set whose bytes are on `device`, all of them, where `take` indexes them."""
+
+    spec: ImageSpec
+    labels: NDArray[np.int64] | None
+    class_names: Sequence[str] | None
+    slow: bool = False
+
+    def __init__(self, dataset: Dataset, device: torch.device):
+        self.spec, self.labels, self.class_names = dataset.spec, dataset.labels, dataset.class_names
+        shape = (len(dataset), self.spec.channels, self.spec.resolution, self.spec.resolution)
+        self.device = device
+        self.images = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.classes = None if self.labels is None else torch.from_numpy(self.labels).to(device)
+        step = max(CHUNK // math.prod(shape[1:]), 1)
+        starts = range(0, len(dataset), step)
+        parts = (np.arange(i, min(i + step, len(dataset))) for i in starts)
+        for i, x in zip(starts, read_ahead(dataset.read, parts, threads=4 if dataset.slow else 0), strict=True):
+            self.images[i : i + len(x)] = torch.from_numpy(x).to(device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.take(indices)[0].numpy(force=True)
+
+    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Images (n, C, H, W) uint8 and their labels (n,), on the device, for which the host does not wait."""
+        chosen = to_device(torch.from_numpy(indices), self.device)
+        return self.images[chosen], None if self.classes is None else self.classes[chosen]
+
+
+def resident(dataset: Dataset, device: torch.device | str) -> Dataset:
+    """`dataset` as a `Resident` of `device`, if that is a GPU and it is worth it; else as it is.
+
+    It is if the images take at most a quarter of the GPU's free memory, and if reading them all takes at most a minute,
+    by the time that up to 256 of them take. Batches are the same either way.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or isinstance(dataset, Resident):
+        return dataset
+    size = len(dataset) * dataset.spec.channels * dataset.spec.resolution**2
+    return Resident(dataset, device) if fits(size, device) and quick(dataset) else dataset
+
+
+def fits(size: int, device: torch.device) -> bool:
+    return size <= SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def quick(dataset: Dataset) -> bool:
+    """Whether all images are read within `PATIENCE`, judged by up to 256 from all over the set."""
+    some = np.linspace(0, len(dataset) - 1, min(len(dataset), 256)).astype(np.int64)
+    start = time.perf_counter()
+    dataset.read(some)
+    return (time.perf_counter() - start) * len(dataset) / len(some) <= PATIENCE
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a GPU from pinned memory, so that the host need not wait."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
