@@ -163,6 +163,12 @@ class TrainConfig:
                 "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
                 "micro_batch=none with more processes or a smaller batch_size, or go without it."
             )
+        decayed = next((o for o in (self.g_optim, self.d_optim) if isinstance(o, Adam) and o.weight_decay > 0), None)
+        if decayed is not None and self.growth != NoGrowth():
+            raise ValueError(
+                f"{decayed!r} and growth={self.growth!r} do not go together: layers that wait to fade in have no "
+                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or growth=NoGrowth."
+            )
         if self.compile and self.joint_penalties:
             raise ValueError(
                 f"compile=true and {self.joint_penalties[0]!r} do not go together: a joint penalty differentiates the "

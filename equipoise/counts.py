@@ -106,7 +106,7 @@ def training_bytes(G: Counts, D: Counts, batch: int) -> int:
 
 
 def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
-    """Floating-point operations of an iteration of `train`: updates of D and of G, each on ``cfg.batch_size`` images.
+    """Floating-point operations of an iteration of `train`: updates of D on ``cfg.batch_size`` images, and G's.
 
     Two for each multiply-add of matrix products and convolutions: forward, backward, the gradients of gradients that
     penalties take, and what checkpointed blocks compute again. A lazy term counts with its share; networks that grow

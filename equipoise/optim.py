@@ -30,7 +30,8 @@ class OptimConfig(ABC):
 class Adam(OptimConfig):
     """Adam (Kingma & Ba 2015). lr and betas may be schedules of images seen.
 
-    weight_decay: so many times the weights are added to the gradient, before its averages are taken.
+    weight_decay: so many times the weights are added to the gradient, before its averages are taken. A weight whose
+        gradient is 0 otherwise decays at the full learning rate.
     """
 
     lr: Schedule = 2e-4

@@ -54,6 +54,12 @@ def growing(**changes):
     return override(recipe(), settings | changes)
 
 
+def test_weight_decay_is_refused_which_would_take_the_waiting_layers_away():
+    with pytest.raises(ValueError, match=r"Adam\(.*weight_decay=0\.001\) and growth=.* do not go together: .*near 0"):
+        growing(d_optim=Adam(weight_decay=1e-3))
+    growing(d_optim=Adam(weight_decay=1e-3), growth=NoGrowth())
+
+
 # ---- functions of images seen ------------------------------------------------------------------------------------
 
 
