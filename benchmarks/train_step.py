@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from equipoise.counts import iteration_flops
 from equipoise.data import InfiniteBatches
 from equipoise.distributed import owned
 from equipoise.optim import Adam, RMSprop
+from equipoise.pieces import repeated
 from equipoise.randomness import Purpose
 from equipoise.recipes import load
 from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
@@ -49,6 +51,8 @@ Iteration = Callable[[Batch, int], None]
 EAGER = "eager"
 WAYS = ("", "convolutions=measured", "precision=bf16", "precision=bf16 convolutions=measured")
 """What our loop is measured with: overrides of the recipe."""
+AS_USUAL = {"precision": "float32", "convolutions": "torch", "compile": False, "micro_batch": None}
+"""What the eager loop has for these, whatever the recipe says."""
 SIDE = 2048
 """Of the matrices whose product gives the rate of the machine."""
 
@@ -56,12 +60,11 @@ SIDE = 2048
 # ---- the two loops ---------------------------------------------------------------------------------------
 
 
-def ours(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
+def ours(gan: GAN) -> Iteration:
     """An iteration of `train`, with its average of G."""
-    gan = GAN.build(cfg, spec, device)
-    ema = cfg.ema.build(gan.G)
-    with tempfile.TemporaryDirectory() as folder:
-        tune(gan, Path(folder), iteration)
+    cfg, ema = gan.cfg, gan.cfg.ema.build(gan.G)
+    folder = tempfile.TemporaryDirectory()  # a shape that comes later is written there too
+    tune(gan, Path(folder.name), iteration)
 
     def one(batch: Batch, nimg: int) -> None:
         start = nimg
@@ -71,13 +74,13 @@ def ours(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
         g_step(gan, batch, start, labelled=batch)
         ema.update(gan.G, nimg, nimg - start)
 
+    weakref.finalize(one, folder.cleanup)
     return one
 
 
-def eager(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
-    """The same in float32, as one writes it."""
-    gan = GAN.build(override(cfg, AS_USUAL), spec, device)
-    G, D = gan.G.requires_grad_(True), gan.D.requires_grad_(True)
+def eager(gan: GAN) -> Iteration:
+    """The same as one writes it."""
+    cfg, G, D = gan.cfg, gan.G.requires_grad_(True), gan.D.requires_grad_(True)
     g_optim, d_optim = usual(cfg.g_optim, gan.g_optim), usual(cfg.d_optim, gan.d_optim)
 
     def one(batch: Batch, nimg: int) -> None:
@@ -101,16 +104,16 @@ def eager(cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
                 constrain(D)
             nimg += cfg.batch_size
         g_optim.zero_grad()
+        batch = repeated(batch, cfg.g_batches)
         loss, _ = gan.g_loss(batch, gan.generate(batch, Purpose.Z_FOR_G, start), start)
+        update = start // (cfg.batch_size * d_steps(cfg))
         for regularizer, term in zip(cfg.g_regularizers, gan.g_regularizations, strict=True):
-            loss = loss + regularizer.weight(start) * term(G)
+            if update % regularizer.every == 0:
+                loss = loss + regularizer.every * regularizer.weight(start) * term(G)
         loss.backward()
         g_optim.step()
 
     return one
-
-
-AS_USUAL = {"precision": "float32", "convolutions": "torch", "compile": False, "micro_batch": None}
 
 
 def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -118,7 +121,8 @@ def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer
     settings = fused.param_groups[0]
     match config:
         case Adam():
-            return torch.optim.Adam(owned(fused), lr=settings["lr"], betas=settings["betas"], eps=settings["eps"])
+            names = ("lr", "betas", "eps", "weight_decay")
+            return torch.optim.Adam(owned(fused), **{name: settings[name] for name in names})
         case RMSprop():
             return torch.optim.RMSprop(owned(fused), lr=settings["lr"], alpha=settings["alpha"])
     raise ValueError(f"the eager loop is written for Adam and RMSprop, got {config!r}")
@@ -143,9 +147,10 @@ def configured(recipe: str, changes: list[str]) -> TrainConfig:
 def build(way: str, cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
     """The loop of that name: `EAGER`, or overrides of ours."""
     if way == EAGER:
-        return eager(cfg, spec, device)
+        return eager(GAN.build(override(cfg, AS_USUAL), spec, device))
     changes = (change.split("=", 1) for change in way.split())
-    return ours(override(cfg, {name: parse(value, components()) for name, value in changes}), spec, device)
+    changed = override(cfg, {name: parse(value, components()) for name, value in changes})
+    return ours(GAN.build(changed, spec, device))
 
 
 def product(dtype: torch.dtype, device: torch.device) -> Callable[[Batch, int], object]:

@@ -167,7 +167,8 @@ class TrainConfig:
         if decayed is not None and self.growth != NoGrowth():
             raise ValueError(
                 f"{decayed!r} and growth={self.growth!r} do not go together: layers that wait to fade in have no "
-                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or growth=NoGrowth."
+                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or "
+                "growth=NoGrowth."
             )
         if self.compile and self.joint_penalties:
             raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ def over_patches(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | 
     padded = F.pad(x, (pad_across, pad_across, pad, pad))
     patches = padded.unfold(2, w.shape[2], stride).unfold(3, w.shape[3], across)  # (N, C, H', W', kh, kw)
     rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, H', W', C·kh·kw)
-    return F.linear(rows, w.flatten(1), bias).permute(0, 3, 1, 2)
+    return F.linear(rows, w.flatten(1), bias).permute(0, 3, 1, 2)  # with its channels side by side
 
 
 def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -77,7 +77,7 @@ def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None =
     columns = torch.matmul(w.flatten(1).t(), x.flatten(2))  # (N, C'·kh·kw, H·W)
     size, kernel = convolution.size(x, w), w.shape[2:]
     y = F.fold(columns, size, kernel, padding=convolution.padding, stride=convolution.stride)
-    return y if bias is None else y + bias.view(-1, 1, 1)
+    return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
 def halved(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -102,13 +102,16 @@ class Convolutions(TorchFunctionMode):
             loss = D(G(z)).mean()
 
     A shape that comes for the first time is measured there, forward and backward, on data of its own; nobody's random
-    numbers are touched. It works for any network, and leaves modules and weights as they are. Of several processes the
-    first one measures for all.
+    numbers are touched. It sees the convolutions of any network, and leaves modules and weights as they are. Of several
+    processes the first one measures for all, and all must meet new shapes together.
 
     chosen: the name of a way by call; what is measured is added to it.
-    layout: what maps are brought into before each convolution.
+    layout: of the maps that a convolution reads and makes. A network that calls ``view`` on maps needs "contiguous".
     keep: called whenever something was added.
     """
+
+    active: ClassVar[list[Convolutions]] = []
+    """Those whose blocks are open, the innermost last."""
 
     def __init__(
         self,
@@ -119,6 +122,15 @@ class Convolutions(TorchFunctionMode):
         super().__init__()
         self.chosen = {} if chosen is None else chosen
         self.layout, self.keep = layout, keep
+
+    def __enter__(self) -> Self:
+        self.active.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.active.pop()
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -161,14 +173,14 @@ class Convolutions(TorchFunctionMode):
         return self.computed(convolution, input, weight, bias)
 
     def computed(self, convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        x = x.to(computed_in(x))
-        if self.layout == "channels_last":
-            x = x.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+        x = x.to(computed_in(x)).contiguous(memory_format=layout)
         call = describe(convolution, x, w, bias)
         if call not in self.chosen:
             self.chosen[call] = from_rank_0(lambda: fastest(convolution, x, w, bias))
             self.keep()
-        return WAYS[convolution.transposed][self.chosen[call]](convolution, x, w, bias)
+        way = WAYS[convolution.transposed][self.chosen[call]]
+        return way(convolution, x, w, bias).contiguous(memory_format=layout)
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -183,8 +195,9 @@ def describe(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None
     name = "conv_transpose2d" if convolution.transposed else "conv2d"
     sizes = " ".join("x".join(map(str, t.shape)) for t in (x, w))
     geometry = " ".join(f"{n}{'x'.join(map(str, v))}" for n, v in zip("spo", convolution[1:], strict=True))
-    slopes = "".join(n for n, t in (("x", x), ("w", w), ("b", bias)) if t is not None and t.requires_grad)
-    return f"{name} {sizes} {geometry} {str(computed_in(x)).removeprefix('torch.')} d/{slopes or 'nothing'}"
+    given = ("x", x), ("w", w), ("b", bias)
+    slopes = "".join(n for n, t in given if torch.is_grad_enabled() and t is not None and t.requires_grad)
+    return f"{name} {sizes} {geometry} {str(x.dtype).removeprefix('torch.')} d/{slopes or 'nothing'}"
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -213,7 +226,8 @@ def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None)
         ready(x.device)
         return time.perf_counter() - start
 
-    rounds = [{name: once(way) for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]  # the first one warms up
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # not those of a checkpointed block
+        rounds = [{name: once(way) for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]  # the first warms up
     seconds = {name: min(r[name] for r in rounds) for name in ways}
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] < GAIN * seconds["torch"] else "torch"

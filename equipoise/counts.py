@@ -126,7 +126,8 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         )
     with torch.random.fork_rng(devices=[]):  # building seeds
         with torch.device("meta"):
-            plain = replace(cfg, growth=NoGrowth(), precision="float32", convolutions="torch", compile=False)
+            plain = replace(cfg, growth=NoGrowth(), micro_batch=None, precision="float32")
+            plain = replace(plain, convolutions="torch", compile=False)
             gan = GAN.build(plain, spec, "meta")
             x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)

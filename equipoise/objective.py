@@ -163,10 +163,11 @@ def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
 
 
 def flat(output: object) -> Iterator[Logits]:
-    """The outputs of one discriminator, each as Logits with `fun` and `dir` of shape (N, K)."""
+    """The outputs of one discriminator, each as Logits with `fun` and `dir` of shape (N, K), in float32 or wider."""
     if isinstance(output, Logits):
         direction = None if output.dir is None else two_dimensional(output.dir)
-        yield output._replace(fun=two_dimensional(output.fun), dir=direction)
+        classes = None if output.classes is None else wide(output.classes)
+        yield output._replace(fun=two_dimensional(output.fun), dir=direction, classes=classes)
     elif isinstance(output, Tensor):
         yield Logits(two_dimensional(output))
     elif isinstance(output, Sequence) and not isinstance(output, str) and output:
@@ -205,4 +206,9 @@ def require_same_shape(real: Tensor, fake: Tensor) -> None:
 def two_dimensional(logits: Tensor) -> Tensor:
     if logits.ndim == 0:
         raise ValueError("logits are a scalar: pass D's output for each image, not its mean")
-    return logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1)
+    return wide(logits.unsqueeze(1) if logits.ndim == 1 else logits.flatten(1))
+
+
+def wide(scores: Tensor) -> Tensor:
+    """In float32 at least: a network of one's own gives bfloat16 under autocast, which has 8 bits."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))

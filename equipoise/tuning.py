@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
 
-from .convolutions import Convolutions, Layout, ready
+from .convolutions import WAYS, Convolutions, Layout, ready
 from .distributed import from_rank_0, rank, world_size
 from .files import replace_file, writing
 from .gan import GAN
@@ -35,7 +36,7 @@ Iteration = Callable[[GAN, Batch, int], object]
 """One update of each player on a batch, at nimg."""
 
 
-class Way(NamedTuple):
+class Manner(NamedTuple):
     """How an iteration can be computed."""
 
     precision: Precision
@@ -48,8 +49,8 @@ class Way(NamedTuple):
 def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
     """Choose what `precision=auto` and `convolutions=measured` leave to a measurement, or what the run chose before.
 
-    A few iterations of a copy are timed in each precision that the config allows, and with maps in each layout where
-    convolutions are measured. Nothing of `gan` changes but the way it computes.
+    A few updates of each player of a copy are timed in each precision that the config allows, and with maps in each
+    layout where convolutions are measured. Nothing of `gan` changes but the way it computes.
 
     Raises:
         RunError: if the choices cannot be written, or what was written before cannot be read.
@@ -62,23 +63,32 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
     if kept is None:
         precisions: tuple[Precision, ...] = get_args(Precision) if cfg.precision == "auto" else (cfg.precision,)
         layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
-        seconds, found = time_each(gan, [Way(*w) for w in product(precisions, layouts)], iteration)
+        seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
         choice = from_rank_0(lambda: choose(seconds))
         kept = {**choice._asdict(), "convolutions": found[choice]}
         if rank() == 0:
             timed = ", ".join(f"{way} {value:.3g} s" for way, value in seconds.items())
             print(f"measured an iteration: {timed}. Chosen: {choice}, kept in {path}", file=sys.stderr)
-            save(path, kept)
+        save(path, kept)
     gan.precision = kept["precision"]
     if measured:
-        gan.convolutions = Convolutions(kept["convolutions"], kept["layout"], keep=lambda: save(path, kept))
+        gan.convolutions = Convolutions(kept["convolutions"], kept["layout"], keep=partial(save, path, kept))
 
 
-def time_each(gan: GAN, ways: list[Way], iteration: Iteration) -> tuple[dict[Way, float], dict[Way, dict[str, str]]]:
-    """Seconds of an iteration in each way, the best of some rounds, and how each convolution was computed in it."""
-    found: dict[Way, dict[str, str]] = {way: {} for way in ways}
+Choices = dict[str, str]
+"""The name of a way by convolution, as `Convolutions` has them."""
+
+
+def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[Manner, float], dict[Manner, Choices]]:
+    """Seconds of an iteration in each way, the best of some rounds, and how each convolution was computed in it.
+
+    A way in which a network cannot be computed is left out: one that calls ``view`` on maps, with channels last.
+    """
+    found: dict[Manner, Choices] = {way: {} for way in ways}
     nimg = round(gan.cfg.total_kimg * 1000)  # growth is over then
     copy = deepcopy(gan)
+    for net in (copy.G, copy.D) if gan.cfg.compile else ():
+        net.compile()  # which a copy is not
     copy.at(nimg)
     device = next(copy.G.parameters()).device
     images, spec = gan.stages.batch_size(nimg) // world_size(), gan.spec
@@ -87,19 +97,25 @@ def time_each(gan: GAN, ways: list[Way], iteration: Iteration) -> tuple[dict[Way
     batch = Batch(x.view(images, spec.channels, spec.resolution, spec.resolution), y)
     seconds = dict.fromkeys(ways, float("inf"))
     for turn in range(ROUNDS + 1):
-        for way in ways:
+        for way in list(seconds):
             copy.precision = way.precision
             if gan.cfg.convolutions == "measured":
                 copy.convolutions = Convolutions(found[way], way.layout)
             start = time.perf_counter()
-            iteration(copy, batch, nimg)
+            try:
+                iteration(copy, batch, nimg)
+            except RuntimeError:
+                if way.layout == "contiguous":
+                    raise
+                del seconds[way]
+                continue
             ready(device)
             if turn > 0:  # the first one warms up
                 seconds[way] = min(seconds[way], time.perf_counter() - start)
     return seconds, found
 
 
-def choose(seconds: dict[Way, float]) -> Way:
+def choose(seconds: dict[Manner, float]) -> Manner:
     """The fastest way, in float32 unless bfloat16 is clearly faster."""
     fastest = min(seconds, key=seconds.__getitem__)
     exact = min((w for w in seconds if w.precision == "float32"), key=seconds.__getitem__, default=fastest)
@@ -109,7 +125,13 @@ def choose(seconds: dict[Way, float]) -> Way:
 def read(path: Path) -> dict[str, Any] | None:
     try:
         settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        Way(settings["precision"], settings["layout"]), settings["convolutions"].items()
+        ways = {name for known in WAYS.values() for name in known}
+        if (
+            settings["precision"] not in get_args(Precision)
+            or settings["layout"] not in get_args(Layout)
+            or not ways.issuperset(settings["convolutions"].values())
+        ):
+            raise ValueError("it names what this version does not know")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -118,6 +140,10 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def save(path: Path, settings: dict[str, Any]) -> None:
-    if rank() == 0:
+    """Write the choices, on rank 0; every process calls it."""
+
+    def write() -> None:
         with writing(path.parent):
             replace_file(path, json.dumps(settings, indent=1).encode())
+
+    from_rank_0(write)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -8,20 +9,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny import recipe
 
 from equipoise.checkpoint import claim
 from equipoise.config import components, differences, override, parse
-from equipoise.data import Digits
+from equipoise.data import Digits, InfiniteBatches
 from equipoise.gan import GAN
 from equipoise.metrics import GaussianStats, digits_judge, judge_features
+from equipoise.optim import Adam
 from equipoise.penalties import R1, R2
+from equipoise.regularizers import Orthogonal
 from equipoise.schedules import Linear
 from equipoise.train import d_step, g_step
 from equipoise.types import Batch, ImageSpec, RunError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 
-from benchmarks import cost, parzen, report, runs, small_data, stabilisers
+from benchmarks import cost, parzen, report, runs, small_data, stabilisers, train_step
 
 DIGITS = ImageSpec(28, 1, 10)
 CONFIGS = (
@@ -217,3 +221,48 @@ def test_parzen_ranks_centroids_above_real_digits(tmp_path, capsys):
     found = json.loads((tmp_path / "out.json").read_text())["found"]
     assert found["k-means"]["nats"] > found["training images"]["nats"] + 50
     assert "| k-means |" in capsys.readouterr().out
+
+
+# ---- the two loops of train_step -------------------------------------------------------------------------
+
+
+def test_the_eager_loop_computes_what_ours_does():
+    """Same z, same images, every term: after three iterations the weights agree."""
+    cfg = override(
+        recipe(),
+        {
+            "penalties": (R1(gamma=0.1, every=2),),
+            "g_regularizers": (Orthogonal(strength=0.01, every=2),),
+            "d_regularizers": (Orthogonal(strength=0.01, every=3),),
+            "d_steps": 2,
+            "g_batches": 2,
+            "g_optim": Adam(lr=1e-3, weight_decay=0.01),
+        },
+    )
+    gans = [GAN.build(cfg, DIGITS) for _ in range(2)]
+    loops = train_step.eager(gans[0]), train_step.ours(gans[1])
+    dataset = cfg.data.build()
+    for i in range(3):
+        batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=i))
+        for loop in loops:
+            loop(batch, i * 2 * cfg.batch_size)
+    for net in ("G", "D"):
+        a, b = (torch.nn.utils.parameters_to_vector(getattr(gan, net).parameters()).detach() for gan in gans)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_every_loop_is_timed_and_counted(tmp_path, monkeypatch, capsys):
+    ways = ["--ways=", "--ways=precision=bf16 convolutions=measured"]
+    tiny = f"{Path(__file__).parent / 'tiny.py'}:recipe"
+    monkeypatch.setattr(train_step, "SIDE", 8)
+    monkeypatch.setattr(train_step, "peaks", lambda _, names: dict.fromkeys(names, 1.0))
+    arguments = ["train_step", f"--recipe={tiny}", "--rounds=2", "--warmup=1", f"--out={tmp_path / 'a.json'}", *ways]
+    monkeypatch.setattr(sys, "argv", [*arguments, "penalties=[R1]"])
+    train_step.main()
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert [row["loop"] for row in written["loops"]] == ["eager", "ours", "precision=bf16 convolutions=measured"]
+    assert [row["rate"] for row in written["loops"]] == ["float32", "float32", "bf16"]
+    for row in written["loops"]:
+        assert row["seconds"] == statistics.median(written["rounds"][row["loop"].replace("ours", "")])
+        assert row["images_per_second"] == pytest.approx(8 / row["seconds"])
+    assert "precision=bf16" in capsys.readouterr().out

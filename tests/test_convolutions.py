@@ -9,6 +9,7 @@ from torch import nn
 
 from equipoise import convolutions
 from equipoise.convolutions import WAYS, Convolution, Convolutions, worth_measuring
+from equipoise.models.recompute import recomputed
 
 PLAIN = [
     Convolution(False, stride=(1, 1), padding=(0, 0)),
@@ -106,9 +107,10 @@ def test_measuring_draws_nothing_and_leaves_no_gradient():
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_layout_and_precision_are_what_was_asked(layout, monkeypatch):
-    monkeypatch.setattr(convolutions, "fastest", lambda *_: "torch")
-    layer, x = nn.Conv2d(4, 8, 3), torch.randn(2, 4, 9, 9)
+@pytest.mark.parametrize(("transposed", "way"), [(t, way) for t in (False, True) for way in WAYS[t]])
+def test_layout_and_precision_are_what_was_asked(transposed, way, layout, monkeypatch):
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
+    layer, x = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 8, 3), torch.randn(2, 4, 9, 9)
     with Convolutions(layout=layout) as mode, torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
     assert y.dtype == torch.bfloat16
@@ -147,3 +149,30 @@ def test_another_way_must_be_clearly_faster(monkeypatch):
     assert convolutions.fastest(*given) == "torch"
     clock([1.0, 0.9, 2.0])
     assert convolutions.fastest(*given) == "patches"
+
+
+def test_a_call_without_gradients_does_not_decide_for_one_with_them(monkeypatch):
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: "torch")
+    layer, x = nn.Conv2d(1, 2, 3), torch.randn(2, 1, 6, 6)
+    with Convolutions() as mode:
+        with torch.no_grad():
+            layer(x)
+        layer(x)
+    assert [call.split()[-1] for call in mode.chosen] == ["d/nothing", "d/wb"]
+
+
+@pytest.mark.parametrize("way", ["measured", "patches"])
+def test_recomputed_blocks_are_computed_in_the_same_way_again(way, monkeypatch):
+    """Their second forward runs inside the backward, which runs outside the block."""
+    if way == "patches":
+        monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    x = torch.randn(2, 1, 8, 8)
+    mode = Convolutions()
+    found = []
+    for call in (net, lambda x: recomputed(net, x)):
+        with mode:
+            y = call(x)
+        found.append(torch.autograd.grad(y.square().sum(), list(net.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not Convolutions.active

@@ -9,13 +9,16 @@ import pytest
 import torch
 from runs import newest, same, saved
 from tiny import recipe
-from torch import nn
+from torch import Tensor, nn
 
 from equipoise import tuning
 from equipoise.convolutions import Convolutions
+from equipoise.heads import Discriminator, HeadFactory
+from equipoise.models import DiscriminatorConfig
+from equipoise.normalizers import NoNormalizer
 from equipoise.train import GAN, iteration, train
-from equipoise.tuning import Way, choose, tune
-from equipoise.types import RunError
+from equipoise.tuning import Manner, choose, tune
+from equipoise.types import ImageSpec, RunError, component
 
 MEASURED = replace(recipe(), precision="auto", convolutions="measured")
 
@@ -84,9 +87,43 @@ def test_damaged_choices_are_named(text, tmp_path):
 
 def test_bfloat16_must_be_clearly_faster():
     def seconds(*values):
-        ways = [Way(p, layout) for p in ("float32", "bf16") for layout in ("contiguous", "channels_last")]
+        ways = [Manner(p, layout) for p in ("float32", "bf16") for layout in ("contiguous", "channels_last")]
         return dict(zip(ways, values, strict=True))
 
-    assert choose(seconds(2.0, 1.0, 0.95, 1.5)) == Way("float32", "channels_last")
-    assert choose(seconds(2.0, 1.0, 0.8, 1.5)) == Way("bf16", "contiguous")
-    assert choose({Way("bf16", "contiguous"): 1.0}) == Way("bf16", "contiguous")
+    assert choose(seconds(2.0, 1.0, 0.95, 1.5)) == Manner("float32", "channels_last")
+    assert choose(seconds(2.0, 1.0, 0.8, 1.5)) == Manner("bf16", "contiguous")
+    assert choose({Manner("bf16", "contiguous"): 1.0}) == Manner("bf16", "contiguous")
+
+
+class Viewing(nn.Module):
+    """A body that asks for maps without gaps."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 2, 4, 2, 1), nn.LeakyReLU(), nn.Conv2d(2, 4, 4, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.layers(x.contiguous())
+        return h.view(len(h), -1)
+
+
+@component
+class ViewingDiscriminator(DiscriminatorConfig):
+    def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
+        return Discriminator(Viewing(), head(4 * (spec.resolution // 4) ** 2))
+
+
+def test_a_network_that_views_its_maps_keeps_them_without_gaps(tmp_path):
+    gan = built(replace(MEASURED, discriminator=ViewingDiscriminator(), d_normalizer=NoNormalizer()))
+    tune(gan, tmp_path, iteration)
+    assert gan.convolutions.layout == "contiguous"
+
+
+def test_a_compiled_run_is_timed_compiled(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda net: compiled.append(net))
+    gan = built(replace(recipe(), precision="auto", compile=True))
+    assert compiled == [gan.G, gan.D]
+    tune(gan, tmp_path, iteration)
+    assert len(compiled) == 4
+    assert compiled[2] is not gan.G

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..convolutions import Convolutions
+
 __all__ = ["recomputed"]
 
 
+# The compiler knows checkpoints, but not with a context for the second forward.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
     """``part(*inputs)``, which keeps its inputs alone for the backward and runs forward again there (Chen et al. 2016).
 
@@ -20,6 +24,7 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
     times before its backward, as D is.
 
     Without gradients it is the plain call. `part` draws no random numbers: they would be others the second time.
+    Convolutions are computed in the same way both times, and a compiled network leaves the part uncompiled.
     """
     if not torch.is_grad_enabled():
         out: Tensor = part(*inputs)
@@ -34,14 +39,18 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
 class Buffers:
     """The buffers of `net` as they are now: `with` puts them back for a while. As often as one likes.
 
+    The block of `Convolutions` that is open now is opened again too: a backward runs outside of it.
+
     Tensors are exchanged, not overwritten: autograd holds those of batch norm, and would find them changed.
     """
 
     def __init__(self, net: nn.Module):
         self.places = [(module, name) for module in net.modules() for name, _ in module.named_buffers(recurse=False)]
         self.then = [getattr(module, name).clone() for module, name in self.places]
+        self.convolutions = Convolutions.active[-1] if Convolutions.active else nullcontext()
 
     def __enter__(self) -> None:
+        self.convolutions.__enter__()
         self.now = [getattr(module, name) for module, name in self.places]
         for (module, name), tensor in zip(self.places, self.then, strict=True):
             setattr(module, name, tensor.clone())
@@ -49,3 +58,4 @@ class Buffers:
     def __exit__(self, *_: object) -> None:
         for (module, name), tensor in zip(self.places, self.now, strict=True):
             setattr(module, name, tensor)
+        self.convolutions.__exit__(None, None, None)
