@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -44,6 +43,7 @@ from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
 from equipoise.tuning import tune
 from equipoise.types import Batch, ImageSpec
 
+from .cost_of_growth import resident
 from .report import machine
 
 Iteration = Callable[[Batch, int], None]
@@ -186,16 +186,17 @@ def measure(
 
 
 def peak_memory(cfg: TrainConfig, way: str, device: torch.device) -> float:
-    """MB that three iterations need at most, beyond the data and what importing takes. For a process of its own."""
+    """MiB that three iterations need at most, beyond the data and what importing takes. For a process of its own."""
     dataset = cfg.data.build()
     batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=cfg.seed, device=device))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is resident
     loop = build(way, cfg, dataset.spec, device)
     for i in range(3):
         loop(batch, i * cfg.batch_size * d_steps(cfg))
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return (resident("VmHWM") - before) / 2**20
 
 
 def peaks(argv: list[str], ways: list[str]) -> dict[str, float]:
@@ -229,7 +230,7 @@ def summary(cfg: TrainConfig, seconds: dict[str, list[float]], memory: dict[str,
                 "seconds": median,
                 "images_per_second": cfg.batch_size * d_steps(cfg) / median,
                 "ratio": [low, middle, high],
-                "peak_mb": memory.get(name),
+                "peak_mib": memory.get(name),
                 "gflops": flops / median / 1e9,
                 "rate": rate,
                 "share_of_rate": flops / median / rates[rate],
@@ -263,12 +264,12 @@ def main() -> None:
     about |= {"recipe": args.recipe, "changes": args.changes, "batch_size": cfg.batch_size, "device": args.device}
     about |= machine()
 
-    table = Table("loop", "s", "images/s", "eager / loop (quartiles)", "peak MB", "GFLOP/s", "share of rate")
+    table = Table("loop", "s", "images/s", "eager / loop (quartiles)", "peak MiB", "GFLOP/s", "share of rate")
     for row in rows:
         low, middle, high = row["ratio"]
         share = f"{row['share_of_rate']:.0%} of {row['rate']}"
         speed = f"{row['seconds']:.3f}", f"{row['images_per_second']:.0f}", f"{middle:.2f} ({low:.2f} - {high:.2f})"
-        table.add_row(row["loop"], *speed, f"{row['peak_mb']:.0f}", f"{row['gflops']:.0f}", share)
+        table.add_row(row["loop"], *speed, f"{row['peak_mib']:.0f}", f"{row['gflops']:.0f}", share)
     console = Console(width=140)
     console.print(table)
     rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in about["rates_gflops"].items())
