@@ -5,7 +5,9 @@
 The first images of the recipe's data are laid down in each form that the library reads: an array in memory, a prepared
 set in one file and in ten, a zip and a folder of PNGs. Each round reads --batches batches of each form, and trains on
 batches that are there already; what counts is the ratio of a round. The rate of training is that of real images shown
-to D. Files were just written, so the system holds them in memory: this measures the reading, not a disk.
+to D. Files were just written, so the system holds them in memory: this measures the reading, not a disk. On a GPU,
+which keeps what it has room for, batches of these forms are read and brought there all the same; "on the GPU" are
+batches of images that stay there.
 
 KEY=VALUE changes the recipe, as for `equipoise train`.
 """
@@ -33,6 +35,7 @@ from equipoise.cli import assignments
 from equipoise.config import TrainConfig, override
 from equipoise.data import ArrayDataset, Dataset, Images, InfiniteBatches
 from equipoise.data.prepared import write_prepared
+from equipoise.data.resident import Resident
 from equipoise.gan import GAN
 from equipoise.recipes import load
 from equipoise.train import d_step, g_step
@@ -68,7 +71,7 @@ def reading(dataset: Dataset, batch_size: int, batches: int, device: torch.devic
     """Images per second, of so many batches that begin anew in each round."""
 
     def rate(position: int) -> float:
-        with InfiniteBatches(dataset, batch_size, seed=0, start=position, device=device) as endless:
+        with InfiniteBatches(dataset, batch_size, seed=0, start=position, device=device, keep=False) as endless:
             start = time.perf_counter()
             for batch in islice(endless, batches):
                 batch.x.mean().item()  # as anything that uses it, it waits for the device
@@ -105,6 +108,8 @@ def measure(cfg: TrainConfig, num: int, rounds: int, batches: int, iterations: i
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         sets = forms(cfg.data.build(), num, Path(folder))
+        if device.type == "cuda":
+            sets["on the GPU"] = Resident(sets["memory"], device)
         rates = {form: reading(dataset, cfg.batch_size, batches, device) for form, dataset in sets.items()}
         rates["training"] = training(cfg, sets["memory"], iterations, device)
         found: dict[str, list[float]] = {name: [] for name in rates}

@@ -142,7 +142,8 @@ class MiddleConcat(nn.Module):
     """rest([front(x), e(y)]): the body of a D in whose middle a class embedding e(y) joins a map, at each position.
 
     x (N, C, H, W), y (N,) -> features. front: x -> (N, F, H', W').  rest: (N, F + EMBED, H', W') -> features. e starts
-    after Glorot & Bengio 2010. (Miyato & Koyama 2018, fig. 1b; `SNResNetConcatDiscriminator` of the authors' code)
+    after Glorot & Bengio 2010, and orthogonal in `BigGANDiscriminator`. (Miyato & Koyama 2018, fig. 1b;
+    `SNResNetConcatDiscriminator` of the authors' code)
     """
 
     def __init__(self, front: nn.Module, rest: nn.Module, num_classes: int):

@@ -24,6 +24,7 @@ from .data.reading import read_ahead
 from .discriminator import TrainedDiscriminator
 from .distributed import from_rank_0, rank, world_size
 from .features import Activations, FeatureNet, feature_net, reference
+from .features.named import check_name
 from .features.reference import Reference, joined
 from .measures import Found, Measure, Number, OfDiscriminator, Samples, measures
 from .metrics import GaussianStats
@@ -141,6 +142,8 @@ class Evaluator:
         self.cache, self.progress = cache, progress and rank() == 0
         for name, measure in self.measures.items():
             self.check_number(name, measure)
+        if isinstance(features, str):
+            check_name(features)
         self.net: FeatureNet | None = None
         if all(measure.reads in ("pixels", "discriminator") for measure in self.measures.values()):
             pass  # then there is nothing to compute, and no weights are needed
@@ -261,10 +264,11 @@ class Evaluator:
         held = self.num if self.against.held is None else self.against.held
         fake, real = measure.least
         if self.num < fake or held < real:
+            fields = list(settings(measure))
+            change = f", or change a setting, as in '{name}({fields[0]}=...)'" if fields else ""
             raise ValueError(
                 f"{measure!r} needs at least {fake} generated and {real} real images, and there "
-                f"are {self.num} and {held}: give more, or change a setting, as in "
-                f"'{name}({next(iter(settings(measure)), '')}=...)'"
+                f"are {self.num} and {held}: give more{change}"
             )
 
     def check_source(self, images: Source) -> None:

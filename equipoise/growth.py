@@ -255,8 +255,8 @@ class BatchesByStage:
         world: int = 1,
         device: torch.device | str = "cpu",
     ):
-        images = resident(dataset, device)  # once, and not again for each stage
-        self.endless = partial(InfiniteBatches, images, seed=seed, rank=rank, world=world, device=device)
+        images = resident(dataset, device)  # decided once, and not again for each stage
+        self.endless = partial(InfiniteBatches, images, seed=seed, rank=rank, world=world, device=device, keep=False)
         self.stages, self.nimg = stages, start
         self.size = stages.batch_size(start)
         self.batches = self.endless(self.size, start=start)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.data import ArrayDataset, Images
+from equipoise.data import ArrayDataset, Images, batches
+from equipoise.data.resident import Resident
 from equipoise.types import ImageSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
@@ -37,6 +38,22 @@ def test_every_form_holds_the_same_images(tmp_path, channels, labels):
         assert dataset.spec == ImageSpec(8, channels, 0 if labels is None else 3)
         np.testing.assert_array_equal(dataset.read(np.arange(20)), X[:20, :channels])
         np.testing.assert_array_equal(dataset.labels, None if labels is None else labels[:20])
+
+
+def test_what_a_gpu_would_keep_is_read_all_the_same(monkeypatch):
+    """A device that keeps everything, as a GPU with room does, whose place the processor takes."""
+    read = []
+
+    class Noted(ArrayDataset):
+        def read(self, indices):
+            read.extend(indices)
+            return super().read(indices)
+
+    monkeypatch.setattr(batches, "resident", lambda dataset, device: Resident(dataset, torch.device("cpu")))
+    rate = loader.reading(Noted(X), 10, 3, torch.device("cpu"))
+    rate(0)
+    rate(30)
+    assert len(read) == 60
 
 
 def test_the_loader_against_training(tmp_path, capsys):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from equipoise.data import ArrayDataset, Digits, Images, InfiniteBatches, resident, to_float, to_uint8
+from equipoise.data import ArrayDataset, Digits, Images, InfiniteBatches, batches, resident, to_float, to_uint8
 from equipoise.data.order import stream
 from equipoise.data.reading import read_ahead
 from equipoise.data.resident import Resident
@@ -235,6 +235,12 @@ class TestResident:
         monkeypatch.setattr(resident, "PATIENCE", 0.0)
         assert resident.resident(sizes[0], gpu) is sizes[0]
         assert made == [(sizes[0], gpu)]
+
+    def test_who_says_no_is_not_asked(self, monkeypatch):
+        monkeypatch.setattr(batches, "resident", lambda dataset, device: pytest.fail("asked"))
+        assert take(2, numbered(20), 8, seed=3, keep=False) == take(
+            2, Resident(numbered(20), torch.device("cpu")), 8, seed=3, keep=False
+        )
 
     def test_patience_is_for_all_images(self, monkeypatch):
         """256 of 2,560 images are read, in 5 seconds of a clock that we turn."""

@@ -9,6 +9,8 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -161,10 +163,14 @@ class TestShards:
         assert sorted(path.name for path in tmp_path.glob("out/images*")) == ["images-00000.npy", "images-00001.npy"]
         same(Images(tmp_path / "out").build(), Digits().build())
 
-    @pytest.mark.parametrize("options", [{"workers": 0}, {"shard_gb": 0.0}, {"shard_gb": -1}])
+    @pytest.mark.parametrize("options", [{"workers": 0}, *({"shard_gb": gb} for gb in (0.0, -1, np.inf, np.nan))])
     def test_impossible_numbers(self, tmp_path, options):
-        with pytest.raises(ValueError, match="expected workers >= 1 and shard_gb > 0, got workers="):
+        with pytest.raises(ValueError, match="expected workers >= 1 and 0 < shard_gb < inf, or None, got workers="):
             prepare("digits", tmp_path / "out", **options)
+
+    def test_the_largest_number_is_one_file(self, tmp_path):
+        prepare(picture_folder(tmp_path / "in"), tmp_path / "out", shard_gb=1e300)
+        assert (tmp_path / "out" / "images.npy").exists()
 
 
 class TestWorkers:
@@ -205,7 +211,7 @@ class TestWorkers:
         assert multiprocessing.active_children() == []
 
     def test_ctrl_c_leaves_nothing_behind(self, tmp_path, monkeypatch):
-        """A terminal sends the signal to all processes: to workers, in which it is blocked, and to this one."""
+        """A terminal sends the signal to all processes: to workers, which ignore it, and to this one."""
         monkeypatch.setattr(prepared, "write_chunk", interrupting)
         old = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -216,6 +222,38 @@ class TestWorkers:
         assert list(tmp_path.iterdir()) == []
         assert multiprocessing.active_children() == []
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def test_ctrl_c_reaches_processes_that_others_fork_from_the_same_server(self):
+        assert list(share_out(of_ctrl_c, None, range(2), 2)) == [(False, signal.SIG_IGN)] * 2
+        context = multiprocessing.get_context("forkserver")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=tell, args=(sender,))
+        process.start()
+        assert receiver.recv()[0] is False
+        process.join()
+
+    def test_a_script_without_a_guard_is_told(self, tmp_path):
+        picture_folder(tmp_path / "in", sizes=(8,) * 20)
+        (tmp_path / "script.py").write_text(
+            "from equipoise.data import images\nimages.LEAST = 1\nimages.prepare('in', 'out', workers=2)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 1
+        assert 'which import this script: call it below `if __name__ == "__main__":`' in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert re.search("one of 2 processes ended with exit code 1 .* for the reason that it printed above", last)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "script.py"]
+
+
+def of_ctrl_c(*_):
+    """Whether it is blocked, and who handles it."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGINT)
+
+
+def tell(sender):
+    sender.send(of_ctrl_c())
 
 
 def interrupting(_, chunk):
@@ -314,6 +352,17 @@ class TestFailure:
         with pytest.raises(ValueError, match=r"cannot write .*locked/out: Permission denied"):
             prepare("digits", tmp_path / "locked" / "out")
 
+    def test_what_another_process_has_not_finished_is_left_alone(self, tmp_path):
+        """Equal process ids are no rarity on machines that share a disk."""
+        other = tmp_path / f".out.{os.getpid()}.part"
+        picture_folder(other)
+        prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
+        assert (other / "a" / "1.png").exists()
+
+    def test_others_may_read_it_as_any_new_directory(self, tmp_path):
+        prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
+        assert (tmp_path / "out").stat().st_mode == (tmp_path / "in").stat().st_mode
+
     def test_interrupted(self, tmp_path, monkeypatch):
         class Interrupted(Many):
             def read(self, indices):
@@ -326,12 +375,14 @@ class TestFailure:
             prepared.write_prepared(Interrupted(), tmp_path / "out", "many")
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("damage", ["cut", "no info", "other shape", "bad info", "no labels"])
+    @pytest.mark.parametrize("damage", ["cut", "empty", "no info", "other shape", "bad info", "no labels"])
     def test_a_damaged_set_does_not_open(self, tmp_path, damage):
         out = tmp_path / "out"
         prepare(picture_folder(tmp_path / "in"), out)
         if damage == "cut":
             (out / "images.npy").write_bytes((out / "images.npy").read_bytes()[:-1])
+        elif damage == "empty":
+            (out / "images.npy").write_bytes(b"")
         elif damage == "no info":
             (out / "info.json").unlink()
         elif damage == "other shape":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import gc
+import copy
+import io
 import os
+import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -44,20 +48,32 @@ class TestReading:
         check()
 
     def test_in_the_order_of_the_disk_a_file_after_the_other(self, tmp_path, monkeypatch):
-        images, reads, preadv = saved(tmp_path, 8, 16), [], os.preadv
+        images, reads, opened = saved(tmp_path, 8, 16), [], []
 
-        def noted(file, into, at):
-            reads.append((images._files.index(file), at - 128))  # numpy's header has 128 bytes
-            return preadv(file, into, at)
+        class Noted(io.FileIO):
+            def __init__(self, path, mode, buffering):
+                assert (mode, buffering) == ("rb", 0)
+                opened.append(images.paths.index(path))
+                super().__init__(path)
 
-        monkeypatch.setattr(os, "preadv", noted)
+            def readinto(self, into):
+                reads.append((opened[-1], self.tell() - 128))  # numpy's header has 128 bytes
+                return super().readinto(into)
+
+        monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Noted(path, mode, buffering))
         np.testing.assert_array_equal(images[[20, 3, 9, 21, 0, 22, 8]], X[[20, 3, 9, 21, 0, 22, 8]])
         assert reads == [(i // 8, i % 8 * 48) for i in (0, 3, 8, 9, 20, 21, 22)]
+        assert opened == [0, 1, 2]
 
     @pytest.mark.parametrize("most", [1, 7, 48])
     def test_reads_that_give_less_than_asked_go_on(self, tmp_path, monkeypatch, most):
-        images, preadv = saved(tmp_path, 9), os.preadv
-        monkeypatch.setattr(os, "preadv", lambda file, into, at: preadv(file, [into[0][:most]], at))
+        images = saved(tmp_path, 9)
+
+        class Short(io.FileIO):
+            def readinto(self, into):
+                return super().readinto(into[:most])
+
+        monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Short(path))
         np.testing.assert_array_equal(images[[22, 0, 9]], X[[22, 0, 9]])
 
     @pytest.mark.parametrize("index", [-1, 23])
@@ -87,10 +103,12 @@ class TestFiles:
         with pytest.raises(OSError, match=r"1\.npy has become shorter since it was opened"):
             images[[22]]
 
-    def test_a_file_that_is_removed_is_read_all_the_same(self, tmp_path):
+    def test_a_file_that_is_removed_is_named(self, tmp_path):
         images = saved(tmp_path, 9)
         (tmp_path / "1.npy").unlink()
-        np.testing.assert_array_equal(images[[22]], X[[22]])
+        np.testing.assert_array_equal(images[[8]], X[[8]])
+        with pytest.raises(FileNotFoundError, match=r"1\.npy"):
+            images[[22]]
 
     @pytest.mark.parametrize(
         ("other", "message"),
@@ -107,15 +125,40 @@ class TestFiles:
         with pytest.raises(ValueError, match=message):
             Shards([tmp_path / "0.npy", tmp_path / "1.npy"])
 
-    def test_files_are_closed_when_it_is_forgotten(self, tmp_path):
-        images = saved(tmp_path, 5, 9)
-        files = list(images._files)
-        assert [os.fstat(file).st_size for file in files] == [(tmp_path / f"{i}.npy").stat().st_size for i in range(3)]
+    def test_they_are_found_from_elsewhere(self, tmp_path, monkeypatch):
+        saved(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        images = Shards([Path("0.npy")])
+        monkeypatch.chdir("/")
+        np.testing.assert_array_equal(images[[22]], X[[22]])
+
+    def test_there_may_be_more_than_a_process_may_open(self, tmp_path):
+        """60 files, of which a process that may open 32 at a time reads one image each."""
+        paths = [tmp_path / f"{i:02d}.npy" for i in range(60)]
+        for i, path in enumerate(paths):
+            np.save(path, np.full((2, 1, 1, 1), i, np.uint8))
+        program = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from equipoise.data.shards import Shards
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+images = Shards(sorted(Path(sys.argv[1]).iterdir()))
+assert images.shape == (120, 1, 1, 1)
+assert images[np.arange(1, 120, 2)].ravel().tolist() == list(range(60))
+"""
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda images: pickle.loads(pickle.dumps(images))])
+    def test_a_copy_reads_the_same_files_when_the_original_is_gone(self, tmp_path, copied):
+        images = saved(tmp_path / "a", 9)
+        there = copied(images)
         del images
-        gc.collect()
-        for file in files:
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                os.fstat(file)
+        np.save(tmp_path / "other.npy", 255 - X)
+        other = Shards([tmp_path / "other.npy"])  # which a descriptor of the original might name by now
+        np.testing.assert_array_equal(there[[22, 0, 9]], X[[22, 0, 9]])
+        np.testing.assert_array_equal(other[[22]], 255 - X[[22]])
 
 
 def resident_bytes() -> int:

@@ -324,6 +324,8 @@ def test_a_metric_that_cannot_be_is_refused(text, message):
     [
         ("fake.npz", "real.npz", {"num": N + 1}, f"{N + 1} images are asked for, and .*fake.npz holds {N}"),
         ("fake.npz", "real.npz", {"names": "kid"}, f"needs at least 1000 generated and 1000 real .* {N} and {M}.*kid"),
+        ("fake.npz", "real.npz", {"names": "critic", "num": 1}, f"there are 1 and {M}: give more$"),
+        ("fake.npz", "real.npz", {"names": "critic", "features": "inceptoin"}, "did you mean 'inception'"),
         ("gone", "real.npz", {}, "no file or directory .*gone, and it is no data set"),
         ("fake.npz", "Hinge", {}, "no file or directory Hinge, and it is no data set"),
         ("fake.npz", "Digit()", {}, "unknown component 'Digit'; did you mean 'Digits'"),

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import equipoise.train
 from equipoise.augment import ADA
 from equipoise.config import known_to, override, parse, to_text
-from equipoise.data import ArrayDataset, InfiniteBatches
+from equipoise.data import ArrayDataset, InfiniteBatches, batches, resident
 from equipoise.ema import EMAConfig
 from equipoise.equalized import EqualizedLearningRate
 from equipoise.gan import GAN
@@ -203,6 +203,16 @@ def test_a_stream_that_is_begun_anywhere_goes_on_as_the_whole():
         for nimg, batch in stream(start, 280):
             assert torch.equal(batch.x, whole[nimg].x)
             assert torch.equal(batch.y, whole[nimg].y)
+
+
+def test_whether_images_stay_on_the_device_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resident, "fits", lambda size, device: True)
+    monkeypatch.setattr(resident, "quick", lambda dataset: asked.append(dataset))  # None: it is not
+    monkeypatch.setattr(batches, "to_device", lambda x, device: x)
+    whole = stream(0, 280, device="cuda")
+    assert len({len(batch.x) for _, batch in whole}) == 3
+    assert len(asked) == 1
 
 
 def test_ranks_share_each_batch():

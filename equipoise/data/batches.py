@@ -29,6 +29,7 @@ class InfiniteBatches(Iterator[Batch]):
     batch_size: images per global batch; larger than the data set is fine.
     device: where batches go. A GPU keeps all bytes from the start if it has room for them (see `resident`); else they
         travel, from pinned memory. They become floats there.
+    keep: False: it keeps none, whatever room it has.
 
     Yields `Batch` with x (batch_size / world, C, H, W) float32 in [-1, 1] and y int64 or None. A slow data set is read
     ahead by a few threads; what they raise is raised by `next`. `close()`, or the end of a `with` block, stops them.
@@ -51,6 +52,7 @@ class InfiniteBatches(Iterator[Batch]):
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        keep: bool = True,
     ):
         if batch_size < 1 or batch_size % world:
             raise ValueError(f"batch_size must be a positive multiple of the {world} processes, got {batch_size}")
@@ -58,7 +60,7 @@ class InfiniteBatches(Iterator[Batch]):
             raise ValueError(
                 f"expected 0 <= rank < world, start >= 0 and seed >= 0, got {rank=}, {world=}, {start=}, {seed=}"
             )
-        dataset = resident(dataset, device)
+        dataset = resident(dataset, device) if keep else dataset
         length, share, labels = len(dataset), batch_size // world, dataset.labels
 
         def read(position: int) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import zipfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -99,8 +101,13 @@ def prepare(
     target = Path(out).expanduser()
     if target.exists():
         raise ValueError(f"{target} exists already: choose another directory, or remove it first")
-    if workers < 1 or (shard_gb is not None and not shard_gb > 0):
-        raise ValueError(f"expected workers >= 1 and shard_gb > 0, got {workers=}, {shard_gb=}")
+    if workers < 1 or (shard_gb is not None and not 0 < shard_gb < math.inf):
+        raise ValueError(f"expected workers >= 1 and 0 < shard_gb < inf, or None, got {workers=}, {shard_gb=}")
+    if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks
+        raise ValueError(
+            f"prepare(workers={workers}) is called again by each of its workers, which import this script: call it "
+            'below `if __name__ == "__main__":`'
+        )
     config = BY_NAME.get(str(source))
     if config is None:
         dataset = open_dataset(source, resolution=resolution, channels=channels)

@@ -49,7 +49,7 @@ def few(dataset: Dataset, num: int) -> Subset:
     order = permutation(CHOICE, 0, len(dataset))
     if dataset.labels is not None:
         order = order[np.argsort(turns(dataset.labels[order]), kind="stable")]
-    return Subset(dataset, np.sort(order[:num]))  # sorted, so that a memory map is read in the order of the disk
+    return Subset(dataset, np.sort(order[:num]))  # sorted, as all of it is read fastest in the order of the disk
 
 
 def turns(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ __all__ = ["is_prepared", "open_prepared", "write_prepared"]
 LABELS, INFO = "labels.npy", "info.json"
 FORMAT = "equipoise images 1"
 CHUNK, MOST = 1 << 24, 256  # bytes and images that are read and written at a time
-FILES = 1000  # of images: open all at once, and a process may open some 1,024
+FILES = 1000  # of images: a batch opens each that it reads from
 
 
 def image_files(path: Path) -> list[Path]:
@@ -49,6 +49,7 @@ def open_prepared(path: Path) -> Arrays:
 
     Raises:
         ValueError: if a file is missing, damaged, or does not match the others.
+        OSError: if one cannot be opened or read.
     """
     try:
         info = json.loads((path / INFO).read_text("utf-8"))
@@ -58,7 +59,7 @@ def open_prepared(path: Path) -> Arrays:
         names = info["class_names"]
         if info["format"] != FORMAT or images.shape != expected:
             raise ValueError(f"{INFO} promises {expected} in {FORMAT!r}, there are {images.shape}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a complete prepared set ({error}): prepare it again") from error
     return Arrays(images, labels, names)
 
@@ -85,18 +86,19 @@ def write_prepared(
     Raises:
         ValueError: if an image cannot be read, or the disk is full or read-only.
     """
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
-        write_images(dataset, part, workers, shard_bytes)
-        if dataset.labels is not None:
-            np.save(part / LABELS, dataset.labels)
-        (part / INFO).write_text(json.dumps(describe(dataset, source), indent=2), "utf-8")
-        part.rename(out)
+        with suppress(FileExistsError):
+            out.parent.mkdir(parents=True)
+        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+            part = Path(folder, out.name)  # in that directory, which is this user's alone, one as others are
+            part.mkdir()
+            write_images(dataset, part, workers, shard_bytes)
+            if dataset.labels is not None:
+                np.save(part / LABELS, dataset.labels)
+            (part / INFO).write_text(json.dumps(describe(dataset, source), indent=2), "utf-8")
+            part.rename(out)
     except OSError as error:
         raise ValueError(f"cannot write {out}: {error.strerror or error}. Nothing was left behind") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_images(dataset: Dataset, folder: Path, workers: int, shard_bytes: float | None) -> None:
@@ -121,7 +123,7 @@ def plan(dataset: Dataset, folder: Path, shard_bytes: float | None) -> Iterator[
     count, spec = len(dataset), dataset.spec
     shape = (spec.channels, spec.resolution, spec.resolution)
     size = math.prod(shape)
-    shard = count if shard_bytes is None else min(max(int(shard_bytes // size), 1), count)
+    shard = count if shard_bytes is None or shard_bytes >= count * size else max(int(shard_bytes // size), 1)
     if count > FILES * shard:
         raise ValueError(
             f"{count} images of {size} bytes in files of {shard_bytes:g} bytes would be {-(-count // shard)} files: "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Sequence
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ class Shards:
 
     Indexed by integers, it reads these images and nothing else. By plain reads and no memory map: pages of a map
     count as this process's memory until somebody needs them, a map reads 32 pages around each that is asked for, and
-    a disk that fails under a map kills the process where a read raises.
+    a disk that fails under a map kills the process where a read raises. A file is open while it is read, and no longer:
+    so there may be more files than a process may open, and a copy in another process reads what this one does.
 
     Raises:
         ValueError: if a file is damaged or differs from the first in dtype or shape.
@@ -33,21 +34,21 @@ class Shards:
     """
 
     def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-        maps = [np.load(path, mmap_mode="r") for path in paths]  # reads the header and compares the file's size with it
-        for path, images in zip(paths, maps, strict=True):
+        self.paths = [path.absolute() for path in paths]
+        self._headers, counts = [], []
+        shape: tuple[int, ...] = ()
+        for path in paths:
+            images = np.load(path, mmap_mode="r")  # reads the header and compares the file's size with it
             if images.ndim != 4 or images.dtype != np.uint8 or not images.flags.c_contiguous:
                 raise ValueError(f"{path.name} should hold uint8 (n, C, H, W), it holds {images.dtype} {images.shape}")
-            if images.shape[1:] != maps[0].shape[1:]:
-                raise ValueError(f"{path.name} holds images {images.shape[1:]}, {paths[0].name} {maps[0].shape[1:]}")
-        self.ends = np.cumsum([len(images) for images in maps])
-        self.shape: tuple[int, ...] = (int(self.ends[-1]), *maps[0].shape[1:])
+            shape = shape or images.shape[1:]
+            if images.shape[1:] != shape:
+                raise ValueError(f"{path.name} holds images {images.shape[1:]}, {paths[0].name} {shape}")
+            self._headers.append(images.offset)
+            counts.append(len(images))
+        self.ends = np.cumsum(counts)
+        self.shape: tuple[int, ...] = (sum(counts), *shape)
         self._starts = [0, *self.ends[:-1].tolist()]
-        self._headers = [images.offset for images in maps]
-        self._files: list[int] = []
-        weakref.finalize(self, close, self._files)
-        for path in paths:
-            self._files.append(os.open(path, os.O_RDONLY))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -60,23 +61,19 @@ class Shards:
         found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         size = found[:1].nbytes
         order = np.argsort(wanted, kind="stable")
-        shards = np.searchsorted(self.ends, wanted[order], side="right")
-        for row, index, shard in zip(order.tolist(), wanted[order].tolist(), shards.tolist(), strict=True):
-            at = self._headers[shard] + (index - self._starts[shard]) * size
-            read_at(self._files[shard], memoryview(found[row]).cast("B"), at, self.paths[shard])
+        shards = np.searchsorted(self.ends, wanted, side="right").tolist()
+        for shard, rows in groupby(order.tolist(), key=shards.__getitem__):
+            with self.paths[shard].open("rb", buffering=0) as file:
+                for row in rows:
+                    file.seek(self._headers[shard] + (int(wanted[row]) - self._starts[shard]) * size)
+                    fill(memoryview(found[row]).cast("B"), file)
         return found
 
 
-def read_at(file: int, into: memoryview, offset: int, path: Path) -> None:
-    """Fill `into` from this byte of the file on."""
-    done = os.preadv(file, [into], offset)
-    while done < len(into):  # a signal, or a file system that gives what it has
-        more = os.preadv(file, [into[done:]], offset + done)
-        if more == 0:
-            raise OSError(f"{path} has become shorter since it was opened")
-        done += more
-
-
-def close(files: Sequence[int]) -> None:
-    for file in files:
-        os.close(file)
+def fill(into: memoryview, file: FileIO) -> None:
+    """Read as many bytes."""
+    while into:  # a file system may give less than was asked for
+        got = file.readinto(into)
+        if not got:
+            raise OSError(f"{file.name} has become shorter since it was opened")
+        into = into[got:]

@@ -1,18 +1,16 @@
-"""Work shared out to processes, of which none outlives it."""
+"""Work shared out to processes that end when it does. The server that they are forked from stays for the next."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from ..interrupt import interrupts
 from ..types import RunError
 
 __all__ = ["cores", "share_out"]
@@ -30,24 +28,23 @@ def cores() -> int:
 def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers: int) -> Generator[R]:
     """work(shared, item) of every item, as results come, from so many processes, each of which gets a copy of `shared`.
 
-    A ValueError or OSError of `work` is raised here. That, `close()` or Ctrl-C ends all processes at once. They are
-    forked from a clean one that has imported the module of `work`, and a script that calls this needs the usual
-    `if __name__ == "__main__":`.
+    A ValueError or OSError of `work` is raised here. That, `close()` or Ctrl-C, which they ignore, ends all of them at
+    once. They are forked from a clean one that has imported the module of `work`, and a script that calls this needs
+    the usual `if __name__ == "__main__":`.
 
     Raises:
         RunError: if a process ends before its work.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", work.__module__])
+    context.set_forkserver_preload([work.__module__])
     processes: dict[Connection, BaseProcess] = {}
     try:
-        with uninterrupted():
-            for k in range(workers):
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=run, args=(work, shared, items[k::workers], sender), daemon=True)
-                process.start()
-                processes[receiver] = process
-                sender.close()  # so that there is an end of file when the process has ended
+        for k in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=run, args=(work, shared, items[k::workers], sender), daemon=True)
+            process.start()
+            processes[receiver] = process
+            sender.close()  # so that there is an end of file when the process has ended
         running = dict(processes)
         while running:
             for ready in wait(list(running)):
@@ -58,9 +55,10 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
                     ended = running.pop(ready)
                     ended.join()
                     if ended.exitcode:
+                        memory = "perhaps for want of memory: use fewer workers"
                         raise RunError(
                             f"one of {workers} processes ended with exit code {ended.exitcode} before its work was "
-                            "done; -9 may be for want of memory: use fewer workers"
+                            f"done, {memory if ended.exitcode == -9 else 'for the reason that it printed above'}"
                         ) from None
                 else:
                     if isinstance(result, Exception):
@@ -73,22 +71,9 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
             receiver.close()
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, and is blocked for good in the processes that are started in it."""
-    resource_tracker.ensure_running()  # starting it would unblock what is blocked next
-    with interrupts() as interrupt:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if interrupt.signal:
-        signal.raise_signal(interrupt.signal)
-
-
 def run(work: Callable[[S, T], R], shared: S, items: Sequence[T], sender: Connection) -> None:
     """In a process of its own. It ends by itself, too, when nobody reads any more what it sends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the caller ends this one
     with suppress(BrokenPipeError):
         try:
             for item in items:

@@ -12,7 +12,19 @@ from .efficientnet import EfficientNetFeatures
 from .inception import InceptionFeatures
 from .own import OwnFeatures
 
-__all__ = ["feature_net"]
+__all__ = ["check_name", "feature_net"]
+
+PUBLISHED = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetFeatures}
+
+
+def check_name(text: str) -> None:
+    """Raises ValueError unless `text` is one of the names, or has the form of FILE.py:NAME."""
+    known = ["digits", *PUBLISHED]
+    if text not in known and ".py" not in text:
+        raise ValueError(
+            f"there is no feature network {text!r}{suggest(text, known)}: give {', '.join(known)} or FILE.py:NAME for "
+            "one of your own"
+        )
 
 
 def feature_net(text: str, *, weights: PathLike | None = None, device: torch.device | str = "cpu") -> FeatureNet:
@@ -31,15 +43,9 @@ def feature_net(text: str, *, weights: PathLike | None = None, device: torch.dev
     >>> features.shape, probabilities.shape
     ((2, 64), (2, 10))
     """
-    published = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetFeatures}
-    if text in published:
-        return published[text](weights=weights, device=device)
-    if text != "digits" and ".py" not in text:
-        known = ["digits", *published]
-        raise ValueError(
-            f"there is no feature network {text!r}{suggest(text, known)}: give {', '.join(known)} or FILE.py:NAME for "
-            "one of your own"
-        )
+    check_name(text)
+    if text in PUBLISHED:
+        return PUBLISHED[text](weights=weights, device=device)
     if weights is not None:
         raise ValueError(f"{text} brings its own weights: leave weights={str(weights)!r} out")
     return DigitsFeatures(device=device) if text == "digits" else OwnFeatures(text, device=device)

@@ -95,7 +95,10 @@ class BigGANDiscriminator(DiscriminatorConfig):
     """Residual blocks C -> w -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, self-attention at 64x64, sum, head.
 
     Brock et al. 2019, app. B: `SAGANDiscriminator` with orthogonal weights, attention at 64x64, and w = 96. There all
-    weights, the head's too, are spectrally normalised, and the class enters by projection.
+    weights, the head's too, are spectrally normalised, and the class enters by projection. Sizes and
+    fields as in `SAGANDiscriminator`.
+
+    join: as in `ResNetDiscriminator`; e(y) starts orthogonal too.
     """
 
     width: int = Field(default=96, ge=1)

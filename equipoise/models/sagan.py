@@ -103,16 +103,6 @@ def plain(c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> nn.Conv2d
     return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
 
 
-def up_block(c_in: int, c_out: int, norm: Callable[[int], nn.Module]) -> UpBlock:
-    """norm: features -> a norm, conditional or not."""
-    return UpBlock(c_in, c_out, norm, plain, bias=True)
-
-
-def down_block(c_in: int, c_out: int, *, first: bool = False, halve: bool = True) -> DownBlock:
-    """With as many hidden channels as it makes."""
-    return DownBlock(c_in, c_out, plain, hidden=c_out, first=first, halve=halve)
-
-
 # ---- networks --------------------------------------------------------------------------------------------
 
 
@@ -147,7 +137,7 @@ class ResidualGenerator(nn.Module):
         pixels = base
         for c_in, c_out in pairwise(widths):
             pixels *= 2
-            self.blocks.append(up_block(c_in, c_out, norm))
+            self.blocks.append(UpBlock(c_in, c_out, norm, plain, bias=True))
             if pixels == attention:
                 self.blocks.append(SelfAttention(c_out))
         self.last = nn.Sequential(
@@ -206,7 +196,7 @@ def down_body(
         if 0 < i == join:
             parts.append([])
         halve = i < HALVINGS[doublings]
-        parts[-1].append(down_block(c_in, c_out, first=i == 0, halve=halve))
+        parts[-1].append(DownBlock(c_in, c_out, plain, hidden=c_out, first=i == 0, halve=halve))
         pixels //= 1 + halve
         if halve and pixels == attention:
             parts[-1].append(SelfAttention(c_out))
