@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Tell the C library to keep what this process frees, and PyTorch to ask for large pages. Whether it could.
 
     Otherwise glibc gives the maps of an iteration back to the system, which fills their pages with zeros again in the
-    next one: a tenth of the time of `san_digits_conditional` on two cores (docs/speed.md). The process holds on to the
-    most that it ever needed, up to 2 GB beyond what it needs now. Elsewhere than in Linux with glibc it does nothing.
+    next one. The process holds on to the most that it ever needed, up to 2 GB beyond what it needs now. Elsewhere than
+    in Linux with glibc it does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it before its first large tensor
     try:
