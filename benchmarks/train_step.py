@@ -7,7 +7,8 @@ The eager loop has the same networks, losses, penalties, batch and learning rate
 computed with a gradient and then detached, D's weights keep requiring a gradient in G's step, all terms share one
 backward, and the optimisers are PyTorch's defaults; it keeps no average of G. Each round times one iteration of each
 loop and a product of square matrices in each precision, so all meet the same noise; what counts is the ratio of a
-round. The memory of a loop is measured in a process of its own. Both loops keep the memory that they free.
+round. On a GPU the eager loop has TF32 on. The memory of a loop is measured in a process of its own. Both loops keep
+the memory that they free.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ from equipoise.data import InfiniteBatches
 from equipoise.distributed import owned
 from equipoise.optim import Adam, RMSprop
 from equipoise.pieces import repeated
+from equipoise.precision import Precision, tensor_float32
 from equipoise.randomness import Purpose
 from equipoise.recipes import load
 from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
-from equipoise.tuning import tune
+from equipoise.tuning import choices, tune
 from equipoise.types import Batch, ImageSpec
 
 from .cost_of_growth import resident
@@ -49,9 +51,21 @@ from .report import machine
 Iteration = Callable[[Batch, int], None]
 
 EAGER = "eager"
-WAYS = ("", "convolutions=measured", "precision=bf16", "precision=bf16 convolutions=measured")
+WAYS = (
+    "",
+    "convolutions=measured",
+    "precision=bf16",
+    "precision=bf16 convolutions=measured",
+    "precision=bf16 convolutions=measured reuse_fakes=true",
+)
 """What our loop is measured with: overrides of the recipe."""
-AS_USUAL = {"precision": "float32", "convolutions": "torch", "compile": False, "micro_batch": None}
+AS_USUAL = {
+    "precision": "float32",
+    "convolutions": "torch",
+    "compile": False,
+    "micro_batch": None,
+    "reuse_fakes": False,
+}
 """What the eager loop has for these, whatever the recipe says."""
 SIDE = 2048
 """Of the matrices whose product gives the rate of the machine."""
@@ -147,16 +161,33 @@ def configured(recipe: str, changes: list[str]) -> TrainConfig:
 def build(way: str, cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
     """The loop of that name: `EAGER`, or overrides of ours."""
     if way == EAGER:
-        return eager(GAN.build(override(cfg, AS_USUAL), spec, device))
-    changes = (change.split("=", 1) for change in way.split())
-    changed = override(cfg, {name: parse(value, components()) for name, value in changes})
-    return ours(GAN.build(changed, spec, device))
+        loop = eager(GAN.build(override(cfg, AS_USUAL), spec, device))
+
+        def one(batch: Batch, nimg: int) -> None:
+            with tensor_float32("tf32", device):
+                loop(batch, nimg)
+
+        return one
+    return ours(GAN.build(of(way, cfg), spec, device))
 
 
-def product(dtype: torch.dtype, device: torch.device) -> Callable[[Batch, int], object]:
+def of(way: str, cfg: TrainConfig) -> TrainConfig:
+    """The config of a loop."""
+    changes = (change.split("=", 1) for change in ([] if way == EAGER else way.split()))
+    changed: TrainConfig = override(cfg, {name: parse(value, components()) for name, value in changes})
+    return changed
+
+
+def product(precision: Precision, device: torch.device) -> Callable[[Batch, int], object]:
     """A product of square matrices, 2 SIDE³ operations."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
-    return lambda _batch, _nimg: a @ b
+
+    def one(_batch: Batch, _nimg: int) -> None:
+        with tensor_float32(precision, device):
+            torch.matmul(a, b)
+
+    return one
 
 
 def measure(
@@ -168,8 +199,8 @@ def measure(
     loops: dict[str, Callable[[Batch, int], object]] = {
         way: build(way, cfg, dataset.spec, device) for way in [EAGER, *ways]
     }
-    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        loops[f"product {name}"] = product(dtype, device)
+    for precision in choices(device):
+        loops[f"product {precision}"] = product(precision, device)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for i in track(range(warmup + rounds), description="rounds", console=Console(stderr=True)):
         batch = next(batches)
@@ -214,16 +245,19 @@ def peaks(argv: list[str], ways: list[str]) -> dict[str, float]:
 
 def summary(cfg: TrainConfig, seconds: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
     """A row per loop: medians and quartiles of its ratio, its speed, memory and share of the machine's rate."""
-    flops = iteration_flops(cfg, cfg.data.build().spec)
-    rates = {name: 2 * SIDE**3 / statistics.median(seconds[f"product {name}"]) for name in ("float32", "bf16")}
+    spec = cfg.data.build().spec
+    products = {name.removeprefix("product "): s for name, s in seconds.items() if name.startswith("product ")}
+    rates = {precision: 2 * SIDE**3 / statistics.median(values) for precision, values in products.items()}
     rows = []
     for name, values in seconds.items():
         if name.startswith("product "):
             continue
+        flops = iteration_flops(of(name, cfg), spec)
         ratios = [slow / fast for slow, fast in zip(seconds[EAGER], values, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         median = statistics.median(values)
-        rate = "bf16" if "precision=bf16" in name else "float32"
+        asked = "tf32" if name == EAGER else name.partition("precision=")[2].partition(" ")[0]
+        rate = asked if asked in rates else "float32"
         rows.append(
             {
                 "loop": name or "ours",
@@ -236,7 +270,8 @@ def summary(cfg: TrainConfig, seconds: dict[str, list[float]], memory: dict[str,
                 "share_of_rate": flops / median / rates[rate],
             }
         )
-    return [*rows, {"gflop_per_iteration": flops / 1e9, "rates_gflops": {n: r / 1e9 for n, r in rates.items()}}]
+    counted = iteration_flops(cfg, spec) / 1e9
+    return [*rows, {"gflop_per_iteration": counted, "rates_gflops": {name: r / 1e9 for name, r in rates.items()}}]
 
 
 def main() -> None:

@@ -427,7 +427,10 @@ def lab(
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: seed=1."),
     ] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("lab"),
+    out_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="Where figures and numbers go; default lab."),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Of ring, grid, swiss_roll: ten settings side by side, with seeds.")
     ] = False,
@@ -454,6 +457,8 @@ def lab(
         if compare and name not in COMPARING:
             raise ValueError(f"{name} compares no settings: --compare is for {', '.join(COMPARING)}")
         if name == "playground":
+            if out_dir is not None:
+                raise ValueError("the playground writes no files: --out belongs to experiments")
             from .lab.playground.server import serve
 
             serve(host, port, overrides or (), announce=lambda text: out.print(text, markup=False))
@@ -471,7 +476,9 @@ def lab(
             settings = override(load(experiment)(), changes)
             compares = experiment in COMPARING and settings.compare
             with shown(err, experiment):
-                found, files = carry_out(settings, f"{experiment}_compare" if compares else experiment, out_dir)
+                found, files = carry_out(
+                    settings, f"{experiment}_compare" if compares else experiment, out_dir or Path("lab")
+                )
             table = Table(*found.columns, title=experiment, title_justify="left")
             for row in found.rows:
                 table.add_row(*row)

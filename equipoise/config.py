@@ -54,13 +54,15 @@ class TrainConfig:
     evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
+    reuse_fakes: G's update takes the images of D's last one, of the same z, and saves a forward of G.
     micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
         memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
     precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
-        optimisers in float32. "auto" measures whether that is faster here, says what it chose, and keeps to it.
+        optimisers in float32; "tf32" all products of float32 numbers in TF32, on a GPU that has it. "auto" measures
+        whether one of them is faster here, says what it chose, and keeps to it.
     convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
     compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
-        are.
+        are. "reduce-overhead" and "max-autotune" are torch's modes of that name: on a GPU both replay CUDA graphs.
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
     """
@@ -88,10 +90,11 @@ class TrainConfig:
     evaluation: Evaluate | None = None
     batch_size: int = Field(default=64, ge=1)
     g_batches: int = Field(default=1, ge=1)
+    reuse_fakes: bool = False
     micro_batch: Annotated[int, Field(ge=1)] | None = None
-    precision: Literal["float32", "bf16", "auto"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     convolutions: Literal["torch", "measured"] = "torch"
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     total_kimg: float = Field(default=1000, gt=0)
     log_kimg: float = Field(default=1, gt=0)
     snapshot_kimg: float = Field(default=10, gt=0)
@@ -162,6 +165,12 @@ class TrainConfig:
                 f"micro_batch={self.micro_batch} and {whole[0]} do not go together: this is no mean over images, but "
                 "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
                 "micro_batch=none with more processes or a smaller batch_size, or go without it."
+            )
+        if self.reuse_fakes and (self.g_batches > 1 or self.micro_batch is not None):
+            other = f"g_batches={self.g_batches}" if self.g_batches > 1 else f"micro_batch={self.micro_batch}"
+            raise ValueError(
+                f"reuse_fakes=true and {other} do not go together: G would need more images than D was shown, "
+                "or those of all its pieces at once. Use reuse_fakes=false, or g_batches=1 micro_batch=none."
             )
         decayed = next((o for o in (self.g_optim, self.d_optim) if isinstance(o, Adam) and o.weight_decay > 0), None)
         if decayed is not None and self.growth != NoGrowth():

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .distributed import from_rank_0
+from .taps import ByTaps
 
-__all__ = ["Convolution", "Convolutions", "Layout", "folded", "halved", "over_patches"]
+__all__ = ["Convolution", "Convolutions", "Layout", "by_taps", "folded", "halved", "over_patches"]
 
 Layout = Literal["contiguous", "channels_last"]
 """How maps lie in memory: (N, C, H, W) as they are, or the channels of each pixel side by side."""
@@ -29,6 +30,8 @@ GAIN = 0.95
 """A way must take at most this share of the library's time to be preferred."""
 PATCHES = 2
 """How many times the elements of a layer's input and output its patches may have to be tried."""
+CHANNELS = 32
+"""How many channels both ends of a layer must have for its taps to be tried: fewer make thin matrices."""
 
 
 class Convolution(NamedTuple):
@@ -69,7 +72,8 @@ def over_patches(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | 
     padded = F.pad(x, (pad_across, pad_across, pad, pad))
     patches = padded.unfold(2, w.shape[2], stride).unfold(3, w.shape[3], across)  # (N, C, H', W', kh, kw)
     rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, H', W', C·kh·kw)
-    return F.linear(rows, w.flatten(1), bias).permute(0, 3, 1, 2)  # with its channels side by side
+    y = F.linear(rows, w.flatten(1)).permute(0, 3, 1, 2)  # with its channels side by side
+    return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
 def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -85,9 +89,15 @@ def halved(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None =
     return torch.cat([convolution(half, w, bias) for half in x.chunk(2)])
 
 
+def by_taps(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """PyTorch's own, with a gradient of w that is one matrix product for each tap of the kernel."""
+    y: Tensor = ByTaps.apply(x, w, bias, *convolution)  # type: ignore[no-untyped-call]
+    return y
+
+
 WAYS: dict[bool, dict[str, Way]] = {
-    False: {"torch": Convolution.__call__, "patches": over_patches, "halves": halved},
-    True: {"torch": Convolution.__call__, "fold": folded, "halves": halved},
+    False: {"torch": Convolution.__call__, "patches": over_patches, "halves": halved, "taps": by_taps},
+    True: {"torch": Convolution.__call__, "fold": folded, "halves": halved, "taps": by_taps},
 }
 """By name, for plain and for transposed convolutions."""
 
@@ -174,13 +184,22 @@ class Convolutions(TorchFunctionMode):
 
     def computed(self, convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         layout = torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
-        x = x.to(computed_in(x)).contiguous(memory_format=layout)
+        x, w = x.to(computed_in(x)).contiguous(memory_format=layout), with_slope_alike(w)
         call = describe(convolution, x, w, bias)
         if call not in self.chosen:
             self.chosen[call] = from_rank_0(lambda: fastest(convolution, x, w, bias))
             self.keep()
         way = WAYS[convolution.transposed][self.chosen[call]]
         return way(convolution, x, w, bias).contiguous(memory_format=layout)
+
+
+def with_slope_alike(w: Tensor) -> Tensor:
+    """`w`, with a gradient that lies in memory as itself: what divides w by its norm reads both together."""
+    if not (torch.is_grad_enabled() and w.requires_grad and w.is_contiguous()):
+        return w
+    w = w.view_as(w)  # a tensor of this call's own, for its hook
+    w.register_hook(Tensor.contiguous)
+    return w
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -220,7 +239,8 @@ def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None)
     def once(way: Way) -> float:
         ready(x.device)
         start = time.perf_counter()
-        y = way(convolution, *given)  # type: ignore[arg-type]
+        first, weight, *rest = given
+        y = way(convolution, first, with_slope_alike(weight), *rest)  # type: ignore[arg-type]
         if slope:
             torch.autograd.grad(y, [t for t in given if t is not None and t.requires_grad], torch.ones_like(y))
         ready(x.device)
@@ -238,6 +258,8 @@ def worth_measuring(name: str, convolution: Convolution, x: Tensor, w: Tensor) -
     match name:
         case "halves":
             return len(x) > 1
+        case "taps":
+            return torch.is_grad_enabled() and w.requires_grad and min(w.shape[:2]) >= CHANNELS and w[0, 0].numel() > 1
         case "patches" | "fold":
             made = len(x) * w.shape[1 if convolution.transposed else 0] * math.prod(convolution.size(x, w))
             positions = x.shape[2:] if convolution.transposed else convolution.size(x, w)

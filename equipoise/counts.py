@@ -18,6 +18,7 @@ from .gan import GAN
 from .growth import NoGrowth
 from .heads import Head
 from .models import DiscriminatorConfig, GeneratorConfig
+from .randomness import Purpose
 from .train import Term, d_step, g_step
 from .types import Batch, ImageSpec
 
@@ -127,7 +128,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
     with torch.random.fork_rng(devices=[]):  # building seeds
         with torch.device("meta"):
             plain = replace(cfg, growth=NoGrowth(), micro_batch=None, precision="float32")
-            plain = replace(plain, convolutions="torch", compile=False)
+            plain = replace(plain, convolutions="torch", compile=False, reuse_fakes=False)
             gan = GAN.build(plain, spec, "meta")
             x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
@@ -144,7 +145,9 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
             lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
             (*cfg.g_regularizers, *cfg.joint_penalties),
         )
-    return round(d_steps * d + g)
+        (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
+        reused = operations(lambda _: gan.images_for_d(piece), 0) if cfg.reuse_fakes else 0
+    return round(d_steps * d + g - reused)
 
 
 def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -21,7 +21,7 @@ from .heads import renormalize
 from .joint import JointPenalty
 from .objective import Output, accuracy, class_loss, discriminator_loss, generator_loss, logits, pairs
 from .pieces import Piece, count_pieces, in_pieces
-from .precision import Precision, mixed
+from .precision import Precision, mixed, tensor_float32
 from .randomness import Purpose, seed_torch, stream
 from .regularizers import Regularization
 from .types import Batch, ImageSpec
@@ -45,7 +45,9 @@ class GAN:
     precision: Precision = field(init=False)
     """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
     convolutions: AbstractContextManager[object] = field(init=False)
-    """The context of a step."""
+    """The context in which convolutions are computed as `cfg.convolutions` says."""
+    kept: Batch | None = field(init=False, default=None)
+    """Images of D's last update, with their graph: `cfg.reuse_fakes`."""
 
     def __post_init__(self) -> None:
         self.remember()
@@ -82,9 +84,14 @@ class GAN:
             )
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
-            if cfg.compile:
-                net.compile()
+        gan.compile()
         return gan
+
+    def compile(self) -> None:
+        """Compile both networks, where the config asks for it. A deep copy loses it."""
+        mode = self.cfg.compile
+        for net in (self.G, self.D) if mode else ():
+            net.compile(mode=None if mode is True else mode)
 
     def remember(self) -> None:
         """Start what regularisers remember from the weights as they are."""
@@ -125,7 +132,17 @@ class GAN:
 
     def mixed(self) -> AbstractContextManager[object]:
         """The context in which a loss is computed, in `precision`; its backward is not."""
-        return mixed(self.precision, next(self.D.parameters()).device)
+        return mixed(self.precision, self.device)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context of a whole step: how its convolutions are computed, and its products of float32 numbers."""
+        with self.convolutions, tensor_float32(self.precision, self.device):
+            yield
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.D.parameters()).device
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
@@ -145,6 +162,20 @@ class GAN:
         """G(z, y), with its labels, in float32 under autocast too."""
         x: Tensor = self.G(z, y)
         return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
+
+    def images_for_d(self, piece: Piece) -> Batch:
+        """G(z, y) as D's update needs them, which has no use for their graph; it is kept if G's update is to."""
+        if not self.cfg.reuse_fakes:
+            with torch.no_grad():
+                return self.images(piece.z, piece.real.y)
+        with trainable(self.g_optim):
+            self.kept = self.images(piece.z, piece.real.y)
+        return Batch(self.kept.x.detach(), self.kept.y)
+
+    def images_for_g(self, piece: Piece) -> Batch:
+        """G(z, y) with their graph: those of D's last update if they were kept."""
+        kept, self.kept = self.kept, None
+        return self.images(piece.z, piece.real.y) if kept is None else kept
 
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None

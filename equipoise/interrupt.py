@@ -1,21 +1,21 @@
-"""Ctrl-C and SIGTERM as a question the loop asks between iterations, instead of a crash in the middle of one."""
+"""Ctrl-C and SIGTERM without a crash in the middle: a question that a loop asks, or a way out of a block."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from .distributed import any_signal
 from .types import RunError
 
-__all__ = ["Interrupt", "Interrupted", "interrupts"]
+__all__ = ["Interrupt", "Interrupted", "interrupts", "terminable"]
 
 
 class Interrupted(RunError):  # noqa: N818  (a request, not an error)
-    """The run was asked to stop, and did so with everything saved. `signal` is the number of the signal."""
+    """A command was asked to stop, and did so in good order. `signal` is the number of the signal."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -45,12 +45,44 @@ def interrupts() -> Iterator[Interrupt]:
     Outside the main thread, where Python sets no handlers, they act as usual.
     """
     interrupt = Interrupt()
+    with handled(interrupt, signal.SIGINT, signal.SIGTERM):
+        yield interrupt
+
+
+@contextmanager
+def terminable(message: str) -> Iterator[None]:
+    """Inside the block SIGTERM acts at once, as Ctrl-C does: what was begun is cleaned up on the way out.
+
+    Outside the main thread, where Python sets no handlers, it acts as usual.
+
+    Raises:
+        Interrupted: with this message, after SIGTERM.
+    """
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (signal.signal passes both)
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt  # which no `except Exception` on the way takes for an error of its own
+
+    with handled(stop, signal.SIGTERM):
+        try:
+            yield
+        except KeyboardInterrupt:
+            if asked:
+                raise Interrupted(message, signal.SIGTERM) from None
+            raise
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Inside the block `handler` gets these signals, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
-    old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield interrupt
+        yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        for number, other in before.items():
+            signal.signal(number, other)

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from .singular import WEIGHTED, as_matrix, output_axis, squared_singular_values, weighted_layers
+from .singular import WEIGHTED, as_matrix, effective_weight, output_axis, squared_singular_values, weighted_layers
+from .spectral import DividedBySigma
 from .types import component
 
 __all__ = ["ExactSpectralNorm", "FrobeniusNorm", "NoNormalizer", "Normalizer", "SpectralNorm", "WeightNorm", "remove"]
@@ -56,7 +57,8 @@ class SpectralNorm(Normalizer):
     def __call__(self, net: nn.Module) -> None:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
-            parametrizations.spectral_norm(layer, n_power_iterations=self.iterations)
+            divided = DividedBySigma(effective_weight(layer), self.iterations, output_axis(layer))
+            parametrize.register_parametrization(layer, "weight", divided)
 
 
 @component

@@ -8,7 +8,7 @@ Wᵀ W, which costs a tenth of a singular value decomposition.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -139,22 +139,23 @@ def lipschitz_bound(net: nn.Module) -> Tensor:
     """Π σ_l √r_l over the linear and convolutional layers, () float64: at least ‖net‖_Lip.
 
     It holds for a chain of such layers with zero padding, between which all functions are 1-Lipschitz: ReLU, leaky
-    ReLU, tanh, reshapes and mean pooling are, batch norm is not. Embeddings take no part, nor do SAN heads, so of a
-    discriminator with a conditional or a SAN head take the bound of its features, ``lipschitz_bound(D.body)``.
+    ReLU, tanh, reshapes and mean pooling are, batch norm is not. A layer counts as often as it stands in the chain.
+    Embeddings take no part, nor do SAN heads, so of a discriminator with a conditional or a SAN head take the bound of
+    its features, ``lipschitz_bound(D.body)``.
 
     r_l is how often a convolution reads a value: σ(W) bounds the map from one patch, and patches overlap. The usual
     product of σ (Miyato et al. 2018, sec. 2.1) leaves r_l out, and is a bound where no patches overlap.
     """
     norms = spectral_norms(net)
-    return bound_of((layer, norms[name]) for name, layer in weighted_layers(net))
+    return bound_of(net, {layer: norms[name] for name, layer in weighted_layers(net)})
 
 
-def bound_of(layers: Iterable[tuple[nn.Module, Tensor]]) -> Tensor:
-    """`lipschitz_bound` of a chain of these layers, from each one's spectral norm."""
+def bound_of(net: nn.Module, norms: Mapping[nn.Module, Tensor]) -> Tensor:
+    """`lipschitz_bound` of `net`, from the spectral norm of each layer; one that has none takes no part."""
     bound = torch.ones((), dtype=torch.float64)
-    for layer, sigma in layers:
-        if not isinstance(layer, nn.Embedding):
-            bound = bound * sigma * math.sqrt(reads(layer))
+    for _, layer in net.named_modules(remove_duplicate=False):  # a chain applies a layer wherever it stands
+        if layer in norms and not isinstance(layer, nn.Embedding):
+            bound = bound * norms[layer] * math.sqrt(reads(layer))
     return bound
 
 
@@ -172,8 +173,7 @@ def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
             found[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
     body = D.body if isinstance(D, Discriminator) else D
     if is_chain(body):
-        inside = set(body.modules())
-        found["D/lipschitz"] = bound_of((layer, norms[name]) for name, layer in weighted_layers(D) if layer in inside)
+        found["D/lipschitz"] = bound_of(body, {layer: norms[name] for name, layer in weighted_layers(D)})
     return found
 
 

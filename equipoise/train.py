@@ -69,12 +69,13 @@ def d_step(
     update = gan.stages.updates(nimg)  # of D so far
     alone = not due(update, *cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties)  # is the loss
     stats: list[dict[str, Tensor]] = []
-    with trainable(gan.d_optim), gan.convolutions:
+    with trainable(gan.d_optim), gan.computing():
         for piece in gan.pieces(batch, Purpose.Z_FOR_D, nimg, held_out, labelled):  # one, unless cfg.micro_batch
+            unseen = piece.held_out
             with torch.no_grad(), gan.mixed():
-                fake, unseen = gan.images(piece.z, piece.real.y), piece.held_out
                 on_held_out = {} if unseen is None else {"D/held_out": gan.critic(unseen.x, unseen.y).mean()}
             with gan.mixed():
+                fake = gan.images_for_d(piece)
                 loss, of_loss = gan.d_loss(piece.real, fake, piece.labelled)
             with reducing(gan.d_optim, piece.last and alone) as reduction:
                 (piece.share * loss).backward()
@@ -101,10 +102,10 @@ def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> 
     alone = not due(update, *cfg.g_regularizers, *cfg.joint_penalties)
     batch = repeated(batch, cfg.g_batches)
     stats: list[dict[str, Tensor]] = []
-    with trainable(gan.g_optim), gan.convolutions:
+    with trainable(gan.g_optim), gan.computing():
         for piece in gan.pieces(batch, Purpose.Z_FOR_G, nimg):
             with gan.mixed():
-                loss, of_loss = gan.g_loss(piece.real, gan.images(piece.z, piece.real.y), nimg)
+                loss, of_loss = gan.g_loss(piece.real, gan.images_for_g(piece), nimg)
             with reducing(gan.g_optim, piece.last and alone) as reduction:
                 (piece.share * loss).backward()
             stats.append(of_loss)

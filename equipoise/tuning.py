@@ -30,7 +30,7 @@ __all__ = ["tune"]
 FILE = "tuned.json"
 ROUNDS = 3
 GAIN = 0.9
-"""bfloat16 must take at most this share of float32's time: digits are not given away for nothing."""
+"""TF32 and bfloat16 must take at most this share of float32's time: digits are not given away for nothing."""
 
 Iteration = Callable[[GAN, Batch, int], object]
 """One update of each player on a batch, at nimg."""
@@ -61,7 +61,7 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
         return
     kept: dict[str, Any] | None = from_rank_0(lambda: read(path))
     if kept is None:
-        precisions: tuple[Precision, ...] = get_args(Precision) if cfg.precision == "auto" else (cfg.precision,)
+        precisions: tuple[Precision, ...] = choices(gan.device) if cfg.precision == "auto" else (cfg.precision,)
         layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
         seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
         choice = from_rank_0(lambda: choose(seconds))
@@ -87,13 +87,11 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
     found: dict[Manner, Choices] = {way: {} for way in ways}
     nimg = round(gan.cfg.total_kimg * 1000)  # growth is over then
     copy = deepcopy(gan)
-    for net in (copy.G, copy.D) if gan.cfg.compile else ():
-        net.compile()  # which a copy is not
+    copy.compile()
     copy.at(nimg)
-    device = next(copy.G.parameters()).device
     images, spec = gan.stages.batch_size(nimg) // world_size(), gan.spec
-    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=device)
-    y = torch.arange(images, device=device) % spec.num_classes if spec.num_classes else None
+    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=gan.device)
+    y = torch.arange(images, device=gan.device) % spec.num_classes if spec.num_classes else None
     batch = Batch(x.view(images, spec.channels, spec.resolution, spec.resolution), y)
     seconds = dict.fromkeys(ways, float("inf"))
     for turn in range(ROUNDS + 1):
@@ -109,14 +107,19 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
                     raise
                 del seconds[way]
                 continue
-            ready(device)
+            ready(gan.device)
             if turn > 0:  # the first one warms up
                 seconds[way] = min(seconds[way], time.perf_counter() - start)
     return seconds, found
 
 
+def choices(device: torch.device) -> tuple[Precision, ...]:
+    """The precisions that are told apart there."""
+    return ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
+
+
 def choose(seconds: dict[Manner, float]) -> Manner:
-    """The fastest way, in float32 unless bfloat16 is clearly faster."""
+    """The fastest way, in float32 unless another is clearly faster."""
     fastest = min(seconds, key=seconds.__getitem__)
     exact = min((w for w in seconds if w.precision == "float32"), key=seconds.__getitem__, default=fastest)
     return fastest if seconds[fastest] < GAIN * seconds[exact] else exact

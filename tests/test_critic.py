@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
-import multiprocessing
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from processes import on_two_processes
+from runs import lines, newest, same, saved
 from tiny import recipe
 
 from equipoise import losses
@@ -128,24 +126,16 @@ def test_it_reports_the_last_window_and_how_many_there_were(sequence, updates):
     assert all("D/steps" not in stats for stats, _ in rounds.stats)
 
 
-def play_on_rank(rank: int, path: Path) -> None:
-    """D has converged on the images of one process, and goes on falling on those of the other."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+def play_on_rank(rank: int) -> int:
+    """D has converged on the images of one process, and goes on falling on those of the other: how many updates."""
     sequence = [1.0] * 60 if rank == 0 else [4.0 - 0.5 * i for i in range(7)] + [0.5] * 53
-    Path(f"{path}.rank{rank}").write_text(str(len(play(ToConvergence(window=1, max_steps=50), sequence).stats)))
+    return len(play(ToConvergence(window=1, max_steps=50), sequence).stats)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, which fears for other threads
 def test_all_processes_go_by_their_mean_loss(tmp_path):
     """Else one would wait for ever for another's gradients. The mean falls to 0.75 at the eighth update, and stays."""
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=play_on_rank, args=(rank, tmp_path / "store")) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(30)
-        process.kill()  # one that does wait
-    assert [(tmp_path / f"store.rank{rank}").read_text() for rank in (0, 1)] == ["9", "9"]
+    assert on_two_processes(play_on_rank, tmp_path / "ranks") == [9, 9]
 
 
 # ---- in the trainer --------------------------------------------------------------------------------------
@@ -171,25 +161,15 @@ def wasserstein(**changes) -> TrainConfig:
     return override(recipe(), networks | changes)
 
 
-def lines(run):
-    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-
-
-def newest(run):
-    return max(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())
-
-
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bound, tmp_path):
     cfg = wasserstein(d_steps=SOONER, **BOUNDS[bound])
     whole = train(cfg, tmp_path / "whole").state_dict()
     train(override(cfg, {"total_kimg": 0.12}), tmp_path / "cut")
     assert int(newest(tmp_path / "cut").name) < int(newest(tmp_path / "whole").name)
-    resumed = train(cfg, tmp_path / "cut").state_dict()
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert same(train(cfg, tmp_path / "cut").state_dict(), whole)
     for name in ("G", "D"):
-        a, b = (load_file(newest(tmp_path / run) / f"{name}.safetensors") for run in ("whole", "cut"))
-        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name))
     of_a_snapshot = ("images_per_second", "D/sigma", "D/lipschitz")  # which the end of a run adds to a line
     for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut"), strict=True):
         for key in a.keys() | b.keys():

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from equipoise.cli import app
-from equipoise.data import Digits, Images, InfiniteBatches, images, open_dataset, prepare, prepared
+from equipoise.data import Digits, Images, InfiniteBatches, download, images, open_dataset, prepare, prepared
 from equipoise.data.workers import share_out
+from equipoise.interrupt import Interrupted
 from equipoise.types import ImageSpec, RunError
 
 
@@ -264,6 +266,15 @@ def interrupting(_, chunk):
     return chunk.stop - chunk.start
 
 
+def terminating(_, chunk):
+    """Ends the process that prepares, from a process or a thread of its own."""
+    if chunk.start == 30:
+        caller = multiprocessing.parent_process()
+        os.kill(os.getpid() if caller is None else caller.pid, signal.SIGTERM)
+        time.sleep(0.2 if caller is None else 60)
+    return chunk.stop - chunk.start
+
+
 def killed_at_one(_, item):
     if item == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -364,7 +375,7 @@ class TestFailure:
         assert (tmp_path / "out").stat().st_mode == (tmp_path / "in").stat().st_mode
 
     def test_interrupted(self, tmp_path, monkeypatch):
-        class Interrupted(Many):
+        class Stopping(Many):
             def read(self, indices):
                 if indices[0] > 1000:
                     raise KeyboardInterrupt("stop")
@@ -372,7 +383,7 @@ class TestFailure:
 
         monkeypatch.setattr(prepared, "CHUNK", 1 << 16)
         with pytest.raises(KeyboardInterrupt, match="stop"):
-            prepared.write_prepared(Interrupted(), tmp_path / "out", "many")
+            prepared.write_prepared(Stopping(), tmp_path / "out", "many")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("damage", ["cut", "empty", "no info", "other shape", "bad info", "no labels"])
@@ -393,3 +404,57 @@ class TestFailure:
             (out / "labels.npy").unlink()
         with pytest.raises(ValueError, match=r"out is not a complete prepared set \(.+\): prepare it again"):
             Images(out).build()
+
+
+class TestTermination:
+    """SIGTERM ends the work as Ctrl-C does: at once, and nothing is left behind."""
+
+    @pytest.fixture(autouse=True)
+    def handler_of_ours(self):
+        """What has to be there again afterwards; an exception, lest SIGTERM end the tests."""
+        old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        yield
+        assert signal.signal(signal.SIGTERM, old) is signal.default_int_handler
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_on_the_command_line(self, tmp_path, monkeypatch, workers):
+        """In the middle of the work: of a thread of the reader, or of a process."""
+        monkeypatch.setattr(images, "LEAST", 1)
+        monkeypatch.setattr(prepared, "MOST", 3)
+        monkeypatch.setattr(prepared, "write_chunk", terminating)
+        source = picture_folder(tmp_path / "in", sizes=(8,) * 40)
+        result = CliRunner().invoke(
+            app, ["data", "prepare", str(source), str(tmp_path / "out"), "--workers", str(workers)]
+        )
+        assert result.exit_code == 128 + signal.SIGTERM
+        assert f"stopped before {tmp_path / 'out'} was complete. Nothing was left behind\n" in result.output
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        assert multiprocessing.active_children() == []
+
+    def test_a_download(self, tmp_path, monkeypatch):
+        def never_complete(_, target):
+            target.parent.mkdir(parents=True)
+            target.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(download, "download", never_complete)
+        with pytest.raises(Interrupted, match="out was complete") as stop:
+            prepare("mnist", tmp_path / "out")
+        assert stop.value.signal == signal.SIGTERM
+        assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+    def test_an_image_that_is_interrupted_is_not_taken_for_a_bad_one(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="out was complete"):
+            prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
+
+    def test_ctrl_c_is_what_it_was(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: signal.default_int_handler(signal.SIGINT, None))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
+
+    def test_in_a_thread_which_no_signal_reaches(self, tmp_path):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(prepare, picture_folder(tmp_path / "in"), tmp_path / "out").result()
+        assert (tmp_path / "out" / "info.json").exists()

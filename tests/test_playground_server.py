@@ -235,6 +235,9 @@ def test_the_command_lists_the_playground_and_says_what_is_wrong():
     assert "playground " in command()[1]
     assert command("saturation", "--port", "1")[0] == 2
     assert "--host and --port belong to `equipoise lab playground`" in command("saturation", "--host", "x")[1]
+    code, said = command("playground", "--out", "figures")
+    assert code == 2
+    assert "the playground writes no files: --out belongs to experiments" in said
     code, said = command("playground", "loss=Hing")
     assert code == 2
     assert "takes a GANLoss, got 'Hing'" in said

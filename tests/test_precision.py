@@ -18,6 +18,7 @@ from equipoise.losses import Hinge
 from equipoise.normalizers import NoNormalizer
 from equipoise.objective import class_loss, discriminator_loss, flat
 from equipoise.penalties import R1
+from equipoise.precision import tensor_float32
 from equipoise.randomness import Purpose
 from equipoise.train import GAN, d_step, g_step
 from equipoise.types import Logits
@@ -103,7 +104,7 @@ def test_resumes_bit_for_bit(tmp_path):
 def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(monkeypatch):
     """Compiled to a graph, without a C++ compiler, which refuses second derivatives just as compiled code does."""
     compile_module = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda net: compile_module(net, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compile_module(net, backend="aot_eager"))
     ends = []
     for compiled in (False, True):
         gan, batch = built(compile=compiled, penalties=(R1(every=1),))
@@ -128,3 +129,45 @@ def test_what_cannot_be_compiled_is_refused(changes, message):
     replace(recipe(), **changes)
     with pytest.raises(ValueError, match=message):
         replace(recipe(), compile=True, **changes)
+
+
+# ---- TF32 ---------------------------------------------------------------------------------------------------
+
+
+def switches():
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("matmul", ["highest", "medium"])
+def test_tf32_is_on_for_a_step_and_what_it_was_after_it(matmul):
+    """The switches can be read without a GPU."""
+    with torch.backends.cudnn.flags(allow_tf32=False, benchmark=True):
+        torch.set_float32_matmul_precision(matmul)
+        before = switches()
+        try:
+            with tensor_float32("tf32", torch.device("cuda")):
+                assert switches() == ("high", True, True)
+            assert switches() == before
+            for precision, device in (("tf32", "cpu"), ("float32", "cuda"), ("bf16", "cuda")):
+                with tensor_float32(precision, torch.device(device)):
+                    assert switches() == before
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+
+def test_without_a_gpu_tf32_is_float32():
+    ends = []
+    for precision in ("float32", "tf32"):
+        gan, batch = built(precision=precision)
+        d_step(gan, batch, 0)
+        g_step(gan, batch, 0)
+        ends.append(nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize(("given", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])
+def test_modes_of_the_compiler_are_passed_on(given, mode, monkeypatch):
+    modes = []
+    monkeypatch.setattr(nn.Module, "compile", lambda _, mode: modes.append(mode))
+    built(compile=given)
+    assert modes == [mode, mode]

@@ -491,7 +491,8 @@ number = 5
 '''
 
 
-def test_a_file_of_the_users_own(tmp_path):
+def test_a_file_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))  # its directory comes first there, for later tests' processes too
     """Its components may be named in overrides, and a file called like a module of Python's hides nothing."""
     import random
 

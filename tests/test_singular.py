@@ -226,6 +226,38 @@ def test_the_bound_bounds_a_network(normalizer):
         assert 0 < jacobian_norm(net.eval(), (1, 10, 10)) <= bound
 
 
+LAYER = nn.Linear(3, 3, bias=False).double()
+PART = nn.Sequential(LAYER, nn.ReLU())
+REPEATED = {
+    "layer": nn.Sequential(LAYER, LAYER, LAYER),
+    "part": nn.Sequential(PART, PART, PART),
+    "both": nn.Sequential(PART, LAYER, PART),
+}
+
+
+@pytest.mark.parametrize("net", REPEATED.values(), ids=REPEATED)
+def test_a_layer_counts_as_often_as_it_stands_in_the_chain(net):
+    """Attained: every x > 0 goes through, along the same singular vector each time."""
+    nn.init.constant_(LAYER.weight, 2)  # σ = 6
+    x = torch.ones(3, dtype=torch.float64)
+    slope = torch.linalg.svdvals(torch.autograd.functional.jacobian(net, x))[0]
+    assert_close(slope, torch.tensor(6.0**3).double(), rtol=1e-12, atol=0)
+    assert_close(lipschitz_bound(net), slope, rtol=1e-12, atol=0)
+    for D in (net, Discriminator(net, Head().factory(0)(3)), Discriminator(net, Head(san=True).factory(0)(3))):
+        assert_close(spectral_stats(D)["D/lipschitz"], slope, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+def test_a_layer_that_stands_in_the_chain_twice_is_normalised_once(normalizer):
+    """Of a rank-one weight both norms are its σ, so the bound is 1; weight norm leaves it as it was."""
+    net = copy.deepcopy(REPEATED["part"])
+    nn.init.constant_(net[0][0].weight, 2)
+    normalizer()(net)
+    assert len(net[0][0].parametrizations.weight) == 1
+    assert len(list(net.parameters())) == (2 if normalizer is WeightNorm else 1)
+    assert_close(lipschitz_bound(net).item(), 6.0**3 if normalizer is WeightNorm else 1.0, rtol=1e-6, atol=0)
+
+
 def test_embeddings_take_no_part_in_the_bound():
     """Their input is no number. Nor do SAN heads: the bound is that of the features."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -281,6 +313,7 @@ CHAINS = {
     "layers": Discriminator(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)), Head().factory(0)(3)),
     "layer": Discriminator(nn.Linear(4, 5), Head("per_class", san=True).factory(3)(5)),
     "no head": nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1)),
+    "a layer twice": Discriminator(nn.Sequential(PART, PART), Head().factory(0)(3)),
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from runs import same
 from tiny import recipe
 from torch import nn
 
@@ -42,10 +43,6 @@ def save(run_dir, nets: dict[str, nn.Module], nimg: int = 100) -> None:
 
 def state(nets: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
     return {f"{key}.{name}": value.clone() for key, net in nets.items() for name, value in net.state_dict().items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def names(net: nn.Module, parameters: list[nn.Parameter]) -> list[str]:

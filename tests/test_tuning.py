@@ -121,7 +121,7 @@ def test_a_network_that_views_its_maps_keeps_them_without_gaps(tmp_path):
 
 def test_a_compiled_run_is_timed_compiled(tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda net: compiled.append(net))
+    monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compiled.append(net))
     gan = built(replace(recipe(), precision="auto", compile=True))
     assert compiled == [gan.G, gan.D]
     tune(gan, tmp_path, iteration)

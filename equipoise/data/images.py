@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ..interrupt import terminable
 from ..types import component
 from .arrays import ArrayDataset, Arrays, read_npz
 from .base import Dataset, DatasetConfig, PathLike
@@ -96,7 +97,7 @@ def prepare(
 
     Raises:
         ValueError: as `open_dataset`, and if `out` exists or cannot be written. Then nothing is left behind.
-        RunError: if one of several workers is killed; likewise.
+        RunError: if one of several workers is killed, or (`Interrupted`) SIGTERM asks to stop; likewise.
     """
     target = Path(out).expanduser()
     if target.exists():
@@ -108,14 +109,15 @@ def prepare(
             f"prepare(workers={workers}) is called again by each of its workers, which import this script: call it "
             'below `if __name__ == "__main__":`'
         )
-    config = BY_NAME.get(str(source))
-    if config is None:
-        dataset = open_dataset(source, resolution=resolution, channels=channels)
-    else:
-        own = config().build()
-        dataset = ArrayDataset(own.images, own.labels, own.class_names, resolution=resolution, channels=channels)
-    # Arrays have nothing to decode, and a copy of them for each process would be large.
-    workers = min(workers, len(dataset) // LEAST) if isinstance(dataset, ImageFiles) else 1
-    shard_bytes = None if shard_gb is None else shard_gb * 1e9
-    write_prepared(dataset, target, str(source), workers=workers, shard_bytes=shard_bytes)
+    with terminable(f"stopped before {target} was complete. Nothing was left behind"):
+        config = BY_NAME.get(str(source))
+        if config is None:
+            dataset = open_dataset(source, resolution=resolution, channels=channels)
+        else:
+            own = config().build()
+            dataset = ArrayDataset(own.images, own.labels, own.class_names, resolution=resolution, channels=channels)
+        # Arrays have nothing to decode, and a copy of them for each process would be large.
+        workers = min(workers, len(dataset) // LEAST) if isinstance(dataset, ImageFiles) else 1
+        shard_bytes = None if shard_gb is None else shard_gb * 1e9
+        write_prepared(dataset, target, str(source), workers=workers, shard_bytes=shard_bytes)
     return ArrayDataset(*open_prepared(target))

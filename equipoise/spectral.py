@@ -1,0 +1,91 @@
+"""W / σ(W) with σ from a power iteration: what `SpectralNorm` puts in the place of a weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .precision import without_autocast
+from .singular import as_matrix
+
+__all__ = ["DividedBySigma"]
+
+FIRST_ITERATIONS = 15
+"""On the random vectors that a network is built with."""
+
+
+class DividedBySigma(nn.Module):
+    """The parametrisation W -> W / σ, σ = uᵀ W v, whose unit vectors u and v follow the first singular ones.
+
+    In training mode each forward first moves u to Wv / ‖Wv‖ and v to Wᵀu / ‖Wᵀu‖, `iterations` times (Miyato et al.
+    2018, alg. 1). They are buffers with the names that `torch.nn.utils.parametrizations.spectral_norm` gives them, and
+    the numbers are the same; but under autocast too all is float32, and the gradient takes three passes over W.
+    """
+
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(self, weight: Tensor, iterations: int = 1, axis: int = 0, eps: float = 1e-12):
+        """axis: the one of `weight` that counts its outputs."""
+        super().__init__()
+        self.iterations, self.axis, self.eps = iterations, axis, eps
+        matrix = as_matrix(weight.detach(), axis)
+        for name, size in zip(("_u", "_v"), matrix.shape, strict=True):
+            self.register_buffer(name, matrix.new_empty(size).normal_())
+        for vector in (self._u, self._v):
+            F.normalize(vector, dim=0, eps=eps, out=vector)
+        self.iterate(matrix, FIRST_ITERATIONS)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with without_autocast(weight):
+            if self.training:
+                self.iterate(as_matrix(weight.detach(), self.axis), self.iterations)
+            u, v = self._u.clone(), self._v.clone()  # a backward wants those of its own forward
+            if torch.compiler.is_compiling():  # which fuses the passes itself
+                return weight / along(weight, u, v, self.axis)
+            sigma = along(weight.detach(), u, v, self.axis)
+            normalized: Tensor = Quotient.apply(weight, sigma, u, v, self.axis)  # type: ignore[no-untyped-call]
+        return normalized
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """W itself: what is assigned to a layer's weight is divided from then on."""
+        return weight
+
+    @torch.no_grad()
+    def iterate(self, matrix: Tensor, iterations: int) -> None:
+        for _ in range(iterations):
+            F.normalize(torch.mv(matrix, self._v), dim=0, eps=self.eps, out=self._u)
+            F.normalize(torch.mv(matrix.T, self._u), dim=0, eps=self.eps, out=self._v)
+
+
+class Quotient(torch.autograd.Function):
+    """W / σ(W), given σ(W) = uᵀ W v. With slope g its gradient is (g - ⟨g, W⟩ / σ · u vᵀ) / σ."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, sigma: Tensor, *_: Any) -> Tensor:
+        return weight / sigma
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
+        *tensors, ctx.axis = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,), (weight, sigma, u, v) = slopes, ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is to be differentiated again, and σ is a function of W
+            sigma = along(weight, u, v, ctx.axis)
+        inner = torch.dot(slope.flatten(), weight.flatten())
+        matrix = torch.addcmul(as_matrix(slope, ctx.axis), (-inner / sigma) * u[:, None], v)
+        moved = matrix.view(weight.movedim(ctx.axis, 0).shape).movedim(0, ctx.axis)
+        return moved / sigma if torch.is_grad_enabled() else moved.div_(sigma), None, None, None, None
+
+
+def along(weight: Tensor, u: Tensor, v: Tensor, axis: int) -> Tensor:
+    """uᵀ W v, ()."""
+    return torch.dot(u, torch.mv(as_matrix(weight, axis), v))

@@ -1,0 +1,96 @@
+"""Convolutions whose weights get their gradient as one matrix product for each tap of the kernel.
+
+Of y = conv(x, w), the slope of tap (i, j) is the matrix product, over the images and the places (h, k) of the output
+at which that tap reads a pixel of x and not the padding,
+
+    dw[o, c, i, j] = Σ dy[n, o, h, k] x[n, c, h·s + i - p, k·s + j - p].
+
+Maps that are small against their padding and have many channels, the last ones of a discriminator, gain twice: most
+of the products with padding are left out, and the matrices are of the size that processors are best at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ByTaps", "weight_gradient"]
+
+Pair = tuple[int, int]
+
+
+class ByTaps(torch.autograd.Function):
+    """PyTorch's convolution, whose first derivative by the weights is `weight_gradient`.
+
+    What differentiates twice (``create_graph=True``) gets PyTorch's own derivative, which is differentiable.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        bias: Tensor | None,
+        transposed: bool,
+        stride: Pair,
+        padding: Pair,
+        output_padding: Pair,
+    ) -> Tensor:
+        """x: (N, C, H, W), in what it is computed in; w and bias: of any precision, as autocast leaves them."""
+        rounded, bias = w.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        ctx.save_for_backward(x, w, rounded)
+        ctx.geometry = transposed, stride, padding, output_padding
+        return torch.convolution(x, rounded, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,), (x, w, rounded) = slopes, ctx.saved_tensors
+        transposed, stride, padding, output_padding = ctx.geometry
+        for_x, for_w, for_bias, *_ = ctx.needs_input_grad
+        again = torch.is_grad_enabled()
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            slope,
+            x,
+            w.to(x.dtype) if again else rounded,
+            None,
+            stride,
+            padding,
+            (1, 1),
+            transposed,
+            output_padding,
+            1,
+            (for_x, for_w and again, False),
+        )
+        if for_w and not again:
+            small, large = (x, slope) if transposed else (slope, x)
+            dw = torch.empty_like(w).copy_(weight_gradient(small, large, w.shape[2:], stride, padding))
+        dbias = slope.sum((0, 2, 3)) if for_bias else None  # asked for it, oneDNN computes the weight's as well
+        return dx, dw, dbias, None, None, None, None
+
+
+def weight_gradient(small: Tensor, large: Tensor, kernel: tuple[int, ...], stride: Pair, padding: Pair) -> Tensor:
+    """Σ small[n, o, h, k] large[n, c, h·s + i - p, k·s + j - p] for each (o, c, i, j), in the precision of both.
+
+    small, large: (N, O, H', W') and (N, C, H, W). Of a convolution these are the slope of what it made and what it
+    read, of a transposed one what it read and the slope of what it made; the result has the form of its weight.
+    """
+    rows, read = small.permute(0, 2, 3, 1), large.permute(0, 2, 3, 1)  # a row is the channels of a place
+    dw = small.new_zeros(*kernel, small.shape[1], large.shape[1])
+    for i in range(kernel[0]):
+        down, over = inside(i, stride[0], padding[0], rows.shape[1], read.shape[1])
+        for j in range(kernel[1]):
+            right, across = inside(j, stride[1], padding[1], rows.shape[2], read.shape[2])
+            left_factor = rows[:, down, right].reshape(-1, small.shape[1])
+            right_factor = read[:, over, across].reshape(-1, large.shape[1])
+            torch.mm(left_factor.T, right_factor, out=dw[i, j])
+    return dw.permute(2, 3, 0, 1)
+
+
+def inside(tap: int, stride: int, padding: int, places: int, size: int) -> tuple[slice, slice]:
+    """Along one side: the places at which a tap reads one of `size` pixels and not the padding, and those pixels."""
+    first = max(0, -((tap - padding) // stride))
+    count = max(0, min(places, (size - 1 + padding - tap) // stride + 1) - first)
+    start = first * stride + tap - padding
+    return slice(first, first + count), slice(start, start + max(0, (count - 1) * stride + 1), stride)
