@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import SCHEDULE_ONLY, TrainConfig, differences, known_to, override, parse, to_text
-from .distributed import from_rank_0
+from .distributed import from_rank_0, max_over_ranks
 from .files import flush, replace_file, writing
 from .types import RunError
 
@@ -88,8 +88,15 @@ class Checkpoints:
         A damaged one is renamed to `*.damaged` and the one before it is used, with a warning on stderr.
 
         Raises:
-            RunError: if there are checkpoints and all of them are damaged.
+            RunError: if there are checkpoints and all of them are damaged, or if another process, on a machine with a
+                disk of its own, sees a newer one than rank 0.
         """
+        newest = int(max((path.name for path in finished(self.folder)), default="0"))
+        if max_over_ranks(newest) > from_rank_0(lambda: newest):
+            raise RunError(
+                f"rank 0 does not see the newest checkpoint in {self.folder}, which another machine does. Put the run "
+                "on a disk that all share, or start on the machines as before."
+            )
         found = from_rank_0(self._read_latest)
         if found is None:
             return 0

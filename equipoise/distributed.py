@@ -7,10 +7,13 @@ the other and differentiates gradients, and each of these fights its hooks.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import accumulate, groupby
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -21,9 +24,9 @@ from .types import RunError
 
 __all__ = [
     "Reduction",
-    "any_signal",
     "apply_gradients",
     "from_rank_0",
+    "max_over_ranks",
     "mean_over_ranks",
     "owned",
     "processes",
@@ -51,10 +54,7 @@ def processes() -> Iterator[torch.device]:
     launched = "RANK" in os.environ and not dist.is_initialized()
     if launched:
         store, own, world = next(rendezvous("env://"))
-        if os.environ.get("GROUP_WORLD_SIZE") == "1":
-            # torchrun's store outlives a restart, and a new process must not read the addresses of dead ones. How often
-            # it restarted tells them apart, on one node: several nodes may count differently (docs/distributed.md).
-            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
+        store = fresh(store, own, world)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=own, world_size=world)
     try:
@@ -62,6 +62,45 @@ def processes() -> Iterator[torch.device]:
     finally:
         if launched:
             dist.destroy_process_group()
+
+
+def fresh(store: Any, own: int, world: int, patience: timedelta = timedelta(minutes=10)) -> Any:
+    """A part of `store` where no earlier process has written, the same for all processes. Each must call this.
+
+    torchrun's store outlives a restart, and a new process must not read the addresses of dead ones. What torchrun
+    counts tells lives apart on one node alone: a node where nobody died does not count the restart. So the processes
+    meet: each calls under a name that it makes up, and rank 0 answers every call until all have taken the answer, the
+    name of this life. What the dead have called is answered too, and nobody takes it.
+
+    own: rank of this process.  world: number of processes.
+
+    Raises:
+        RunError: if they do not all meet within `patience`.
+    """
+    meeting, name = dist.PrefixStore("meeting", store), uuid4().hex  # type: ignore[attr-defined]
+    end = time.monotonic() + patience.total_seconds()
+    try:
+        if own == 0:
+            life = name
+            while meeting.add(f"took {life}", 0) < world - 1:
+                if time.monotonic() > end:
+                    raise dist.DistStoreError
+                for call in (f"call {other}" for other in range(1, world)):
+                    if meeting.check([call]):
+                        meeting.set(f"answer {meeting.get(call).decode()}", life)
+                time.sleep(0.05)
+        else:
+            meeting.set(f"call {own}", name)
+            meeting.wait([f"answer {name}"], patience)
+            life = meeting.get(f"answer {name}").decode()
+            meeting.add(f"took {life}", 1)
+    except dist.DistStoreError:
+        raise RunError(
+            f"the {world} processes of this run did not meet within {patience}. Were all of them started? If torchrun "
+            "was started again on one machine while it still ran on others, end it on all of them, set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on all, and start it again."
+        ) from None
+    return dist.PrefixStore(life, store)  # type: ignore[attr-defined]
 
 
 def rank() -> int:
@@ -212,13 +251,13 @@ class SumOverRanks(torch.autograd.Function):
         return total
 
 
-def any_signal(number: int) -> int:
-    """The largest `number` of all processes: 0 if no process has noted a signal. All of them get the same answer."""
+def max_over_ranks(number: int) -> int:
+    """The largest `number` of all processes."""
     if world_size() == 1:
         return number
-    votes = torch.tensor(number)
-    dist.all_reduce(votes, dist.ReduceOp.MAX)
-    return int(votes)
+    largest = torch.tensor(number)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
 
 
 def from_rank_0(function: Callable[[], T]) -> T:

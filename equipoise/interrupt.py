@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .distributed import any_signal
+from .distributed import max_over_ranks
 from .types import RunError
 
 __all__ = ["Interrupt", "Interrupted", "interrupts", "terminable"]
@@ -35,7 +35,7 @@ class Interrupt:
 
     def requested(self) -> int:
         """The signal's number, on every process of the run; 0 if there was none."""
-        return any_signal(self.signal)
+        return max_over_ranks(self.signal)
 
 
 @contextmanager

@@ -33,13 +33,15 @@ def tensor_float32(precision: Precision, device: torch.device) -> Iterator[None]
     if precision != "tf32" or device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     torch.set_float32_matmul_precision("high")
+    cudnn.allow_tf32 = True
     try:
-        with torch.backends.cudnn.flags(allow_tf32=True, benchmark=torch.backends.cudnn.benchmark):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

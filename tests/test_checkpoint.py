@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import on_two_processes
 from tiny import recipe
 from torch import nn
 
@@ -61,6 +62,23 @@ def test_the_last_two_are_kept_and_the_newest_is_restored_with_its_optimizer(sav
 
 def test_an_empty_directory_starts_from_zero(tmp_path):
     assert load(tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("sees", [0, 1])
+def test_a_rank_0_that_lost_its_disk_does_not_begin_anew(sees, saved, tmp_path):
+    """Two machines with disks of their own: only that of rank `sees` holds the run. Rank 0's alone is enough."""
+
+    def work(rank):
+        try:
+            return load(saved[0] if rank == sees else tmp_path / "empty")[0]
+        except RunError as error:
+            return str(error)
+
+    found = on_two_processes(work, tmp_path / "two")
+    if sees == 0:
+        assert found == [300, 300]
+    else:
+        assert all("rank 0 does not see the newest checkpoint" in said for said in found)
 
 
 @pytest.mark.parametrize(

@@ -135,18 +135,19 @@ def test_what_cannot_be_compiled_is_refused(changes, message):
 
 
 def switches():
-    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic
 
 
 @pytest.mark.parametrize("matmul", ["highest", "medium"])
 def test_tf32_is_on_for_a_step_and_what_it_was_after_it(matmul):
     """The switches can be read without a GPU."""
-    with torch.backends.cudnn.flags(allow_tf32=False, benchmark=True):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True, deterministic=True):
         torch.set_float32_matmul_precision(matmul)
         before = switches()
         try:
             with tensor_float32("tf32", torch.device("cuda")):
-                assert switches() == ("high", True, True)
+                assert switches() == ("high", True, True, True, True)
             assert switches() == before
             for precision, device in (("tf32", "cpu"), ("float32", "cuda"), ("bf16", "cuda")):
                 with tensor_float32(precision, torch.device(device)):

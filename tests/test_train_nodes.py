@@ -6,15 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from runs import newest, same, saved
 from torch.testing import assert_close
 from worker import cfg
 
+from equipoise.distributed import fresh
 from equipoise.train import train
+from equipoise.types import RunError
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -55,23 +61,34 @@ def assert_ends_alike(undisturbed, run_dir, notes, said):
         assert_close(saved(run_dir, name), saved(undisturbed, name), rtol=0, atol=1e-5)
 
 
+def assert_went_on_from_80(notes, said):
+    resumed = {path.name: int(path.read_text()) for path in notes.glob("resumed.*")}
+    assert resumed == {"resumed.0.0": 0, "resumed.0.1": 0, "resumed.1.0": 80, "resumed.1.1": 80}, said
+
+
 def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("localhost", 0))
         return int(listening.getsockname()[1])
 
 
+def two_nodes(*options: str, places: list[Path], notes: Path, death: tuple[int, ...] = ()) -> str:
+    """What two nodes said, each of one process with the run directory that is its own of `places`."""
+    meet = ("--rdzv_backend", "c10d", "--rdzv_id", notes.parent.name, "--rdzv_endpoint", f"localhost:{free_port()}")
+    options = ("--nnodes", "2", "--nproc_per_node", "1", *meet, *options)
+    nodes = [torchrun(*options, run_dir=place, notes=notes, death=death) for place in places]
+    try:
+        return "\n".join([output(node) for node in nodes])
+    finally:
+        for node in nodes:
+            node.terminate()
+
+
 def test_two_nodes_train_as_one_process_and_only_the_first_needs_the_disk(undisturbed, tmp_path):
-    meet = ("--rdzv_backend", "c10d", "--rdzv_id", tmp_path.name, "--rdzv_endpoint", f"localhost:{free_port()}")
-    options = ("--nnodes", "2", "--nproc_per_node", "1", *meet)
-    places = [tmp_path / "first", tmp_path / "second"]
-    nodes = [
-        torchrun(*options, "--node_rank", str(i), run_dir=place, notes=tmp_path / "notes")
-        for i, place in enumerate(places)
-    ]
-    said = [output(node) for node in nodes]
+    notes, places = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
+    said = two_nodes(places=places, notes=notes)
     (run_dir,) = (place for place in places if place.exists())
-    assert_ends_alike(undisturbed, run_dir, tmp_path / "notes", "\n".join(said))
+    assert_ends_alike(undisturbed, run_dir, notes, said)
 
 
 def test_kill_9_of_one_rank_costs_at_most_a_checkpoint_interval(undisturbed, tmp_path):
@@ -80,6 +97,49 @@ def test_kill_9_of_one_rank_costs_at_most_a_checkpoint_interval(undisturbed, tmp
     options = ("--standalone", "--nproc_per_node", "2", "--max-restarts", "1")
     run = torchrun(*options, run_dir=run_dir, notes=notes, death=(0, 136))
     said = output(run)
-    resumed = {path.name: int(path.read_text()) for path in notes.glob("resumed.*")}
-    assert resumed == {"resumed.0.0": 0, "resumed.0.1": 0, "resumed.1.0": 80, "resumed.1.1": 80}, said
+    assert_went_on_from_80(notes, said)
     assert_ends_alike(undisturbed, run_dir, notes, said)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_kill_9_on_one_of_two_nodes_costs_no_more(undisturbed, tmp_path, victim):
+    """Nodes keep their ranks when processes start anew, so only the one with rank 0 needs the disk, also then."""
+    notes, places = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
+    said = two_nodes("--max-restarts", "1", places=places, notes=notes, death=(victim, 136))
+    (run_dir,) = (place for place in places if place.exists())
+    assert_went_on_from_80(notes, said)
+    assert_ends_alike(undisturbed, run_dir, notes, said)
+
+
+@pytest.fixture
+def torchruns_store():
+    """A connection for each process to a store that outlives them."""
+    server = dist.TCPStore("localhost", 0, is_master=True)
+    return lambda: dist.TCPStore("localhost", server.port)
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_process_does_not_wait_for_ever_for_one_that_is_dead(torchruns_store, alone):
+    for rank in (1 - alone, alone):  # the second finds what the first has written
+        with pytest.raises(RunError, match=r"the 2 processes of this run did not meet within 0:00:00\.2"):
+            fresh(torchruns_store(), rank, 2, timedelta(seconds=0.2))
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_processes_read_nothing_that_dead_ones_wrote(torchruns_store, late):
+    """Four lives. In the second nobody comes but the rank that is `late` in the others."""
+
+    def addresses(rank: int, life: str) -> list[bytes]:
+        time.sleep(0.2 * (rank == late))
+        store = fresh(torchruns_store(), rank, 2, timedelta(seconds=30))
+        store.set(f"address {rank}", life)
+        return [store.get(f"address {r}") for r in (0, 1)]
+
+    with ThreadPoolExecutor(2) as processes:
+        for life in ("first", "second", "third", "fourth"):
+            if life == "second":
+                with pytest.raises(RunError):
+                    fresh(torchruns_store(), late, 2, timedelta(seconds=0.2))
+            else:
+                both = processes.map(addresses, (0, 1), (life, life))
+                assert list(both) == [[life.encode()] * 2] * 2

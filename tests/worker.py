@@ -32,7 +32,8 @@ def cfg() -> TrainConfig:
 
 def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None:
     torch.set_num_threads(1)
-    rank, life = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    rank = int(os.environ["RANK"])
+    life = len(list(notes.glob(f"resumed.*.{rank}")))  # torchrun's own count may differ between nodes
     built, build, load = [], GAN.build, Checkpoints.load_latest
 
     def noting_where(checkpoints):
@@ -50,6 +51,7 @@ def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None
     equipoise.train.d_step = dying
     train(cfg(), run_dir)
     torch.save({x: getattr(built[0], x).state_dict() for x in "GD"}, notes / f"weights.{rank}")
+    os._exit(0)  # gloo may abort when a process exits, which torchrun would take for another death
 
 
 if __name__ == "__main__":
