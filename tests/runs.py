@@ -28,11 +28,16 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def assert_same_run(a, b, names=("G", "D", "ema")):
+    """Two runs ended with the same weights, bit for bit."""
+    for name in names:
+        assert same(saved(a, name), saved(b, name)), name
+
+
 def assert_resumes(cfg, tmp_path, names=("G", "D", "ema")):
     """A run that was cut in the middle ends as the uninterrupted one, bit for bit."""
     train(cfg, tmp_path / "whole")
     train(override(cfg, {"total_kimg": cfg.total_kimg / 2}), tmp_path / "cut")
     assert newest(tmp_path / "cut").name < newest(tmp_path / "whole").name
     train(cfg, tmp_path / "cut")
-    for name in names:
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name)), name
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", names)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from runs import lines
 from tiny import recipe
 
 from equipoise.augment import ADA, Chain, DiffAugment, InstanceNoise
@@ -27,10 +26,6 @@ AUGMENTS = {
 }
 
 
-def stats(run):
-    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     """With R1 through the augmentation, and several D updates per G update."""
@@ -39,7 +34,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     train(override(cfg, {"total_kimg": 0.08}), tmp_path / "cut")
     resumed = train(cfg, tmp_path / "cut").state_dict()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    last = stats(tmp_path / "whole")[-1]
+    last = lines(tmp_path / "whole")[-1]
     assert ("augment/p" in last) == (name in ("rt", "rv", "Chain"))
     assert ("D/held_out" in last) == (name == "rv")
 
@@ -47,7 +42,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
 def test_p_is_logged_and_rises_at_the_promised_pace(tmp_path):
     """A step of 32 images is 0.16 of 0.2 kimg; a line holds the mean of its updates."""
     train(override(recipe(), {"augment": RISING}), tmp_path)
-    ps = [line["augment/p"] for line in stats(tmp_path)]
+    ps = [line["augment/p"] for line in lines(tmp_path)]
     assert ps == sorted(ps)
     assert ps[-1] == pytest.approx((3 * 0.64 + 0.80) / 4, abs=1e-5)  # the last of four updates moves p
 

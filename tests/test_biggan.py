@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import assert_trained, count, open_gates
 from torch import nn
 from torch.testing import assert_close
 
@@ -43,18 +44,6 @@ DISCRIMINATORS = (BigGANDiscriminator, BigGANDeepDiscriminator)
 
 every_generator = pytest.mark.parametrize("config", GENERATORS, ids=["biggan", "deep"])
 every_discriminator = pytest.mark.parametrize("config", DISCRIMINATORS, ids=["biggan", "deep"])
-
-
-def count(net):
-    return sum(p.numel() for p in net.parameters())
-
-
-def open_gates(net):
-    """Attention that does something: gamma starts at 0."""
-    for module in net.modules():
-        if isinstance(module, SelfAttention):
-            nn.init.constant_(module.gamma, 0.5)
-    return net
 
 
 def generator(config=BigGANGenerator, spec=SMALL, **fields):
@@ -390,10 +379,7 @@ def test_every_weight_is_trained(config, conditional, san):
     y = torch.arange(8) % 4
     logits = D(G(noise(8), y), y)
     sum((f * torch.randn_like(f)).sum() for f in (logits.fun, logits.dir) if f is not None).backward()
-    for net in (G, D):
-        for name, p in net.named_parameters():
-            assert p.grad.isfinite().all(), name
-            assert p.grad.abs().sum() > 0, name
+    assert_trained(G, D)
 
 
 @every_generator

@@ -1,23 +1,16 @@
-"""The command line, called as a user calls it."""
+"""The command line: what it trains, says, draws and refuses."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from tiny import recipe
-from typer.testing import CliRunner
 
-from equipoise.cli import app
 from equipoise.train import train
 
 TINY = f"{Path(__file__).parent / 'tiny.py'}:recipe"
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module")

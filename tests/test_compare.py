@@ -2,15 +2,13 @@
 
 import json
 from dataclasses import replace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
 from tiny import recipe
-from typer.testing import CliRunner
 
-from equipoise.cli import app, out
 from equipoise.compare import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, stat_rows
 from equipoise.config import override
 from equipoise.data import MNIST, Digits, Few, Images
@@ -44,13 +42,6 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(runs):
     return compare(runs, num=50, seed=3)
-
-
-def run(*arguments, code=0):
-    with patch.object(out, "_width", 200):  # read from the environment at import, and narrow under xdist
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
 
 
 def lines(*values):
@@ -110,9 +101,9 @@ def test_figures_have_a_line_and_a_grid_for_each_run(compared):
     assert {"D/loss", "G/loss", "D/real", "images_per_second"} <= set(curves)
     assert not any(name.startswith("D/sigma") for name in curves)
     drawn = curves["D/loss"].get_lines()
-    for line, run in zip(drawn, runs, strict=True):
-        assert line.get_xdata().tolist() == [entry["kimg"] for entry in run.stats]
-        assert line.get_ydata().tolist() == [entry["D/loss"] for entry in run.stats]
+    for line, shown in zip(drawn, runs, strict=True):
+        assert line.get_xdata().tolist() == [entry["kimg"] for entry in shown.stats]
+        assert line.get_ydata().tolist() == [entry["D/loss"] for entry in shown.stats]
     assert len({line.get_color() for line in drawn}) == 3
     assert [len(ax.get_images()) for ax in draw_grids(compared).axes] == [1, 1, 1]
 

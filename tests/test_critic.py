@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from processes import on_two_processes
-from runs import lines, newest, same, saved
+from runs import assert_same_run, lines, newest, same
 from tiny import recipe
 
 from equipoise import losses
@@ -168,8 +168,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bound, tmp_path):
     train(override(cfg, {"total_kimg": 0.12}), tmp_path / "cut")
     assert int(newest(tmp_path / "cut").name) < int(newest(tmp_path / "whole").name)
     assert same(train(cfg, tmp_path / "cut").state_dict(), whole)
-    for name in ("G", "D"):
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", ("G", "D"))
     of_a_snapshot = ("images_per_second", "D/sigma", "D/lipschitz")  # which the end of a run adds to a line
     for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut"), strict=True):
         for key in a.keys() | b.keys():

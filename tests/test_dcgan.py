@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import assert_trained, copy_in_order, count, spread
 from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
@@ -57,27 +58,6 @@ def generator(spec=GREY, **fields):
 
 def discriminator(spec=GREY, conditioning="none", **fields):
     return DCGANDiscriminator(**{"width": 8} | fields).build(spec, Head(conditioning).factory(spec.num_classes))
-
-
-def count(net):
-    return sum(p.numel() for p in net.parameters())
-
-
-def copy_in_order(source, target):
-    """Parameters of one network into another with the same layers in the same order."""
-    with torch.no_grad():
-        for a, b in zip(source.parameters(), target.parameters(), strict=True):
-            b.copy_(a.view_as(b))
-    return target
-
-
-def spread(net):
-    """Weights at the scale of one, so that no layer's part in the output is too small to see."""
-    with torch.no_grad():
-        for p in net.parameters():
-            if p.ndim > 2:
-                p.mul_(0.2 / 0.02)
-    return net
 
 
 # ---- the layers ------------------------------------------------------------------------------------------------
@@ -254,9 +234,7 @@ def test_every_weight_of_the_generator_is_trained(fields, spec):
     G = generator(spec, **fields)
     x = G(torch.randn(10, 6), torch.arange(10))
     (x * torch.randn_like(x)).sum().backward()
-    for name, p in G.named_parameters():
-        assert p.grad.isfinite().all(), name
-        assert p.grad.abs().sum() > 1e-6, name
+    assert_trained(G, least=1e-6)
 
 
 @every_discriminator
@@ -268,9 +246,7 @@ def test_every_weight_of_the_discriminator_is_trained_also_through_a_gradient(fi
     (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     for value in (logits.square().sum(), slope.square().sum() if fields["norm"] not in MIXING else logits.sum()):
         value.backward(retain_graph=True)
-    for name, p in D.named_parameters():
-        assert p.grad.isfinite().all(), name
-        assert p.grad.abs().sum() > 1e-6, name
+    assert_trained(D, least=1e-6)
 
 
 @pytest.mark.parametrize("normalizer", [n for n in normalizers.__all__ if n.endswith("Norm")])
@@ -282,7 +258,7 @@ def test_normalised_networks(normalizer):
     weighted = [m for net in (G, D) for m in net.modules() if hasattr(m, "parametrizations")]
     assert len(weighted) == 3 + 2 + 1 + 1
     D(G(torch.randn(8, 6))).fun.square().sum().backward()
-    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for net in (G, D) for p in net.parameters())
+    assert_trained(G, D)
 
 
 def test_spectral_norm_of_the_discriminator():

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from processes import on_two_processes
-from runs import assert_resumes, lines, same, saved
-from test_cli import run
+from runs import assert_resumes, assert_same_run, lines
 from tiny import recipe
 
 import equipoise
@@ -439,8 +439,7 @@ def evaluated(**changes):
 
 def test_a_run_trains_as_it_does_without_and_its_numbers_are_those_of_evaluate(trained, tmp_path):
     train(evaluated(every_kimg=0.05), tmp_path / "b")
-    for name in ("G", "D", "ema"):
-        assert same(saved(trained, name), saved(tmp_path / "b", name)), name
+    assert_same_run(trained, tmp_path / "b")
     written = {line["nimg"]: line for line in lines(tmp_path / "b")}
     found = {nimg: line["eval/frechet"] for nimg, line in written.items() if "eval/frechet" in line}
     assert list(found) == [56, 104, 152, 160]  # multiples of 50 passed, and the end

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import run
 from processes import on_two_processes
-from runs import lines, newest, same, saved
+from runs import assert_same_run, lines, newest, saved
 from safetensors.torch import load_file, save_file
-from test_cli import run
 from tiny import recipe
 from torch import nn
 
@@ -513,8 +513,7 @@ def test_a_discriminator_that_diverged_is_not_asked(tmp_path):
 def test_a_run_measures_the_discriminator_of_the_moment(trained, tmp_path):
     cfg = override(evaluated(), {"evaluation.every_kimg": 0.04})
     train(cfg, tmp_path / "run")
-    for name in ("G", "D", "ema"):
-        assert same(saved(trained, name), saved(tmp_path / "run", name)), name
+    assert_same_run(trained, tmp_path / "run")
     found = {line["nimg"]: line for line in lines(tmp_path / "run") if "eval/wasserstein" in line}
     assert list(found) == [40, 80, 120, 160]
     last = asked(tmp_path / "run", Few(num=M), f"critic,{SMALL}").numbers

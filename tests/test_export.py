@@ -15,9 +15,9 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from commands import run
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from test_cli import run
 from test_models import every_generator, narrow
 from tiny import recipe
 from torch import nn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import assert_trained, count
 from torch.testing import assert_close
 
 from equipoise.heads import Head
@@ -15,10 +16,6 @@ from equipoise.types import Batch, ImageSpec
 DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
 COLOUR = ImageSpec(resolution=16, channels=3, num_classes=5)
 specs = pytest.mark.parametrize("spec", [DIGITS, COLOUR, ImageSpec(resolution=7)], ids=["28", "16x3", "7x3"])
-
-
-def count(net):
-    return sum(p.numel() for p in net.parameters())
 
 
 def test_parameters_of_the_published_size():
@@ -74,10 +71,7 @@ def test_any_size_and_every_weight_is_trained(spec, conditional):
     penalty = R1()(lambda x, y: D(x, y).fun, Batch(x.detach(), y), Batch(x.detach(), y)).mean()
     (logits.fun.sum() + logits.dir.sum() + penalty).backward()
     assert (z.grad.abs().sum(1) > 0).all()
-    for net in (G, D):
-        for name, p in net.named_parameters():
-            assert p.grad.isfinite().all(), name
-            assert p.grad.abs().sum() > 0, name
+    assert_trained(G, D)
 
 
 def test_a_conditional_generator_needs_labels():

@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import copy_in_order, count, open_gates
 from torch import nn
 from torch.testing import assert_close
 
@@ -53,18 +54,6 @@ every_discriminator = pytest.mark.parametrize("discriminator", DISCRIMINATORS, i
 conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
 
 
-def count(net):
-    return sum(p.numel() for p in net.parameters())
-
-
-def copy_in_order(source, target):
-    """Parameters of one network into another with the same layers in the same order."""
-    with torch.no_grad():
-        for a, b in zip(source.parameters(), target.parameters(), strict=True):
-            b.copy_(a.view_as(b))
-    return target
-
-
 def narrow(config, **fields):
     """A fast one. At width 4 every ReLU of an MLP may be dead, and of few channels pixel norm enlarges the rounding."""
     width = 4 if config in OF_28 else 32 if config in WIDE else 8
@@ -74,11 +63,9 @@ def narrow(config, **fields):
 def awake(net):
     """With what starts at 0, or alike for all classes, moved: gates of attention, tables of conditional norms."""
     for module in net.modules():
-        if isinstance(module, models.SelfAttention):
-            nn.init.constant_(module.gamma, 0.5)
         if isinstance(module, models.ConditionalBatchNorm):
             nn.init.normal_(module.bias, std=0.1)
-    return net
+    return open_gates(net)
 
 
 # ---- the published layer tables --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import count
 from torch import nn
 from torch.testing import assert_close
 
@@ -28,10 +29,6 @@ from equipoise.train import d_step, g_step
 from equipoise.types import Batch, ImageSpec
 
 SPEC = ImageSpec(32, 3, num_classes=10)
-
-
-def count(net):
-    return sum(p.numel() for p in net.parameters())
 
 
 def small_g(**fields):

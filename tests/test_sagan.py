@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import assert_trained, count, open_gates
 from torch import nn
 from torch.testing import assert_close
 
@@ -34,18 +35,6 @@ from equipoise.types import Batch, ImageSpec
 
 IMAGENET = ImageSpec(128, channels=3, num_classes=1000)
 SMALL = ImageSpec(32, channels=3, num_classes=4)
-
-
-def count(net):
-    return sum(p.numel() for p in net.parameters())
-
-
-def open_gates(net):
-    """Attention that does something: gamma starts at 0."""
-    for module in net.modules():
-        if isinstance(module, SelfAttention):
-            nn.init.constant_(module.gamma, 0.5)
-    return net
 
 
 def generator(spec=SMALL, **fields):
@@ -256,10 +245,7 @@ def test_every_weight_is_trained(conditional, san):
     y = torch.arange(8) % 4
     logits = D(G(noise(8), y), y)
     sum((f * torch.randn_like(f)).sum() for f in (logits.fun, logits.dir) if f is not None).backward()
-    for net in (G, D):
-        for name, p in net.named_parameters():
-            assert p.grad.isfinite().all(), name
-            assert p.grad.abs().sum() > 0, name
+    assert_trained(G, D)
 
 
 def test_no_image_mixes_with_others_where_none_may():

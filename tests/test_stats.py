@@ -1,20 +1,16 @@
 """What a run reports, and what stops it."""
 
 import builtins
-import json
 import time
 
 import numpy as np
 import pytest
 import torch
+from runs import lines
 from torch import nn
 
 from equipoise.stats import Stats, require_finite
 from equipoise.types import RunError
-
-
-def lines(run_dir):
-    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
 
 
 def test_a_line_averages_the_window_and_the_next_window_starts_empty(tmp_path):

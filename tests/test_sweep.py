@@ -1,18 +1,16 @@
 """Truncation swept over thresholds, where the answer is known, and as a command."""
 
 import json
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from scipy import stats
 from tiny import recipe
 from torch import nn
-from typer.testing import CliRunner
 
-from equipoise.cli import app, out
 from equipoise.config import override
 from equipoise.data import Few
 from equipoise.evaluate import Evaluator
@@ -23,14 +21,6 @@ from equipoise.sources import of_generator, open_source
 from equipoise.sweep import draw_curves, sweep, thresholds, tradeoff_table, write_sweep
 from equipoise.train import train
 from equipoise.types import ImageSpec
-
-
-def run(*arguments, code=0):
-    with patch.object(out, "_width", 200):  # read from the environment at import, and narrow under xdist
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.output
-
 
 # ---- where the answer is known ---------------------------------------------------------------------------
 

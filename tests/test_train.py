@@ -1,7 +1,6 @@
 """The loop as a whole: determinism, resuming, several processes, signals, divergence."""
 
 import gc
-import json
 import os
 import random
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from runs import assert_same_run, lines, same, saved
 from tiny import recipe
 from torch import nn
 
@@ -36,23 +35,6 @@ def start(run_dir: Path, *overrides: str, launcher: tuple[str, ...] = ("-m", "eq
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def weights(run_dir: Path, name: str = "G") -> dict[str, torch.Tensor]:
-    newest = max(p for p in (run_dir / "checkpoints").iterdir() if p.name.isdigit())
-    return load_file(newest / f"{name}.safetensors")
-
-
-def assert_same_run(a: Path, b: Path, names: tuple[str, ...] = ("G", "D", "ema")) -> None:
-    for name in names:
-        left, right = weights(a, name), weights(b, name)
-        assert left.keys() == right.keys()
-        for key in left:
-            assert torch.equal(left[key], right[key]), f"{name}.{key}"
-
-
-def lines(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
-
-
 def test_a_run_leaves_what_the_design_promises(tmp_path):
     G = train(recipe(), tmp_path)
     assert not G.training
@@ -71,16 +53,16 @@ def test_training_changes_both_networks_and_repeats_itself(tmp_path):
         train(recipe(), tmp_path / name)
     assert_same_run(tmp_path / "a", tmp_path / "b")
     train(replace(recipe(), seed=1), tmp_path / "c")
-    assert not torch.equal(weights(tmp_path / "a")["linear.weight"], weights(tmp_path / "c")["linear.weight"])
+    assert not torch.equal(saved(tmp_path / "a", "G")["linear.weight"], saved(tmp_path / "c", "G")["linear.weight"])
 
 
 def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path):
     train(recipe(), tmp_path / "long")
     short = replace(recipe(), total_kimg=0.08)
     train(short, tmp_path / "grown")
-    before = weights(tmp_path / "grown")
+    before = saved(tmp_path / "grown", "G")
     train(short, tmp_path / "grown")
-    assert all(torch.equal(v, before[k]) for k, v in weights(tmp_path / "grown").items())
+    assert same(before, saved(tmp_path / "grown", "G"))
     train(recipe(), tmp_path / "grown")
     assert_same_run(tmp_path / "long", tmp_path / "grown")
 
@@ -127,9 +109,9 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(tmp_path, n
     assert run.returncode == 128 + number
     assert "The same command goes on from there" in said
     assert "Traceback" not in said
-    (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert int(saved.name) % 8 == 0
-    assert str(saved) in said
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert int(checkpoint.name) % 8 == 0
+    assert str(checkpoint) in said
 
 
 @component
@@ -181,7 +163,7 @@ def test_two_processes_equal_one_also_when_only_one_of_them_began(tmp_path):
     said = on_two_processes(tmp_path / "two")
     assert (tmp_path / "two" / "checkpoints" / "000000000080").is_dir(), said
     for name in ("G", "D", "ema"):
-        one, two = weights(tmp_path / "one", name), weights(tmp_path / "two", name)
+        one, two = saved(tmp_path / "one", name), saved(tmp_path / "two", name)
         for key in one:
             torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-6)
     for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
@@ -203,7 +185,7 @@ def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert kept == ["000000000040", "000000000080"]
     for name in ("G", "D", "ema"):
-        assert all(value.isfinite().all() for value in weights(tmp_path, name).values())
+        assert all(value.isfinite().all() for value in saved(tmp_path, name).values())
 
 
 def test_every_update_of_d_has_the_settings_of_its_moment(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from processes import on_two_processes
-from runs import assert_resumes, newest, same, saved
+from runs import assert_resumes, assert_same_run, newest, same, saved
 from tiny import recipe
 from torch.testing import assert_close
 
@@ -362,8 +362,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(cut, whole, tmp_path
 
 
 def assert_same_end(a, b):
-    for name in ("G", "D", "ema"):
-        assert same(saved(a, name), saved(b, name)), name
+    assert_same_run(a, b)
     one, other = (torch.load(newest(run) / "state.pt", weights_only=True) for run in (a, b))
     assert one["nimg"] == other["nimg"]
     for player in ("G", "D"):

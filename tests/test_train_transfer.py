@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from reference import SPEC, small
-from runs import lines, newest, same, saved
+from runs import assert_same_run, lines, newest, same, saved
 from tiny import recipe
 from torch.testing import assert_close
 
@@ -88,8 +88,7 @@ def test_a_transferred_run_resumes_bit_for_bit_when_the_other_run_is_gone(source
     train(override(cfg, {"total_kimg": 0.04}), tmp_path / "cut")
     shutil.rmtree(other)
     train(cfg, tmp_path / "cut")
-    for name in ("G", "D", "ema"):
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_run_that_does_not_fit_is_refused_and_leaves_its_directory_free(source, tmp_path):
@@ -122,8 +121,7 @@ def test_a_run_killed_before_it_saved_what_it_took_starts_from_the_other_again(s
             train(cfg, tmp_path / "killed")
     (tmp_path / "killed" / "checkpoints" / ".000000000000.tmp").mkdir(parents=True)
     train(cfg, tmp_path / "killed")
-    for name in ("G", "D", "ema"):
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "killed", name))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.parametrize("later", ["trained on", "deleted"])
@@ -139,16 +137,14 @@ def test_a_run_killed_before_its_first_snapshot_starts_from_the_same_weights(lat
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "killed")
     assert newest(tmp_path / "killed").name == "000000000000"
-    for name in ("G", "D", "ema"):
-        assert same(saved(tmp_path / "killed", name), saved(source, name))
+    assert_same_run(tmp_path / "killed", source)
     if later == "deleted":
         shutil.rmtree(other)
     else:
         train(replace(recipe(), total_kimg=0.2), other)
         assert not same(saved(other, "G"), saved(source, "G"))
     train(cfg, tmp_path / "killed")
-    for name in ("G", "D", "ema", "d_regularizations"):
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "killed", name))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", ("G", "D", "ema", "d_regularizations"))
 
 
 def test_the_transferred_average_lasts(source, tmp_path, monkeypatch):

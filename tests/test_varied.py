@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import count
 from torch import nn
 from torch.testing import assert_close
 
@@ -42,10 +43,6 @@ def discriminator(config=VariedDiscriminator, spec=COLOUR, head=Head(), **fields
     return config(**{"width": 4} | fields).build(spec, head.factory(spec.num_classes))
 
 
-def count(net):
-    return sum(p.numel() for p in net.parameters())
-
-
 def on_meta(config, resolution):
     with torch.device("meta"):
         spec = ImageSpec(resolution, 3)
@@ -59,6 +56,19 @@ def spread(net):
             if p.ndim > 2:
                 p.mul_(1.5 / p.flatten(1).norm(dim=1).mean())
     return net
+
+
+def check_training(G, D, shape):
+    """Three images of this shape, and every weight is trained, through the gradient of D too."""
+    y = torch.tensor([1, 2, 3])
+    x = G(torch.randn(3, 6), y)
+    assert x.shape == shape
+    logits = D(x, y).fun
+    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    (logits.square().mean() + slope.square().mean()).backward()
+    for name, p in [*G.named_parameters(), *D.named_parameters()]:
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().sum() > 0 or name.endswith("bias"), name
 
 
 def weighted(net):
@@ -198,15 +208,7 @@ def test_every_architecture_of_the_table_is_trained_also_through_a_gradient(kind
         G_config = override(parse(text, components()), {"conditional": conditional})
         G = spread(G_config.build(COLOUR))
         D = spread(discriminator(width=2, nonlinearity=kind, depth=depth, norm=d_norm, head=Head("projection")))
-        y = torch.tensor([1, 2, 3])
-        x = G(torch.randn(3, 6), y)
-        assert x.shape == (3, 3, 32, 32)
-        logits = D(x, y).fun
-        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-        (logits.square().mean() + slope.square().mean()).backward()
-        for name, p in [*G.named_parameters(), *D.named_parameters()]:
-            assert p.grad.isfinite().all(), name
-            assert p.grad.abs().sum() > 0 or name.endswith("bias"), name
+        check_training(G, D, (3, 3, 32, 32))
 
 
 # ---- the 101-layer networks -------------------------------------------------------------------------------------
@@ -274,20 +276,11 @@ def test_the_bottleneck_block(resize):
 @pytest.mark.parametrize("resolution", [28, 32, 48, 64, 128])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_deep_networks_of_other_sizes(resolution, norm):
-    """Every weight is trained, through the gradient of D too."""
     spec = ImageSpec(resolution, 1, 10)
     G = generator(BottleneckGenerator, spec, conditional=True, blocks=2, norm=norm)
     d_norm = "layer" if norm == "batch" else norm
     D = discriminator(BottleneckDiscriminator, spec, Head("hidden"), blocks=2, norm=d_norm)
-    y = torch.tensor([1, 2, 3])
-    x = G(torch.randn(3, 6), y)
-    assert x.shape == (3, 1, resolution, resolution)
-    logits = D(x, y).fun
-    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    (logits.square().mean() + slope.square().mean()).backward()
-    for name, p in [*G.named_parameters(), *D.named_parameters()]:
-        assert p.grad.isfinite().all(), name
-        assert p.grad.abs().sum() > 0 or name.endswith("bias"), name
+    check_training(G, D, (3, 1, resolution, resolution))
 
 
 # ---- both -------------------------------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from ..heads import Discriminator, HeadFactory
 from ..types import NONE_IS_A_WORD, ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
-from .layers import OneHot, init_normal, labels, require_labels
+from .layers import OneHot, conditions, init_normal, labels, require_labels
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .norms import (
     CONDITIONAL,
@@ -207,18 +206,11 @@ class ConvGenerator(nn.Module):
         """What the first layer reads: (N, first chunk of z), or with the class (N, first chunk + num_classes)."""
         return z if self.onehot is None else torch.cat([z, self.onehot(labels(y))], dim=1)
 
-    def conditions(self, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
-        """What each conditional norm reads, the first layer's first: [e(y), chunk] (N, condition), or y itself."""
-        if self.embed is None:
-            return iter(chunks) if self.chunks[-1] else repeat(y)
-        e = self.embed(labels(y))
-        return (torch.cat([e, chunk], dim=1) for chunk in chunks)
-
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         first, *others = z.split(self.chunks, dim=1)
-        h, conditions = self.inputs(first, y), self.conditions(others, y)
+        h, read = self.inputs(first, y), conditions(self.embed, others, y)
         for layer in self.layers:
-            h = layer(h, next(conditions)) if isinstance(layer, CONDITIONAL) else layer(h)
+            h = layer(h, next(read)) if isinstance(layer, CONDITIONAL) else layer(h)
         return h
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..conditioning import EMBED, MiddleConcat
 
-__all__ = ["OneHot", "in_a_row", "init_normal", "joined", "labels", "require_labels"]
+__all__ = ["OneHot", "conditions", "in_a_row", "init_normal", "joined", "labels", "require_labels"]
 
 
 class OneHot(nn.Module):
@@ -47,6 +47,18 @@ def labels(y: Tensor | None) -> Tensor:
     if y is None:
         raise ValueError("this generator is conditioned on the class: call it with labels, G(z, y)")
     return y
+
+
+def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
+    """What each conditional norm of a generator reads, the first layer's first: [e(y), chunk] (N, condition), or y.
+
+    embed: e, one for all of them; None: each reads its chunk alone, or y itself if there is nothing in it.
+    chunks: of z, one for each norm, all (N, length); 0 numbers long where z enters at the first layer alone.
+    """
+    if embed is None:
+        return iter(chunks) if chunks[-1].shape[1] else repeat(y)
+    e = embed(labels(y))
+    return (torch.cat([e, chunk], dim=1) for chunk in chunks)
 
 
 def require_labels(name: str, num_classes: int) -> None:

@@ -6,11 +6,10 @@ its output's channels. A norm may read a condition, and a block may be recompute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise, repeat
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ..types import ImageSpec, component
 from .attention import SelfAttention
 from .base import DiscriminatorConfig, GeneratorConfig
 from .dcgan import BATCH_NORMS
-from .layers import joined, labels, require_labels
+from .layers import conditions, joined, require_labels
 from .norms import ConditionalBatchNorm
 from .recompute import recomputed
 from .resnet import DownBlock, UpBlock
@@ -147,18 +146,11 @@ class ResidualGenerator(nn.Module):
             nn.Tanh(),
         )
 
-    def conditions(self, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
-        """What the norms of each `UpBlock` read."""
-        if self.embed is None:
-            return iter(chunks) if self.chunks[-1] else repeat(y)
-        e = self.embed(labels(y))
-        return (torch.cat([e, chunk], dim=1) for chunk in chunks)
-
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         first, *others = z.split(self.chunks, dim=1)
-        h, conditions = self.reshape(self.linear(first)), self.conditions(others, y)
+        h, read = self.reshape(self.linear(first)), conditions(self.embed, others, y)
         for block in self.blocks:
-            inputs = (h, next(conditions)) if isinstance(block, UpBlock) else (h,)
+            inputs = (h, next(read)) if isinstance(block, UpBlock) else (h,)
             h = recomputed(block, *inputs) if self.checkpoint else block(*inputs)
         x: Tensor = self.last(h)
         return x

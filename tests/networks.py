@@ -1,0 +1,57 @@
+"""What tests of architectures ask of a network, and do to its weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from equipoise.models import SelfAttention
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def copy_in_order(source, target):
+    """Parameters of one network into another with the same layers in the same order."""
+    with torch.no_grad():
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            b.copy_(a.view_as(b))
+    return target
+
+
+def spread(net, ndim=3):
+    """Weights of so many dimensions or more at the scale of one, so that no layer's part is too small to see."""
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.ndim >= ndim:
+                p.mul_(0.2 / 0.02)
+    return net
+
+
+def open_gates(net):
+    """Attention that does something: gamma starts at 0."""
+    for module in net.modules():
+        if isinstance(module, SelfAttention):
+            nn.init.constant_(module.gamma, 0.5)
+    return net
+
+
+def assert_trained(*nets, least=0.0):
+    """Every weight has a gradient."""
+    for net in nets:
+        for name, p in net.named_parameters():
+            assert p.grad.isfinite().all(), name
+            assert p.grad.abs().sum() > least, name
+
+
+def assert_each_moves_its_class(G, tables):
+    """Each table alone: another gain or bias of class 2 changes the images of class 2 and no others. z of 6 numbers."""
+    z, y = torch.randn(4, 6), torch.tensor([0, 1, 2, 3])
+    before = G(z, y)
+    for name, table in tables.items():
+        with torch.no_grad():
+            table[2] += 0.5
+            changed = (G(z, y) - before).abs().amax((1, 2, 3)) > 1e-5
+            table[2] -= 0.5
+        assert changed.tolist() == [False, False, True, False], name
