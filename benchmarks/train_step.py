@@ -5,10 +5,10 @@
 
 The eager loop has the same networks, losses, penalties, batch and learning rates, in float32: generated images are
 computed with a gradient and then detached, D's weights keep requiring a gradient in G's step, all terms share one
-backward, and the optimisers are PyTorch's defaults; it keeps no average of G. Each round times one iteration of each
-loop and a product of square matrices in each precision, so all meet the same noise; what counts is the ratio of a
-round. On a GPU the eager loop has TF32 on. The memory of a loop is measured in a process of its own. Both loops keep
-the memory that they free.
+backward, and spectral norm and the optimisers are PyTorch's defaults; it keeps no average of G. Each round times one
+iteration of each loop and a product of square matrices in each precision, so all meet the same noise; what counts is
+the ratio of a round. On a GPU the eager loop has TF32 on. The memory of a loop is measured in a process of its own.
+Both loops keep the memory that they free.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 from equipoise.allocator import keep_freed_memory
 from equipoise.config import TrainConfig, components, override, parse
@@ -41,8 +43,9 @@ from equipoise.pieces import repeated
 from equipoise.precision import Precision, tensor_float32
 from equipoise.randomness import Purpose
 from equipoise.recipes import load
+from equipoise.spectral import DividedBySigma
 from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
-from equipoise.tuning import choices, tune
+from equipoise.tuning import precisions_of, tune
 from equipoise.types import Batch, ImageSpec
 
 from .cost_of_growth import resident
@@ -94,6 +97,8 @@ def ours(gan: GAN) -> Iteration:
 
 def eager(gan: GAN) -> Iteration:
     """The same as one writes it."""
+    for net in (gan.G, gan.D):
+        take_torchs_spectral_norm(net)
     cfg, G, D = gan.cfg, gan.G.requires_grad_(True), gan.D.requires_grad_(True)
     g_optim, d_optim = usual(cfg.g_optim, gan.g_optim), usual(cfg.d_optim, gan.d_optim)
 
@@ -128,6 +133,17 @@ def eager(gan: GAN) -> Iteration:
         g_optim.step()
 
     return one
+
+
+def take_torchs_spectral_norm(net: nn.Module) -> None:
+    """PyTorch's own in the place of ours, with the same weights and vectors."""
+    for module in list(net.modules()):
+        ours = [part for part in module.modules() if isinstance(part, DividedBySigma)]
+        if parametrize.is_parametrized(module, "weight") and ours:
+            state = module.state_dict()
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            parametrizations.spectral_norm(module, n_power_iterations=ours[0].iterations)
+            module.load_state_dict(state)
 
 
 def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -199,7 +215,7 @@ def measure(
     loops: dict[str, Callable[[Batch, int], object]] = {
         way: build(way, cfg, dataset.spec, device) for way in [EAGER, *ways]
     }
-    for precision in choices(device):
+    for precision in precisions_of(device):
         loops[f"product {precision}"] = product(precision, device)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for i in track(range(warmup + rounds), description="rounds", console=Console(stderr=True)):

@@ -54,7 +54,7 @@ class TrainConfig:
     evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
-    reuse_fakes: G's update takes the images of D's last one, of the same z, and saves a forward of G.
+    reuse_fakes: G's update takes the images of D's last one, made from D's z, and saves a forward of G.
     micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
         memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
     precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
@@ -62,7 +62,7 @@ class TrainConfig:
         whether one of them is faster here, says what it chose, and keeps to it.
     convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
     compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
-        are. "reduce-overhead" and "max-autotune" are torch's modes of that name: on a GPU both replay CUDA graphs.
+        are. "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
     """
@@ -171,6 +171,13 @@ class TrainConfig:
             raise ValueError(
                 f"reuse_fakes=true and {other} do not go together: G would need more images than D was shown, "
                 "or those of all its pieces at once. Use reuse_fakes=false, or g_batches=1 micro_batch=none."
+            )
+        replayed = isinstance(self.compile, str)
+        if replayed and (self.reuse_fakes or self.micro_batch is not None):
+            other = "reuse_fakes=true" if self.reuse_fakes else f"micro_batch={self.micro_batch}"
+            raise ValueError(
+                f"compile={self.compile} and {other} do not go together: a CUDA graph that is replayed overwrites what "
+                "its last run left, and this is still needed. Use compile=true, or go without it."
             )
         decayed = next((o for o in (self.g_optim, self.d_optim) if isinstance(o, Adam) and o.weight_decay > 0), None)
         if decayed is not None and self.growth != NoGrowth():

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
@@ -132,6 +133,7 @@ class Convolutions(TorchFunctionMode):
         super().__init__()
         self.chosen = {} if chosen is None else chosen
         self.layout, self.keep = layout, keep
+        self.of_inputs = False
 
     def __enter__(self) -> Self:
         self.active.append(self)
@@ -141,6 +143,15 @@ class Convolutions(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self.active.pop()
+
+    @contextmanager
+    def for_penalties(self) -> Iterator[None]:
+        """Inside the block no way is taken whose gradient by its input computes that by its weights as well."""
+        before, self.of_inputs = self.of_inputs, True
+        try:
+            yield
+        finally:
+            self.of_inputs = before
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -189,7 +200,8 @@ class Convolutions(TorchFunctionMode):
         if call not in self.chosen:
             self.chosen[call] = from_rank_0(lambda: fastest(convolution, x, w, bias))
             self.keep()
-        way = WAYS[convolution.transposed][self.chosen[call]]
+        name = self.chosen[call]
+        way = WAYS[convolution.transposed]["torch" if self.of_inputs and name == "taps" else name]
         return way(convolution, x, w, bias).contiguous(memory_format=layout)
 
 
@@ -198,7 +210,8 @@ def with_slope_alike(w: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and w.requires_grad and w.is_contiguous()):
         return w
     w = w.view_as(w)  # a tensor of this call's own, for its hook
-    w.register_hook(Tensor.contiguous)
+    if w.requires_grad:  # not what torch.func differentiates by another
+        w.register_hook(Tensor.contiguous)
     return w
 
 

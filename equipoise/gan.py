@@ -127,7 +127,9 @@ class GAN:
 
     def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
-        with torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext():
+        eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
+        measured = self.convolutions.for_penalties() if isinstance(self.convolutions, Convolutions) else nullcontext()
+        with eager, measured:
             return logits(self.outputs(x, y))
 
     def mixed(self) -> AbstractContextManager[object]:
@@ -161,6 +163,8 @@ class GAN:
     def images(self, z: Tensor, y: Tensor | None) -> Batch:
         """G(z, y), with its labels, in float32 under autocast too."""
         x: Tensor = self.G(z, y)
+        if isinstance(self.cfg.compile, str):
+            x = x.clone()  # a CUDA graph writes to the same place again
         return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
 
     def images_for_d(self, piece: Piece) -> Batch:
@@ -168,14 +172,26 @@ class GAN:
         if not self.cfg.reuse_fakes:
             with torch.no_grad():
                 return self.images(piece.z, piece.real.y)
+        self.kept = None  # the graph of an earlier one
         with trainable(self.g_optim):
             self.kept = self.images(piece.z, piece.real.y)
         return Batch(self.kept.x.detach(), self.kept.y)
 
     def images_for_g(self, piece: Piece) -> Batch:
-        """G(z, y) with their graph: those of D's last update if they were kept."""
+        """G(z, y) with their graph: those of D's last update if they were kept.
+
+        Raises:
+            ValueError: if those that were kept are not as many as the images of this update.
+        """
         kept, self.kept = self.kept, None
-        return self.images(piece.z, piece.real.y) if kept is None else kept
+        if kept is None:
+            return self.images(piece.z, piece.real.y)
+        if len(kept.x) != len(piece.real.x):
+            raise ValueError(
+                f"reuse_fakes=true: G's update on {len(piece.real.x)} images follows one of D on {len(kept.x)}. Give "
+                "both the same batch, or set reuse_fakes=false."
+            )
+        return kept
 
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None

@@ -62,6 +62,8 @@ def terminable(message: str) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (signal.signal passes both)
         nonlocal asked
+        if asked:
+            return  # cleaning up already
         asked = True
         raise KeyboardInterrupt  # which no `except Exception` on the way takes for an error of its own
 

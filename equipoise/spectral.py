@@ -15,6 +15,8 @@ __all__ = ["DividedBySigma"]
 
 FIRST_ITERATIONS = 15
 """On the random vectors that a network is built with."""
+LARGE = 2**16
+"""Numbers in a weight from which passes over it cost more than a function of autograd's own."""
 
 
 class DividedBySigma(nn.Module):
@@ -22,7 +24,7 @@ class DividedBySigma(nn.Module):
 
     In training mode each forward first moves u to Wv / ‖Wv‖ and v to Wᵀu / ‖Wᵀu‖, `iterations` times (Miyato et al.
     2018, alg. 1). They are buffers with the names that `torch.nn.utils.parametrizations.spectral_norm` gives them, and
-    the numbers are the same; but under autocast too all is float32, and the gradient takes three passes over W.
+    the numbers are the same; but under autocast too all is float32, and the gradient takes three passes over a large W.
     """
 
     _u: Tensor
@@ -44,7 +46,7 @@ class DividedBySigma(nn.Module):
             if self.training:
                 self.iterate(as_matrix(weight.detach(), self.axis), self.iterations)
             u, v = self._u.clone(), self._v.clone()  # a backward wants those of its own forward
-            if torch.compiler.is_compiling():  # which fuses the passes itself
+            if weight.numel() < LARGE or torch.compiler.is_compiling():  # which fuses the passes itself
                 return weight / along(weight, u, v, self.axis)
             sigma = along(weight.detach(), u, v, self.axis)
             normalized: Tensor = Quotient.apply(weight, sigma, u, v, self.axis)  # type: ignore[no-untyped-call]
@@ -74,6 +76,7 @@ class Quotient(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
         *tensors, ctx.axis = inputs
         ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
@@ -84,6 +87,12 @@ class Quotient(torch.autograd.Function):
         matrix = torch.addcmul(as_matrix(slope, ctx.axis), (-inner / sigma) * u[:, None], v)
         moved = matrix.view(weight.movedim(ctx.axis, 0).shape).movedim(0, ctx.axis)
         return moved / sigma if torch.is_grad_enabled() else moved.div_(sigma), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor, *_: Any) -> Tensor:
+        weight, sigma, u, v = ctx.saved_tensors
+        changed: Tensor = change / sigma - weight * (along(change, u, v, ctx.axis) / sigma**2)
+        return changed
 
 
 def along(weight: Tensor, u: Tensor, v: Tensor, axis: int) -> Tensor:

@@ -27,9 +27,10 @@ class ByTaps(torch.autograd.Function):
     What differentiates twice (``create_graph=True``) gets PyTorch's own derivative, which is differentiable.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,
         x: Tensor,
         w: Tensor,
         bias: Tensor | None,
@@ -39,21 +40,24 @@ class ByTaps(torch.autograd.Function):
         output_padding: Pair,
     ) -> Tensor:
         """x: (N, C, H, W), in what it is computed in; w and bias: of any precision, as autocast leaves them."""
-        rounded, bias = w.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        ctx.save_for_backward(x, w, rounded)
-        ctx.geometry = transposed, stride, padding, output_padding
-        return torch.convolution(x, rounded, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+        bias = None if bias is None else bias.to(x.dtype)
+        return torch.convolution(x, w.to(x.dtype), bias, stride, padding, (1, 1), transposed, output_padding, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
+        x, w, _bias, *ctx.geometry = inputs
+        ctx.save_for_backward(x, w)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,), (x, w, rounded) = slopes, ctx.saved_tensors
+        (slope,), (x, w) = slopes, ctx.saved_tensors
         transposed, stride, padding, output_padding = ctx.geometry
         for_x, for_w, for_bias, *_ = ctx.needs_input_grad
         again = torch.is_grad_enabled()
         dx, dw, _ = torch.ops.aten.convolution_backward(
             slope,
             x,
-            w.to(x.dtype) if again else rounded,
+            w.to(x.dtype),
             None,
             stride,
             padding,
@@ -77,7 +81,7 @@ def weight_gradient(small: Tensor, large: Tensor, kernel: tuple[int, ...], strid
     read, of a transposed one what it read and the slope of what it made; the result has the form of its weight.
     """
     rows, read = small.permute(0, 2, 3, 1), large.permute(0, 2, 3, 1)  # a row is the channels of a place
-    dw = small.new_zeros(*kernel, small.shape[1], large.shape[1])
+    dw = small.new_empty(*kernel, small.shape[1], large.shape[1])
     for i in range(kernel[0]):
         down, over = inside(i, stride[0], padding[0], rows.shape[1], read.shape[1])
         for j in range(kernel[1]):

@@ -96,7 +96,7 @@ def d_step(
 
 
 def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
-    """Update G once. `batch` supplies labels and, where they are compared with, the real images."""
+    """Update G once. `batch`, D's last one, supplies labels and, where they are compared with, the real images."""
     cfg = gan.cfg
     update = gan.stages.updates(nimg) // (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
     alone = not due(update, *cfg.g_regularizers, *cfg.joint_penalties)

@@ -61,7 +61,7 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
         return
     kept: dict[str, Any] | None = from_rank_0(lambda: read(path))
     if kept is None:
-        precisions: tuple[Precision, ...] = choices(gan.device) if cfg.precision == "auto" else (cfg.precision,)
+        precisions: tuple[Precision, ...] = precisions_of(gan.device) if cfg.precision == "auto" else (cfg.precision,)
         layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
         seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
         choice = from_rank_0(lambda: choose(seconds))
@@ -113,7 +113,7 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
     return seconds, found
 
 
-def choices(device: torch.device) -> tuple[Precision, ...]:
+def precisions_of(device: torch.device) -> tuple[Precision, ...]:
     """The precisions that are told apart there."""
     return ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from equipoise import convolutions
+from equipoise import convolutions, taps
 from equipoise.convolutions import WAYS, Convolution, Convolutions, worth_measuring
 from equipoise.models.recompute import recomputed
 
@@ -136,6 +138,82 @@ def test_patches_are_not_tried_where_they_take_much_memory():
     assert worth_measuring("fold", transposed, many, torch.empty(256, 1, 4, 4, device="meta"))
     assert not worth_measuring("fold", transposed, many, torch.empty(256, 256, 4, 4, device="meta"))
     assert not worth_measuring("halves", convolution, few[:1], torch.empty(64, 1, 3, 3, device="meta"))
+
+
+def test_taps_are_tried_for_weights_of_many_channels_that_learn():
+    convolution = Convolution(False, (2, 2), (1, 1))
+    x, w = torch.empty(8, 64, 6, 6, device="meta"), torch.empty(64, 64, 4, 4, device="meta", requires_grad=True)
+    assert worth_measuring("taps", convolution, x, w)
+    assert not worth_measuring("taps", convolution, x, w.detach())
+    assert not worth_measuring("taps", convolution, x, w[:, :3])
+    assert not worth_measuring("taps", convolution, x, w[:, :, :1, :1])
+    with torch.no_grad():
+        assert not worth_measuring("taps", convolution, x, w)
+
+
+@pytest.mark.parametrize("way", WAYS[False])
+def test_gradients_of_weights_lie_in_memory_as_the_weights(way, monkeypatch):
+    """What divides a weight by its norm reads both together: from two layouts that is ten times as slow."""
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
+    original, x = torch.randn(8, 4, 3, 3, requires_grad=True), torch.randn(2, 4, 9, 9)
+    seen = []
+    w = original / 2  # as a normaliser makes it
+    w.register_hook(lambda slope: seen.append(slope.stride()))
+    with Convolutions(layout="channels_last"):
+        F.conv2d(x, w).sum().backward()
+    assert seen == [w.stride()]
+
+
+@pytest.mark.parametrize("way", ["torch", "patches", "taps"])
+def test_measured_convolutions_go_through_torch_func(way, monkeypatch):
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
+    w, x = torch.randn(8, 4, 3, 3).double(), torch.randn(2, 4, 9, 9).double()
+
+    def value(w, x):
+        return F.conv2d(x, w).sin().sum()
+
+    for transform in (
+        lambda: torch.func.grad(value)(w, x),
+        lambda: torch.func.grad(value, 1)(w.requires_grad_(), x),
+        lambda: torch.func.vmap(lambda image: torch.func.grad(value)(w, image[None]))(x),
+    ):
+        expected = transform()
+        with Convolutions():
+            torch.testing.assert_close(transform(), expected)
+
+
+def taps_of(net, call, monkeypatch):
+    """How many gradients of weights were computed by taps."""
+    count = []
+    real = taps.weight_gradient
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: "taps")
+    monkeypatch.setattr(taps, "weight_gradient", lambda *given: count.append(1) or real(*given))
+    call(net)
+    return len(count)
+
+
+@pytest.mark.parametrize("block", [lambda net, x: net(x), recomputed])
+def test_a_penalty_computes_no_gradient_of_weights_on_its_way(block, monkeypatch):
+    """Its first derivative is by the images alone, and its second one PyTorch's."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3))
+    x = torch.randn(2, 1, 8, 8, requires_grad=True)
+    found = []
+    for mode in (Convolutions(), None):
+
+        def penalty(net, mode=mode):
+            with mode or nullcontext(), mode.for_penalties() if mode else nullcontext():
+                y = block(net, x)
+            (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(slope.square().sum(), [p for p in net.parameters() if p.ndim > 1]))
+
+        assert taps_of(net, penalty, monkeypatch) == 0
+    torch.testing.assert_close(*found)
+    assert taps_of(net, lambda net: learn(net, x), monkeypatch) == 2
+
+
+def learn(net, x):
+    with Convolutions():
+        net(x.detach()).sum().backward()
 
 
 def test_another_way_must_be_clearly_faster(monkeypatch):

@@ -573,19 +573,13 @@ class TestFeatureNet:
 
         class Watching(Pixels):
             def forward(self, x):
-                flags = torch.backends.cudnn
-                seen.append(
-                    (
-                        torch.get_float32_matmul_precision(),
-                        flags.allow_tf32,
-                        flags.deterministic,
-                        torch.is_grad_enabled(),
-                    )
-                )
+                seen.append(state())
                 raise KeyError("stop")
 
         def state():
-            return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
+            cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+            switches = cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic
+            return *switches, torch.is_grad_enabled()
 
         torch.set_float32_matmul_precision("high")
         try:
@@ -595,7 +589,7 @@ class TestFeatureNet:
             assert state() == before
         finally:
             torch.set_float32_matmul_precision("highest")
-        assert seen == [("highest", False, True, False)]
+        assert seen == [("ieee", "ieee", True, False)]
 
     @pytest.mark.parametrize(
         ("text", "says"), [("inceptoin", "did you mean 'inception'"), ("fid", "give digits, inception, effi")]

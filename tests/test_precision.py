@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,13 +13,14 @@ from torch import nn
 
 from equipoise.augment import ADA
 from equipoise.data import InfiniteBatches
+from equipoise.features.base import exact_float32
 from equipoise.heads import Head
 from equipoise.joint import Consensus
 from equipoise.losses import Hinge
 from equipoise.normalizers import NoNormalizer
 from equipoise.objective import class_loss, discriminator_loss, flat
 from equipoise.penalties import R1
-from equipoise.precision import tensor_float32
+from equipoise.precision import older_switches, tensor_float32
 from equipoise.randomness import Purpose
 from equipoise.train import GAN, d_step, g_step
 from equipoise.types import Logits
@@ -123,37 +125,96 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
             r"compile=true and Consensus\(.*twice",
         ),
         ({"convolutions": "measured"}, r"compile=true and convolutions=measured .* Use compile=false, or"),
+        ({"reuse_fakes": True}, r"compile=reduce-overhead and reuse_fakes=true .*overwrites.* Use compile=true, or"),
+        ({"micro_batch": 4}, r"compile=reduce-overhead and micro_batch=4 .*overwrites"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(changes, message):
     replace(recipe(), **changes)
     with pytest.raises(ValueError, match=message):
-        replace(recipe(), compile=True, **changes)
+        replace(recipe(), compile="reduce-overhead" if "reduce" in message else True, **changes)
 
 
 # ---- TF32 ---------------------------------------------------------------------------------------------------
 
 
+cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+
+
 def switches():
-    cudnn = torch.backends.cudnn
-    return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    """They can be read without a GPU."""
+    return cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.enabled, cudnn.benchmark, cudnn.deterministic
 
 
-@pytest.mark.parametrize("matmul", ["highest", "medium"])
-def test_tf32_is_on_for_a_step_and_what_it_was_after_it(matmul):
-    """The switches can be read without a GPU."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=True, deterministic=True):
-        torch.set_float32_matmul_precision(matmul)
-        before = switches()
-        try:
-            with tensor_float32("tf32", torch.device("cuda")):
-                assert switches() == ("high", True, True, True, True)
+@pytest.fixture
+def as_it_was():
+    """PyTorch's switches of before the test, whatever it sets."""
+    settings = torch.backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn
+    before = [setting.fp32_precision for setting in settings]
+    yield
+    for setting, precision in zip(settings, before, strict=True):
+        setting.fp32_precision = precision
+
+
+@pytest.mark.parametrize("given", ["nothing", "older", "everywhere", "convolutions"])
+def test_tf32_is_on_for_a_step_and_what_it_was_after_it(given, as_it_was):
+    match given:  # what somebody has set before
+        case "older":
+            torch.set_float32_matmul_precision("high")
+        case "everywhere":
+            torch.backends.fp32_precision = "tf32"
+        case "convolutions":
+            cudnn.conv.fp32_precision = "ieee"
+    before = switches()
+    with tensor_float32("tf32", torch.device("cuda")):
+        assert switches() == ("tf32", "tf32", *before[2:])
+    assert switches() == before
+    with exact_float32():
+        assert switches() == ("ieee", "ieee", True, False, True)
+    assert switches() == before
+    for precision, device in (("tf32", "cpu"), ("float32", "cuda"), ("bf16", "cuda")):
+        with tensor_float32(precision, torch.device(device)):
             assert switches() == before
-            for precision, device in (("tf32", "cpu"), ("float32", "cuda"), ("bf16", "cuda")):
-                with tensor_float32(precision, torch.device(device)):
-                    assert switches() == before
-        finally:
-            torch.set_float32_matmul_precision("highest")
+
+
+def test_older_switches_do_the_same(as_it_was):
+    """Those of torch before 2.9, which this one has too."""
+
+    def read():
+        return torch.get_float32_matmul_precision(), cudnn.allow_tf32
+
+    before = read()
+    for rounding, expected in (("tf32", ("high", True)), ("ieee", ("highest", False))):
+        with older_switches(rounding):
+            assert read() == expected
+        assert read() == before
+
+
+def test_tf32_holds_in_both_steps_and_their_backward(monkeypatch):
+    """Without a GPU the switch does nothing, so what is recorded is when it is on."""
+    on, seen = [], []
+
+    @contextmanager
+    def switch(precision, device):
+        on.append((precision, device.type))
+        yield
+        on.pop()
+
+    monkeypatch.setattr("equipoise.gan.tensor_float32", switch)
+    gan, batch = built(precision="tf32", penalties=(R1(every=1),), d_normalizer=NoNormalizer())
+
+    def note(module, given, made):
+        seen.append(("forward", *on))
+        if made.requires_grad:
+            made.register_hook(lambda _: seen.append(("backward", *on)))
+
+    for net in (gan.G, gan.D.body):
+        net.register_forward_hook(note)
+    d_step(gan, batch, 0)
+    g_step(gan, batch, 0)
+    assert {state[1:] for state in seen} == {(("tf32", "cpu"),)}
+    assert [state[0] for state in seen].count("backward") >= 4  # of the loss, twice, of R1, and of G
+    assert on == []
 
 
 def test_without_a_gpu_tf32_is_float32():
@@ -164,6 +225,18 @@ def test_without_a_gpu_tf32_is_float32():
         g_step(gan, batch, 0)
         ends.append(nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]))
     assert torch.equal(*ends)
+
+
+def test_images_outlive_a_replay_of_their_cuda_graph(monkeypatch):
+    """A replay writes to the same place again, so what is kept is a copy of it."""
+    monkeypatch.setattr(nn.Module, "compile", lambda *_, **__: None)
+    for compiled, copied in ((True, False), ("reduce-overhead", True)):
+        gan, batch = built(compile=compiled)
+        made = []
+        gan.G.register_forward_hook(lambda *call, made=made: made.append(call[-1]))
+        x = gan.generate(batch, Purpose.Z_FOR_D, 0).x
+        assert torch.equal(x, made[0])
+        assert (x.data_ptr() != made[0].data_ptr()) == copied
 
 
 @pytest.mark.parametrize(("given", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])

@@ -18,6 +18,7 @@ from equipoise.data import Digits, InfiniteBatches
 from equipoise.penalties import GradientPenalty
 from equipoise.randomness import Purpose
 from equipoise.train import GAN, d_step, g_step
+from equipoise.types import Batch
 
 
 def built(**changes):
@@ -79,6 +80,22 @@ def test_of_several_updates_of_d_the_last_counts_and_nothing_is_kept_after():
     assert gan.kept is None
     g_step(gan, batch, 0)  # in a loop of one's own: with images of its own
     assert len(z) == 4
+
+
+def test_the_graph_of_an_earlier_update_is_gone_before_the_next_is_built():
+    gan, batch, _ = built(reuse_fakes=True, d_steps=2)
+    kept = []
+    gan.G.register_forward_pre_hook(lambda *_: kept.append(gan.kept))
+    d_step(gan, batch, 0)
+    d_step(gan, batch, 8)
+    assert kept == [None, None]
+
+
+def test_another_batch_than_ds_is_refused():
+    gan, batch, _ = built(reuse_fakes=True)
+    d_step(gan, batch, 0)
+    with pytest.raises(ValueError, match=r"update on 4 images follows one of D on 8\. Give"):
+        g_step(gan, Batch(batch.x[:4], batch.y[:4]), 0)
 
 
 def test_it_saves_one_forward_of_g():

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
+from equipoise import spectral
 from equipoise.normalizers import SpectralNorm
 
 LAYERS = {
@@ -19,6 +20,12 @@ LAYERS = {
 }
 
 layers = pytest.mark.parametrize("name", LAYERS)
+
+
+@pytest.fixture(autouse=True, params=["as small weights", "as large weights"])
+def size(request, monkeypatch):
+    """Small weights are divided by PyTorch's operations, large ones by our function."""
+    monkeypatch.setattr(spectral, "LARGE", 0 if "large" in request.param else 2**30)
 
 
 def pair(name, iterations=1, dtype=torch.float64):
@@ -109,6 +116,7 @@ def test_power_iterations_are_outside_autocast(monkeypatch):
     assert (y.dtype, under) == (torch.bfloat16, [False] * 3)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, of forward mode
 def test_it_goes_through_torch_func():
     ours, _, x = pair("linear")
     weights = {name: p.detach() for name, p in ours.eval().named_parameters()}
@@ -122,6 +130,9 @@ def test_it_goes_through_torch_func():
     for name, p in ours.named_parameters():
         assert_close(whole[name], torch.autograd.grad(y, p, retain_graph=True)[0])
         assert_close(by_row[name].sum(0), whole[name])
+    change = {name: torch.randn_like(p) for name, p in weights.items()}
+    _, forward = torch.func.jvp(lambda w: loss(w, x.detach()), (weights,), (change,))
+    assert_close(forward, sum((whole[name] * change[name]).sum() for name in whole))
 
 
 def test_compiled_it_is_the_same():

@@ -68,6 +68,39 @@ def test_the_gradient_lies_in_memory_as_the_weight_and_is_as_wide(layout):
     assert (slope.dtype, slope.stride()) == (torch.float32, w.stride())
 
 
+def test_second_derivatives_in_bfloat16_reach_a_float32_weight():
+    convolution, given = tensors("deep layer of D")
+    found = []
+    for way in (by_taps, Convolution.__call__):
+        x, w, _ = (t.detach().float().requires_grad_() for t in given)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = way(convolution, x.bfloat16(), w, None)
+        (slope,) = torch.autograd.grad(y.float().sin().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), w)[0])
+    assert found[0].norm() > 1
+    assert (found[0] - found[1]).norm() < 0.02 * found[1].norm()
+
+
+@pytest.mark.parametrize("transform", ["grad by the input", "grad by the weight", "of each image"])
+def test_it_goes_through_torch_func(transform):
+    convolution, (x, w, bias) = tensors("deep layer of D")
+
+    def value(way, x, w):
+        return way(convolution, x, w, bias.detach()).sin().sum()
+
+    match transform:
+        case "grad by the input":
+            found, expected = (torch.func.grad(value, 1)(way, x, w) for way in (by_taps, Convolution.__call__))
+        case "grad by the weight":
+            found, expected = (torch.func.grad(value, 2)(way, x, w) for way in (by_taps, Convolution.__call__))
+        case "of each image":
+            found, expected = (
+                torch.func.vmap(lambda image, way=way: torch.func.grad(value, 2)(way, image[None], w))(x)
+                for way in (by_taps, Convolution.__call__)
+            )
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_one_tap_by_hand():
     small, large = torch.randn(3, 2, 2, 2), torch.randn(3, 4, 5, 5)
     found = weight_gradient(small, large, (3, 3), (2, 2), (1, 1))

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from runs import newest, same, saved
+from runs import assert_same_run, newest
 from tiny import recipe
 from torch import Tensor, nn
 
-from equipoise import tuning
+from equipoise import convolutions, taps, tuning
 from equipoise.convolutions import Convolutions
+from equipoise.data import Digits, InfiniteBatches
 from equipoise.heads import Discriminator, HeadFactory
 from equipoise.models import DiscriminatorConfig
 from equipoise.normalizers import NoNormalizer
-from equipoise.train import GAN, iteration, train
-from equipoise.tuning import Manner, choose, tune
+from equipoise.penalties import R1
+from equipoise.train import GAN, d_step, iteration, train
+from equipoise.tuning import Manner, choose, precisions_of, tune
 from equipoise.types import ImageSpec, RunError, component
 
 MEASURED = replace(recipe(), precision="auto", convolutions="measured")
@@ -71,8 +73,7 @@ def test_a_run_that_goes_on_computes_as_before(tmp_path):
     train(replace(MEASURED, total_kimg=MEASURED.total_kimg / 2), tmp_path / "cut")
     assert newest(tmp_path / "cut").name < newest(tmp_path / "whole").name
     train(MEASURED, tmp_path / "cut")
-    for name in ("G", "D", "ema"):
-        assert same(saved(tmp_path / "whole", name), saved(tmp_path / "cut", name)), name
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
     assert (tmp_path / "cut" / "tuned.json").read_bytes() == choices
 
 
@@ -83,6 +84,11 @@ def test_damaged_choices_are_named(text, tmp_path):
     (tmp_path / "tuned.json").write_text(text)
     with pytest.raises(RunError, match=r"tuned\.json cannot be read .* Delete it to measure again"):
         tune(built(), tmp_path, iteration)
+
+
+def test_auto_compares_what_the_device_tells_apart():
+    assert precisions_of(torch.device("cpu")) == ("float32", "bf16")
+    assert precisions_of(torch.device("cuda", 0)) == ("float32", "tf32", "bf16")
 
 
 def test_bfloat16_must_be_clearly_faster():
@@ -127,3 +133,17 @@ def test_a_compiled_run_is_timed_compiled(tmp_path, monkeypatch):
     tune(gan, tmp_path, iteration)
     assert len(compiled) == 4
     assert compiled[2] is not gan.G
+
+
+def test_penalties_are_spared_the_taps(monkeypatch):
+    """Which would compute gradients of weights beside those of images that R1 asks for."""
+    monkeypatch.setattr(convolutions, "fastest", lambda *_: "taps")
+    calls, real = [], taps.weight_gradient
+    monkeypatch.setattr(taps, "weight_gradient", lambda *given: calls.append(1) or real(*given))
+    counts = []
+    for penalties in ((), (R1(every=1),)):
+        gan = built(replace(recipe(), convolutions="measured", penalties=penalties))
+        d_step(gan, next(InfiniteBatches(Digits().build(), 8, seed=0)), 0)
+        counts.append(len(calls))
+        calls.clear()
+    assert counts[0] == counts[1] > 0

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..precision import float32_products
+
 __all__ = ["Activations", "FeatureNet"]
 
 
@@ -87,13 +89,11 @@ def exact_float32() -> Iterator[None]:
 
     cuDNN takes TF32 for convolutions unless told not to, and may choose another algorithm for another batch size.
     """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.no_grad(),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        ):
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with torch.no_grad(), float32_products("ieee"):
+        try:
+            cudnn.benchmark, cudnn.deterministic = False, True
             yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+        finally:
+            cudnn.benchmark, cudnn.deterministic = before

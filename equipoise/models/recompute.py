@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
 class Buffers:
     """The buffers of `net` as they are now: `with` puts them back for a while. As often as one likes.
 
-    The block of `Convolutions` that is open now is opened again too: a backward runs outside of it.
+    The block of `Convolutions` that is open now is opened again too, as it is: a backward runs outside of it.
 
     Tensors are exchanged, not overwritten: autograd holds those of batch norm, and would find them changed.
     """
@@ -47,10 +47,15 @@ class Buffers:
     def __init__(self, net: nn.Module):
         self.places = [(module, name) for module in net.modules() for name, _ in module.named_buffers(recurse=False)]
         self.then = [getattr(module, name).clone() for module, name in self.places]
-        self.convolutions = Convolutions.active[-1] if Convolutions.active else nullcontext()
+        self.convolutions = Convolutions.active[-1] if Convolutions.active else None
+        self.of_inputs = self.convolutions is not None and self.convolutions.of_inputs
 
     def __enter__(self) -> None:
-        self.convolutions.__enter__()
+        self.opened = ExitStack()
+        if self.convolutions is not None:
+            self.opened.enter_context(self.convolutions)
+        if self.convolutions is not None and self.of_inputs:
+            self.opened.enter_context(self.convolutions.for_penalties())
         self.now = [getattr(module, name) for module, name in self.places]
         for (module, name), tensor in zip(self.places, self.then, strict=True):
             setattr(module, name, tensor.clone())
@@ -58,4 +63,4 @@ class Buffers:
     def __exit__(self, *_: object) -> None:
         for (module, name), tensor in zip(self.places, self.now, strict=True):
             setattr(module, name, tensor)
-        self.convolutions.__exit__(None, None, None)
+        self.opened.close()
