@@ -25,7 +25,7 @@ from equipoise.types import Batch, ImageSpec, RunError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 
-from benchmarks import cost, parzen, report, runs, small_data, stabilisers, train_step
+from benchmarks import convolutions, cost, parzen, report, runs, small_data, stabilisers, train_step
 
 DIGITS = ImageSpec(28, 1, 10)
 CONFIGS = (
@@ -266,3 +266,15 @@ def test_every_loop_is_timed_and_counted(tmp_path, monkeypatch, capsys):
         assert row["seconds"] == statistics.median(written["rounds"][row["loop"].replace("ours", "")])
         assert row["images_per_second"] == pytest.approx(8 / row["seconds"])
     assert "precision=bf16" in capsys.readouterr().out
+
+
+def test_every_way_of_a_convolution_is_timed(tmp_path, monkeypatch, capsys):
+    wide = convolutions.LAYERS[0]._replace(name="small", channels=(32, 32))
+    monkeypatch.setattr(convolutions, "LAYERS", (wide, convolutions.LAYERS[4]._replace(channels=(32, 1))))
+    monkeypatch.setattr(sys, "argv", ["convolutions", "--batch=2", "--rounds=2", f"--out={tmp_path / 'a.json'}"])
+    convolutions.main()
+    layers = json.loads((tmp_path / "a.json").read_text())["layers"]
+    assert len(layers) == 2 * 2 * 2  # layers, precisions, layouts
+    assert {tuple(row["seconds"]) for row in layers} == {("torch", "halves", "taps"), ("torch", "fold", "halves")}
+    assert all(len(times) == 2 and min(times) > 0 for row in layers for times in row["seconds"].values())
+    assert "taps, ms" in capsys.readouterr().out
