@@ -145,9 +145,10 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
             lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
             (*cfg.g_regularizers, *cfg.joint_penalties),
         )
-        (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
-        reused = operations(lambda _: gan.images_for_d(piece), 0) if cfg.reuse_fakes else 0
-    return round(d_steps * d + g - reused)
+        if cfg.reuse_fakes:  # G's update, counted without it, makes its images anew
+            (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
+            g -= operations(lambda _: gan.images_for_d(piece), 0)
+    return round(d_steps * d + g)
 
 
 def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:

@@ -24,7 +24,7 @@ class DividedBySigma(nn.Module):
 
     In training mode each forward first moves u to Wv / ‖Wv‖ and v to Wᵀu / ‖Wᵀu‖, `iterations` times (Miyato et al.
     2018, alg. 1). They are buffers with the names that `torch.nn.utils.parametrizations.spectral_norm` gives them, and
-    the numbers are the same; but under autocast too all is float32, and the gradient takes three passes over a large W.
+    the numbers are the same; but under autocast too all is float32, and the gradient makes three passes over a large W.
     """
 
     _u: Tensor
@@ -49,7 +49,7 @@ class DividedBySigma(nn.Module):
             if weight.numel() < LARGE or torch.compiler.is_compiling():  # which fuses the passes itself
                 return weight / along(weight, u, v, self.axis)
             sigma = along(weight.detach(), u, v, self.axis)
-            normalized: Tensor = Quotient.apply(weight, sigma, u, v, self.axis)  # type: ignore[no-untyped-call]
+            normalized: Tensor = DivideByNorm.apply(weight, sigma, u, v, self.axis)  # type: ignore[no-untyped-call]
         return normalized
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class DividedBySigma(nn.Module):
             F.normalize(torch.mv(matrix.T, self._u), dim=0, eps=self.eps, out=self._v)
 
 
-class Quotient(torch.autograd.Function):
+class DivideByNorm(torch.autograd.Function):
     """W / σ(W), given σ(W) = uᵀ W v. With slope g its gradient is (g - ⟨g, W⟩ / σ · u vᵀ) / σ."""
 
     generate_vmap_rule = True

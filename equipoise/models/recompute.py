@@ -54,8 +54,8 @@ class Buffers:
         self.opened = ExitStack()
         if self.convolutions is not None:
             self.opened.enter_context(self.convolutions)
-        if self.convolutions is not None and self.of_inputs:
-            self.opened.enter_context(self.convolutions.for_penalties())
+            if self.of_inputs:
+                self.opened.enter_context(self.convolutions.for_penalties())
         self.now = [getattr(module, name) for module, name in self.places]
         for (module, name), tensor in zip(self.places, self.then, strict=True):
             setattr(module, name, tensor.clone())
