@@ -53,7 +53,8 @@ def upsampling(size: int, like: Tensor) -> Tensor:
 def downsampling(size: int, like: Tensor) -> Tensor:
     """(size, 2 size + 10): half the samples. Pixel n of the output lies at position 2 n + DELAY of the input.
 
-    Undoes `upsampling`, whose samples from -FIRST on are the input, and drops what half the samples cannot hold.
+    Undoes `upsampling` if its input begins FIRST samples before that one's result, and drops what half the samples
+    cannot hold.
     """
     return stored(make_downsampling, size, like.device, like.dtype)
 
