@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     """Latents that the statistics of a trained generator are taken from."""
     POINTS = auto()
     """Real points of a toy distribution."""
+    STANDING_CLASSES = auto()
+    """Classes that go with the latents of `STANDING`."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

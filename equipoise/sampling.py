@@ -29,7 +29,7 @@ from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
 from .shares import together
-from .standing import standing_statistics
+from .standing import PASSES, with_standing_statistics
 from .types import ImageSpec
 
 __all__ = [
@@ -158,11 +158,13 @@ def save_generator(generator: Generator, path: Path) -> None:
     replace_file(path, save(weights, generator.about))
 
 
-def truncated(generator: Generator, threshold: float, *, passes: int = 20) -> Generator:
+def truncated(generator: Generator, threshold: float, *, passes: int = PASSES) -> Generator:
     """A copy that draws z from its prior given |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
 
     Activations of truncated z have other means and variances, so the copy's batch norms get standing statistics of
-    their own, from `passes` batches of 250 with all classes equally often. These depend on the threshold alone.
+    their own, from batches of 250 with all classes equally often. These depend on the threshold alone.
+
+    passes: number of batches, raised where fewer would leave a class out. 0 keeps the statistics of `generator`.
 
     Raises:
         ValueError: unless threshold > 0, or if it is truncated already.
@@ -170,14 +172,9 @@ def truncated(generator: Generator, threshold: float, *, passes: int = 20) -> Ge
     require_threshold(threshold)
     if generator.truncation is not None:
         raise ValueError(f"this generator is truncated already, at {generator.truncation:g}: start from the one it was")
-    device, config, spec = next(generator.net.parameters()).device, generator.config, generator.spec
-
-    def draw(i: int) -> tuple[Tensor | None, ...]:
-        z = config.prior.draw(BATCH, config.z_dim, generator=stream(0, Purpose.STANDING, i))
-        y = torch.arange(BATCH, device=device) % spec.num_classes if config.conditional else None
-        return config.prior.truncate(z, threshold).to(device), y
-
-    net = standing_statistics(copy.deepcopy(generator.net), draw, passes=passes)
+    net = with_standing_statistics(
+        generator.net, generator.config, generator.spec, images=BATCH, seed=0, passes=passes, threshold=threshold
+    )
     return dataclasses.replace(generator, net=net, truncation=threshold)
 
 

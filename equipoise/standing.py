@@ -13,18 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .models import GeneratorConfig
 from .models.norms import SyncBatchNorm
 from .randomness import Purpose, stream
 from .types import ImageSpec
 
-__all__ = ["averaged_generator", "standing_statistics"]
+__all__ = ["averaged_generator", "standing_statistics", "with_standing_statistics"]
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+PASSES = 20
+"""Batches that the statistics are taken from, unless told otherwise."""
 Arguments = tuple[Tensor | None, ...]
 
 
 @torch.no_grad()
-def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, passes: int = 20) -> nn.Module:
+def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, passes: int = PASSES) -> nn.Module:
     """Set every batch norm of `net` to the pooled mean and variance of its input over `passes` batches, in place.
 
     draw: pass -> what the generator is called with, such as (z, y). In these passes batch norm uses the statistics of
@@ -60,16 +63,46 @@ def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, pas
     return net
 
 
-def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
-    """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone."""
-    net = copy.deepcopy(average)
+def with_standing_statistics(
+    net: nn.Module,
+    config: GeneratorConfig,
+    spec: ImageSpec,
+    *,
+    images: int,
+    seed: int,
+    passes: int = PASSES,
+    threshold: float | None = None,
+) -> nn.Module:
+    """A copy of the generator `net` with standing statistics over z and all classes; they depend on `seed` alone.
+
+    images: batch size of a pass.
+    passes: number of batches, raised to `num_classes / images` where fewer would leave a class out. 0 keeps the
+        statistics of `net`.
+    threshold: z is drawn given |z_i| <= threshold; None is no truncation.
+    """
     device = next(net.parameters()).device
-    images = min(cfg.batch_size, cfg.micro_batch or cfg.batch_size)  # as many as training knew the statistics of
+    num_classes = spec.num_classes if config.conditional else 0
 
     def draw(i: int) -> Arguments:
-        source = stream(cfg.seed, Purpose.STANDING, i)
-        z = cfg.generator.prior.draw(images, cfg.generator.z_dim, generator=source)
-        y = torch.arange(images, device=device) % spec.num_classes if cfg.generator.conditional else None
-        return z.to(device), y
+        z = config.prior.draw(images, config.z_dim, generator=stream(seed, Purpose.STANDING, i))
+        z = z if threshold is None else config.prior.truncate(z, threshold)
+        return z.to(device), classes_of_pass(i, images, num_classes, seed).to(device) if num_classes else None
 
-    return standing_statistics(net, draw)
+    passes = max(passes, -(-num_classes // images)) if passes else 0
+    return standing_statistics(copy.deepcopy(net), draw, passes=passes)
+
+
+def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
+    """Classes (images,) of pass `i`: one random order of all classes, repeated through all passes.
+
+    The counts of two classes over all passes differ by at most one. The order is random because neighbours in a list of
+    classes look alike, such as breeds of dogs, and the first batches would hold nothing else.
+    """
+    order = torch.randperm(num_classes, generator=stream(seed, Purpose.STANDING_CLASSES))
+    return order[(i * images + torch.arange(images)) % num_classes]
+
+
+def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
+    """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone."""
+    images = min(cfg.batch_size, cfg.micro_batch or cfg.batch_size)  # as many as training knew the statistics of
+    return with_standing_statistics(average, cfg.generator, spec, images=images, seed=cfg.seed)

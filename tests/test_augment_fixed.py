@@ -7,21 +7,29 @@ import math
 import numpy as np
 import pytest
 import torch
+from fixtures import numbers
 from scipy import stats
 from torch.testing import assert_close
 
 from equipoise.augment import ADA, Augment, Augmentation, Chain, DiffAugment, InstanceNoise, Means, NoAugment
+from equipoise.augment.diffaugment import cut_out, recolored, translated
 from equipoise.config import components, parse
 from equipoise.schedules import Cosine, Linear
 
 P = 0.01  # level of every statistical test; seeds are fixed, so a test that passes once always does
 ALL = (NoAugment, ADA, DiffAugment, InstanceNoise, Chain)
 SIGN = torch.tensor(1.0)
+DRAWS = ("brightness", "saturation", "contrast")
 every_augment = pytest.mark.parametrize("augment", ALL, ids=lambda c: c.__name__)
 
 
 def augmented(x, *policy):
     return DiffAugment(policy=policy).build()(x)
+
+
+def tensors(name):
+    """The arrays of a fixture, without the text beside them."""
+    return {key: torch.from_numpy(array) for key, array in numbers(name).items() if key != "config"}
 
 
 # ---- what all keep ----------------------------------------------------------------------------------------------
@@ -90,12 +98,12 @@ def test_color_of_diffaugment_has_the_documented_distribution():
     assert stats.kstest(contrast, stats.uniform(0.5, 1).cdf).pvalue > P
 
 
-def test_translation_of_diffaugment():
-    """Each shift of up to an eighth as often as any other; zeros come in."""
-    n, height, width = 4000, 16, 24
+@pytest.mark.parametrize(("height", "width", "down", "right"), [(16, 24, 2, 3), (28, 11, 4, 1), (3, 36, 0, 5)])
+def test_translation_of_diffaugment(height, width, down, right):
+    """Each shift of up to int(size / 8 + 1/2) as often as any other; zeros come in."""
+    n = 4000
     image = torch.randn(2, height, width)
     y = augmented(image.expand(n, 2, height, width), "translation")
-    down, right = height // 8, width // 8
     wide = np.pad(image.numpy(), ((0, 0), (down, down), (right, right)))
     seen = np.zeros((2 * down + 1, 2 * right + 1))
     for i in range(2 * down + 1):
@@ -106,18 +114,61 @@ def test_translation_of_diffaugment():
     assert stats.chisquare(seen.ravel()).pvalue > P
 
 
-def test_cutout_of_diffaugment():
-    """Every image has one hole of at most half the size; half of the columns have it, save near the border."""
-    n = 2000
-    y = augmented(torch.ones(n, 3, 12, 20), "cutout")
+@pytest.mark.parametrize(("height", "width", "hole"), [(12, 20, (6, 10)), (7, 9, (4, 5)), (2, 5, (1, 3))])
+def test_cutout_of_diffaugment(height, width, hole):
+    """One hole of int(size / 2 + 1/2) pixels a side, each place equally often; only the border makes it smaller."""
+    n = 4000
+    y = augmented(torch.ones(n, 3, height, width), "cutout")
     empty = y == 0
     assert torch.equal(empty[:, 0], empty[:, 2])
     assert ((y == 1) | empty).all()
     rows, columns = empty[:, 0].any(2), empty[:, 0].any(1)
     assert torch.equal(empty[:, 0], rows.unsqueeze(2) & columns.unsqueeze(1))
-    assert rows.sum(1).max() == 6
-    assert columns.sum(1).max() == 10
-    assert stats.binomtest(int(columns[:, 10].sum()), n).pvalue > P
+    for line, size, side in zip((rows, columns), (height, width), hole, strict=True):
+        places = size + 1 - side % 2
+        wide = np.zeros((places, size + 2 * side), bool)
+        for i in range(places):
+            wide[i, i - side // 2 + side :][:side] = True
+        wanted = torch.tensor(wide[:, side:-side])
+        seen = (line.unsqueeze(1) == wanted).all(2).sum(0)
+        assert seen.sum() == n
+        assert stats.chisquare(seen).pvalue > P
+    independent = torch.corrcoef(torch.stack([rows[:, 0], columns[:, 0]]).double())[0, 1]
+    assert independent.abs() < 2.6 / math.sqrt(n)
+
+
+def test_published_translation_of_28_pixels():
+    """data-efficient-gans: given shifts, and the largest one there is."""
+    arrays = tensors("zoo/diffaugment28.npz")
+    x, shift = arrays["x"], arrays["shift"]
+    assert torch.equal(translated(x, *shift.split(1, 1)), arrays["translation"])
+    assert_close(recolored(x, *(arrays[name] for name in DRAWS)), arrays["color"])
+    moved = augmented(torch.ones(500, 1, 28, 28), "translation")[:, 0]
+    for axis in (1, 2):
+        assert 28 - moved.any(axis).sum(1).min() == arrays["reach_28"]
+
+
+def test_published_policy_of_all_three():
+    """projected-gan, whose hole is a fifth of the size."""
+    arrays = tensors("projected/diffaug_and_blur.npz")
+    x, side = arrays["in_x"], int(0.2 * 32 + 0.5)
+    y = recolored(x, *(arrays[f"draw/{name}"] for name in DRAWS))
+    y = translated(y, *(arrays[f"draw/shift_{axis}"].flatten(1) for axis in ("rows", "columns")))
+    y = cut_out(y, *(arrays[f"draw/cutout_{axis}"].flatten(1) for axis in ("row", "column")), side, side)
+    assert_close(y, arrays["out"], rtol=0, atol=3e-6)
+
+
+def test_published_translation_and_hole_of_8_pixels():
+    """GAT, on maps of four channels; the hole is as large as ours."""
+    arrays = tensors("modern/gat_diffaugment.npz")
+    x = arrays["in/x"].float()
+    shifts, centres = (
+        [arrays[f"{name}/draw/{i}"].flatten(1) for i in draws]
+        for name, draws in (("translation", (0, 1)), ("cutout", (1, 2)))
+    )
+    assert torch.equal(translated(x, *shifts), arrays["translation/out"])
+    assert torch.equal(cut_out(x, *centres, *arrays["cutout/draw/0"].tolist()), arrays["cutout/out"])
+    assert (augmented(torch.ones(9, 1, 8, 8), "cutout") == 0).sum((2, 3)).max() == 16
 
 
 def test_policy_is_applied_in_order():

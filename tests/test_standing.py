@@ -1,6 +1,7 @@
 """Standing statistics: pooled over all passes, in float64, and of the weights as they are."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,11 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.heads import Head
+from equipoise.models import SANDigitsGenerator
 from equipoise.models.norms import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
+from equipoise.randomness import Purpose, stream
+from equipoise.sampling import Generator, truncated
 from equipoise.standing import averaged_generator, standing_statistics
 from equipoise.types import ImageSpec
 
@@ -105,3 +110,87 @@ def test_an_average_gets_statistics_of_its_own_weights_and_the_run_keeps_its_cop
     assert (one(z, y) - in_training).abs().mean() < 0.5 * (average(z, y) - in_training).abs().mean()
     assert torch.equal(one(z, y), two(z, y))
     assert all(torch.equal(b, kept[n]) for n, b in average.named_buffers())
+
+
+# ---- classes ----------------------------------------------------------------------------------------------------
+
+
+class OfClass(nn.Module):
+    """A batch norm whose input is e(y); it keeps the labels that it was called with."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.embed, self.norm, self.seen = nn.Embedding(num_classes, 3), nn.BatchNorm1d(3), []
+
+    def forward(self, z, y):
+        assert len(z) == len(y)
+        self.seen.append(y)
+        return self.norm(self.embed(y))
+
+
+def of_run(num_classes, **fields):
+    """The network with the statistics that a run saves."""
+    cfg = replace(recipe(), **fields)
+    return averaged_generator(OfClass(num_classes).eval(), cfg, ImageSpec(28, 1, num_classes))
+
+
+def of_truncated(num_classes, passes):
+    config = SANDigitsGenerator(z_dim=4, conditional=True)
+    G = Generator(OfClass(num_classes).eval(), config, ImageSpec(28, 1, num_classes))
+    return truncated(G, 0.5, passes=passes).net
+
+
+@pytest.mark.parametrize(
+    ("made", "passes", "images"),
+    [
+        (lambda: of_run(1000, batch_size=64), 20, 64),
+        (lambda: of_run(10, batch_size=64, micro_batch=8), 20, 8),
+        (lambda: of_run(1000, batch_size=8), 125, 8),
+        (lambda: of_run(7, batch_size=16), 20, 16),
+        (lambda: of_truncated(300, 2), 2, 250),
+        (lambda: of_truncated(5001, 20), 21, 250),
+    ],
+    ids=["1000 classes", "micro_batch", "more passes", "7 classes", "truncated", "truncated, more passes"],
+)
+def test_all_classes_are_seen_equally_often(made, passes, images):
+    net = made()
+    assert [len(y) for y in net.seen] == [images] * passes
+    counts = torch.cat(net.seen).bincount(minlength=net.embed.num_embeddings)
+    assert len(counts) == net.embed.num_embeddings
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("num_classes", [40, 1000])
+def test_statistics_are_those_of_all_classes(num_classes):
+    """20 batches of 64 are all of 40 classes 32 times; batches of 50, all of 1,000 classes once."""
+    net = of_run(num_classes, batch_size={40: 64, 1000: 50}[num_classes])
+    rows = net.embed.weight.detach().double()
+    n = 64 * 20 if num_classes == 40 else 1000
+    assert_close(net.norm.running_mean, rows.mean(0).float())
+    assert_close(net.norm.running_var, (rows.var(0, correction=0) * n / (n - 1)).float())
+
+
+def test_each_seed_has_an_order_of_classes_in_which_neighbours_are_not_together():
+    one, two, other = (torch.cat(of_run(1000, batch_size=50, seed=seed).seen) for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert (one == other).double().mean() < 0.01
+    assert ((one[1:] - one[:-1]).abs() == 1).double().mean() < 0.01
+
+
+def test_truncation_with_no_passes_keeps_the_statistics():
+    net = of_truncated(1000, 0)
+    assert not net.seen
+    assert torch.equal(net.norm.running_mean, torch.zeros(3))
+
+
+def test_classes_of_the_data_do_not_move_an_unconditional_generator():
+    """Its statistics are those of 20 batches of latents, however many classes the data has."""
+    cfg = replace(recipe(), generator=SANDigitsGenerator(z_dim=3), head=Head(), batch_size=4, seed=5)
+    net = Net().eval()
+    made = averaged_generator(net, cfg, ImageSpec(28, 1, 1000))
+    wanted = standing_statistics(
+        copy.deepcopy(net), lambda i: (torch.randn(4, 3, generator=stream(5, Purpose.STANDING, i)),), passes=20
+    )
+    assert all(torch.equal(b, made.state_dict()[n]) for n, b in wanted.named_buffers())
+    assert not torch.equal(made.first.running_mean, net.first.running_mean)

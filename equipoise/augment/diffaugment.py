@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..types import component
 from .base import Augment, Augmentation, Means
-from .corruption import hole
 from .resampling import pick
 
 __all__ = ["DiffAugment"]
@@ -20,7 +19,11 @@ __all__ = ["DiffAugment"]
 
 def color(x: Tensor) -> Tensor:
     """Brightness + U(-1/2, 1/2), saturation x U(0, 2) about the grey, contrast x U(1/2, 3/2) about the image's mean."""
-    brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype).unbind()
+    return recolored(x, *torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype).unbind())
+
+
+def recolored(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """`color` with draws (N, 1, 1, 1) in [0, 1)."""
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + 2 * saturation * (x - grey)
@@ -29,22 +32,42 @@ def color(x: Tensor) -> Tensor:
 
 
 def translation(x: Tensor) -> Tensor:
-    """By a whole number of pixels, at most an eighth of the size, along each axis. What comes in is mid-grey, 0."""
-    rows, columns = (shifted(size, x) for size in x.shape[2:])
+    """By whole pixels along each axis, up to an eighth of the size, rounded. What comes in is mid-grey, 0."""
+    reaches = (int(size / 8 + 0.5) for size in x.shape[2:])
+    return translated(x, *(integers(-reach, reach, x) for reach in reaches))
+
+
+def translated(x: Tensor, row_shift: Tensor, column_shift: Tensor) -> Tensor:
+    """Pixel (r, c) of the result is pixel (r + row_shift, c + column_shift) of x, 0 outside. Shifts: (N, 1), int64."""
+    rows, columns = (
+        (torch.arange(size, device=x.device) + shift).clamp(-1, size) + 1
+        for size, shift in zip(x.shape[2:], (row_shift, column_shift), strict=True)
+    )
     return pick(F.pad(x, (1, 1, 1, 1)), rows.unsqueeze(2), columns.unsqueeze(1))
 
 
-def shifted(size: int, x: Tensor) -> Tensor:
-    """(N, size): where each pixel of a line comes from, in a line with one more pixel at either end."""
-    reach = size // 8
-    shift = torch.randint(-reach, reach + 1, (len(x), 1), device=x.device)
-    return (torch.arange(size, device=x.device) + shift).clamp(-1, size) + 1
-
-
 def cutout(x: Tensor) -> Tensor:
-    """A mid-grey hole, half as high and wide as the image, centred anywhere in it."""
-    center = torch.rand(len(x), 2, device=x.device)
-    return x.masked_fill(hole(center, *x.shape[2:]), 0)
+    """A mid-grey hole, half as high and wide as the image, rounded to pixels, centred anywhere in it."""
+    sides = tuple(int(size / 2 + 0.5) for size in x.shape[2:])
+    row, column = (integers(0, size - side % 2, x) for size, side in zip(x.shape[2:], sides, strict=True))
+    return cut_out(x, row, column, *sides)
+
+
+def cut_out(x: Tensor, row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
+    """Zeros in `height` rows from row - height // 2 on, and in columns likewise. row, column: (N, 1), int64."""
+    rows, columns = covered(row, height, x.shape[2]), covered(column, width, x.shape[3])
+    return x.masked_fill((rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 0)
+
+
+def covered(centre: Tensor, side: int, size: int) -> Tensor:
+    """(N, size): whether a hole of `side` pixels about `centre` (N, 1) holds each pixel of a line."""
+    inside = torch.arange(size, device=centre.device) - (centre - side // 2)
+    return (inside >= 0) & (inside < side)
+
+
+def integers(first: int, last: int, x: Tensor) -> Tensor:
+    """(N, 1), each of `first` to `last` as often as any other."""
+    return torch.randint(first, last + 1, (len(x), 1), device=x.device)
 
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}

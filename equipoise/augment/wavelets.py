@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["DELAY", "PHASE", "bands", "downsampling", "reflect", "upsampling"]
+__all__ = ["DELAY", "FIRST", "bands", "downsampling", "reflect", "upsampling"]
 
 Array = NDArray[np.float64]
 Positions = TypeVar("Positions", Tensor, NDArray[np.int64])
@@ -32,7 +32,7 @@ SYM6 = np.array(
 DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
 """By how many samples SYM6 delays a smooth signal: 5.1."""
 FIRST = int(DELAY)
-PHASE = DELAY - FIRST
+"""Samples of that delay that `upsampling` takes back."""
 
 
 def reflect(x: Positions, size: int) -> Positions:
@@ -42,14 +42,19 @@ def reflect(x: Positions, size: int) -> Positions:
 
 
 def upsampling(size: int, like: Tensor) -> Tensor:
-    """(2 size, size): twice the samples. Pixel n of the input lies at position 2 n + PHASE of the output."""
+    """(4 size - 3, size): twice the samples of a signal that is mirrored at its outermost pixels for ever.
+
+    The first 4 size - 4 samples are one period of the result, and the last repeats the first. Pixel n of the input lies
+    at position 2 n + DELAY - FIRST of the output.
+    """
     return stored(make_upsampling, size, like.device, like.dtype)
 
 
 def downsampling(size: int, like: Tensor) -> Tensor:
     """(size, 2 size + 10): half the samples. Pixel n of the output lies at position 2 n + DELAY of the input.
 
-    Undoes `upsampling` of a signal, and drops what half the samples cannot hold.
+    Undoes `upsampling` if its input begins FIRST samples before that one's result, and drops what half the samples
+    cannot hold.
     """
     return stored(make_downsampling, size, like.device, like.dtype)
 
@@ -66,8 +71,8 @@ def stored(make: Callable[[int], Array], size: int, device: torch.device, dtype:
 
 
 def make_upsampling(size: int) -> Array:
-    matrix = np.zeros((2 * size, size))
-    for row in range(2 * size):
+    matrix = np.zeros((4 * size - 3, size))
+    for row in range(4 * size - 3):
         for tap in range((row + FIRST) % 2, len(SYM6), 2):  # sample k holds h[k - 2n] of pixel n
             matrix[row, reflect(np.array((row + FIRST - tap) // 2), size)] += np.sqrt(2) * SYM6[tap]
     return matrix
