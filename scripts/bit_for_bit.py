@@ -33,8 +33,8 @@ from equipoise.train import train
 
 __all__ = ["main"]
 
-NARROW = {"generator.width": 4, "discriminator.width": 4, "total_kimg": 2.0}
-RECIPES: Mapping[str, Mapping[str, Any]] = {
+NARROW: dict[str, Any] = {"generator.width": 4, "discriminator.width": 4, "total_kimg": 2.0}
+RECIPES: dict[str, dict[str, Any]] = {
     "quickstart": {},
     "sngan_digits": {},
     "san_digits_conditional": {},
