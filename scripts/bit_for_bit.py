@@ -59,7 +59,7 @@ Record = dict[str, str]
 
 
 def digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
