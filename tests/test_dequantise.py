@@ -12,7 +12,7 @@ from equipoise.augment import ADA
 from equipoise.config import components, override, parse, to_text
 from equipoise.data import ArrayDataset
 from equipoise.data.pixels import dequantise, to_float, to_uint8
-from equipoise.growth import BatchesByStage, NoGrowth, Stages, detail
+from equipoise.growth import BatchesByStage, NoGrowth, ProgressiveGrowing, Stages, enlarge
 from equipoise.randomness import Purpose
 from equipoise.recipes import load
 from equipoise.types import Batch
@@ -38,10 +38,10 @@ def test_without_width_it_is_the_image_itself_and_draws_nothing():
     assert torch.equal(generator.get_state(), before)
 
 
-def noise(images=24, start=0, batches=3, **options):
+def noise(images=24, start=0, batches=3, growth=NoGrowth(), **options):
     """What is added to grey images, (batches, N, 1, 8, 8), in units of the width."""
     data = ArrayDataset(np.full((images, 1, 8, 8), 100, np.uint8), None)
-    stages = Stages(NoGrowth(), 8, 8)
+    stages = Stages(growth, 8, 8)
     with BatchesByStage(data, stages=stages, seed=0, start=start, noise=WIDTH, **options) as stream:
         found = torch.stack([next(stream).x for _ in range(batches)])
     return (found - to_float(torch.tensor(100, dtype=torch.uint8))) / WIDTH
@@ -64,10 +64,10 @@ def test_ranks_and_uses_have_noise_of_their_own():
 
 
 def test_growth_takes_detail_from_the_noisy_image():
-    """As from any other: at a lower level the noise of a square is its mean, not one draw."""
-    x = torch.zeros(64, 1, 8, 8)
-    small = detail(dequantise(x, WIDTH, torch.Generator().manual_seed(0)), 2)
-    assert small.std() == pytest.approx(WIDTH / 12**0.5 / 4, rel=0.2)
+    """As from any other: at half the size the noise of a square of four is their mean, not one draw."""
+    u = noise(growth=ProgressiveGrowing(initial=4))
+    assert torch.equal(u, enlarge(u[..., ::2, ::2].flatten(0, 1), 1).view_as(u))
+    assert u.std().item() == pytest.approx(1 / 12**0.5 / 2, rel=0.1)
 
 
 # ---- in training ---------------------------------------------------------------------------------------------------
