@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .initial import normal_
+
 __all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "MiddleConcat", "PerClass", "Projection", "Unconditional"]
 
 EMBED = 128
@@ -170,7 +172,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Embedding)
 
 def initialised(layer: Layer, std: float | None) -> Layer:
     """Weights from N(0, std²); None is 1/√F, so that logits start at the scale of the features."""
-    nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
+    normal_(layer, 1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
     return layer
 
 

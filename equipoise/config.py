@@ -53,6 +53,8 @@ class TrainConfig:
     transfer: start from the networks of another run.
     evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
+    dequantise: width of the uniform noise U[0, dequantise] that training adds to each value of real images in [-1, 1],
+        drawn anew for every batch. Published widths are 1/128, about the step between two bytes; 0: none.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
     reuse_fakes: G's update takes the images of D's last one, made from D's z, and saves a forward of G.
     micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
@@ -89,6 +91,7 @@ class TrainConfig:
     transfer: FreezeD | None = None
     evaluation: Evaluate | None = None
     batch_size: int = Field(default=64, ge=1)
+    dequantise: float = Field(default=0.0, ge=0, le=1)
     g_batches: int = Field(default=1, ge=1)
     reuse_fakes: bool = False
     micro_batch: Annotated[int, Field(ge=1)] | None = None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .initial import initial_std
 from .normalizers import Normalizer, chosen
 from .types import component
 
@@ -16,10 +17,14 @@ __all__ = ["EqualizedLearningRate"]
 class EqualizedLearningRate(Normalizer):
     """W = c V on every weighted layer, V learned and c constant (Karras et al. 2018, sec. 4.1).
 
-    c is the root mean square of the layer's initial weights, which is He's constant where they were drawn from his
-    distribution, whatever the gain; a layer that starts at 0 keeps c = 1. So V starts with the size 1 in all layers,
-    and an optimiser whose steps do not depend on the size of gradients, such as Adam, moves W by lr · c: by the same
-    share of itself in every layer. Learning rates are those for weights of size 1, say 1e-3. Biases stay as they are.
+    c is the standard deviation of the distribution that the layer's initial weights are drawn from. In ProGAN's
+    networks it is exactly He's constant gain / √inputs. The gain is √2, and 1 where images are made and in the head.
+    Where the distribution is not known (`initial_std`), c is the root mean square of the weights; a layer that starts
+    at 0 keeps c = 1.
+
+    So V starts with the size 1 in all layers, and an optimiser whose steps do not depend on the size of gradients, such
+    as Adam, moves W by lr · c: by the same share of itself in every layer. Learning rates are those for weights of size
+    1, say 1e-3. Biases stay as they are.
 
     skip: names or patterns of layers to leave alone.
     """
@@ -30,17 +35,20 @@ class EqualizedLearningRate(Normalizer):
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             assert isinstance(layer.weight, Tensor)
-            parametrize.register_parametrization(layer, "weight", Scaled(layer.weight))
+            parametrize.register_parametrization(layer, "weight", Scaled(layer.weight, initial_std(layer)))
 
 
 class Scaled(nn.Module):
-    """The parametrisation V -> c V. `right_inverse` is how a weight W becomes V when it is registered."""
+    """The parametrisation V -> c V. `right_inverse` is how a weight W becomes V when it is registered.
+
+    std: c; None: the root mean square of `weight`.
+    """
 
     c: Tensor
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, weight: Tensor, std: float | None):
         super().__init__()
-        size = weight.detach().square().mean().sqrt()
+        size = weight.detach().square().mean().sqrt() if std is None else weight.new_tensor(std)
         self.register_buffer("c", torch.where(size > 0, size, torch.ones_like(size)))
 
     def forward(self, v: Tensor) -> Tensor:

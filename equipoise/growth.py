@@ -20,7 +20,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .data import Dataset, InfiniteBatches
+from .data.pixels import dequantise
 from .data.resident import resident
+from .randomness import Purpose, stream
 from .types import Batch, component
 
 __all__ = [
@@ -240,6 +242,9 @@ class BatchesByStage:
     `InfiniteBatches`, but that the global batch that begins at nimg is made as `stages` says of nimg. So a run that
     goes on from start = nimg reads what the uninterrupted one does.
 
+    noise: the width of `dequantise`, which comes before detail is taken away. 0: none. The noise is a function of
+        (seed, purpose, rank, nimg).
+
     Raises:
         ValueError: if a batch size is not a multiple of world, or a number is out of range.
     """
@@ -254,8 +259,11 @@ class BatchesByStage:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        noise: float = 0.0,
+        purpose: Purpose = Purpose.NOISE_ON_REAL,
     ):
         images = resident(dataset, device)  # decided once, and not again for each stage
+        self.noise, self.key = noise, (seed, purpose, rank)
         self.endless = partial(InfiniteBatches, images, seed=seed, rank=rank, world=world, device=device, keep=False)
         self.stages, self.nimg = stages, start
         self.size = stages.batch_size(start)
@@ -270,9 +278,10 @@ class BatchesByStage:
             self.batches.close()
             self.size, self.batches = size, self.endless(size, start=self.nimg)
         batch = next(self.batches)
+        x = dequantise(batch.x, self.noise, stream(*self.key, self.nimg, device=batch.x.device))
         lod = self.stages.lod(self.nimg)
         self.nimg += size
-        return Batch(detail(batch.x, lod), batch.y)
+        return Batch(detail(x, lod), batch.y)
 
     def __enter__(self) -> Self:
         return self

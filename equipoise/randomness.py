@@ -26,6 +26,10 @@ class Purpose(IntEnum):
     """Real points of a toy distribution."""
     STANDING_CLASSES = auto()
     """Classes that go with the latents of `STANDING`."""
+    NOISE_ON_REAL = auto()
+    """Dequantisation noise of the images that D is trained on, different on every process."""
+    NOISE_ON_HELD_OUT = auto()
+    NOISE_ON_LABELLED = auto()
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
@@ -33,9 +37,9 @@ def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
     torch.manual_seed(_number(seed, purpose, *key))
 
 
-def stream(seed: int, purpose: Purpose, *key: int) -> torch.Generator:
-    """A CPU generator of its own: equal arguments draw equal numbers."""
-    return torch.Generator().manual_seed(_number(seed, purpose, *key))
+def stream(seed: int, purpose: Purpose, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own: equal arguments draw equal numbers on one kind of device."""
+    return torch.Generator(device).manual_seed(_number(seed, purpose, *key))
 
 
 def _number(*key: int) -> int:

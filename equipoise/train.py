@@ -227,11 +227,12 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             rank=rank(),
             world=world_size(),
             device=device,
+            noise=cfg.dequantise,
         )
         batches = endless(dataset)
         nothing = nullcontext(repeat(None))
-        of_held_out = nothing if held_out is None else endless(held_out)
-        of_labelled = nothing if with_labels is None else endless(with_labels)
+        of_held_out = nothing if held_out is None else endless(held_out, purpose=Purpose.NOISE_ON_HELD_OUT)
+        of_labelled = nothing if with_labels is None else endless(with_labels, purpose=Purpose.NOISE_ON_LABELLED)
         snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (

@@ -139,16 +139,26 @@ def test_bad_neighbours():
 
 
 @pytest.mark.parametrize("features", [8, 64, 500])
-def test_copies_lie_on_the_edge_of_balls_and_count(features):
-    """Each ball's last sample is a real image: copies of half of them hit exactly where rounding could lose them."""
+def test_rounding_does_not_decide_about_the_border(features):
+    """Each ball ends at the nearest other sample, and a generated one lies opposite: as far, up to rounding."""
     x = np.random.default_rng(features).standard_normal((60, features)) + 3
-    y = x[:30]
-    distances = np.sqrt(np.square(x[:, None] - x[None]).sum(2))
-    radii = np.sort(distances, axis=1)[:, 5]
-    within = distances[:, :30] <= radii[:, None] * (1 + 1e-12)
-    found = density_coverage(x, y, k=5)
-    assert found.density == pytest.approx(within.sum() / (5 * 30), abs=1e-12)
-    assert found.coverage == pytest.approx(within.any(1).mean(), abs=1e-12)
+    distances = np.linalg.norm(x[:, None] - x, axis=2) + np.diag(np.full(60, np.inf))
+    y = 2 * x - x[distances.argmin(axis=1)]
+    assert precision_recall(x, y, k=1).precision == 1
+    inside = np.linalg.norm(x[:, None] - y, axis=2) < distances.min(axis=1)[:, None] * (1 - 1e-12)
+    assert not inside.diagonal().any()
+    found = density_coverage(x, y, k=1)
+    assert found.density == pytest.approx(inside.sum() / 60, abs=1e-12)
+    assert found.coverage == pytest.approx(inside.any(1).mean(), abs=1e-12)
+
+
+def test_a_sample_on_the_border_counts_for_precision_and_not_for_density():
+    """Naeem et al.'s code asks for less than the radius. Balls of radius 2 around 0 and 2, exact in float64."""
+    real, border = np.array([[0.0], [2.0]]), np.array([[4.0], [-2.0]])
+    assert density_coverage(real, border, k=1) == (0, 0)
+    assert density_coverage(real, border * 0.99, k=1) == (1, 1)
+    assert precision_recall(real, border, k=1).precision == 1
+    assert precision_recall(real, border * 1.01, k=1).precision == 0
 
 
 def test_a_copy_of_a_duplicate_is_at_distance_0_twice():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import itertools
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from equipoise import recipes
@@ -19,12 +21,14 @@ from equipoise.config import TrainConfig, differences, override
 from equipoise.constraints import ClipWeights
 from equipoise.ema import EMAConfig
 from equipoise.heads import Head, SANHead
+from equipoise.latents import Uniform
 from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
 from equipoise.matching import FeatureMatching
 from equipoise.models import DCGANGenerator, SANDigitsDiscriminator, TinyDigitsDiscriminator
 from equipoise.normalizers import NoNormalizer, WeightNorm
 from equipoise.optim import Adam, RMSprop
 from equipoise.penalties import R1, R2, Dragan, GradientPenalty
+from equipoise.randomness import Purpose
 from equipoise.schedules import at
 from equipoise.train import GAN, d_step, g_step
 from equipoise.types import Batch, ImageSpec
@@ -255,9 +259,10 @@ PAPERS = {
         "generator.norm": "batch",
         "discriminator.norm": "batch",
     },
-    "r1_gan": {  # Mescheder et al. 2018, sec. 6
+    "r1_gan": {  # Mescheder et al. 2018, sec. 6, and LMescheder/GAN_stability: reg_param 10 is not halved
         "loss": NonSaturating(),
-        "penalties": (R1(gamma=10, every=1),),
+        "penalties": (R1(gamma=20, every=1),),
+        "dequantise": 1 / 128,
         "d_optim": RMSprop(lr=1e-4, alpha=0.99),
         "d_steps": 1,
         "batch_size": 64,
@@ -278,6 +283,7 @@ PAPERS = {
         "d_steps": 1,
         "batch_size": 128,
         "generator.z_dim": 100,
+        "generator.prior": Uniform(),
     },
     "acgan": {  # Odena et al. 2017, sec. 3 and the appendix
         "loss": NonSaturating(),
@@ -437,6 +443,101 @@ def test_r1_gan_and_r3gan_are_penalised_at_every_update():
         first, second = (set(d_step(gan, images(spec), update * gan.cfg.batch_size)) for update in (0, 1))
         assert penalties <= first
         assert penalties == {n for n in second if n in ("D/R1", "D/R2")}
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class GanStability:
+    """The training of Mescheder et al. 2018 as their code has it (LMescheder/GAN_stability), restated.
+
+    D: cross-entropy, plus reg_param E ‖grad D(x)‖², not halved, at real images; then G on new z, against the new D.
+    RMSProp: v = 0.99 v + 0.01 g², w -= 1e-4 g / (√v + 1e-8).
+    """
+
+    def __init__(self, G, D, reg_param):
+        self.G, self.D, self.reg_param = copy.deepcopy(G), copy.deepcopy(D), reg_param
+        self.squares = {p: torch.zeros_like(p) for net in (self.G, self.D) for p in net.parameters()}
+
+    def logits(self, x):
+        return self.D(x, None).fun
+
+    def rmsprop(self, net, loss):
+        weights = list(net.parameters())
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            for w, g in zip(weights, gradients, strict=True):
+                self.squares[w] = 0.99 * self.squares[w] + 0.01 * g**2
+                w -= 1e-4 * g / (self.squares[w].sqrt() + 1e-8)
+
+    def iteration(self, x, z_for_d, z_for_g):
+        for net in (self.G, self.D):
+            net.requires_grad_(True)
+        x = x.clone().requires_grad_(True)
+        real, fake = self.logits(x), self.logits(self.G(z_for_d).detach())
+        (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+        entropy = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        entropy = entropy + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        self.rmsprop(self.D, entropy + self.reg_param * slope.pow(2).sum((1, 2, 3)).mean())
+        fooled = self.logits(self.G(z_for_g))
+        self.rmsprop(self.G, F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)))
+
+
+def far(net, other):
+    """The largest difference of two networks' weights."""
+    return max((p - q).abs().max().item() for p, q in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_six_iterations_of_r1_gan_are_those_of_its_authors(float64):
+    """In float64. With half their penalty, gamma=10, every network is elsewhere."""
+    gan = GAN.build(small("r1_gan"), ImageSpec(28, 1))
+    theirs, halved = (GanStability(gan.G, gan.D, reg_param) for reg_param in (10, 5))
+    for update in range(6):
+        nimg = update * gan.cfg.batch_size
+        batch = Batch(images(gan.spec).x)
+        z_for_d, z_for_g = (gan.latents(batch, p, nimg) for p in (Purpose.Z_FOR_D, Purpose.Z_FOR_G))
+        for reference in (theirs, halved):
+            reference.iteration(batch.x, z_for_d, z_for_g)
+        d_step(gan, batch, nimg)
+        g_step(gan, batch, nimg)
+    for ours, same, other in ((gan.G, theirs.G, halved.G), (gan.D, theirs.D, halved.D)):
+        assert far(ours, same) < 1e-12
+        assert far(ours, other) > 1e-6
+
+
+def test_dragans_other_penalty_is_the_one_its_authors_compute_on_images_in_0_1():
+    """10 (‖grad‖ - 1)² of D'(x') = D(2x' - 1), as the module says how to have it."""
+    said = " ".join(inspect.getdoc(importlib.import_module("equipoise.recipes.dragan")).split())
+    changes = dict(re.findall(r"(penalties\.0\.\w+)=([\d.]+)", said))
+    (penalty,) = override(config("dragan"), {path: float(value) for path, value in changes.items()}).penalties
+    D = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 3), torch.nn.Softplus(), torch.nn.Linear(3, 1))
+    D, real = D.double(), images(ImageSpec(28, 1)).x.double()
+    torch.manual_seed(1)
+    ours = penalty.weight(0) * penalty(lambda x, y: D(x), Batch(real), Batch(real))
+    torch.manual_seed(1)
+    unit = (real + 1) / 2
+    near = (unit + 0.5 * unit.std(correction=0) * torch.rand(real.shape, dtype=torch.float64)).requires_grad_(True)
+    (slope,) = torch.autograd.grad(D(2 * near - 1).sum(), near)
+    assert_close(ours, 10 * (slope.flatten(1).norm(dim=1) - 1) ** 2, rtol=1e-9, atol=1e-9)
+
+
+# ---- what differs from the papers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("home", sorted({home for home, _ in recipes.available().values()} - {"quickstart"}))
+def test_a_module_lists_what_differs_from_its_paper_and_the_page_shows_it(home):
+    """One form for all: the last part of the module's docstring, a list under "Different here:"."""
+    doc = inspect.getdoc(importlib.import_module(f"equipoise.recipes.{home}"))
+    before, heading, listed = doc.partition("\n\nDifferent here:\n\n")
+    assert heading
+    assert "As published" in before
+    assert re.fullmatch(r"(- .+\n?(  .+\n?)*)+", listed)
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text("utf-8")
+    assert f"::: equipoise.recipes.{home}\n" in page
 
 
 def test_the_page_has_every_recipe():

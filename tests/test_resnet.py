@@ -557,6 +557,9 @@ def test_the_numbers_of_the_papers():
         assert lr == pytest.approx([2e-4, 2e-4, 1e-4, 0])
     twice = {name for name in RECIPES if load(name)[0].g_batches == 2}
     assert twice == {"sngan_resnet", "sngan_projection", "wgan_gp_resnet"}
+    noisy = {name for name in RECIPES if load(name)[0].dequantise == 1 / 128}
+    assert noisy == {"sngan_projection", "wgan_gp_resnet"}  # datasets/imagenet.py; gan_cifar_resnet.py
+    assert all(load(name)[0].dequantise == 0 for name in {*RECIPES} - noisy)
     cnn = load("sngan_cnn")[0]
     assert cnn.d_optim == cnn.g_optim == Adam(lr=2e-4, betas=(0.5, 0.999))
     assert cnn.d_steps == 1

@@ -5,12 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["to_float", "to_uint8"]
+__all__ = ["dequantise", "to_float", "to_uint8"]
 
 
 def to_float(x: Tensor) -> Tensor:
     """Bytes to floats, x / 127.5 - 1: uint8 in [0, 255] -> float32 in [-1, 1], any shape, on x's device."""
     return x.to(torch.float32).div(127.5).sub_(1)
+
+
+def dequantise(x: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    """Add u ~ U[0, width] to each value, so that floats fill the gaps between bytes (Theis et al. 2016, sec. 3.1).
+
+    width: in units of images in [-1, 1], where neighbouring bytes are 2 / 255 apart; 0 draws nothing.
+    generator: on x's device.
+    """
+    if width == 0:
+        return x
+    return x + width * torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 def to_uint8(x: Tensor) -> Tensor:

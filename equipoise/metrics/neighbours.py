@@ -79,16 +79,19 @@ def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
     density = 1/k mean_j #{i: y_j lies in the ball of x_i}, coverage = mean_i [some y_j lies in the ball of x_i]. For
     two large samples of one distribution, of one size, they are 1 and 1 - 1/2^k in expectation.
 
+    These balls are open: a sample on the border is outside, as in the authors' code (prdc). The balls of
+    `precision_recall` hold their border, as the paper's eq. 1 says.
+
     real, fake: features x (N, F) and y (M, F).
 
     Raises:
         ValueError: as `precision_recall`.
     """
     x, y = pair(real, fake)
-    balls = squared_radii(x, k) + slack(x, y)
+    balls = squared_radii(x, k) - slack(x, y)
     inside, covered = 0, []
     for rows, d2 in blocks(x, y):
-        within = d2 <= balls[rows, None]
+        within = d2 < balls[rows, None]
         inside += int(within.sum())
         covered.append(within.any(axis=1))
     return DensityCoverage(inside / (k * len(y)), float(np.concatenate(covered).mean()))
@@ -120,7 +123,7 @@ def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: i
 
 
 def slack(x: Array, y: Array) -> float:
-    """How far two computations of one squared distance may be apart: a copy of a ball's last sample is inside it."""
+    """How far two computations of one squared distance may be apart, such as those of a sample and of its copy."""
     middle = y.mean(axis=0)
     return 1e-13 * max(float(np.square(samples - middle).sum(axis=1).max()) for samples in (x, y))
 

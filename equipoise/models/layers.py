@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditioning import EMBED, MiddleConcat
+from ..initial import normal_
 
 __all__ = ["OneHot", "conditions", "in_a_row", "init_normal", "joined", "labels", "require_labels"]
 
@@ -33,7 +34,7 @@ def init_normal(net: nn.Module, std: float = 0.02) -> None:
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, std)
+            normal_(module, std)
         elif isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)) and module.affine:
             nn.init.normal_(module.weight, 1.0, std)
         else:

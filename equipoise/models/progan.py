@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..growth import LevelOfDetail, enlarge, shrink
 from ..heads import Discriminator, HeadFactory
+from ..initial import normal_
 from ..types import NONE_IS_A_WORD, ImageSpec, component
 from .base import DiscriminatorConfig, GeneratorConfig
 from .dcgan import sizes
@@ -59,7 +60,7 @@ def channels(pixels: int, width: int, full_until: int) -> int:
 
 def he(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: int, gain: float = math.sqrt(2)) -> nn.Module:
     """Weights from N(0, gain² / inputs), biases 0 (He et al. 2015)."""
-    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(inputs))
+    normal_(layer, gain / math.sqrt(inputs))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer

@@ -3,8 +3,11 @@
 As published: a classifier beside D's verdict, whose cross-entropy both players minimise on real and generated
 images (sec. 3), the class one-hot beside a z of length 100, batch norm in both networks, N(0, 0.02²)
 initialisation, Adam 2e-4 with betas (0.5, 0.999), batch 100 (appendix; its learning rates are 1e-4 to 3e-4).
-Different here: a DCGAN's D instead of theirs, which has more layers, dropout 0.5 after each and noise on its
-activations.
+
+Different here:
+
+- A DCGAN's D instead of theirs, which has more layers, dropout 0.5 after each and noise on its activations.
+- Generated images take the labels of the real batch.
 """
 
 from __future__ import annotations

@@ -8,11 +8,6 @@ update of G (app. C), 165 thousand updates of G (table 1).
 For other sizes: generator.z_dim=140 for 256 and 160 for 512 pixels; `biggan_deep` above 128 pixels takes 2.5e-5 for
 both players.
 
-Different here: the average starts at once, with a half-life of a tenth of the images seen until that is the paper's;
-the regulariser sees the weights that G computes with, after spectral norm; the head has no bias, and starts from
-N(0, 1/F); generated images take the labels of the real batch; the default data are the bundled digits, on which such
-a network is far too large.
-
 `biggan_cifar` takes the numbers of the authors' code for CIFAR-10: width 64, z of length 128, no attention, no
 regulariser, Adam 2e-4 for both, four updates of D, batch 50, 500 epochs. There G has a table of gains per class and
 all of z in its linear layer, which is generator=SAGANGenerator(conditional=true,attention=0), and N(0, 0.02²) weights.
@@ -20,6 +15,14 @@ all of z in its linear layer, which is generator=SAGANGenerator(conditional=true
 The small one is for two cores, 28x28 to 64x64: a twelfth of the width, attention at 16x16, batch 64, one update of D,
 4e-4 for both players, and a z of length 20. e(y) starts with length 1; beside chunks of a longer z, and at G's usual
 1e-4, it did not enter within 800 updates, and G ignored the class (docs/results.md).
+
+Different here:
+
+- The average starts at once, with a half-life of a tenth of the images seen until that is the paper's.
+- The regulariser sees the weights that G computes with, after spectral norm.
+- The head has no bias, and starts from N(0, 1/F).
+- Generated images take the labels of the real batch.
+- The default data are the bundled digits, on which such a network is far too large.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
 """DRAGAN (Kodali, Abernethy, Hays & Kira 2017) for any images, by default the digits.
 
 As published: the non-saturating loss with penalty 10 (‖grad D‖ - 1)² at noisy real images, noise of half their
-standard deviation, one D update per update of G, Adam 1e-4 with betas (0.5, 0.9), batch 128, z of length 100
-(the authors' code for digits). Different here: a DCGAN instead of a network of one hidden layer, without batch norm
-in D because the penalty is one per image; and x̂ is the noisy image itself, where their code draws a point between
-it and the image.
+standard deviation, one D update per update of G, Adam 1e-4 with betas (0.5, 0.9), batch 128, z of length 100 from
+U[-1, 1] (the authors' code for digits).
+
+Different here:
+
+- A DCGAN instead of a network of one hidden layer, without batch norm in D because the penalty is one per image.
+- x̂ is the noisy image itself. Their code draws a point between it and the image.
+- Images lie in [-1, 1], theirs in [0, 1]. A gradient of length 1 per unit of theirs has length 1/2 here. So D may be
+  twice as steep here; `penalties.0.strength=40 penalties.0.target=0.5` is exactly their penalty.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from ..config import TrainConfig
 from ..data import Digits
 from ..ema import EMAConfig
 from ..heads import Head
+from ..latents import Uniform
 from ..losses import NonSaturating
 from ..models import DCGANDiscriminator, DCGANGenerator
 from ..optim import Adam
@@ -26,7 +32,7 @@ def dragan() -> TrainConfig:
     adam = Adam(lr=1e-4, betas=(0.5, 0.9))
     return TrainConfig(
         data=Digits(),
-        generator=DCGANGenerator(z_dim=100),
+        generator=DCGANGenerator(z_dim=100, prior=Uniform()),
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head(init_std=0.02),
         loss=NonSaturating(),

@@ -2,8 +2,12 @@
 
 As published for 28x28 handwriting: targets 0 for generated and 1 for real images, and 1 for G (eq. 9), batch norm
 in both networks, Adam 2e-4 with beta1 0.5 (sec. 4; 1e-3 for their 112x112 scenes), batch 64 (the authors' code).
-Different here: a DCGAN instead of their networks, z normal and of length 100 instead of uniform and of 1024, and no
-class labels, which they need for 3,740 characters.
+
+Different here:
+
+- A DCGAN instead of their networks.
+- z is normal and of length 100 instead of uniform and of length 1024.
+- No class labels, which they need for 3,740 characters.
 """
 
 from __future__ import annotations

@@ -1,10 +1,17 @@
 """R1-regularised GAN (Mescheder, Geiger & Nowozin 2018) for any images, by default the digits.
 
-As published: the non-saturating loss, 10/2 ‖grad D(x)‖² on real images at every update, RMSProp 1e-4 with smoothing
-0.99, batch 64, no norm in either network, z of length 256, and a moving average of G that keeps 0.999 per update
-(sec. 6; the authors' configurations). Different here: a DCGAN instead of their residual networks, and images of
-28x28 instead of 256x256. The same gamma weighs more on small images (`ada` has a rule of thumb); it is theirs. The
-average reaches 0.999 after 444 kimg and forgets faster before, or early samples would be those of untrained weights.
+As published: the non-saturating loss, 10 ‖grad D(x)‖² on real images at every update, RMSProp 1e-4 with smoothing
+0.99, batch 64, no norm in either network, z of length 256, noise U[0, 1/128] on real images, and a moving average of G
+that keeps 0.999 per update (sec. 6; the authors' configurations). The penalty is R1(gamma=20), whose weight is gamma/2:
+the authors' code multiplies by 10, and does not halve it.
+
+Different here:
+
+- A DCGAN instead of their residual networks.
+- Images of 28x28 instead of 256x256. The same gamma weighs more on small images; `ada` has a rule of thumb.
+- Real images are not mirrored.
+- The average reaches 0.999 after 444 kimg and forgets faster before, or early samples would be those of untrained
+  weights.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ BATCH = 64
 
 
 def r1_gan() -> TrainConfig:
-    """GAN with the R1 penalty (Mescheder et al. 2018): gamma 10, RMSProp 1e-4, no norm, averaged G."""
+    """GAN with the R1 penalty (Mescheder et al. 2018): gamma 20, RMSProp 1e-4, no norm, averaged G."""
     rmsprop = RMSprop(lr=1e-4, alpha=0.99)
     return TrainConfig(
         data=Digits(),
@@ -34,10 +41,11 @@ def r1_gan() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head(init_std=0.02),
         loss=NonSaturating(),
-        penalties=(R1(gamma=10.0, every=1),),
+        penalties=(R1(gamma=20.0, every=1),),
         g_optim=rmsprop,
         d_optim=rmsprop,
         ema=EMAConfig(halflife_kimg=BATCH * math.log(0.5) / math.log(0.999) / 1000, rampup=0.1),  # 44 kimg
         batch_size=BATCH,
+        dequantise=1 / 128,
         total_kimg=500,
     )

@@ -2,7 +2,9 @@
 
 As published: real and generated images judged in pairs, R1 and R2 at every update, Adam with betas (0, 0.9 to 0.99)
 and a learning rate from 2e-4 to 5e-5, gamma falling to a tenth, all along half a cosine, z of length 64, no norm in D
-(table 9; the authors' presets). Different here:
+(table 9; the authors' presets).
+
+Different here:
 
 - gamma, which the paper sets for each data set: 0.05 to 0.005 for CIFAR-10, 0.5 to 0.05 and 1 to 0.1 for ImageNet at
   32x32 and 64x64, 2 to 0.2 for faces at 64x64, 150 to 15 at 256x256. Here it goes from 1 to 0.1: with 0.05 D was far

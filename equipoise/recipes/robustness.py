@@ -7,8 +7,9 @@
 As published, for all: penalty 10 (‖grad D‖ - 1)², 5 critic updates per update of G, batch 64, z of length 128, and:
 
 - `wgan_gp_resnet`: the residual networks of CIFAR-10 (app. F), Adam 2e-4 with betas (0, 0.9), 100,000 updates of G,
-  over which the learning rate falls to 0 in a straight line, batch 128 for G (the authors' code).
-- `wgan_gp_resnet64`: those of 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates (the authors' code).
+  over which the learning rate falls to 0 in a straight line, batch 128 for G, noise U[0, 1/128] on real images (the
+  authors' code, without labels).
+- `wgan_gp_resnet64`: those of 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates, no such noise (the authors' code).
 - `wgan_gp_varied`: the DCGAN of which `VariedGenerator` and `VariedDiscriminator` make any of the random architectures
   (table 1), Adam 1e-4 with betas (0, 0.9), 100,000 updates, weight decay of 1e-3 in a critic with layer norm (app. B);
   discriminator.norm=none goes with d_optim.weight_decay=0.
@@ -16,6 +17,8 @@ As published, for all: penalty 10 (‖grad D‖ - 1)², 5 critic updates per upd
 
 Different here:
 
+- Real images of `wgan_gp_resnet` are bytes / 127.5 - 1 and the noise, up to 1 + 1/128. Theirs are bytes / 128 - 1 and
+  the noise, up to 1.
 - The paper does not say which weights decay, or how: here all of the critic's, as part of their gradients.
 - CIFAR-10 stands for the ImageNet of 32x32 pixels on which the random architectures were trained.
 """
@@ -60,6 +63,7 @@ def wgan_gp_resnet() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=0),
         d_steps=5,
         batch_size=64,
+        dequantise=1 / 128,
         g_batches=2,
         total_kimg=kimg,
     )
@@ -75,6 +79,7 @@ def wgan_gp_resnet64() -> TrainConfig:
         discriminator=ResNetCritic(),
         g_optim=adam,
         d_optim=adam,
+        dequantise=0.0,
         g_batches=1,
         total_kimg=64_000,
     )

@@ -1,10 +1,15 @@
 """SAN's digits (Takida, Imaizumi, Shibuya et al. 2024), and the GAN it is compared with.
 
-As published: networks, hinge loss, spectral norm, Adam 1e-3 with betas (0, 0.99), batch 128, z of length 100. Otherwise
-here: the last layer starts at N(0, 1/F) instead of N(0, 1), which was ahead after 64 kimg in the one comparison made
-(docs/results.md); samples come from the averaged generator; images are in [-1, 1] and end in tanh; the bundled 10,000
-digits stand for MNIST's 60,000 (data=MNIST has them all), with as many epochs; and generated images take the labels of
-the real batch.
+As published: networks, hinge loss, spectral norm, Adam 1e-3 with betas (0, 0.99), batch 128, z of length 100.
+
+Different here:
+
+- The last layer starts at N(0, 1/F) instead of N(0, 1), which was ahead after 64 kimg in the one comparison made
+  (docs/results.md).
+- Samples come from the averaged generator.
+- Images are in [-1, 1] and end in tanh.
+- The bundled 10,000 digits stand for MNIST's 60,000 (data=MNIST has them all), with as many epochs.
+- Generated images take the labels of the real batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018) at the size of digits."""
+"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018) at the size of digits.
+
+As published: spectral norm in D in the place of batch norm, by one power iteration an update (alg. 1).
+
+Different here:
+
+- Networks and optimiser are those of `dcgan_digits`; the paper has no digits.
+- Beside the projection discriminator (Miyato & Koyama 2018) G reads the class one-hot beside z, theirs in its norms.
+"""
 
 from __future__ import annotations
 

@@ -10,16 +10,24 @@ updates of G, over which the learning rate falls to 0 in a straight line (the au
 `sngan_cnn`: the standard CNN (table 3), the non-saturating loss, and Adam 2e-4 with betas (0.5, 0.999), one update of D
 for one of G (setting C of table 1), 100,000 updates. `sngan_projection`: the conditional networks of 128x128,
 conditional batch norm in G and a projection in D, 450,000 updates of G, in the last 50,000 of which the learning rate
-falls to 0, the rest as in `sngan_resnet`; with the two settings above, the D that it is compared with, whose class
-joins the map after the third block (fig. 1b). Different here:
-
-- Generated images take the labels of the real batch, G's each label twice, where theirs are drawn uniformly.
-- In the concatenating D, the hidden layer of the fourth block is as wide as what that block reads. In the authors' code
-  this width leaves e(y) out, which the layer would not accept.
+falls to 0, noise U[0, 1/128] on real images, the rest as in `sngan_resnet`; with the two settings above, the D that it
+is compared with, whose class joins the map after the third block (fig. 1b).
 
 `sngan_resnet_small` is not published: networks of a quarter of the width and less for any images, one update of D for
 one of G with twice its learning rate (Heusel et al. 2017), as many images for G as for D, and an averaged G, chosen so
 that two cores train it.
+
+Different here:
+
+- Generated images take the labels of the real batch, G's each label twice, where theirs are drawn uniformly.
+- The head of `sngan_projection` has no bias, theirs has one.
+- The head's vectors start from N(0, 1/F), theirs from Glorot's uniform distribution: of variance 2/(F + 1) for the
+  vector of all classes, 2/(F + classes) for those of one. Spectral norm divides by the length of both.
+- Batch norm adds 1e-5 to the variance, theirs 2e-5.
+- Real images of `sngan_projection` are bytes / 127.5 - 1 and the noise, up to 1 + 1/128. Theirs are bytes / 128 - 1 and
+  the noise, up to 1.
+- In the concatenating D, the hidden layer of the fourth block is as wide as what that block reads. In the authors' code
+  this width leaves e(y) out, which the layer would not accept.
 """
 
 from __future__ import annotations
@@ -94,6 +102,7 @@ def sngan_projection() -> TrainConfig:
         head=Head("projection"),
         g_optim=adam,
         d_optim=adam,
+        dequantise=1 / 128,
         total_kimg=144_000,
     )
 

@@ -3,6 +3,7 @@
 As published: the Wasserstein loss, weights clipped to [-0.01, 0.01] after each of 5 critic updates per update of G,
 RMSProp 5e-5, batch 64 (alg. 1); N(0, 0.02²) initialisation, z of length 100, width 64, RMSProp's smoothing 0.99 (the
 authors' code; the paper names none).
+
 Different here:
 
 - The critic has no batch norm, G has. Theirs has it in both, and clips the gains too; whatever its gains, a norm
