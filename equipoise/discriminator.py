@@ -51,6 +51,23 @@ class TrainedDiscriminator:
     spec: ImageSpec
     nimg: int
 
+    @property
+    def estimates(self) -> str | None:
+        """The distance that the difference of its mean logits estimates, by its loss."""
+        return self.config.loss.estimates
+
+    @property
+    def reads_labels(self) -> bool:
+        return self.config.head.reads_labels
+
+    @property
+    def settings(self) -> str:
+        return repr(self.config.discriminator)
+
+    @property
+    def loss(self) -> str:
+        return repr(self.config.loss)
+
     def logits(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, *, lod: float = 0) -> Tensor:
         """The mean logit of each image, (n,) float64 on the CPU.
 

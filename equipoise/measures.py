@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from .metrics import (
     GaussianStats,
@@ -37,9 +37,6 @@ from .metrics import (
 )
 from .types import ImageSpec, component
 
-if TYPE_CHECKING:
-    from .discriminator import TrainedDiscriminator  # which reads configs, and they the names of metrics
-
 __all__ = ["MEASURES", "OF_RUNS", "Found", "Measure", "Number", "OfDiscriminator", "Samples", "measures"]
 
 Array = NDArray[np.float64]
@@ -47,6 +44,53 @@ Better = Literal["lower", "higher"]
 Reads = Literal["features", "probabilities", "pixels", "discriminator"]
 Neighbours = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(gt=0)]
+
+
+class Asked(Protocol):
+    """The discriminator of a run, as a metric asks it.
+
+    estimates: the distance that its mean logits estimate, or None; see `GANLoss.estimates`.
+    reads_labels: whether it reads the class of an image.
+    settings, loss: its own and those of its loss, as text, for messages.
+    spec: of the run's data.  nimg: real images that it had seen.
+    lod: level of detail of the real images that it was shown last.
+    lipschitz: a bound of its Lipschitz constant, or None where none is known.
+
+    Images are uint8 (n, H, W, C).
+    """
+
+    @property
+    def estimates(self) -> str | None: ...
+
+    @property
+    def reads_labels(self) -> bool: ...
+
+    @property
+    def settings(self) -> str: ...
+
+    @property
+    def loss(self) -> str: ...
+
+    @property
+    def spec(self) -> ImageSpec: ...
+
+    @property
+    def nimg(self) -> int: ...
+
+    @property
+    def lod(self) -> float: ...
+
+    @property
+    def lipschitz(self) -> float | None: ...
+
+    def body(self, *, trained: bool = True) -> nn.Module:
+        """The layers before the head, of D or of an untrained one of the same settings."""
+
+    def features(self, images: NDArray[np.uint8], *, trained: bool = True) -> NDArray[np.float64]:
+        """The max-pooled maps of its convolutions, (n, F)."""
+
+    def logits(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, *, lod: float = 0) -> Tensor:
+        """The mean logit of each image, (n,) float64; images are brought to this level of detail first."""
 
 
 class Samples(NamedTuple):
@@ -67,7 +111,7 @@ class Samples(NamedTuple):
     images: NDArray[np.uint8] | None = None
     labels: NDArray[np.int64] | None = None
     num_classes: int = 0
-    discriminator: TrainedDiscriminator | None = None
+    discriminator: Asked | None = None
 
 
 class Number(NamedTuple):
@@ -363,7 +407,7 @@ class OfDiscriminator(Measure):
     reads: ClassVar[Reads] = "discriminator"
 
     @abstractmethod
-    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
+    def check(self, D: Asked, against: ImageSpec) -> None:
         """Raises ValueError, before any work, if it cannot be asked with a reference set of this spec.
 
         Of one without labels num_classes is 0, whatever it is of.
@@ -398,7 +442,7 @@ class Probe(OfDiscriminator):
     def least(self) -> tuple[int, int]:
         return 1, self.train + self.validation + self.test
 
-    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
+    def check(self, D: Asked, against: ImageSpec) -> None:
         if against.num_classes == 0:
             raise ValueError(
                 "the probe finds out how much D knows of the classes, and the images to compare with have no labels: "
@@ -406,7 +450,7 @@ class Probe(OfDiscriminator):
             )
         if not any(isinstance(layer, nn.Conv2d) for layer in D.body().modules()):
             raise ValueError(
-                f"the probe reads the maps of D's convolutions, and the body of {D.config.discriminator!r} has none: "
+                f"the probe reads the maps of D's convolutions, and the body of {D.settings} has none: "
                 "leave the probe out"
             )
 
@@ -442,14 +486,13 @@ class Critic(OfDiscriminator):
     spread: ClassVar[str | None] = "standard error over images"
     least: ClassVar[tuple[int, int]] = (2, 2)
 
-    def check(self, D: TrainedDiscriminator, against: ImageSpec) -> None:
-        loss, head = D.config.loss, D.config.head
-        if loss.estimates != "wasserstein":
+    def check(self, D: Asked, against: ImageSpec) -> None:
+        if D.estimates != "wasserstein":
             raise ValueError(
                 "the difference of D's mean logits estimates a Wasserstein distance where D is trained to make it "
-                f"large, and this one is trained with {loss!r}: ask the critic of a run with loss=Wasserstein"
+                f"large, and this one is trained with {D.loss}: ask the critic of a run with loss=Wasserstein"
             )
-        if head.reads_labels and against.num_classes != D.spec.num_classes:
+        if D.reads_labels and against.num_classes != D.spec.num_classes:
             raise ValueError(
                 f"this critic reads the class of an image, of {D.spec.num_classes} classes, and the images to compare "
                 f"with have {against.num_classes}: compare with the data that the run was trained on"
@@ -548,6 +591,6 @@ def scaled(x: Array, num: int) -> Array:
     return found
 
 
-def of_run(fake: Samples) -> TrainedDiscriminator:
+def of_run(fake: Samples) -> Asked:
     assert fake.discriminator is not None  # the evaluation has it for a metric that asks it
     return fake.discriminator

@@ -50,6 +50,7 @@ from .randomness import Purpose, seed_torch
 from .singular import spectral_stats
 from .snapshot import Evaluations, Snapshots
 from .standing import averaged_generator
+from .start import load_networks
 from .stats import Stats, require_finite
 from .tuning import tune
 from .types import Batch, Critic
@@ -196,7 +197,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         ema = cfg.ema.build(gan.G) if cfg.transfer is None else replace(cfg.ema, rampup=None).build(gan.G)
         transferred = cfg.transfer is not None and not exist(run_dir)
         if cfg.transfer is not None and transferred:
-            cfg.transfer.load({"G": gan.G, "D": gan.D, "ema": ema.model})
+            load_networks(cfg.transfer, {"G": gan.G, "D": gan.D, "ema": ema.model})
             gan.remember()
 
         from_rank_0(lambda: claim(run_dir, cfg))  # from here on the directory is this run's

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.data.toy import wasserstein
 from equipoise.lab.duality import PAIRS, Duality, dual
+from equipoise.metrics import wasserstein
 from equipoise.normalizers import SpectralNorm
 from equipoise.types import Logits
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from equipoise import constraints, joint, losses, normalizers, optim, penalties, regularizers
 from equipoise.augment import InstanceNoise
 from equipoise.config import override, parse
-from equipoise.data import Grid, Line, Ring, SwissRoll, wasserstein
+from equipoise.data import Grid, Line, Ring, SwissRoll
 from equipoise.heads import Head
 from equipoise.lab.playground import picture as pictures
 from equipoise.lab.playground import session as sessions
@@ -27,6 +27,7 @@ from equipoise.lab.points import PointGAN, Points, plain_gan
 from equipoise.lab.settings import SETTINGS
 from equipoise.losses import LeastSquares, NonSaturating, RelativisticPairing, Saturating, Wasserstein
 from equipoise.matching import FeatureMatching
+from equipoise.metrics import wasserstein
 from equipoise.normalizers import SpectralNorm
 from equipoise.optim import Adam
 from equipoise.penalties import R1

@@ -18,22 +18,8 @@ from torch.testing import assert_close
 
 from equipoise.config import parse
 from equipoise.data import toy
-from equipoise.data.toy import (
-    Density,
-    Dirac,
-    Distribution,
-    Grid,
-    Line,
-    Mixture,
-    Mixture1D,
-    Ring,
-    SwissRoll,
-    high_quality,
-    kl_to_uniform,
-    modes_covered,
-    transport,
-    wasserstein,
-)
+from equipoise.data.toy import Density, Dirac, Distribution, Grid, Line, Mixture, Mixture1D, Ring, SwissRoll
+from equipoise.metrics import high_quality, kl_to_uniform, modes_covered, transport, wasserstein
 from equipoise.penalties import R1
 from equipoise.types import Batch
 

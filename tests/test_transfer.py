@@ -20,6 +20,7 @@ from equipoise.heads import Discriminator, Head
 from equipoise.models import SANDigitsDiscriminator
 from equipoise.normalizers import FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
 from equipoise.optim import Adam
+from equipoise.start import load_networks
 from equipoise.transfer import FreezeD
 from equipoise.types import ImageSpec
 
@@ -150,7 +151,7 @@ def test_the_networks_of_the_newest_checkpoint_are_loaded(tmp_path):
         )
     save(tmp_path / "a", source, nimg=100)
     assert not same(state(nets), state(source))
-    FreezeD(tmp_path / "a").load(nets)
+    load_networks(FreezeD(tmp_path / "a"), nets)
     assert same(state(nets), state(source))  # running means and singular vectors among them
 
 
@@ -159,7 +160,7 @@ def test_an_optimiser_may_have_been_built_before(tmp_path):
     save(tmp_path / "a", networks(1))
     nets = networks(2)
     before = [p.data_ptr() for net in nets.values() for p in net.parameters()]
-    FreezeD(tmp_path / "a").load(nets)
+    load_networks(FreezeD(tmp_path / "a"), nets)
     assert [p.data_ptr() for net in nets.values() for p in net.parameters()] == before
 
 
@@ -170,7 +171,7 @@ def test_networks_of_another_shape_are_refused_and_left_alone(tmp_path):
     nets["D"].head.extra = nn.Linear(1, 1)
     expected = r"G of .*a/checkpoints/000000000100 does not fit .* is \(.*\) and not \(.* and \d+ more\. Take generator"
     with pytest.raises(ValueError, match=expected + ".*config.txt"):
-        FreezeD(tmp_path / "a").load(nets)
+        load_networks(FreezeD(tmp_path / "a"), nets)
     del nets["D"].head.extra
     assert same(state(nets), before)
 
@@ -181,7 +182,7 @@ def test_a_misfit_of_one_network_leaves_all_of_them_alone(tmp_path):
     nets["ema"] = nn.Sequential(nets["ema"], nn.Linear(2, 2))
     before = state(nets)
     with pytest.raises(ValueError, match=r"ema of .* does not fit this config's: it has no .*; it has no "):
-        FreezeD(tmp_path / "a").load(nets)
+        load_networks(FreezeD(tmp_path / "a"), nets)
     assert same(state(nets), before)
 
 
@@ -195,10 +196,10 @@ def test_a_normaliser_that_the_run_had_not_is_a_misfit(tmp_path):
         here(net)
         save(tmp_path / expected, {"D": source, "G": nn.Linear(1, 1)})
         with pytest.raises(ValueError, match=f"{expected}.*normalisers from"):
-            FreezeD(tmp_path / expected).load({"D": net})
+            load_networks(FreezeD(tmp_path / expected), {"D": net})
     save(tmp_path / "b", {"D": nn.ModuleDict({"body": body(), "extra": nn.Linear(1, 1)}), "G": nn.Linear(1, 1)})
     with pytest.raises(ValueError, match=r"it has extra\.weight, too"):
-        FreezeD(tmp_path / "b").load({"D": nn.ModuleDict({"body": body()})})
+        load_networks(FreezeD(tmp_path / "b"), {"D": nn.ModuleDict({"body": body()})})
 
 
 def test_a_run_without_checkpoints_is_refused(tmp_path):
@@ -207,7 +208,7 @@ def test_a_run_without_checkpoints_is_refused(tmp_path):
         with pytest.raises(
             ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*transfer="
         ):
-            FreezeD(tmp_path / name).load(networks())
+            load_networks(FreezeD(tmp_path / name), networks())
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_where_it_is(tmp_path, capsys):
@@ -216,14 +217,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_where_it_is
     save(tmp_path, networks(3), nimg=200)
     newest = tmp_path / "checkpoints" / "000000000200"
     (newest / "D.safetensors").write_bytes((newest / "D.safetensors").read_bytes()[:-1])
-    FreezeD(tmp_path).load(nets)
+    load_networks(FreezeD(tmp_path), nets)
     assert same(state(nets), state(older))
     assert "000000000200 is damaged" in capsys.readouterr().err
     assert newest.exists()  # the other run is somebody else's to repair
     shutil.rmtree(tmp_path / "checkpoints" / "000000000100")
     before = state(nets)
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
-        FreezeD(tmp_path).load(nets)
+        load_networks(FreezeD(tmp_path), nets)
     assert same(state(nets), before)
 
 

@@ -20,11 +20,6 @@ from .toy import (
     Mixture1D,
     Ring,
     SwissRoll,
-    high_quality,
-    kl_to_uniform,
-    modes_covered,
-    transport,
-    wasserstein,
 )
 
 __all__ = [
@@ -50,14 +45,9 @@ __all__ = [
     "Subset",
     "SwissRoll",
     "few",
-    "high_quality",
     "hold_out",
-    "kl_to_uniform",
-    "modes_covered",
     "open_dataset",
     "prepare",
     "to_float",
     "to_uint8",
-    "transport",
-    "wasserstein",
 ]

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..constraints import ClipWeights, Constraint
-from ..data.toy import Distribution, Grid, Ring, SwissRoll, wasserstein
+from ..data.toy import Distribution, Grid, Ring, SwissRoll
 from ..heads import Head
 from ..losses import Wasserstein
+from ..metrics import wasserstein
 from ..models import MLPDiscriminator
 from ..normalizers import NoNormalizer, Normalizer, SpectralNorm
 from ..objective import discriminator_loss

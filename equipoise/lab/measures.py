@@ -9,8 +9,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..data import Distribution, Mixture, SwissRoll, high_quality, kl_to_uniform, modes_covered, wasserstein
+from ..data import Distribution, Mixture, SwissRoll
 from ..data.toy import spiral
+from ..metrics import high_quality, kl_to_uniform, modes_covered, wasserstein
 from ..randomness import Purpose, stream
 
 __all__ = ["Measure", "measured", "measures_of", "on_roll", "real_points", "truth"]

@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from torch import Tensor
 
 from ..config import TrainConfig, differences, suggest
 from ..optim import Adam, OptimConfig, RMSprop
@@ -25,12 +24,12 @@ from .parallel import cores, spread
 from .points import PointGAN, points_of
 from .progress import say
 from .settings import SETTINGS
-from .surface import surface
+from .surface import surface, view_of
 
 if TYPE_CHECKING:
     from .plots import Picture
 
-__all__ = ["Job", "SettingName", "Setup", "check", "falling", "jobs_of", "name_of", "run", "table", "view_of", "watch"]
+__all__ = ["Job", "SettingName", "Setup", "check", "falling", "jobs_of", "name_of", "run", "table", "watch"]
 
 PIXELS = 40
 """D's values on each side of a picture."""
@@ -87,7 +86,7 @@ class Setup:
     def draw(self, numbers: Numbers) -> dict[str, Picture]:
         from .modes_figures import draw
 
-        return draw(self.name, self, numbers)
+        return draw(self.name, numbers, measures_of(points_of(self.gan)), self.compare)
 
 
 def check(setup: Setup) -> None:
@@ -122,13 +121,6 @@ def falling(cfg: TrainConfig) -> TrainConfig:
         return optim
 
     return replace(cfg, g_optim=fall(cfg.g_optim), d_optim=fall(cfg.d_optim))
-
-
-def view_of(real: Tensor) -> tuple[float, float, float, float]:
-    """A square with room around points (N, 2): left, right, bottom, top."""
-    low, high = real.aminmax(dim=0)
-    (x, y), side = ((low + high) / 2).tolist(), 0.7 * (high - low).max().item()
-    return x - side, x + side, y - side, y + side
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .base import Numbers
-from .measures import Measure, measures_of
-from .modes import Setup, view_of
+from .measures import Measure
 from .plots import COLORS, Axes, Figure, Picture, figure
-from .points import points_of
-from .surface import draw_surface
+from .surface import draw_surface, view_of
 
 __all__ = ["draw"]
 
@@ -22,10 +20,9 @@ HOLD = 10
 """Frames for which an animation stands still at its end."""
 
 
-def draw(name: str, setup: Setup, numbers: Numbers) -> dict[str, Picture]:
+def draw(name: str, numbers: Numbers, measures: Mapping[str, Measure], compare: bool) -> dict[str, Picture]:
     """The pictures of an experiment called `name`, or of its comparison of settings."""
-    measures = measures_of(points_of(setup.gan))
-    if setup.compare:
+    if compare:
         return {
             f"{name}_compare": side_by_side(numbers),
             f"{name}_compare_seeds": all_seeds(numbers, measures),

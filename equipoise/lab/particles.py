@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..config import TrainConfig
-from ..data import Distribution, Ring, wasserstein
+from ..data import Distribution, Ring
 from ..losses import GANLoss, NonSaturating, Saturating, Wasserstein
+from ..metrics import wasserstein
 from ..models import GeneratorConfig
 from ..optim import OptimConfig
 from ..penalties import R1, GradientPenalty, Penalty

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .plots import Axes
 
-__all__ = ["draw_surface", "gradient", "surface"]
+__all__ = ["draw_surface", "gradient", "surface", "view_of"]
 
 ARROWS = 16
 """On each side of the square."""
@@ -53,6 +53,13 @@ def lattice(x: Tensor, y: Tensor) -> Tensor:
     """All (x, y), (X,) and (Y,) -> (Y·X, 2), x changing fastest."""
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten()], dim=1)
+
+
+def view_of(real: Tensor) -> tuple[float, float, float, float]:
+    """A square with room around points (N, 2): left, right, bottom, top."""
+    low, high = real.aminmax(dim=0)
+    (x, y), side = ((low + high) / 2).tolist(), 0.7 * (high - low).max().item()
+    return x - side, x + side, y - side, y + side
 
 
 def draw_surface(ax: Axes, found: Mapping[str, Any]) -> None:

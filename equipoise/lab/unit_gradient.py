@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..data.toy import Distribution, Ring, transport, wasserstein
+from ..data.toy import Distribution, Ring
 from ..heads import Head
 from ..losses import Wasserstein
+from ..metrics import transport, wasserstein
 from ..models import MLPDiscriminator
 from ..penalties import GradientPenalty
 from ..randomness import Purpose, seed_torch, stream

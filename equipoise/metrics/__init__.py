@@ -16,6 +16,7 @@ from .neighbours import (
     precision_recall,
 )
 from .parzen import parzen_bandwidth, parzen_log_likelihood
+from .points import high_quality, kl_to_uniform, modes_covered, transport, wasserstein
 from .probe import LinearSVM, linear_svm, pooled_features
 from .sliced import sliced_wasserstein
 
@@ -36,12 +37,15 @@ __all__ = [
     "digits_judge",
     "effective_classes",
     "frechet_distance",
+    "high_quality",
     "inception_score",
     "judge_features",
     "kernel_distance",
+    "kl_to_uniform",
     "linear_svm",
     "mean_top_probability",
     "mmd2",
+    "modes_covered",
     "nearest_neighbours",
     "parzen_bandwidth",
     "parzen_log_likelihood",
@@ -49,4 +53,6 @@ __all__ = [
     "precision_recall",
     "sliced_wasserstein",
     "stacked_modes",
+    "transport",
+    "wasserstein",
 ]

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import Distribution, Mixture, high_quality, kl_to_uniform, modes_covered
+from ...data import Distribution, Mixture
+from ...metrics import high_quality, kl_to_uniform, modes_covered
 from ...randomness import Purpose, stream
 from ...types import Batch
 from ..points import PointGAN

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from ...config import TrainConfig
-from ...data import Distribution, wasserstein
+from ...data import Distribution
 from ...guarantees import voided
+from ...metrics import wasserstein
 from ...randomness import Purpose, stream
 from ..points import PointGAN, plain_gan, points_of
 from .choices import goes_on
