@@ -21,8 +21,8 @@ from .data import Dataset
 from .discriminator import TrainedDiscriminator, rebuild
 from .distributed import from_rank_0, world_size
 from .evaluate import Evaluation, Evaluator
-from .files import replace_file, writing
-from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
+from .files import read_file, read_json, replace_file, set_aside, writing
+from .sampling import IN_RUN, Generator, generator_file, grid, png, sample, save_generator
 from .shares import rank_0_first
 from .sources import of_dataset, of_generator, open_source
 from .standing import averaged_generator
@@ -43,7 +43,8 @@ class Snapshots:
         from_rank_0(self._write_environment)
 
     def _write_environment(self) -> None:
-        with writing(self.run_dir), (self.run_dir / "environment.txt").open("a") as file:
+        path = self.run_dir / "environment.txt"
+        with writing(path), path.open("a") as file:
             file.write(environment())
 
     def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
@@ -149,15 +150,26 @@ class Evaluations:
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def _better(self, found: Evaluation) -> bool:
-        """Than the one in best/, if that was measured alike."""
+        """Than the one in best/, if that was measured alike. A damaged report there is set aside, with a warning."""
         assert self.cfg.evaluation is not None
         name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
-        if not path.exists():
+        if not path.exists() or generator_file(self.folder) is None:
             return True
-        kept = json.loads(path.read_text())
-        if scale(kept, name) != scale(json.loads(found.json()), name):
+        try:
+            kept = read_json(read_file(path), "it")
+            if scale(kept, name) != scale(json.loads(found.json()), name):
+                return True
+            old, new = (number(report, name) for report in (kept, found.report))
+            if not math.isfinite(old["value"]):
+                raise ValueError(f"its {name} is {old['value']}")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
+            with writing(self.folder):
+                aside = set_aside(path)
+            print(
+                f"warning: {path} is damaged ({error!r}): renamed to {aside.name}, the best is chosen anew",
+                file=sys.stderr,
+            )
             return True
-        old, new = (number(report, name) for report in (kept, found.report))
         return bool(new["value"] < old["value"] if new["better"] == "lower" else new["value"] > old["value"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -77,9 +77,8 @@ class FreezeD:
         for name, net in nets.items():
             wrong = misfits(weights.get(name, {}), net.state_dict())
             if wrong:
-                more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
                 raise ValueError(
-                    f"{name} of {path} does not fit this config's: {'; '.join(wrong[:3])}{more}. Take generator, "
+                    f"{name} of {path} does not fit this config's: {first_of(wrong)}. Take generator, "
                     f"discriminator, head and normalisers from {Path(self.run) / 'config.txt'}, and data of the same "
                     "resolution, channels and number of classes."
                 )
@@ -108,6 +107,12 @@ def upto(net: nn.Module, last: nn.Module) -> list[nn.Parameter]:
     parameters = list(net.parameters())
     end = max(i for i, parameter in enumerate(parameters) if id(parameter) in inside)
     return parameters[: end + 1]
+
+
+def first_of(phrases: Sequence[str], shown: int = 3) -> str:
+    """The first phrases, and how many more there are."""
+    more = f" and {len(phrases) - shown} more" if len(phrases) > shown else ""
+    return "; ".join(phrases[:shown]) + more
 
 
 def misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
