@@ -103,7 +103,8 @@ class Checkpoints:
     def load_latest(self) -> int:
         """Restore the newest whole checkpoint; returns its nimg, 0 if there is none.
 
-        A damaged one is renamed to `*.damaged` and the one before it is used, with a warning on stderr.
+        One that is damaged or cannot be read is renamed to `*.damaged` and the one before it is used, with a warning
+        on stderr.
 
         Raises:
             RunError: if there are checkpoints and all of them are damaged, or if another process, on a machine with a
@@ -136,10 +137,11 @@ class Checkpoints:
         found = newest_whole(self.folder)
         if found is not None:
             path, weights, state = found
-            for damaged in finished(self.folder):
-                if damaged > path:
+            for other in finished(self.folder):
+                if nimg_of(other) > nimg_of(path) or not other.is_dir():  # damaged, or a stray file
                     with writing(self.folder):
-                        set_aside(damaged)
+                        aside = set_aside(other)
+                    print(f"warning: {other} renamed to {aside.name}", file=sys.stderr)
             return path.name, weights, state
         if finished(self.folder):
             raise RunError(

@@ -106,7 +106,8 @@ class Generator:
             spec, nimg, truncation = read_about(about)
             net = fitting(config, spec, weights)
         except (ValueError, RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that cannot be
-            raise ValueError(f"cannot build the generator of {path}: {error}") from error
+            reason = str(error).partition("\n")[0]  # torch adds its own stack
+            raise ValueError(f"cannot build the generator of {path}: {reason}") from error
         net.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(net.eval().requires_grad_(False), config, spec, truncation, nimg)
 
@@ -149,6 +150,8 @@ def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
     Raises:
         ValueError: if a text is anything else, naming it.
     """
+    if unknown := about.keys() - {"generator", "spec", "nimg", "truncation"}:
+        raise ValueError(f"it is damaged, or of a later version: it says {min(unknown)[:100]!r} of itself")
     spec = read_json(about["spec"], "its spec")
     least = {"resolution": 1, "channels": 1, "num_classes": 0}
     if spec.keys() != least.keys() or not all(

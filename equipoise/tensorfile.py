@@ -49,8 +49,9 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError("it does not match its checksum")
         infinite = [name for name, value in weights.items() if not is_finite(value)]
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:  # the last two of strange dtypes
+        reason = str(error).partition("\n")[0]  # torch adds its own stack
         raise ValueError(
-            f"{path} is damaged ({error}). Copy it again, or train on from the run's checkpoint to write it again."
+            f"{path} is damaged ({reason}). Copy it again, or train on from the run's checkpoint to write it again."
         ) from None
     if infinite:
         raise ValueError(
