@@ -32,7 +32,10 @@ LITTER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp")
 """Names of the temporary files of `replace_file`."""
 
 SMALL = 1 << 20
-"""Bytes of a small text at most: a config, an environment, a report."""
+"""Bytes of a small text at most: a config, a report."""
+
+JSON = 1 << 28
+"""Characters or bytes of a JSON text at most."""
 
 
 @contextmanager
@@ -139,8 +142,11 @@ def read_json(content: bytes | str, where: str, kind: type = dict) -> Any:
     where: the file, or the place in a file, that the message names.
 
     Raises:
-        ValueError: for bytes that are no text, text that is no JSON, nesting too deep to read, and other kinds.
+        ValueError: for bytes that are no text, text that is no JSON, nesting too deep to read, more than `JSON` of it,
+            and other kinds.
     """
+    if len(content) > JSON:
+        raise ValueError(f"{where} holds {len(content):,} characters of JSON, and at most {JSON:,} are read")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
