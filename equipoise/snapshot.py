@@ -150,7 +150,10 @@ class Evaluations:
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def _better(self, found: Evaluation) -> bool:
-        """Than the one in best/, if that was measured alike. A damaged report there is set aside, with a warning."""
+        """Whether it is better than the one in best/, or that was measured otherwise.
+
+        With a damaged report best/ is set aside, with a warning on stderr.
+        """
         assert self.cfg.evaluation is not None
         name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
         if not path.exists() or generator_file(self.folder) is None:
@@ -163,10 +166,12 @@ class Evaluations:
             if not math.isfinite(old["value"]):
                 raise ValueError(f"its {name} is {old['value']}")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
+            reason = error if isinstance(error, OSError | ValueError) else "it is no report of an evaluation"
             with writing(self.folder):
-                aside = set_aside(path)
+                aside = set_aside(self.folder)  # its generator too, which may be the best that there was
             print(
-                f"warning: {path} is damaged ({error!r}): renamed to {aside.name}, the best is chosen anew",
+                f"warning: {path} is damaged ({reason}): {self.folder} renamed to {aside.name}, the best is chosen "
+                "anew",
                 file=sys.stderr,
             )
             return True

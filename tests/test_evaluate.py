@@ -522,7 +522,8 @@ def test_a_damaged_report_in_best_is_set_aside_and_the_best_is_chosen_anew(train
     assert "evaluation.json is damaged" in capsys.readouterr().err
     assert_same_run(trained, run_dir)
     assert json.loads((run_dir / "best" / "evaluation.json").read_text())["nimg"] == 160
-    assert (run_dir / "best" / "evaluation.json.damaged").read_bytes() == content
+    assert (run_dir / "best.damaged" / "evaluation.json").read_bytes() == content
+    assert Generator.from_pretrained(run_dir / "best.damaged").nimg == 80
 
 
 def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_none(tmp_path, capsys):
@@ -547,10 +548,12 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
         path.write_text(text)
         assert evaluations._better(found), text[:50]
         assert capsys.readouterr().err.count("evaluation.json is damaged") == 1, text[:50]
-    assert len(list(path.parent.glob("evaluation.json.damaged*"))) == len(wrong) + 7
+        evaluations._keep(generator, found, 1, "none yet")
+    assert len(list(tmp_path.glob("best.damaged*"))) == len(wrong) + 7
+    path.unlink()
     path.mkdir()
     assert evaluations._better(found)
-    path.write_text(json.dumps(report))
+    evaluations._keep(generator, found, 1, "none yet")
     (tmp_path / "best" / "generator" / "generator.safetensors").unlink()
     assert evaluations._better(found)
 
