@@ -92,7 +92,7 @@ def remove_litter(folder: Path) -> None:
 
 
 def ended(pid: int) -> bool:
-    """Whether the process `pid` is another one than this and has ended, or was one before this with its number."""
+    """Whether the process that had the number `pid` has ended."""
     if pid == os.getpid():
         return True  # called before this process writes: containers give the same number again and again
     if os.name != "posix":

@@ -42,10 +42,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """In the block no other process trains in `run_dir`. Rank 0 holds the lock; all processes call this.
+    """Hold the lock of `run_dir` in the block, so that no other process trains there. All ranks call this, rank 0 locks.
 
-    The directory is made for the lock's file, and removed if the block leaves it empty. A file system without locks
-    is named on stderr, and the block runs.
+    The directory is made for the lock's file, and removed if the block leaves it empty. On a file system without locks
+    the block runs too, with a warning on stderr.
 
     Raises:
         RunError: if another process holds the lock, with its number, its machine and the time; or if the directory
@@ -72,7 +72,7 @@ class Lock:
         if not LOCKS:
             return
         if self.folder.is_dir() and not os.access(self.folder, os.W_OK):
-            return  # nobody writes here; a finished run can be read
+            return  # this process cannot write there; a finished run can still be read
         with writing(self.folder):
             self.made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +121,8 @@ class Lock:
                     self.path.unlink()
             HELD.discard(self.descriptor)
             os.close(self.descriptor)
-        with suppress(OSError):  # a directory with something in it stays
-            for path in self.made:
+        for path in self.made:
+            with suppress(OSError):  # a directory with something in it stays
                 path.rmdir()
 
 

@@ -22,11 +22,12 @@ from .discriminator import TrainedDiscriminator, rebuild
 from .distributed import from_rank_0, world_size
 from .evaluate import Evaluation, Evaluator
 from .files import read_file, read_json, replace_file, set_aside, writing
-from .sampling import IN_RUN, Generator, generator_file, grid, png, sample, save_generator
+from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
 from .shares import rank_0_first
 from .sources import of_dataset, of_generator, open_source
 from .standing import averaged_generator
 from .stats import Stats, require_finite
+from .tensorfile import unpack
 from .types import ImageSpec
 
 __all__ = ["Evaluations", "Snapshots"]
@@ -152,26 +153,26 @@ class Evaluations:
     def _better(self, found: Evaluation) -> bool:
         """Whether it is better than the one in best/, or that was measured otherwise.
 
-        With a damaged report best/ is set aside, with a warning on stderr.
+        If its report or its generator is damaged, best/ is set aside, with a warning on stderr.
         """
         assert self.cfg.evaluation is not None
         name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
-        if not path.exists() or generator_file(self.folder) is None:
+        if not path.exists():
             return True
         try:
-            kept = read_json(read_file(path), "it")
+            unpack(self.folder / IN_RUN)
+            kept = read_json(read_file(path), path.name)
             if scale(kept, name) != scale(json.loads(found.json()), name):
                 return True
             old, new = (number(report, name) for report in (kept, found.report))
             if not math.isfinite(old["value"]):
                 raise ValueError(f"its {name} is {old['value']}")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
-            reason = error if isinstance(error, OSError | ValueError) else "it is no report of an evaluation"
+            reason = error if isinstance(error, OSError | ValueError) else f"{path.name} is no report"
             with writing(self.folder):
-                aside = set_aside(self.folder)  # its generator too, which may be the best that there was
+                aside = set_aside(self.folder)  # an intact generator may be the best there was
             print(
-                f"warning: {path} is damaged ({reason}): {self.folder} renamed to {aside.name}, the best is chosen "
-                "anew",
+                f"warning: {self.folder} renamed to {aside.name}, and the best is chosen anew: {reason}",
                 file=sys.stderr,
             )
             return True

@@ -519,7 +519,7 @@ def test_a_damaged_report_in_best_is_set_aside_and_the_best_is_chosen_anew(train
     content = fixture("faults/02_evaluation_damaged.json").read_bytes()
     (run_dir / "best" / "evaluation.json").write_bytes(content)
     train(cfg, run_dir)
-    assert "evaluation.json is damaged" in capsys.readouterr().err
+    assert "best renamed to best.damaged, and the best is chosen anew: evaluation.json" in capsys.readouterr().err
     assert_same_run(trained, run_dir)
     assert json.loads((run_dir / "best" / "evaluation.json").read_text())["nimg"] == 160
     assert (run_dir / "best.damaged" / "evaluation.json").read_bytes() == content
@@ -547,15 +547,16 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
     for text in [*wrong, *map(with_value, (math.nan, math.inf, 10**400, "1", None, [], {}))]:
         path.write_text(text)
         assert evaluations._better(found), text[:50]
-        assert capsys.readouterr().err.count("evaluation.json is damaged") == 1, text[:50]
+        assert capsys.readouterr().err.count("renamed to best.damaged") == 1, text[:50]
         evaluations._keep(generator, found, 1, "none yet")
     assert len(list(tmp_path.glob("best.damaged*"))) == len(wrong) + 7
     path.unlink()
     path.mkdir()
     assert evaluations._better(found)
-    evaluations._keep(generator, found, 1, "none yet")
-    (tmp_path / "best" / "generator" / "generator.safetensors").unlink()
-    assert evaluations._better(found)
+    for damage in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1] + b"\xff")):
+        evaluations._keep(generator, found, 1, "none yet")
+        damage(tmp_path / "best" / "generator" / "generator.safetensors")
+        assert evaluations._better(found)
 
 
 def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
