@@ -42,7 +42,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the lock of `run_dir` in the block, so that no other process trains there. All ranks call this, rank 0 locks.
+    """Hold the lock of `run_dir` in the block, so that no other process trains there.
+
+    All ranks call this, and rank 0 holds the lock.
 
     The directory is made for the lock's file, and removed if the block leaves it empty. On a file system without locks
     the block runs too, with a warning on stderr.

@@ -160,9 +160,13 @@ def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
         raise ValueError(f"its spec is {about['spec'][:100]}, expected such as {json.dumps(least)}")
     if not (about["nimg"].isascii() and about["nimg"].isdecimal() and len(about["nimg"]) < 20):
         raise ValueError(f"its nimg is {about['nimg'][:100]!r}, expected a number of images")
-    truncation = float(about["truncation"]) if "truncation" in about else None
-    if truncation is not None:
+    if "truncation" not in about:
+        return ImageSpec(**spec), int(about["nimg"]), None
+    try:
+        truncation = float(about["truncation"])
         require_threshold(truncation)
+    except ValueError:
+        raise ValueError(f"its truncation is {about['truncation'][:100]!r}, expected a number above 0") from None
     return ImageSpec(**spec), int(about["nimg"]), truncation
 
 

@@ -54,9 +54,10 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is damaged ({reason}). Copy it again, or train on from the run's checkpoint to write it again."
         ) from None
     if infinite:
+        names = ", ".join(repr(name[:100]) for name in infinite[:3])
         raise ValueError(
-            f"{path} holds NaN or Inf in {', '.join(infinite[:3])}: its run diverged, or the file is damaged. Take the "
-            "generator of another run or checkpoint."
+            f"{path} holds NaN or Inf in {names}: its run diverged, or the file is damaged. Take the generator of "
+            "another run or checkpoint."
         )
     return weights, about
 

@@ -110,9 +110,9 @@ def upto(net: nn.Module, last: nn.Module) -> list[nn.Parameter]:
 
 
 def first_of(phrases: Sequence[str], shown: int = 3) -> str:
-    """The first phrases, and how many more there are."""
+    """The first phrases, none longer than 200 characters, and how many more there are."""
     more = f" and {len(phrases) - shown} more" if len(phrases) > shown else ""
-    return "; ".join(phrases[:shown]) + more
+    return "; ".join(phrase[:200] for phrase in phrases[:shown]) + more
 
 
 def misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

@@ -85,7 +85,7 @@ def test_weights_that_are_not_finite_draw_nothing(value, old, generator, path):
         save_file(state, path, generator.about)
     else:
         save_generator(generator, path)
-    with pytest.raises(ValueError, match=rf"g\.safetensors holds NaN or Inf in {name}: its run diverged"):
+    with pytest.raises(ValueError, match=rf"g\.safetensors holds NaN or Inf in '{name}': its run diverged"):
         Generator.from_pretrained(path)
 
 
@@ -108,7 +108,7 @@ def test_types_that_numpy_does_not_know_are_checked_too(tmp_path):
     assert about == {"a": "ä"}
     assert all(torch.equal(found[name].float(), value.float()) for name, value in weights.items())
     path.write_bytes(save({"float8": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}))
-    with pytest.raises(ValueError, match="holds NaN or Inf in float8"):
+    with pytest.raises(ValueError, match="holds NaN or Inf in 'float8'"):
         unpack(path)
 
 
@@ -133,7 +133,7 @@ def test_a_spec_that_is_no_json_names_the_file():
         ),
         ({"spec": '{"resolution": 1000000, "channels": 1000000, "num_classes": 0}'}, "Storage size"),
         *(({"nimg": text}, "its nimg is") for text in ("", "x", "-1", "²", "1" * 5000, "1.5")),
-        *(({"truncation": text}, "float|truncation|threshold") for text in ("x", "nan", "0", "-1")),
+        *(({"truncation": text}, "its truncation is") for text in ("x", "nan", "0", "-1", "x" * 10**6)),
         ({"generator": "MLPGenerator(z_dim=1000000000,width=1000000000,depth=2)"}, "do not fit|Storage size"),
         (
             {"generator": "MLPGenerator(z_dim=5,width=4,depth=2)"},
