@@ -63,7 +63,8 @@ def test_every_byte_that_changes_is_noticed(path):
     """A flip in the data, in a name, a shape, a text or the checksum."""
     whole = path.read_bytes()
     key = whole.index(b"sha256")  # without which the file would pass for one of version 0.1
-    for i in [*range(0, len(whole), 7), *range(key, key + 6)]:
+    nimg = whole.index(b'"nimg":"64"') + 8  # which any other number would do for
+    for i in [*range(0, len(whole), 7), *range(key, key + 6), nimg, nimg + 1]:
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
         with pytest.raises(ValueError, match=r"g\.safetensors") as e:
             Generator.from_pretrained(path)
