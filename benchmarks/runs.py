@@ -34,11 +34,12 @@ from equipoise.metrics import (
     judge_features,
     mean_top_probability,
 )
+from equipoise.runs import config_text, statistics_of
 from equipoise.sampling import Generator, sample
 from equipoise.train import train
 from equipoise.types import RunError
 
-__all__ = ["SAMPLES", "Judged", "Reference", "Run", "Verdict", "carry_out", "draw", "statistics_of"]
+__all__ = ["SAMPLES", "Judged", "Reference", "Run", "Verdict", "carry_out", "draw"]
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 5000
@@ -129,12 +130,6 @@ def draw(folder: Path, num: int) -> NDArray[np.uint8]:
     return np.concatenate([images for images, _ in sample(Generator.from_pretrained(folder), num)])
 
 
-def statistics_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's stats.jsonl; none if it has not got that far."""
-    path = folder / "stats.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 # ---- in the process of a run -----------------------------------------------------------------------------
 
 
@@ -143,7 +138,7 @@ def train_and_judge(folder: Path, against: str, at: Sequence[float]) -> None:
 
     A run in stages computes what it would in one go, because it resumes bit for bit.
     """
-    cfg: TrainConfig = parse((folder / "config.txt").read_text(), components())
+    cfg: TrainConfig = parse(config_text(folder / "config.txt"), components())
     judged, reference = Judged.load(folder, against, at), Reference(against)
     for kimg in at[len(judged.verdicts) :]:
         not_past(kimg, cfg, folder)

@@ -26,9 +26,10 @@ from equipoise.augment import NoAugment
 from equipoise.config import TrainConfig, override, to_text
 from equipoise.data import Few
 from equipoise.recipes import load
+from equipoise.runs import statistics_of
 
 from .report import SCALE, Plot, machine, markdown, spread
-from .runs import SAMPLES, Judged, Run, carry_out, statistics_of
+from .runs import SAMPLES, Judged, Run, carry_out
 
 __all__ = ["METHODS", "baseline"]
 

@@ -10,8 +10,8 @@ A crash at any moment leaves every earlier checkpoint whole. A damaged newest on
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import io
 import json
 import shutil
 import sys
@@ -20,54 +20,72 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import SCHEDULE_ONLY, TrainConfig, differences, known_to, override, parse, to_text
+from .config import SCHEDULE_ONLY, TrainConfig, differences, known_to, override, to_text
 from .distributed import from_rank_0, max_over_ranks
-from .files import flush, replace_file, writing
+from .files import flush, read_file, read_json, remove, remove_litter, replace_file, set_aside, writing
+from .runs import config_text, parse_config
 from .types import RunError
 
 __all__ = ["Checkpoints", "claim", "exist", "finished", "newest_whole"]
 
 KEEP = 2
 FORMAT = 1
+FOLDERS = ("", "checkpoints", "generator", "samples", "best", "best/generator")
+"""Where a run writes."""
 
 
 def claim(run_dir: Path, cfg: TrainConfig) -> None:
-    """Make `run_dir` the home of `cfg`, or check that it already is.
+    """Make `run_dir` the home of `cfg`, or check that it already is. Temporary files of killed processes are removed.
 
     Raises:
         ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg`,
-            `snapshot_kimg` and `evaluation` may change, because they do not change what is computed.
+            `snapshot_kimg` and `evaluation` may change, because they do not change what is computed. Also if
+            config.txt is damaged.
         RunError: if it cannot be written.
     """
     text = to_text(cfg)
     path = run_dir / "config.txt"
-    if path.exists():
-        old = path.read_text()
-        if old == text:
-            return
-        changed = changes(old, cfg)
-        if changed:
-            lines = "\n  ".join(changed)
-            raise ValueError(f"{run_dir} holds a run of another config. Choose another directory, or undo:\n  {lines}")
-    elif any(run_dir.glob("checkpoints/*")):
+    old = config_text(path) if path.exists() else None
+    if old is None and any(run_dir.glob("checkpoints/*")):
         raise ValueError(f"{run_dir} holds checkpoints but no config.txt. Choose another directory.")
-    with writing(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode())
+    if old not in (None, text):
+        require_same(run_dir, old, cfg)
+    for folder in FOLDERS:
+        remove_litter(run_dir / folder)
+    if old != text:
+        with writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            replace_file(path, text.encode())
 
 
-def changes(old_text: str, cfg: TrainConfig) -> list[str]:
-    """What the config of `old_text` computes differently from `cfg`, a line each."""
+def require_same(run_dir: Path, old_text: str, cfg: TrainConfig) -> None:
+    """Raises ValueError if the config of `old_text` computes something else than `cfg`."""
+    another = f"{run_dir} holds a run of another config"
     try:
-        old = parse(old_text, known_to(cfg))
-    except ValueError:  # it names a component that `cfg` does not know: compare the texts
-        lines = difflib.ndiff(old_text.splitlines(), to_text(cfg).splitlines())
-        return [line for line in lines if line[0] in "+-"]
-    return differences(override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY}), cfg)
+        old = parse_config(old_text, known_to(cfg))
+    except ValueError as error:  # it is damaged, or names a component that `cfg` does not know
+        changed = line_changes(old_text, to_text(cfg))
+        another = f"{another}, or its config.txt is damaged ({error})"
+    else:
+        changed = differences(override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY}), cfg)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ValueError(f"{another}. Choose another directory, or undo:\n  {lines}")
+
+
+def line_changes(old: str, new: str, shown: int = 20) -> list[str]:
+    """Lines that one text alone has, the first `shown` of each, marked - and +; in time linear in their lengths."""
+    marks = (("-", old.splitlines(), {*new.splitlines()}), ("+", new.splitlines(), {*old.splitlines()}))
+    found = []
+    for mark, lines, others in marks:
+        changed = [f"{mark} {line[:120]}" for line in lines if line not in others]
+        found += changed[:shown] + (["..."] if len(changed) > shown else [])
+    return found
 
 
 class Checkpoints:
@@ -85,13 +103,14 @@ class Checkpoints:
     def load_latest(self) -> int:
         """Restore the newest whole checkpoint; returns its nimg, 0 if there is none.
 
-        A damaged one is renamed to `*.damaged` and the one before it is used, with a warning on stderr.
+        One that is damaged or cannot be read is renamed to `*.damaged` and the one before it is used, with a warning
+        on stderr.
 
         Raises:
             RunError: if there are checkpoints and all of them are damaged, or if another process, on a machine with a
                 disk of its own, sees a newer one than rank 0.
         """
-        newest = int(max((path.name for path in finished(self.folder)), default="0"))
+        newest = max((nimg_of(path) for path in finished(self.folder)), default=0)
         if max_over_ranks(newest) > from_rank_0(lambda: newest):
             raise RunError(
                 f"rank 0 does not see the newest checkpoint in {self.folder}, which another machine does. Put the run "
@@ -106,7 +125,7 @@ class Checkpoints:
                 net.load_state_dict(weights.get(key, {}))
             for key, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][key])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.folder / name} does not fit the networks, whose code has changed since: {error}. "
                 "Restore that code, or start a new run."
@@ -118,9 +137,11 @@ class Checkpoints:
         found = newest_whole(self.folder)
         if found is not None:
             path, weights, state = found
-            for damaged in finished(self.folder):
-                if damaged > path:
-                    set_aside(damaged)
+            for other in finished(self.folder):
+                if nimg_of(other) > nimg_of(path) or not other.is_dir():  # damaged, or a stray file
+                    with writing(self.folder):
+                        aside = set_aside(other)
+                    print(f"warning: {other} renamed to {aside.name}", file=sys.stderr)
             return path.name, weights, state
         if finished(self.folder):
             raise RunError(
@@ -146,9 +167,10 @@ class Checkpoints:
 
     def _write_atomically(self, final: Path, nimg: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
         temporary = self.folder / f".{final.name}.tmp"
+        for leftover in self.folder.glob(".*.tmp"):
+            if is_nimg(leftover.name.removeprefix(".").removesuffix(".tmp")):
+                remove(leftover)
         try:
             temporary.mkdir()
             for key, net in self.nets.items():
@@ -173,8 +195,26 @@ class Checkpoints:
 
 
 def finished(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name."""
-    return sorted(path for path in folder.glob("*") if path.name.isdigit())
+    """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name.
+
+    Raises:
+        RunError: if the folder cannot be read. A run must not begin anew for that.
+    """
+    try:
+        return sorted((path for path in folder.iterdir() if is_nimg(path.name)), key=nimg_of)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"cannot read {folder}: {error.strerror}. Make it readable, or restore it.") from error
+
+
+def nimg_of(checkpoint: Path) -> int:
+    return int(checkpoint.name)
+
+
+def is_nimg(name: str) -> bool:
+    """Whether a checkpoint has such a name: twelve digits or more."""
+    return name.isascii() and name.isdecimal() and f"{int(name):012d}" == name
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
@@ -185,7 +225,7 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict
     for path in reversed(finished(folder)):
         try:
             return path, *read_verified(path)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
     return None
 
@@ -193,14 +233,6 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict
 def exist(run_dir: Path) -> bool:
     """Whether the run has saved a checkpoint."""
     return from_rank_0(lambda: bool(finished(run_dir / "checkpoints")))
-
-
-def set_aside(damaged: Path) -> None:
-    """Give a damaged checkpoint another name, so that it never counts as one of the last good ones."""
-    with writing(damaged.parent):
-        aside = damaged.with_suffix(".damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        damaged.rename(aside)
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -216,16 +248,39 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
     """Weights by network and the state of the checkpoint at `path`.
 
     Raises:
-        FileNotFoundError, ValueError: if it is damaged.
+        OSError, ValueError: if it is damaged, or cannot be read.
         RunError: if it is whole, but of another version.
     """
-    expected = json.loads((path / "manifest.json").read_text())
-    contents = {name: (path / name).read_bytes() for name in expected}
+    expected = read_json(read_file(path / "manifest.json"), "manifest.json")
+    if "state.pt" not in expected or not all(Path(name).name == name for name in expected):
+        raise ValueError("manifest.json does not list the files of a checkpoint")
+    contents = {name: read_file(path / name, sys.maxsize) for name in expected}
     for name, content in contents.items():
         if digest(content) != expected[name]:
             raise ValueError(f"{name} does not match its checksum")
-    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    state = read_state(contents["state.pt"])
     if state["format"] != FORMAT:
         raise RunError(f"{path} has format {state['format']} and this version of equipoise reads {FORMAT}: use another")
-    weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
+    if state["nimg"] != nimg_of(path):
+        raise ValueError(f"its state is of nimg={state['nimg']}")
+    try:
+        weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
+    except SafetensorError as error:
+        raise ValueError(f"its weights cannot be read: {error}") from None
     return weights, state
+
+
+def read_state(content: bytes) -> dict[str, Any]:
+    """What a state.pt holds: format and nimg, integers, and the state of each optimiser.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    try:
+        state: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch documents none, and strange bytes raise many
+        raise ValueError(f"state.pt cannot be read: {type(error).__name__}") from error
+    kinds = {"format": int, "nimg": int, "optimizers": dict}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError("state.pt holds no state of a run")
+    return state

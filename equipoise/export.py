@@ -20,7 +20,7 @@ from .config import suggest
 from .files import replace_file, writing
 from .growth import LevelOfDetail
 from .modelcard import grid_of, model_card
-from .runs import Run, read_run
+from .runs import Run, config_text, read_run
 from .sampling import IN_FOLDER, Generator, grid, png, require_empty, save_generator, truncated
 
 __all__ = ["FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
@@ -233,7 +233,7 @@ def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
     texts = {
         "README.md": model_card(generator, run),
         "config.json": json.dumps(about, indent=2) + "\n",
-        "config.txt": (run.folder / "config.txt").read_text("utf-8"),
+        "config.txt": config_text(run.folder / "config.txt"),
     }
     out = out.resolve()
     temporary = out.with_name(f".{out.name}.tmp")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 from .config import components
-from .runs import Run
+from .files import read_file
+from .runs import Run, config_text
 from .sampling import Generator
 
 __all__ = ["grid_of", "model_card"]
@@ -129,7 +131,7 @@ def training(generator: Generator, run: Run) -> str:
             f"{about['device']}"
         )
         lines.append(f"- Command: `{command(about['command'])}`")
-    config = (run.folder / "config.txt").read_text("utf-8").rstrip()
+    config = config_text(run.folder / "config.txt").rstrip()
     return "\n".join([*lines, "", "```python", config, "```"])
 
 
@@ -163,10 +165,23 @@ def numbers(generator: Generator, run: Run) -> str:
 
 
 def environment(path: Path) -> dict[str, str]:
-    """The last block of a run's environment.txt, the start that ended it; nothing without the file."""
-    text = path.read_text("utf-8") if path.exists() else ""
-    lines = text.strip().rpartition("\n\n")[2].splitlines()
-    return {key: value for key, _, value in (line.partition(": ") for line in lines)}
+    """The last block of a run's environment.txt, the start that ended it; nothing without the file.
+
+    A file that is damaged is named on stderr, and nothing of it is taken.
+    """
+    try:
+        text = read_file(path, 1 << 26).decode()
+        lines = text.strip().rpartition("\n\n")[2].splitlines()
+        about = {key: value for key, _, value in (line.partition(": ") for line in lines)}
+        if missing := {"equipoise", "torch", "python", "device", "command"} - about.keys():
+            raise ValueError(f"its last block does not name {', '.join(sorted(missing))}")
+        command(about["command"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        print(f"warning: {path} is damaged ({error}): the card does without it", file=sys.stderr)
+        return {}
+    return about
 
 
 def command(line: str) -> str:

@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from .config import components, parse
 from .data import to_uint8
 from .distributed import from_rank_0, rank, world_size
-from .files import replace_file, writing
+from .files import read_json, replace_file, writing
 from .latents import require_threshold
+from .misfits import first_of, misfits
 from .models import GeneratorConfig
 from .normalizers import remove
 from .randomness import Purpose, stream
 from .shares import together
 from .standing import PASSES, with_standing_statistics
+from .tensorfile import pack, unpack
 from .types import ImageSpec
 
 __all__ = [
@@ -51,6 +51,9 @@ BATCH = 250
 IN_RUN = Path("generator") / "generator.safetensors"
 IN_FOLDER = Path("model.safetensors")
 """Where the generator is, in a run and in an exported folder."""
+
+LARGEST = 1 << 20
+"""Pixels, channels or classes that a file may speak of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Generator:
         known: components of your own by name, which its config calls beside the library's.
 
         Raises:
-            ValueError: if there is none, or it is damaged or made of unknown components.
+            ValueError: if there is none, or it is damaged, holds NaN or Inf, or is made of unknown components.
         """
         path = generator_file(Path(place))
         if path is None:
@@ -85,14 +88,7 @@ class Generator:
                 f"{place} holds no generator: give a run that has reached its first checkpoint, or a folder or "
                 ".safetensors file that `equipoise export` has made"
             )
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}). Copy it again, or train on from the run's checkpoint to write it again."
-            ) from None
+        weights, about = unpack(path)
         if not about.keys() >= {"generator", "spec", "nimg"}:
             raise ValueError(
                 f"{path} is no generator of equipoise: it does not say of what architecture its weights are"
@@ -101,22 +97,19 @@ class Generator:
             config = parse(about["generator"], components() | dict(known or {}))
         except ValueError as error:
             raise ValueError(
-                f"cannot build the generator of {place}: {error}. If it comes from a file of yours, name it: "
+                f"cannot build the generator of {path}: {error}. If it comes from a file of yours, name it: "
                 "--recipe FILE.py:FUNCTION, or in Python known={'NAME': CLASS}"
             ) from None
         if not isinstance(config, GeneratorConfig):
             raise ValueError(f"{path} is no generator of equipoise: it is made of {config!r}")
-        spec = ImageSpec(**json.loads(about["spec"]))
-        net = config.build(spec)
         try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights in {path} do not fit its architecture, whose code has changed since: {error}"
-            ) from None
+            spec, nimg, truncation = read_about(about)
+            net = fitting(config, spec, weights)
+        except (ValueError, RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that cannot be
+            reason = str(error).partition("\n")[0]  # torch adds its own stack
+            raise ValueError(f"cannot build the generator of {path}: {reason}") from error
         net.to("cuda" if torch.cuda.is_available() else "cpu")
-        truncation = float(about["truncation"]) if "truncation" in about else None
-        return cls(net.eval().requires_grad_(False), config, spec, truncation, int(about["nimg"]))
+        return cls(net.eval().requires_grad_(False), config, spec, truncation, nimg)
 
     def sample(self, num: int, *, seed: int = 0, classes: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """`num` images (num, H, W, C). Image i depends on `seed` and i, and is of class classes[i mod len].
@@ -151,11 +144,57 @@ def generator_file(place: Path) -> Path | None:
     return next((path for path in (place / IN_RUN, place / IN_FOLDER) if path.is_file()), None)
 
 
+def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
+    """The data's spec, nimg and truncation, as `Generator.about` has them.
+
+    Raises:
+        ValueError: if a text is anything else, naming it.
+    """
+    if unknown := about.keys() - {"generator", "spec", "nimg", "truncation"}:
+        raise ValueError(f"it is damaged, or of a later version: it says {min(unknown)[:100]!r} of itself")
+    spec = read_json(about["spec"], "its spec")
+    least = {"resolution": 1, "channels": 1, "num_classes": 0}
+    if spec.keys() != least.keys() or not all(
+        type(spec[name]) is int and least[name] <= spec[name] <= LARGEST for name in least
+    ):
+        raise ValueError(f"its spec is {about['spec'][:100]}, expected such as {json.dumps(least)}")
+    if not (about["nimg"].isascii() and about["nimg"].isdecimal() and len(about["nimg"]) < 20):
+        raise ValueError(f"its nimg is {about['nimg'][:100]!r}, expected a number of images")
+    if "truncation" not in about:
+        return ImageSpec(**spec), int(about["nimg"]), None
+    try:
+        truncation = float(about["truncation"])
+        require_threshold(truncation)
+    except ValueError:
+        raise ValueError(f"its truncation is {about['truncation'][:100]!r}, expected a number above 0") from None
+    return ImageSpec(**spec), int(about["nimg"]), truncation
+
+
+def fitting(config: GeneratorConfig, spec: ImageSpec, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network with these weights. Shapes are compared before it takes memory, which a file may ask too much of.
+
+    Raises:
+        ValueError: if they are of another architecture.
+    """
+    try:
+        with torch.device("meta"):
+            wrong = misfits(weights, config.build(spec).state_dict())
+    except (RuntimeError, TypeError):  # a network of the user's own that cannot be built there
+        wrong = []
+    if wrong:
+        raise ValueError(f"its weights do not fit its architecture, whose code has changed since: {first_of(wrong)}")
+    net = config.build(spec)
+    net.load_state_dict(weights)
+    return net
+
+
 def save_generator(generator: Generator, path: Path) -> None:
-    """Write a .safetensors file: plain weights, normalisers folded away, with the config and the data's spec inside."""
-    weights = {name: value.contiguous() for name, value in generator.folded().net.state_dict().items()}
+    """Write a .safetensors file: plain weights, normalisers folded away, with the config and the data's spec inside.
+
+    A checksum over all of it is checked by `Generator.from_pretrained`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, save(weights, generator.about))
+    replace_file(path, pack(generator.folded().net.state_dict(), generator.about))
 
 
 def truncated(generator: Generator, threshold: float, *, passes: int = PASSES) -> Generator:

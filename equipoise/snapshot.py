@@ -21,12 +21,13 @@ from .data import Dataset
 from .discriminator import TrainedDiscriminator, rebuild
 from .distributed import from_rank_0, world_size
 from .evaluate import Evaluation, Evaluator
-from .files import replace_file, writing
+from .files import read_file, read_json, replace_file, set_aside, writing
 from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
 from .shares import rank_0_first
 from .sources import of_dataset, of_generator, open_source
 from .standing import averaged_generator
 from .stats import Stats, require_finite
+from .tensorfile import unpack
 from .types import ImageSpec
 
 __all__ = ["Evaluations", "Snapshots"]
@@ -43,7 +44,8 @@ class Snapshots:
         from_rank_0(self._write_environment)
 
     def _write_environment(self) -> None:
-        with writing(self.run_dir), (self.run_dir / "environment.txt").open("a") as file:
+        path = self.run_dir / "environment.txt"
+        with writing(path), path.open("a") as file:
             file.write(environment())
 
     def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
@@ -149,15 +151,31 @@ class Evaluations:
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def _better(self, found: Evaluation) -> bool:
-        """Than the one in best/, if that was measured alike."""
+        """Whether it is better than the one in best/, or that was measured otherwise.
+
+        If its report or its generator is damaged, best/ is set aside, with a warning on stderr.
+        """
         assert self.cfg.evaluation is not None
         name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
         if not path.exists():
             return True
-        kept = json.loads(path.read_text())
-        if scale(kept, name) != scale(json.loads(found.json()), name):
+        try:
+            unpack(self.folder / IN_RUN)
+            kept = read_json(read_file(path), path.name)
+            if scale(kept, name) != scale(json.loads(found.json()), name):
+                return True
+            old, new = (number(report, name) for report in (kept, found.report))
+            if not math.isfinite(old["value"]):
+                raise ValueError(f"its {name} is {old['value']}")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
+            reason = error if isinstance(error, OSError | ValueError) else f"{path.name} is no report"
+            with writing(self.folder):
+                aside = set_aside(self.folder)  # an intact generator may be the best there was
+            print(
+                f"warning: {self.folder} renamed to {aside.name}, and the best is chosen anew: {reason}",
+                file=sys.stderr,
+            )
             return True
-        old, new = (number(report, name) for report in (kept, found.report))
         return bool(new["value"] < old["value"] if new["better"] == "lower" else new["value"] > old["value"])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from .checkpoint import finished, newest_whole
 from .distributed import from_rank_0
+from .misfits import first_of, misfits
 from .transfer import FreezeD
 
 __all__ = ["load_networks"]
@@ -26,9 +27,8 @@ def load_networks(transfer: FreezeD, nets: Mapping[str, nn.Module]) -> None:
     for name, net in nets.items():
         wrong = misfits(weights.get(name, {}), net.state_dict())
         if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ValueError(
-                f"{name} of {path} does not fit this config's: {'; '.join(wrong[:3])}{more}. Take generator, "
+                f"{name} of {path} does not fit this config's: {first_of(wrong)}. Take generator, "
                 f"discriminator, head and normalisers from {Path(transfer.run) / 'config.txt'}, and data of the same "
                 "resolution, channels and number of classes."
             )
@@ -48,19 +48,3 @@ def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
         f"cannot start from the run {run}: {state}. Give the directory of a run that has saved one, "
         'such as transfer=FreezeD(run="runs/a").'
     )
-
-
-def misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """How one network's weights differ from another's in names and shapes, a phrase each."""
-
-    def phrases() -> Iterator[str]:
-        for name, tensor in expected.items():
-            if name not in given:
-                yield f"it has no {name}"
-            elif given[name].shape != tensor.shape:
-                yield f"{name} is {tuple(given[name].shape)} and not {tuple(tensor.shape)}"
-        for name in given:
-            if name not in expected:
-                yield f"it has {name}, too"
-
-    return list(phrases())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from .distributed import from_rank_0, mean_over_ranks, rank
-from .files import replace_file, writing
+from .files import free_name, read_file, replace_file, set_aside, writing
+from .logs import LARGEST, read_log
 from .progress import Progress
 from .types import RunError
 
@@ -52,14 +54,31 @@ class Stats:
                 self.tensorboard.close()
 
     def _forget_after(self, nimg: int) -> None:
-        """Drop lines that a killed run wrote after its last checkpoint: they are about to be written again."""
-        if not self.path.exists():
-            return
+        """Drop lines that a killed run wrote after its last checkpoint: they are about to be written again.
+
+        Damaged lines move to a file of their own, with a warning on stderr.
+        """
         with writing(self.path.parent):
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
-            if len(kept) < len(lines):
-                replace_file(self.path, "".join(kept).encode())
+            content = self._content()
+            log = read_log(content)
+            if log.damaged:
+                aside = free_name(self.path)
+                replace_file(aside, b"".join(line + b"\n" for line in log.damaged.values()))
+                print(f"warning: {log.described()} of {self.path} moved to {aside.name}", file=sys.stderr)
+            kept = b"".join(line + b"\n" for line, values in log.intact if values["nimg"] <= nimg)
+            if kept != content:
+                replace_file(self.path, kept)
+
+    def _content(self) -> bytes:
+        """What the file holds; nothing after one that cannot be read has been set aside."""
+        if not self.path.exists():
+            return b""
+        try:
+            return read_file(self.path, LARGEST)
+        except (OSError, ValueError) as error:
+            aside = set_aside(self.path)
+            print(f"warning: {self.path} cannot be read ({error}): renamed to {aside.name}", file=sys.stderr)
+            return b""
 
     def add(self, values: dict[str, Tensor], nimg: int) -> None:
         """Remember the scalars of the step that ended after `nimg` images."""

@@ -44,6 +44,7 @@ from .distributed import (
 from .gan import GAN
 from .growth import BatchesByStage
 from .interrupt import Interrupted, interrupts
+from .lock import locked
 from .penalties import Penalty
 from .pieces import count_pieces, mean_of, repeated
 from .randomness import Purpose, seed_torch
@@ -179,11 +180,12 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
 
     Raises:
         ValueError: if the data, the networks or the directory do not fit the config.
-        RunError: if the run diverges, cannot write, or (`Interrupted`) is asked to stop by SIGINT or SIGTERM.
+        RunError: if the run diverges, cannot write, is trained by another process, or (`Interrupted`) is asked to stop
+            by SIGINT or SIGTERM.
     """
     run_dir = Path(run_dir)
     keep_freed_memory()
-    with processes() as device:
+    with processes() as device, locked(run_dir):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         gan = GAN.build(cfg, dataset.spec, device)
         for size in gan.stages.batch_sizes:

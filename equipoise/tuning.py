@@ -20,7 +20,7 @@ import torch
 
 from .convolutions import WAYS, Convolutions, Layout, ready
 from .distributed import from_rank_0, rank, world_size
-from .files import replace_file, writing
+from .files import read_file, read_json, replace_file, writing
 from .gan import GAN
 from .precision import Precision
 from .types import Batch, RunError
@@ -127,7 +127,7 @@ def choose(seconds: dict[Manner, float]) -> Manner:
 
 def read(path: Path) -> dict[str, Any] | None:
     try:
-        settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        settings: dict[str, Any] = read_json(read_file(path), "it")
         ways = {name for known in WAYS.values() for name in known}
         if (
             settings["precision"] not in get_args(Precision)

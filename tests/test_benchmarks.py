@@ -116,7 +116,8 @@ def test_divergence_is_a_result_and_other_errors_are_not(small, tmp_path, capsys
     assert judged.failure == "diverged"
     assert judged.verdicts == []
     assert "training diverged" in runs.line(judged)
-    (tmp_path / "full" / "stats.jsonl").mkdir(parents=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "samples").write_text("in the way")
     with pytest.raises(RunError, match="cannot write to"):
         trained(small, tmp_path / "full", (0.064,))
 

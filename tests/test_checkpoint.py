@@ -1,7 +1,12 @@
 """Nothing the user made is lost: damaged checkpoints, full disks, other configs."""
 
 import errno
+import hashlib
+import io
+import json
 import os
+import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +17,7 @@ from tiny import recipe
 from torch import nn
 
 from equipoise import files
-from equipoise.checkpoint import Checkpoints, claim
+from equipoise.checkpoint import Checkpoints, claim, finished
 from equipoise.losses import NonSaturating
 from equipoise.types import RunError
 
@@ -213,3 +218,147 @@ def test_state_is_read_without_running_code(saved):
     run_dir, _ = saved
     state = torch.load(run_dir / "checkpoints" / "000000000300" / "state.pt", weights_only=True)
     assert state["nimg"] == 300
+
+
+# ---- what is there in place of a checkpoint --------------------------------------------------------------
+
+
+def stray_file(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "000000000999").write_text("mine")
+
+
+def state_is_a_directory(run_dir: Path) -> None:
+    path = run_dir / "checkpoints" / "000000000300" / "state.pt"
+    path.unlink()
+    path.mkdir()
+
+
+def copied_under_another_name(run_dir: Path) -> None:
+    shutil.copytree(run_dir / "checkpoints" / "000000000200", run_dir / "checkpoints" / "000000000400")
+    shutil.rmtree(run_dir / "checkpoints" / "000000000300")
+
+
+@pytest.mark.parametrize(
+    ("damage", "nimg", "aside"),
+    [
+        (stray_file, 300, "000000000999.damaged"),
+        (state_is_a_directory, 200, "000000000300.damaged"),
+        (copied_under_another_name, 200, "000000000400.damaged"),
+    ],
+)
+def test_anything_else_with_the_name_of_a_checkpoint_is_passed_over_and_kept(damage, nimg, aside, saved, capsys):
+    run_dir, states = saved
+    damage(run_dir)
+    found, net, _ = load(run_dir)
+    assert found == nimg
+    assert all(torch.equal(v, states[nimg][k]) for k, v in net.state_dict().items())
+    said = capsys.readouterr().err
+    assert f"{aside.removesuffix('.damaged')} is damaged" in said
+    assert f"renamed to {aside}" in said
+    assert aside in names(run_dir)
+
+
+def test_a_stray_file_older_than_the_last_checkpoints_is_not_deleted(saved):
+    run_dir, _ = saved
+    (run_dir / "checkpoints" / "000000000001").write_text("mine")
+    (run_dir / "checkpoints" / ".000000000350.tmp").write_text("a file where a directory would be")
+    net, optimizer = player()
+    checkpoints = Checkpoints(run_dir, nets={"net": net}, optimizers={"net": optimizer})
+    assert checkpoints.load_latest() == 300
+    checkpoints.save(350)
+    assert names(run_dir) == ["000000000001.damaged", "000000000300", "000000000350"]
+    assert (run_dir / "checkpoints" / "000000000001.damaged").read_text() == "mine"
+
+
+def test_names_of_other_digits_are_no_checkpoints(saved):
+    run_dir, _ = saved
+    for name in ("²", "٣", "300", "0000000000300", "000000000400.damaged"):
+        (run_dir / "checkpoints" / name).mkdir()
+    assert [path.name for path in finished(run_dir / "checkpoints")] == ["000000000200", "000000000300"]
+    assert load(run_dir)[0] == 300
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_newest_checkpoint_that_cannot_be_read_falls_back(number, saved, monkeypatch, capsys):
+    """Patched, since root may read everything."""
+    run_dir, read = saved[0], Path.read_bytes
+
+    def failing(path):
+        if path.parent.name == "000000000300" and path.name == "state.pt":
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    assert load(run_dir)[0] == 200
+    assert os.strerror(number) in capsys.readouterr().err
+    assert names(run_dir) == ["000000000200", "000000000300.damaged"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_of_checkpoints_that_cannot_be_read_begins_no_run_anew(number, saved, monkeypatch):
+    def failing(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    with pytest.raises(RunError, match=rf"cannot read .*checkpoints: {os.strerror(number)}"):
+        load(saved[0])
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("[]", "null", "5", "[" * 100_000, "{}"),
+        *('{"/dev/zero": "", "state.pt": ""}', '{"": "", "state.pt": ""}'),  # zeros without end, a directory
+    ],
+)
+def test_a_manifest_of_any_json_is_a_damaged_checkpoint(manifest, saved, capsys):
+    run_dir, _ = saved
+    (run_dir / "checkpoints" / "000000000300" / "manifest.json").write_text(manifest)
+    assert load(run_dir)[0] == 200
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
+def replaced(run_dir: Path, name: str, content: bytes) -> None:
+    """Another file in the newest checkpoint, with a checksum that fits."""
+    folder = run_dir / "checkpoints" / "000000000300"
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {name: hashlib.sha256(content).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def packed(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *(b"", b"text", pickle.dumps(print), packed([1]), packed(torch.zeros(3)), packed({})),
+        packed({"format": "1", "nimg": 300, "optimizers": {}}),
+        packed({"format": 1, "nimg": None, "optimizers": {}}),
+        packed({"format": 1, "nimg": 300, "optimizers": 5}),
+        packed({"format": 1, "nimg": 400, "optimizers": {}}),
+    ],
+    ids=["empty", "text", "pickle", "list", "tensor", "no keys", "format", "nimg", "optimizers", "another nimg"],
+)
+def test_a_state_of_another_kind_is_a_damaged_checkpoint(state, saved, capsys):
+    run_dir, _ = saved
+    replaced(run_dir, "state.pt", state)
+    assert load(run_dir)[0] == 200
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
+def test_weights_that_are_no_safetensors_are_a_damaged_checkpoint(saved):
+    run_dir, _ = saved
+    replaced(run_dir, "net.safetensors", b"[" * 1000)
+    assert load(run_dir)[0] == 200
+
+
+@pytest.mark.parametrize("state", [5, [], {"state": 5, "param_groups": 5}])
+def test_optimisers_of_another_kind_do_not_fit(state, saved):
+    run_dir, _ = saved
+    replaced(run_dir, "state.pt", packed({"format": 1, "nimg": 300, "optimizers": {"net": state}}))
+    with pytest.raises(RunError, match="does not fit the networks"):
+        load(run_dir)

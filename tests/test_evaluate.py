@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
+from fixtures import fixture
 from PIL import Image
 from processes import on_two_processes
 from runs import assert_resumes, assert_same_run, lines
@@ -509,6 +510,53 @@ def test_best_is_the_highest_where_higher_is_better_and_settings_do_not_mix(tmp_
     other = override(cfg, {"evaluation.seed": 1})  # numbers of other samples do not compare
     Evaluations(tmp_path, other, data).of(generator.net, 5, "none yet")
     assert json.loads((tmp_path / "best" / "evaluation.json").read_text())["nimg"] == 5
+
+
+def test_a_damaged_report_in_best_is_set_aside_and_the_best_is_chosen_anew(trained, tmp_path, capsys):
+    """The run ends as without the damage."""
+    cfg, run_dir = evaluated(every_kimg=0.08), tmp_path / "run"
+    train(override(cfg, {"total_kimg": 0.08}), run_dir)
+    content = fixture("faults/02_evaluation_damaged.json").read_bytes()
+    (run_dir / "best" / "evaluation.json").write_bytes(content)
+    train(cfg, run_dir)
+    assert "best renamed to best.damaged, and the best is chosen anew: evaluation.json" in capsys.readouterr().err
+    assert_same_run(trained, run_dir)
+    assert json.loads((run_dir / "best" / "evaluation.json").read_text())["nimg"] == 160
+    assert (run_dir / "best.damaged" / "evaluation.json").read_bytes() == content
+    assert Generator.from_pretrained(run_dir / "best.damaged").nimg == 80
+
+
+def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_none(tmp_path, capsys):
+    cfg = evaluated(metrics=("classes",), best="top_probability")
+    generator = Generator(cfg.generator.build(ImageSpec(28, 1, 10)), cfg.generator, ImageSpec(28, 1, 10))
+    evaluations, path = Evaluations(tmp_path, cfg, Digits().build()), tmp_path / "best" / "evaluation.json"
+    found = evaluations.evaluator(of_generator("g", generator, None))
+    evaluations._keep(generator, found, 1, "none yet")
+    report = json.loads(path.read_text())
+
+    def with_value(value: object) -> str:
+        changed = json.loads(json.dumps(report))
+        changed["metrics"]["classes"]["numbers"]["top_probability"]["value"] = value
+        return json.dumps(changed)
+
+    assert not evaluations._better(found)  # than itself
+    path.write_text(with_value(0.0))
+    assert evaluations._better(found)
+    assert capsys.readouterr().err == ""
+    wrong = ["", "[]", "null", "5", "{}", "[" * 100_000, '{"metrics": 5}', '{"metrics": {"classes": []}}']
+    for text in [*wrong, *map(with_value, (math.nan, math.inf, 10**400, "1", None, [], {}))]:
+        path.write_text(text)
+        assert evaluations._better(found), text[:50]
+        assert capsys.readouterr().err.count("renamed to best.damaged") == 1, text[:50]
+        evaluations._keep(generator, found, 1, "none yet")
+    assert len(list(tmp_path.glob("best.damaged*"))) == len(wrong) + 7
+    path.unlink()
+    path.mkdir()
+    assert evaluations._better(found)
+    for damage in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1] + b"\xff")):
+        evaluations._keep(generator, found, 1, "none yet")
+        damage(tmp_path / "best" / "generator" / "generator.safetensors")
+        assert evaluations._better(found)
 
 
 def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):

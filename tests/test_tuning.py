@@ -78,10 +78,15 @@ def test_a_run_that_goes_on_computes_as_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"precision": "bf16"}', '{"precision": 1, "layout": 1, "convolutions": 1}']
+    "content",
+    [
+        *(b"{", b"[]", b"null", b'{"precision": "bf16"}', b'{"precision": 1, "layout": 1, "convolutions": 1}'),
+        *(b"", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b" " * 2_000_000),
+        b'{"precision": "float32", "layout": "contiguous", "convolutions": {"a": []}}',
+    ],
 )
-def test_damaged_choices_are_named(text, tmp_path):
-    (tmp_path / "tuned.json").write_text(text)
+def test_damaged_choices_are_named(content, tmp_path):
+    (tmp_path / "tuned.json").write_bytes(content)
     with pytest.raises(RunError, match=r"tuned\.json cannot be read .* Delete it to measure again"):
         tune(built(), tmp_path, iteration)
 
