@@ -63,14 +63,14 @@ def test_a_layer_with_state_has_the_gradients_of_its_own_forward(name):
 
 
 def test_ten_iterations_are_those_of_eager_players(monkeypatch):
-    """Of a SAN whose D has spectral norm, with a weight small enough to be computed twice, and whose G has batch norm."""
+    """A SAN whose D has spectral norm, on weights small enough to be divided twice, and whose G has batch norm."""
     compile_module = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compile_module(net, backend=graphs))
     adam = Adam(lr=1e-3, eps=1e-3)  # of a gradient that is 0 but for rounding, a smaller eps would make a step
     ends = []
     for compiled in (False, True):
-        D = MLPDiscriminator(width=4, depth=2)
-        cfg = replace(recipe(), compile=compiled, g_optim=adam, d_optim=adam, d_normalizer=SpectralNorm(), discriminator=D)
+        D = {"discriminator": MLPDiscriminator(width=4, depth=2), "d_normalizer": SpectralNorm()}
+        cfg = replace(recipe(), compile=compiled, g_optim=adam, d_optim=adam, **D)
         dataset = cfg.data.build()
         gan, batches = GAN.build(cfg, dataset.spec), InfiniteBatches(dataset, cfg.batch_size, seed=0)
         assert (gan.D._compiled_call_impl is not None) == compiled
