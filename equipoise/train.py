@@ -232,7 +232,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out)
         of_labelled = nothing if with_labels is None else endless(with_labels)
-        snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset, gan.D)
+        snapshots = Snapshots(run_dir, cfg, dataset.spec, resumed=nimg > 0)
+        evaluations = Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
             batches,
