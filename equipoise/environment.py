@@ -32,8 +32,8 @@ def record(run_dir: Path, *, resumed: bool) -> None:
     before, now = threads_before(run_dir), torch.get_num_threads()
     if resumed and before not in (None, now) and not torch.cuda.is_available():
         print(
-            f"warning: {run_dir} was trained with threads: {before} and resumes with threads: {now}. Their number decides "
-            "how CPUs round sums, so the run will differ from the uninterrupted one in the last digits. "
+            f"warning: {run_dir} was trained with threads: {before} and resumes with threads: {now}. CPUs round sums "
+            "otherwise then, so the run will differ from the uninterrupted one in the last digits. "
             f"OMP_NUM_THREADS={before} resumes it bit for bit.",
             file=sys.stderr,
         )
