@@ -7,8 +7,8 @@ One iteration, in order:
     then        EMA, augmentation strength, statistics, checkpoint
 
 All schedules count real images shown to D (`nimg`), never steps, so they do not depend on batch size or number of
-processes. All randomness is a function of (seed, rank, nimg), so on the CPU a resumed run repeats the uninterrupted
-one bit for bit, and no generator state is saved.
+processes. All randomness is a function of (seed, rank, nimg), so on the CPU, with as many threads, a resumed run
+repeats the uninterrupted one bit for bit, and no generator state is saved.
 """
 
 from __future__ import annotations
