@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ from torch import Tensor, nn
 from .config import TrainConfig
 from .data import Dataset
 from .discriminator import TrainedDiscriminator, rebuild
-from .distributed import from_rank_0, world_size
+from .distributed import from_rank_0
+from .environment import record
 from .evaluate import Evaluation, Evaluator
 from .files import read_file, read_json, replace_file, set_aside, writing
 from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
@@ -37,16 +35,14 @@ GRID = 100
 
 
 class Snapshots:
-    """Writes generator/, samples/ and environment.txt of a run. Rank 0 writes."""
+    """Writes generator/, samples/ and environment.txt of a run. Rank 0 writes.
 
-    def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
+    resumed: whether the run resumes from a checkpoint.
+    """
+
+    def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec, *, resumed: bool = False):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
-        from_rank_0(self._write_environment)
-
-    def _write_environment(self) -> None:
-        path = self.run_dir / "environment.txt"
-        with writing(path), path.open("a") as file:
-            file.write(environment())
+        from_rank_0(lambda: record(run_dir, resumed=resumed))
 
     def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
         """Write both for the averaged generator `net`.
@@ -189,21 +185,3 @@ def number(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A number of a report by its name."""
     found: Mapping[str, Any] = next(m["numbers"][name] for m in report["metrics"].values() if name in m["numbers"])
     return found
-
-
-def environment() -> str:
-    """What else a run depends on, a line each; each start of a run adds such a block to environment.txt."""
-    from . import __version__
-
-    lines = {
-        "equipoise": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "processes": world_size(),
-        "command": shlex.join(sys.argv),
-    }
-    return "".join(f"{name}: {value}\n" for name, value in lines.items()) + "\n"

@@ -58,9 +58,28 @@ class DividedBySigma(nn.Module):
 
     @torch.no_grad()
     def iterate(self, matrix: Tensor, iterations: int) -> None:
-        for _ in range(iterations):
-            F.normalize(torch.mv(matrix, self._v), dim=0, eps=self.eps, out=self._u)
-            F.normalize(torch.mv(matrix.T, self._u), dim=0, eps=self.eps, out=self._v)
+        iterated = opaque_iteration if torch.compiler.is_compiling() else power_iteration
+        u, v = iterated(matrix, self._v, iterations, self.eps)
+        self._u.copy_(u)
+        self._v.copy_(v)
+
+
+def power_iteration(matrix: Tensor, v: Tensor, iterations: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Move u to Wv / ‖Wv‖ and v to Wᵀu / ‖Wᵀu‖, `iterations` >= 1 times: W (R, C), v (C,) -> u (R,), v (C,)."""
+    for _ in range(iterations):
+        u = F.normalize(torch.mv(matrix, v), dim=0, eps=eps)
+        v = F.normalize(torch.mv(matrix.T, u), dim=0, eps=eps)
+    return u, v
+
+
+# The compiler may compute u and v again in the backward, from the buffer that the forward has overwritten, and so one
+# iteration further on. It stores what an operator that it cannot look into returns.
+opaque_iteration = torch.library.custom_op("equipoise::power_iteration", power_iteration, mutates_args=())
+
+
+@opaque_iteration.register_fake
+def _(matrix: Tensor, v: Tensor, iterations: int, eps: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return matrix.new_empty(matrix.shape[0]), torch.empty_like(v)
 
 
 class DivideByNorm(torch.autograd.Function):

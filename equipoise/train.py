@@ -7,8 +7,8 @@ One iteration, in order:
     then        EMA, augmentation strength, statistics, checkpoint
 
 All schedules count real images shown to D (`nimg`), never steps, so they do not depend on batch size or number of
-processes. All randomness is a function of (seed, rank, nimg), so on the CPU a resumed run repeats the uninterrupted
-one bit for bit, and no generator state is saved.
+processes. All randomness is a function of (seed, rank, nimg), so on the CPU, with as many threads, a resumed run
+repeats the uninterrupted one bit for bit, and no generator state is saved.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out, purpose=Purpose.NOISE_ON_HELD_OUT)
         of_labelled = nothing if with_labels is None else endless(with_labels, purpose=Purpose.NOISE_ON_LABELLED)
-        snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset, gan.D)
+        snapshots = Snapshots(run_dir, cfg, dataset.spec, resumed=nimg > 0)
+        evaluations = Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
             batches,

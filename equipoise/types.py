@@ -17,7 +17,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor
 
+from .first_calls import warm_up
+
 __all__ = ["NONE_IS_A_WORD", "Batch", "Critic", "ImageSpec", "Logits", "RunError", "component"]
+
+warm_up()  # every module that computes imports this one, so before any large tensor
 
 T = TypeVar("T")
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from reference import batch, build, small
 from runs import lines
 from tiny import recipe
 
 from equipoise.augment import ADA, Chain, DiffAugment, InstanceNoise
 from equipoise.config import override
 from equipoise.data import Digits, hold_out
+from equipoise.heads import Head
+from equipoise.joint import Consensus
 from equipoise.losses import LeastSquares, RelativisticPairing, SoftLeastSquares, Wasserstein
-from equipoise.penalties import R1
+from equipoise.matching import FeatureMatching
+from equipoise.penalties import R1, R2, Dragan, Drift, GradientPenalty
 from equipoise.schedules import Linear
-from equipoise.train import train
+from equipoise.train import d_step, g_step, train
 
 RISING = ADA(kimg=0.2, target=-0.9)
 AUGMENTS = {
@@ -76,3 +80,53 @@ def test_held_out_images_are_of_the_data_and_not_trained_on():
 def test_a_share_that_leaves_nothing_is_refused(share):
     with pytest.raises(ValueError, match="leaves no image"):
         hold_out(Digits().build(), share)
+
+
+# ---- D sees no image as it is -------------------------------------------------------------------------------
+
+
+class Passed:
+    """The images that an augmentation was given and returned, and those that reached D's layers."""
+
+    def __init__(self, gan):
+        self.given, self.returned, self.seen = [], [], []
+        gan.augment.register_forward_hook(self.note)
+        gan.D.body.register_forward_pre_hook(lambda module, args: self.seen.append(args[0]))
+
+    def note(self, module, args, output):
+        self.given.append(args[0])
+        self.returned.append(output)
+
+    def differentiated(self):
+        """How many of them a penalty differentiates by, as they were before the augmentation."""
+        return sum(x.is_leaf and x.requires_grad for x in self.given)
+
+
+PENALTIES = (R1(every=1), R2(every=1), GradientPenalty(), Dragan(), Drift())
+STEPS = {  # changes, images that D sees in its own update and in G's
+    "penalties": ({"penalties": PENALTIES}, 2 + 1 + 5, 1),
+    "labelled": ({"head": Head("semi_supervised")}, 2 + 1 + 1, 1),
+    "joint": ({"joint_penalties": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
+    "pairs": ({"loss": RelativisticPairing(), "joint_penalties": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
+    "features": ({"feature_matching": FeatureMatching()}, 2 + 1, 2),
+    "kept": ({"reuse_fakes": True}, 2 + 1, 1),
+    "pieces": ({"micro_batch": 4, "penalties": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_image_that_d_sees_in_a_step_has_passed_the_augmentation(name):
+    """Each is one that the augmentation returned, and none is returned twice."""
+    changes, in_d_step, in_g_step = STEPS[name]
+    gan = build(small(augment=InstanceNoise(std=0.1), **changes))
+    real, held_out, labelled = batch(), batch(), batch()
+    for step, others, images in ((d_step, (held_out, labelled), in_d_step), (g_step, (labelled,), in_g_step)):
+        passed = Passed(gan)
+        step(gan, real, 0, *others)
+        assert len(passed.seen) == images
+        assert all(x is y for x, y in zip(passed.seen, passed.returned, strict=True))
+        assert not any(torch.equal(x, y) for x, y in zip(passed.given, passed.returned, strict=True))
+        if step is d_step and "micro_batch" not in changes:
+            sources = [real.x, held_out.x, *([labelled.x] if name == "labelled" else [])]
+            assert all(any(x is source for x in passed.given) for source in sources)
+            assert passed.differentiated() == (4 if name == "penalties" else 0)
