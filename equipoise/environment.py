@@ -37,7 +37,8 @@ def record(run_dir: Path, *, resumed: bool) -> None:
             f"OMP_NUM_THREADS={before} resumes it bit for bit.",
             file=sys.stderr,
         )
-    with writing(run_dir), (run_dir / FILE).open("a") as file:
+    path = run_dir / FILE
+    with writing(path), path.open("a") as file:
         file.write(environment())
 
 
