@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from .types import RunError
 
-__all__ = ["flush", "replace_file", "writing"]
+__all__ = ["flush", "read_json", "replace_file", "writing"]
 
 
 @contextmanager
@@ -48,3 +50,18 @@ def replace_file(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     flush(path.parent)
+
+
+def read_json(content: bytes | str, where: str, kind: type = dict) -> Any:
+    """The JSON value in `content`, which is a `kind`. where: the file, for messages.
+
+    Raises:
+        ValueError: if `content` is no JSON, is nested too deep to be read, or holds a value of another type.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise ValueError(f"{where} is not readable JSON ({error}): write it anew") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{where} should hold a JSON {kind.__name__}, got {type(value).__name__}: write it anew")
+    return value

@@ -132,7 +132,7 @@ class TestBadFiles:
             (
                 "python folder",
                 pickle.dumps({"data": [[1.0]], "labels": [1]}, 2),
-                r"bytes of shape \(1, 3072\), got float",
+                r"bytes of shape \(1, 3072\), got a list",
             ),
         ],
     )

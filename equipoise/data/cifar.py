@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import pickle
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from ..types import component
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
+from .limits import check_unpacked
+from .regular import expanded, open_regular
 
 __all__ = ["CIFAR10"]
 
@@ -48,7 +51,7 @@ class CIFAR10(DatasetConfig):
     split: Split = "train"
 
     def build(self) -> ArrayDataset:
-        place = cache_directory() / "cifar10" if self.path is None else Path(self.path).expanduser()
+        place = cache_directory() / "cifar10" if self.path is None else expanded(self.path)
         found = find(place)
         if found is None and self.path is None:
             found = download(place / "cifar-10-binary.tar.gz")
@@ -112,14 +115,32 @@ def members(place: Path, split: Split) -> Mapping[str, bytes]:
         return {name: (place / name).read_bytes() for name in wanted if (place / name).is_file()}
     found = {}
     try:
-        with tarfile.open(place) as archive:
+        with open_regular(place) as raw, Unpacked(raw) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 name = Path(member.name).name
-                if name in wanted and (file := archive.extractfile(member)) is not None:
-                    found[name] = file.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                if name in wanted and member.isreg() and (part := archive.extractfile(member)) is not None:
+                    found[name] = part.read()
+    except Exception as error:  # a damaged archive makes tarfile raise nearly anything
         raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {error}") from error
     return found
+
+
+class Unpacked(gzip.GzipFile):
+    """A gzipped archive that refuses to be unpacked to far more bytes than it has."""
+
+    def __init__(self, raw: BinaryIO):
+        super().__init__(fileobj=raw)
+        self.packed = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            raise ValueError("tarfile names the bytes that it reads")
+        check_unpacked(self.tell() + size, self.packed, self.name)
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        check_unpacked(offset, self.packed, self.name)
+        return super().seek(offset, whence)
 
 
 def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -134,22 +155,67 @@ def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np
     """Of the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
     try:
         batch = ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-        x, y = np.asarray(batch["data"]), np.asarray(batch["labels"], np.int64)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        data, labels = batch["data"], batch["labels"]
+        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise ValueError("its labels are no list of whole numbers")
+        y = np.array(labels, np.int64)
+        x = data.bytes() if isinstance(data, Described) else None
+    except Exception as error:  # a damaged pickle makes Python raise nearly anything
         raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {error}") from error
-    if x.dtype != np.uint8 or x.shape != (len(y), ROW):
-        raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {x.dtype} of shape {x.shape}")
+    if x is None or x.shape != (len(y), ROW):
+        there = f"a {type(data).__name__}" if x is None else f"shape {x.shape}"
+        raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {there}")
     return x, y
 
 
-class ArraysOnly(pickle.Unpickler):
-    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file."""
+class Described:
+    """In the place of NumPy's arrays and dtypes while a pickle is read: what they would be made of."""
+
+    def __init__(self, *given: object):
+        self.given = given
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def bytes(self) -> NDArray[np.uint8]:
+        """The array, if it is one of bytes."""
+        _, shape, dtype, fortran, content = self.state
+        if dtype.given[0] != "u1":
+            raise ValueError(f"its images are {dtype.given[0]} and not bytes")
+        values = np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, np.uint8)
+        return values.reshape(shape, order="F" if fortran else "C")
+
+
+class ArraysOnly(pickle._Unpickler):
+    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file.
+
+    In Python, whose memory for numbered values grows with their count and not with the largest number. Keys are text:
+    the hash of nested tuples that share their parts takes time exponential in their depth.
+    """
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
+        if (module, name) in (("numpy", "dtype"), ("numpy", "ndarray")):
+            return Described
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # the function, wherever this NumPy keeps it
+            return Described
         raise pickle.UnpicklingError(f"it would call {module}.{name}")
+
+    def set_items(self: Any) -> None:
+        items = self.pop_mark()
+        self.set_pairs(items[::2], items[1::2])
+
+    def set_item(self: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_pairs([key], [value])
+
+    def set_pairs(self: Any, keys: list[Any], values: list[Any]) -> None:
+        if not all(isinstance(key, str | bytes) for key in keys):
+            raise pickle.UnpicklingError("its keys are not text")
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    dispatch[pickle.SETITEM[0]] = set_item
+    dispatch[pickle.SETITEMS[0]] = set_items
+    for opcode in (pickle.DICT, pickle.ADDITEMS, pickle.FROZENSET):  # these hash too, and CIFAR-10 has none
+        del dispatch[opcode[0]]
