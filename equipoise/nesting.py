@@ -8,7 +8,7 @@ __all__ = ["DEEPEST", "check_text", "shown"]
 
 LONGEST = 100_000
 """Characters."""
-MOST = 20_000
+MOST = 10_000
 """Words, numbers, quoted texts and signs."""
 DEEPEST = 100
 """Words and signs inside one another: each bracket, operator or attribute is one level deeper than what it follows."""
@@ -53,8 +53,8 @@ def check_text(text: str) -> None:
                 raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)")
         if deep > DEEPEST:
             raise ValueError(
-                f"cannot read {shown(text)}: expected at most {DEEPEST} brackets, words and signs inside one another. If "
-                "it is a text, put it in quotes"
+                f"cannot read {shown(text)}: expected at most {DEEPEST} brackets, words and signs inside one another. "
+                "Put a text in quotes"
             )
         if count >= MOST:
             raise ValueError(f"cannot read {shown(text)}: expected at most {MOST} words, numbers and signs")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..types import ImageSpec
 from .decode import check_target, fit_array
 from .npy import read_array
+from .regular import reason
 from .shards import Shards
 from .zips import open_entry, open_zip
 
@@ -155,7 +156,7 @@ def member(archive: ZipFile, info: ZipInfo, where: str) -> NDArray[np.generic]:
         with open_entry(archive, info, where) as file:
             return read_array(file, info.file_size, info.filename)
     except Exception as error:  # damaged data makes zipfile and zlib raise nearly anything, and memory may be short
-        raise ValueError(f"{where} is not a readable .npz file of plain arrays: {error}") from error
+        raise ValueError(f"{where} is not a readable .npz file of plain arrays: {reason(error)}") from error
 
 
 def listed(names: Sequence[str]) -> str:
@@ -173,7 +174,7 @@ def names_in(names: NDArray[np.generic], where: str) -> list[str]:
     try:
         return [str(name) for name in names.astype(str)]
     except ValueError as error:
-        raise ValueError(f"{where}: class_names is not text: {error}") from error
+        raise ValueError(f"{where}: class_names is not text: {reason(error)}") from error
 
 
 def channels_first(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]:

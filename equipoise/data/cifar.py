@@ -19,7 +19,7 @@ from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
 from .limits import check_unpacked
-from .regular import expanded, open_regular
+from .regular import expanded, open_regular, reason
 
 __all__ = ["CIFAR10"]
 
@@ -121,7 +121,7 @@ def members(place: Path, split: Split) -> Mapping[str, bytes]:
                 if name in wanted and member.isreg() and (part := archive.extractfile(member)) is not None:
                     found[name] = part.read()
     except Exception as error:  # a damaged archive makes tarfile raise nearly anything
-        raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {error}") from error
+        raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {reason(error)}") from error
     return found
 
 
@@ -161,7 +161,7 @@ def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np
         y = np.array(labels, np.int64)
         x = data.bytes() if isinstance(data, Described) else None
     except Exception as error:  # a damaged pickle makes Python raise nearly anything
-        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {error}") from error
+        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {reason(error)}") from error
     if x is None or x.shape != (len(y), ROW):
         there = f"a {type(data).__name__}" if x is None else f"shape {x.shape}"
         raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {there}")

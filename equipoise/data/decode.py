@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from functools import cache
 from typing import IO
 
@@ -36,14 +37,19 @@ def open_image(file: IO[bytes]) -> Image.Image:
         Exception: whatever Pillow raises for a file that is broken or no image.
         ValueError: for more pixels than the limit, Pillow's own or the environment variable `PIXELS`.
     """
+    most = limit(PIXELS, 178_956_970)
     if PIXELS in os.environ:
-        Image.MAX_IMAGE_PIXELS = -(-limit(PIXELS, 1) // 2)  # Pillow warns above this number, and refuses above twice it
+        Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice as many
     try:
-        return Image.open(file, formats=formats())
+        image = Image.open(file, formats=formats())
+        count = image.width * image.height
     except Image.DecompressionBombError as error:
+        count = max(int(number) for number in re.findall(r"\d+", str(error)))  # "(N pixels) exceeds limit of ..."
+    if count > most:
         raise ValueError(
-            f"it has too many pixels; make it smaller, or, if you trust it, set {PIXELS} to as many as it has: {error}"
-        ) from error
+            f"it has {count} pixels, more than {most}: make it smaller, or, if you trust it, set {PIXELS}={count}"
+        )
+    return image
 
 
 def is_grey(image: Image.Image) -> bool:

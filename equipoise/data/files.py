@@ -19,7 +19,7 @@ from ..files import read_json
 from ..types import ImageSpec
 from .arrays import check_labels, check_names
 from .decode import check_target, decode, fit, is_grey, open_image
-from .regular import open_regular
+from .regular import open_regular, reason
 from .zips import open_entry, open_zip
 
 __all__ = ["FileSource", "Folder", "ImageFiles", "Zip"]
@@ -176,7 +176,7 @@ class ImageFiles:
         return f"{self.source.path}/{name.lstrip('/')}"
 
     def unreadable(self, name: str, error: Exception) -> ValueError:
-        return ValueError(f"{self.where(name)} cannot be read as an image ({error}): repair it or remove it")
+        return ValueError(f"{self.where(name)} cannot be read as an image ({reason(error)}): repair it or remove it")
 
     def scan(self, resolution: int | None, channels: int | None) -> tuple[int, int]:
         """Resolution and channels, from the headers of the files."""
@@ -237,7 +237,9 @@ class ImageFiles:
                 return None, None
             classes = {(parent / name.replace("\\", "/")).as_posix(): label for name, label in pairs}
         except Exception as error:  # a damaged zip makes zipfile raise nearly anything
-            raise ValueError(f'{where} should hold {{"labels": [[file, class], ...]}} or null: {error}') from error
+            raise ValueError(
+                f'{where} should hold {{"labels": [[file, class], ...]}} or null: {reason(error)}'
+            ) from error
         missing = [name for name in self.names if name not in classes]
         absent = sorted(classes.keys() - set(self.names))
         if missing or absent:

@@ -8,6 +8,8 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .regular import reason
+
 __all__ = ["Header", "read_array", "read_header"]
 
 LONGEST = 2000  # characters of a header; NumPy's own has about 120
@@ -34,7 +36,7 @@ def read_header(file: IO[bytes], size: int, where: str) -> Header:
             raise ValueError(f"its format is version {version}")  # made for structured types and endless headers
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST)
     except Exception as error:  # NumPy evaluates the header, which raises nearly anything
-        raise ValueError(f"{where} is not a plain NumPy array: {error}") from error
+        raise ValueError(f"{where} is not a plain NumPy array: {reason(error)}") from error
     if dtype.hasobject:
         raise ValueError(f"{where} is not a plain NumPy array: it holds Python objects, which are pickled")
     if not all(type(length) is int and length >= 0 for length in shape):

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["expanded", "open_regular", "require_regular"]
+__all__ = ["expanded", "open_regular", "reason", "require_regular"]
 
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -33,6 +33,11 @@ def require_regular(path: Path) -> Path:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file to read its bytes. Raises as `require_regular`, and OSError if it may not be read."""
     return require_regular(path).open("rb")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library says of a damaged file, without the bytes that some of them add."""
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def expanded(path: str | Path) -> Path:

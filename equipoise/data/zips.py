@@ -7,7 +7,7 @@ from typing import IO
 from zipfile import ZipFile, ZipInfo
 
 from .limits import check_unpacked
-from .regular import require_regular
+from .regular import reason, require_regular
 
 __all__ = ["open_entry", "open_zip"]
 
@@ -25,7 +25,7 @@ def open_zip(file: Path | IO[bytes], where: str, kind: str = "zip file") -> ZipF
     try:
         archive = ZipFile(source)
     except Exception as error:  # a damaged directory makes zipfile raise nearly anything
-        raise ValueError(f"{where} is not a readable {kind} ({error}): copy it again") from error
+        raise ValueError(f"{where} is not a readable {kind} ({reason(error)}): copy it again") from error
     entries: dict[str, ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in entries:
