@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..types import ImageSpec
 from .decode import check_target, fit_array
 from .npy import read_array
-from .regular import reason
+from .regular import printable, reason
 from .shards import Shards
 from .zips import open_entry, open_zip
 
@@ -153,7 +153,7 @@ def read_npz(file: Path | IO[bytes], where: str, *, split: Split = "train") -> A
 
 def member(archive: ZipFile, info: ZipInfo, where: str) -> NDArray[np.generic]:
     try:
-        with open_entry(archive, info, where) as file:
+        with open_entry(archive, info) as file:
             return read_array(file, info.file_size, info.filename)
     except Exception as error:  # damaged data makes zipfile and zlib raise nearly anything, and memory may be short
         raise ValueError(f"{where} is not a readable .npz file of plain arrays: {reason(error)}") from error
@@ -162,7 +162,7 @@ def member(archive: ZipFile, info: ZipInfo, where: str) -> NDArray[np.generic]:
 def listed(names: Sequence[str]) -> str:
     """Up to ten of the names, for a message."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{', '.join(names[:10]) or 'none'}{more}"
+    return f"{', '.join(printable(name) for name in names[:10]) or 'none'}{more}"
 
 
 def names_in(names: NDArray[np.generic], where: str) -> list[str]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import os
-import pickle
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +13,9 @@ from ..types import component
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
-from .limits import check_unpacked
-from .regular import expanded, open_regular, reason
+from .pickles import ArraysOnly, Described
+from .regular import expanded, reason
+from .tars import read_tar
 
 __all__ = ["CIFAR10"]
 
@@ -113,34 +109,7 @@ def members(place: Path, split: Split) -> Mapping[str, bytes]:
     wanted = {name + end for name in PARTS[split] for end in ("", ".bin")}
     if place.is_dir():
         return {name: (place / name).read_bytes() for name in wanted if (place / name).is_file()}
-    found = {}
-    try:
-        with open_regular(place) as raw, Unpacked(raw) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if name in wanted and member.isreg() and (part := archive.extractfile(member)) is not None:
-                    found[name] = part.read()
-    except Exception as error:  # a damaged archive makes tarfile raise nearly anything
-        raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {reason(error)}") from error
-    return found
-
-
-class Unpacked(gzip.GzipFile):
-    """A gzipped archive that refuses to be unpacked to far more bytes than it has."""
-
-    def __init__(self, raw: BinaryIO):
-        super().__init__(fileobj=raw)
-        self.packed = os.fstat(raw.fileno()).st_size
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:
-            raise ValueError("tarfile names the bytes that it reads")
-        check_unpacked(self.tell() + size, self.packed, self.name)
-        return super().read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        check_unpacked(offset, self.packed, self.name)
-        return super().seek(offset, whence)
+    return read_tar(place, wanted)
 
 
 def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -166,56 +135,3 @@ def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np
         there = f"a {type(data).__name__}" if x is None else f"shape {x.shape}"
         raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {there}")
     return x, y
-
-
-class Described:
-    """In the place of NumPy's arrays and dtypes while a pickle is read: what they would be made of."""
-
-    def __init__(self, *given: object):
-        self.given = given
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.state = state
-
-    def bytes(self) -> NDArray[np.uint8]:
-        """The array, if it is one of bytes."""
-        _, shape, dtype, fortran, content = self.state
-        if dtype.given[0] != "u1":
-            raise ValueError(f"its images are {dtype.given[0]} and not bytes")
-        values = np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, np.uint8)
-        return values.reshape(shape, order="F" if fortran else "C")
-
-
-class ArraysOnly(pickle._Unpickler):
-    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file.
-
-    In Python, whose memory for numbered values grows with their count and not with the largest number. Keys are text:
-    the hash of nested tuples that share their parts takes time exponential in their depth.
-    """
-
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("numpy", "dtype"), ("numpy", "ndarray")):
-            return Described
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return Described
-        raise pickle.UnpicklingError(f"it would call {module}.{name}")
-
-    def set_items(self: Any) -> None:
-        items = self.pop_mark()
-        self.set_pairs(items[::2], items[1::2])
-
-    def set_item(self: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_pairs([key], [value])
-
-    def set_pairs(self: Any, keys: list[Any], values: list[Any]) -> None:
-        if not all(isinstance(key, str | bytes) for key in keys):
-            raise pickle.UnpicklingError("its keys are not text")
-        self.stack[-1].update(zip(keys, values, strict=True))
-
-    dispatch[pickle.SETITEM[0]] = set_item
-    dispatch[pickle.SETITEMS[0]] = set_items
-    for opcode in (pickle.DICT, pickle.ADDITEMS, pickle.FROZENSET):  # these hash too, and CIFAR-10 has none
-        del dispatch[opcode[0]]

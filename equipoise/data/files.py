@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import posixpath
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
+from zipfile import ZIP_STORED
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from ..files import read_json
 from ..types import ImageSpec
 from .arrays import check_labels, check_names
 from .decode import check_target, decode, fit, is_grey, open_image
-from .regular import open_regular, reason
+from .regular import open_regular, printable, reason
 from .zips import open_entry, open_zip
 
 __all__ = ["FileSource", "Folder", "ImageFiles", "Zip"]
@@ -111,8 +113,10 @@ class Zip:
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with self._lock, open_entry(self._zip, self._zip.getinfo(name), str(self.path)) as file:
-            yield file
+        info = self._zip.getinfo(name)
+        with self._lock, open_entry(self._zip, info) as file:
+            # In what is compressed, each step back unpacks all that comes before, and headers may ask for thousands.
+            yield file if info.compress_type == ZIP_STORED else io.BytesIO(file.read())
 
 
 def visible(name: str) -> bool:
@@ -166,14 +170,13 @@ class ImageFiles:
         try:
             with self.source.open(name) as file:
                 data = file.read()
-            image = decode(data)
+            return fit(decode(data), self.spec.resolution, self.spec.channels)
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise self.unreadable(name, error) from error
-        return fit(image, self.spec.resolution, self.spec.channels)
 
     def where(self, name: str) -> str:
         """A file's name in messages. Names in a zip may begin with a slash."""
-        return f"{self.source.path}/{name.lstrip('/')}"
+        return f"{self.source.path}/{printable(name.lstrip('/'))}"
 
     def unreadable(self, name: str, error: Exception) -> ValueError:
         return ValueError(f"{self.where(name)} cannot be read as an image ({reason(error)}): repair it or remove it")
@@ -202,10 +205,10 @@ class ImageFiles:
         )
         (first, first_name), *others = sizes.items()
         if others:
-            other, other_name = others[0]
+            other, one, another = others[0][0], printable(first_name), printable(others[0][1])
             raise ValueError(
-                f"{self.source.path} holds images of different sizes: {first_name} has {first[0]}x{first[1]} pixels, "
-                f"{other_name} has {other[0]}x{other[1]}. {fix}"
+                f"{self.source.path} holds images of different sizes: {one} has {first[0]}x{first[1]} pixels, "
+                f"{another} has {other[0]}x{other[1]}. {fix}"
             )
         if first[0] != first[1]:
             raise ValueError(f"{self.where(first_name)} has {first[0]}x{first[1]} pixels, which is not square. {fix}")
@@ -220,8 +223,8 @@ class ImageFiles:
             return None, None
         if None in tops:
             raise ValueError(
-                f"{self.source.path} holds class folders ({folders[0]}, ...) and images beside them "
-                f"({self.names[tops.index(None)]}, ...): move each of these into a folder"
+                f"{self.source.path} holds class folders ({printable(folders[0])}, ...) and images beside them "
+                f"({printable(self.names[tops.index(None)])}, ...): move each of these into a folder"
             )
         ids = {folder: i for i, folder in enumerate(folders)}
         return np.array([ids[top] for top in tops if top is not None]), folders
@@ -254,4 +257,4 @@ class ImageFiles:
 
 
 def example(names: Sequence[str]) -> str:
-    return f" ({names[0]}, ...)" if names else ""
+    return f" ({printable(names[0])}, ...)" if names else ""

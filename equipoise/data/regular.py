@@ -1,4 +1,4 @@
-"""Opening the files of a data set: regular files only."""
+"""Opening the files of a data set, regular files only, and naming them in messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["expanded", "open_regular", "reason", "require_regular"]
+__all__ = ["expanded", "open_regular", "printable", "reason", "require_regular"]
 
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -37,7 +37,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 def reason(error: Exception) -> str:
     """The first line of what a library says of a damaged file, without the bytes that some of them add."""
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    return printable(str(error).partition("\n")[0], 500) or type(error).__name__
+
+
+def printable(name: str, most: int = 300) -> str:
+    """A name that a stranger gave, for a message: without line breaks and control characters, and not too long."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:most])
 
 
 def expanded(path: str | Path) -> Path:

@@ -7,7 +7,7 @@ from typing import IO
 from zipfile import ZipFile, ZipInfo
 
 from .limits import check_unpacked
-from .regular import reason, require_regular
+from .regular import printable, reason, require_regular
 
 __all__ = ["open_entry", "open_zip"]
 
@@ -29,14 +29,16 @@ def open_zip(file: Path | IO[bytes], where: str, kind: str = "zip file") -> ZipF
     entries: dict[str, ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in entries:
-            raise ValueError(f"{where} holds two files of the name {info.filename}: rename or remove one of them")
+            raise ValueError(
+                f"{where} holds two files of the name {printable(info.filename)}: rename or remove one of them"
+            )
         if info.flag_bits & ENCRYPTED:
-            raise ValueError(f"{where} is encrypted ({info.filename}): unpack it with its password first")
+            raise ValueError(f"{where} is encrypted ({printable(info.filename)}): unpack it with its password first")
         entries[info.filename] = info
     return archive
 
 
-def open_entry(archive: ZipFile, info: ZipInfo, where: str) -> IO[bytes]:
+def open_entry(archive: ZipFile, info: ZipInfo) -> IO[bytes]:
     """An entry of a zip. Raises ValueError if it would unpack to far more than it takes in the zip."""
-    check_unpacked(info.file_size, info.compress_size, f"{where}/{info.filename}")
+    check_unpacked(info.file_size, info.compress_size, printable(info.filename))
     return archive.open(info)
