@@ -173,7 +173,7 @@ def names_in(names: NDArray[np.generic], where: str) -> list[str]:
         )
     try:
         return [str(name) for name in names.astype(str)]
-    except ValueError as error:
+    except (ValueError, SystemError) as error:  # numbers that are no character are a SystemError
         raise ValueError(f"{where}: class_names is not text: {reason(error)}") from error
 
 
