@@ -82,7 +82,9 @@ def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
         RecursionError,
         MemoryError,
     ) as error:  # what it raises when it runs is a bug in it
-        raise ValueError(f"{path} is not a Python file that can be read: {error}") from error
+        raise ValueError(
+            f"{path} is not a Python file that can be read: {str(error) or type(error).__name__}"
+        ) from error
     spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
