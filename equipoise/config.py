@@ -344,7 +344,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 MOST_MISTAKES = 20
-"""In a message."""
+"""Mistakes that a message lists."""
 
 
 def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 from equipoise.cli import app, raised_here
 from equipoise.data import CIFAR10, Images, open_dataset, prepare, tars
 from equipoise.data.shards import Shards
+from equipoise.files import read_json
 
 pytestmark = pytest.mark.timeout(60)  # the old code waits for ever
 
@@ -483,6 +484,28 @@ PAIR = {"a.png": picture(), "b.png": picture()}
 def test_zips(tmp_path, content, words):
     (tmp_path / "x.zip").write_bytes(content)
     refuses_to_open(tmp_path / "x.zip", "x.zip", *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"{", dict, r"a\.json is not readable JSON \(.*\): write it anew"),
+        ("", dict, r"a\.json is not readable JSON"),
+        (b'"\xff"', str, r"a\.json is not readable JSON"),
+        ("[" * 100_000, list, r"a\.json is not readable JSON \(.*recursion"),
+        ("9" * 5000, int, r"a\.json is not readable JSON \(.*4300 digits"),
+        ("[]", dict, r"a\.json should hold a JSON dict, got list: write it anew"),
+        ("null", list, r"a\.json should hold a JSON list, got NoneType"),
+    ],
+)
+def test_json_of_strangers(content, kind, message):
+    with pytest.raises(ValueError, match=message):
+        read_json(content, "a.json", kind)
+
+
+def test_json_of_the_right_type():
+    assert read_json(b'{"a": [1]}', "a.json") == {"a": [1]}
+    assert read_json("[1]", "a.json", list) == [1]
 
 
 def test_an_unreadable_table_in_a_zip(tmp_path):

@@ -16,8 +16,8 @@ from .limits import PIXELS, limit
 
 __all__ = ["check_target", "decode", "fit", "fit_array", "is_grey", "open_image"]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-"""What is read under any name. Pillow goes by the content, and would give PostScript to an interpreter."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "TGA")
+"""Formats that are read, under any name. Pillow goes by the content, and would give PostScript to an interpreter."""
 
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 GREY = ("1", "L", "LA", *SIXTEEN_BIT)
@@ -25,7 +25,7 @@ GREY = ("1", "L", "LA", *SIXTEEN_BIT)
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow has."""
+    """The `FORMATS` that this Pillow has; HEIF if a plugin for it is registered."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

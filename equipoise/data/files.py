@@ -88,7 +88,7 @@ class Folder:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a directory, or a link to one. A link that leads to itself is a file, which cannot be read."""
+    """Whether `entry` is a directory or a link to one. A link to itself counts as a file, which cannot be read."""
     try:
         return entry.is_dir()
     except OSError as error:
@@ -115,7 +115,7 @@ class Zip:
     def open(self, name: str) -> Iterator[IO[bytes]]:
         info = self._zip.getinfo(name)
         with self._lock, open_entry(self._zip, info) as file:
-            # In what is compressed, each step back unpacks all that comes before, and headers may ask for thousands.
+            # A step back in compressed data unpacks everything before it again, and a header may ask for thousands.
             yield file if info.compress_type == ZIP_STORED else io.BytesIO(file.read())
 
 

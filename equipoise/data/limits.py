@@ -11,7 +11,7 @@ UNPACKED = "EQUIPOISE_UNPACK_MB"
 PIXELS = "EQUIPOISE_MAX_PIXELS"
 """Pixels of a picture; Pillow's own limit, 178,956,970, if unset."""
 RATIO = 100
-"""A file may always unpack to so many times its size. Pictures and labels stay far below it."""
+"""Times its size that a file may always unpack to. Pictures stay far below."""
 
 
 def limit(variable: str, default: int) -> int:

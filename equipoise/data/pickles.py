@@ -12,7 +12,7 @@ __all__ = ["ArraysOnly", "Described"]
 
 
 class Described:
-    """In the place of NumPy's arrays and dtypes while a pickle is read: what they would be made of."""
+    """Arguments and state of a NumPy array or dtype, kept in its place while a pickle is read."""
 
     def __init__(self, *given: object):
         self.given = given
@@ -32,8 +32,8 @@ class Described:
 class ArraysOnly(pickle._Unpickler):
     """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file.
 
-    In Python, whose memory for numbered values grows with their count and not with the largest number. Keys are text:
-    the hash of nested tuples that share their parts takes time exponential in their depth.
+    The Python implementation, because its memo grows with the values in it and not with the largest index. Keys are
+    text: the hash of nested tuples that share their parts takes time exponential in their depth.
     """
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)

@@ -28,6 +28,8 @@ def open_zip(file: Path | IO[bytes], where: str, kind: str = "zip file") -> ZipF
         raise ValueError(f"{where} is not a readable {kind} ({reason(error)}): copy it again") from error
     entries: dict[str, ZipInfo] = {}
     for info in archive.infolist():
+        if info.is_dir():
+            continue
         if info.filename in entries:
             raise ValueError(
                 f"{where} holds two files of the name {printable(info.filename)}: rename or remove one of them"
