@@ -71,12 +71,13 @@ def raised_here(error: BaseException) -> bool:
 def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """What ``key=value`` arguments say, by key. Raises ValueError for one that is no assignment."""
     from .config import parse
+    from .nesting import shown
 
     changes = {}
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ValueError(f"{item!r} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
+            raise ValueError(f"{shown(item)} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
         changes[key] = parse(text, known)
     return changes
 

@@ -31,6 +31,7 @@ from .joint import JointPenalty
 from .losses import GANLoss, NonSaturating, Saturating
 from .matching import FeatureMatching
 from .models import DiscriminatorConfig, GeneratorConfig
+from .nesting import DEEPEST, check_text, shown
 from .normalizers import NoNormalizer, Normalizer
 from .objective import monotone
 from .optim import Adam, OptimConfig
@@ -260,13 +261,15 @@ def parse(text: str, known: Mapping[str, Any]) -> Any:
     expression (a path, say) is itself.
 
     Raises:
-        ValueError: for an unknown component, a wrong field, or anything but literals and calls.
+        ValueError: for an unknown component, a wrong field, or anything but literals and calls; and for text that is
+            too long or nested too deep.
     """
+    check_text(text)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         if "(" in text:
-            raise ValueError(f"cannot read {text!r}: expected a literal or Component(key=value, ...)") from None
+            raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)") from None
         return text
     if isinstance(tree, (ast.BinOp, ast.Attribute)) and "(" not in text:
         return text  # runs/a, digits.zip
@@ -286,13 +289,15 @@ def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
         case ast.Name(id=word):
             return {"true": True, "false": False, "none": None}.get(word, word)
         case ast.Call(func=ast.Name(id=name)) if name not in known:
-            raise ValueError(f"unknown component {name!r}{suggest(name, known)}")
+            raise ValueError(f"unknown component {shown(name)}{suggest(name, known)}")
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
             fields = {k.arg: _build(k.value, text, known) for k in keywords if k.arg is not None}
             if positional or len(fields) < len(keywords):  # **, or a field given twice
-                raise ValueError(f"cannot read {text!r}: name the fields of {name}, each once, as in {name}(key=value)")
+                raise ValueError(
+                    f"cannot read {shown(text)}: name the fields of {name}, each once, as in {name}(key=value)"
+                )
             return _make(known[name], name, fields)
-    raise ValueError(f"cannot read {text!r}: expected a literal or Component(key=value, ...)")
+    raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)")
 
 
 def _make(cls: Any, name: str, fields: Mapping[str, Any]) -> Any:
@@ -314,6 +319,8 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """
     grouped: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():
+        if path.count(".") > DEEPEST:
+            raise ValueError(f"{shown(path)} is no path of fields: expected at most {DEEPEST} points")
         field, _, rest = path.partition(".")
         grouped.setdefault(field, {})[rest] = value
 
@@ -324,14 +331,14 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     if isinstance(config, tuple):
         for field in grouped:
             if field not in map(str, range(len(config))):
-                raise ValueError(f"{field!r} is not an index into the {len(config)} values {config!r}")
+                raise ValueError(f"{shown(field)} is not an index into the {len(config)} values {shown(config)}")
         return tuple(changed(old, grouped[str(i)]) if str(i) in grouped else old for i, old in enumerate(config))
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{config!r} has no fields, so {'.'.join(grouped)!r} cannot be set in it")
+        raise ValueError(f"{shown(config)} has no fields, so {shown('.'.join(grouped))} cannot be set in it")
     name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
     for field in grouped:
         if field not in names:
-            raise ValueError(f"{name} has no field {field!r}{suggest(field, names)}")
+            raise ValueError(f"{name} has no field {shown(field)}{suggest(field, names)}")
     values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
     try:
         return dataclasses.replace(config, **values)
@@ -339,27 +346,35 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
         raise ValueError(_explain(error, name, names)) from None
 
 
+MOST_MISTAKES = 20
+"""Mistakes that a message lists."""
+
+
 def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
     """What pydantic found, a line each: where, what was given, what was expected."""
-    lines = []
-    for found in error.errors():
+    lines, mistakes = [], error.errors()
+    for found in mistakes[:MOST_MISTAKES]:
         where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)
         match found["type"]:
             case "unexpected_keyword_argument":
                 where = str(found["loc"][0])
-                lines.append(f"{name} has no field {where!r}{suggest(where, names)}")
+                lines.append(f"{name} has no field {shown(where)}{suggest(where, names)}")
             case "missing" | "missing_argument":
                 where = str(found["loc"][0])
                 lines.append(f"{name} needs the field {where!r}")
             case "is_instance_of" | "dataclass_exact_type":
                 kind = found["ctx"]["class" if found["type"] == "is_instance_of" else "class_name"]
-                lines.append(f"{name}.{where} takes a {kind}, got {found['input']!r}{_suggest_kind(kind)}")
+                lines.append(f"{name}.{where} takes a {kind}, got {shown(found['input'])}{_suggest_kind(kind)}")
             case "tuple_type":
-                lines.append(f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {found['input']!r}")
+                lines.append(
+                    f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {shown(found['input'])}"
+                )
             case "value_error":
                 lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
             case _:
-                lines.append(f"{name}.{where}: {found['msg']}, got {found['input']!r}")
+                lines.append(f"{name}.{where}: {found['msg']}, got {shown(found['input'])}")
+    if len(mistakes) > MOST_MISTAKES:
+        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -383,11 +398,12 @@ def to_text(config: TrainConfig) -> str:
     Raises:
         ValueError: if it would not read back as the same config (say, with a lambda for a schedule).
     """
-    fields = (f"    {f.name}={getattr(config, f.name)!r},\n" for f in dataclasses.fields(config))
-    text = f"TrainConfig(\n{''.join(fields)})\n"
+    text = "(nested too deep to be written)"
     try:
+        fields = (f"    {f.name}={getattr(config, f.name)!r},\n" for f in dataclasses.fields(config))
+        text = f"TrainConfig(\n{''.join(fields)})\n"
         same = parse(text, known_to(config)) == config
-    except ValueError:
+    except (ValueError, RecursionError):
         same = False
     if not same:
         raise ValueError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .config import components, parse
 from .data import Dataset, DatasetConfig, open_dataset
 from .data.reading import read_ahead
+from .data.regular import expanded
 from .discriminator import TrainedDiscriminator, load_discriminator
 from .sampling import Generator, draw_latents, generator_file, images, sample_classes
 from .types import ImageSpec
@@ -62,7 +63,7 @@ def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
         return of_generator("a generator", given, None)
     if isinstance(given, DatasetConfig):
         return of_dataset(repr(given), given.build())
-    name, place = str(given), Path(given).expanduser()
+    name, place = str(given), expanded(given)
     if place.exists():
         file = generator_file(place)
         if file is None and not (place / "config.txt").exists():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..types import ImageSpec
 from .decode import check_target, fit_array
+from .npy import read_array
+from .regular import printable, reason
 from .shards import Shards
+from .zips import open_entry, open_zip
 
-__all__ = ["ArrayDataset", "Arrays", "Split", "check_labels", "read_npz"]
+__all__ = ["ArrayDataset", "Arrays", "Split", "check_labels", "check_names", "read_npz"]
 
 Split = Literal["train", "test"]
 
@@ -38,7 +41,7 @@ class ArrayDataset:
         and resize each image as it is read.
 
     Raises:
-        ValueError: for no images, images that are not square with resolution=None, or bad labels.
+        ValueError: for no images or pixels, images that are not square with resolution=None, or bad labels.
     """
 
     spec: ImageSpec
@@ -60,6 +63,8 @@ class ArrayDataset:
         count, own_channels, height, width = images.shape
         if count == 0:
             raise ValueError(f"{where} holds no images")
+        if 0 in (own_channels, height, width):
+            raise ValueError(f"{where} holds images without pixels: {width}x{height} in {own_channels} channels")
         if resolution is None and height != width:
             raise ValueError(
                 f"{where} holds images of {width}x{height} pixels, which are not square: pass resolution=..., "
@@ -114,6 +119,15 @@ def check_labels(
     return ids, len(used)
 
 
+def check_names(names: object, where: str) -> list[str] | None:
+    """Class names, a list of text, or None. Raises ValueError for anything else."""
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where}: class_names must be a list of text, a name per class, got {reprlib.repr(names)}")
+    return names
+
+
 def read_npz(file: Path | IO[bytes], where: str, *, split: Split = "train") -> Arrays:
     """The arrays of an `.npz`: `x` and, if there, `y`; or `x_train`, `y_train`, `x_test`, `y_test`.
 
@@ -122,17 +136,45 @@ def read_npz(file: Path | IO[bytes], where: str, *, split: Split = "train") -> A
     Raises:
         ValueError: for a file that cannot be read, other keys, another dtype or another shape.
     """
+    suffixes = ("", "_train") if split == "train" else ("_test",)
+    with open_zip(file, where, ".npz file") as archive:
+        entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        suffix = next((end for end in suffixes if f"x{end}" in entries), None)
+        if suffix is None:
+            expected = "'x' and 'y', or 'x_train' and 'y_train'" if split == "train" else "'x_test' and 'y_test'"
+            raise ValueError(f"{where} holds the arrays {listed(sorted(entries))}; expected {expected}")
+        x, y, names = (
+            member(archive, entries[key], where) if key in entries else None
+            for key in (f"x{suffix}", f"y{suffix}", "class_names")
+        )
+    assert x is not None
+    return Arrays(channels_first(x, where), y, None if names is None else names_in(names, where))
+
+
+def member(archive: ZipFile, info: ZipInfo, where: str) -> NDArray[np.generic]:
     try:
-        with np.load(file) as arrays:
-            keys = sorted(arrays)
-            suffix = "" if split == "train" and "x" in keys else f"_{split}"
-            x, y, names = (arrays.get(key) for key in (f"x{suffix}", f"y{suffix}", "class_names"))
-    except (OSError, EOFError, BadZipFile, zlib.error, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{where} is not a readable .npz file of plain arrays: {error}") from error
-    if x is None:
-        expected = "'x' and 'y', or 'x_train' and 'y_train'" if split == "train" else "'x_test' and 'y_test'"
-        raise ValueError(f"{where} holds the arrays {', '.join(keys) or 'none'}; expected {expected}")
-    return Arrays(channels_first(x, where), y, None if names is None else [str(name) for name in names])
+        with open_entry(archive, info) as file:
+            return read_array(file, info.file_size, info.filename)
+    except Exception as error:  # damaged data makes zipfile and zlib raise nearly anything, and memory may be short
+        raise ValueError(f"{where} is not a readable .npz file of plain arrays: {reason(error)}") from error
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to ten of the names, for a message."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{', '.join(printable(name) for name in names[:10]) or 'none'}{more}"
+
+
+def names_in(names: NDArray[np.generic], where: str) -> list[str]:
+    """Class names from an array of text."""
+    if names.ndim != 1 or names.dtype.kind not in "US" or names.itemsize == 0:
+        raise ValueError(
+            f"{where}: class_names must be a list of text, a name per class, got {names.dtype} of shape {names.shape}"
+        )
+    try:
+        return [str(name) for name in names.astype(str)]
+    except (ValueError, SystemError) as error:  # numbers that are no character are a SystemError
+        raise ValueError(f"{where}: class_names is not text: {reason(error)}") from error
 
 
 def channels_first(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import pickle
-import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +13,9 @@ from ..types import component
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
+from .pickles import ArraysOnly, Described
+from .regular import expanded, reason
+from .tars import read_tar
 
 __all__ = ["CIFAR10"]
 
@@ -48,7 +47,7 @@ class CIFAR10(DatasetConfig):
     split: Split = "train"
 
     def build(self) -> ArrayDataset:
-        place = cache_directory() / "cifar10" if self.path is None else Path(self.path).expanduser()
+        place = cache_directory() / "cifar10" if self.path is None else expanded(self.path)
         found = find(place)
         if found is None and self.path is None:
             found = download(place / "cifar-10-binary.tar.gz")
@@ -110,16 +109,7 @@ def members(place: Path, split: Split) -> Mapping[str, bytes]:
     wanted = {name + end for name in PARTS[split] for end in ("", ".bin")}
     if place.is_dir():
         return {name: (place / name).read_bytes() for name in wanted if (place / name).is_file()}
-    found = {}
-    try:
-        with tarfile.open(place) as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if name in wanted and (file := archive.extractfile(member)) is not None:
-                    found[name] = file.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise ValueError(f"{place} is no archive of CIFAR-10, or it is damaged: {error}") from error
-    return found
+    return read_tar(place, wanted)
 
 
 def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -134,22 +124,14 @@ def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np
     """Of the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
     try:
         batch = ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-        x, y = np.asarray(batch["data"]), np.asarray(batch["labels"], np.int64)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {error}") from error
-    if x.dtype != np.uint8 or x.shape != (len(y), ROW):
-        raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {x.dtype} of shape {x.shape}")
+        data, labels = batch["data"], batch["labels"]
+        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise ValueError("its labels are no list of whole numbers")
+        y = np.array(labels, np.int64)
+        x = data.bytes() if isinstance(data, Described) else None
+    except Exception as error:  # a damaged pickle makes Python raise nearly anything
+        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {reason(error)}") from error
+    if x is None or x.shape != (len(y), ROW):
+        there = f"a {type(data).__name__}" if x is None else f"shape {x.shape}"
+        raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {there}")
     return x, y
-
-
-class ArraysOnly(pickle.Unpickler):
-    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # the function, wherever this NumPy keeps it
-        raise pickle.UnpicklingError(f"it would call {module}.{name}")

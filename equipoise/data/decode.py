@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+from functools import cache
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["check_target", "decode", "fit", "fit_array", "is_grey"]
+from .limits import PIXELS, limit
+
+__all__ = ["check_target", "decode", "fit", "fit_array", "is_grey", "open_image"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "TGA")
+"""Formats that are read, under any name. Pillow goes by the content, and would give PostScript to an interpreter."""
 
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 GREY = ("1", "L", "LA", *SIXTEEN_BIT)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The `FORMATS` that this Pillow has; HEIF if a plugin for it is registered."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """The image in `file`, of which only the header is read yet.
+
+    Raises:
+        Exception: whatever Pillow raises for a file that is broken or no image.
+        ValueError: for more pixels than the limit, Pillow's own or the environment variable `PIXELS`.
+    """
+    most = limit(PIXELS, 178_956_970)
+    if PIXELS in os.environ:
+        Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice as many
+    try:
+        image = Image.open(file, formats=formats())
+        count = image.width * image.height
+    except Image.DecompressionBombError as error:
+        count = max(int(number) for number in re.findall(r"\d+", str(error)))  # "(N pixels) exceeds limit of ..."
+    if count > most:
+        raise ValueError(
+            f"it has {count} pixels, more than {most}: make it smaller, or, if you trust it, set {PIXELS}={count}"
+        )
+    return image
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -29,7 +67,7 @@ def decode(data: bytes) -> Image.Image:
         Exception: whatever Pillow raises for a file that is broken or no image.
         ValueError: for pixels of unknown range (32-bit).
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         ImageOps.exif_transpose(image, in_place=True)
         grey = is_grey(image)
         if image.mode in SIXTEEN_BIT:
@@ -44,6 +82,10 @@ def decode(data: bytes) -> Image.Image:
 
 def sixteen_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """round(v / 257), so that 0 -> 0 and 65535 -> 255."""
+    return np.stack([row_to_eight(row) for row in pixels])  # row by row: wide numbers take eight times the memory
+
+
+def row_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     wide = pixels.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
         raise ValueError("its pixels are 32-bit integers, whose range is unknown: save it with 8 or 16 bits")

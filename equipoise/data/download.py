@@ -15,6 +15,8 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from .regular import expanded
+
 __all__ = ["cache_directory", "fetch"]
 
 CHUNK = 1 << 18  # bytes
@@ -23,7 +25,7 @@ TIMEOUT = 30  # seconds without an answer
 
 def cache_directory() -> Path:
     """Where downloads go: $EQUIPOISE_CACHE, or ~/.cache/equipoise."""
-    return Path(os.environ.get("EQUIPOISE_CACHE") or "~/.cache/equipoise").expanduser()
+    return expanded(os.environ.get("EQUIPOISE_CACHE") or "~/.cache/equipoise")
 
 
 def fetch(

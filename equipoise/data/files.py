@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import io
 import os
 import posixpath
 import threading
-import zipfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
+from zipfile import ZIP_STORED
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from ..files import read_json
 from ..types import ImageSpec
-from .arrays import check_labels
-from .decode import check_target, decode, fit, is_grey
+from .arrays import check_labels, check_names
+from .decode import check_target, decode, fit, is_grey, open_image
+from .regular import open_regular, printable, reason
+from .zips import open_entry, open_zip
 
 __all__ = ["FileSource", "Folder", "ImageFiles", "Zip"]
 
@@ -40,18 +44,57 @@ class FileSource(Protocol):
 
 
 class Folder:
-    """The files under a directory. Links are followed."""
+    """The files under a directory. Links are followed, and each directory is read once.
+
+    A directory that is also reached by links keeps its own name. So links into the folder add no images, and links to
+    a directory that contains them end.
+    """
 
     def __init__(self, path: Path):
         self.path = path
 
     def names(self) -> list[str]:
-        walk = os.walk(self.path, followlinks=True)
-        files = (Path(parent, name).relative_to(self.path).as_posix() for parent, _, names in walk for name in names)
-        return visible(files)
+        """Raises ValueError that names a sub-folder that cannot be read."""
+        try:
+            return sorted(self.walk())
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename or self.path} cannot be read ({error.strerror or error}): allow it, or move it "
+                f"out of {self.path}"
+            ) from error
+
+    def walk(self) -> Iterator[str]:
+        seen: set[tuple[int, int]] = set()
+        folders, links = [""], deque[str]()
+        while folders or links:
+            parent = folders.pop() if folders else links.popleft()
+            status = (self.path / parent).stat()
+            if (place := (status.st_dev, status.st_ino)) in seen:
+                continue
+            seen.add(place)
+            with os.scandir(self.path / parent) as entries:
+                held = sorted((entry for entry in entries if visible(entry.name)), key=lambda entry: entry.name)
+            for entry in held:
+                name = parent + entry.name
+                if not is_folder(entry):
+                    yield name
+                elif entry.is_symlink():
+                    links.append(f"{name}/")
+                else:
+                    folders.append(f"{name}/")
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        return (self.path / name).open("rb")
+        return open_regular(self.path / name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether `entry` is a directory or a link to one. A link to itself counts as a file, which cannot be read."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 class Zip:
@@ -60,25 +103,24 @@ class Zip:
     def __init__(self, path: Path):
         self.path = path
         self._lock = threading.Lock()
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is not a readable zip file ({error}): copy it again") from error
+        self._zip = open_zip(path, str(path))
 
     def __reduce__(self) -> tuple[type[Zip], tuple[Path]]:
         return Zip, (self.path,)
 
     def names(self) -> list[str]:
-        return visible(name for name in self._zip.namelist() if not name.endswith("/"))
+        return sorted(name for name in self._zip.namelist() if not name.endswith("/") and visible(name))
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with self._lock, self._zip.open(name) as file:
-            yield file
+        info = self._zip.getinfo(name)
+        with self._lock, open_entry(self._zip, info) as file:
+            # A step back in compressed data unpacks everything before it again, and a header may ask for thousands.
+            yield file if info.compress_type == ZIP_STORED else io.BytesIO(file.read())
 
 
-def visible(names: Iterator[str]) -> list[str]:
-    return sorted(n for n in names if not any(p.startswith(".") or p == "__MACOSX" for p in PurePosixPath(n).parts))
+def visible(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 class ImageFiles:
@@ -128,13 +170,16 @@ class ImageFiles:
         try:
             with self.source.open(name) as file:
                 data = file.read()
-            image = decode(data)
+            return fit(decode(data), self.spec.resolution, self.spec.channels)
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise self.unreadable(name, error) from error
-        return fit(image, self.spec.resolution, self.spec.channels)
+
+    def where(self, name: str) -> str:
+        """A file's name in messages. Names in a zip may begin with a slash."""
+        return f"{self.source.path}/{printable(name.lstrip('/'))}"
 
     def unreadable(self, name: str, error: Exception) -> ValueError:
-        return ValueError(f"{self.source.path / name} cannot be read as an image ({error}): repair it or remove it")
+        return ValueError(f"{self.where(name)} cannot be read as an image ({reason(error)}): repair it or remove it")
 
     def scan(self, resolution: int | None, channels: int | None) -> tuple[int, int]:
         """Resolution and channels, from the headers of the files."""
@@ -142,7 +187,7 @@ class ImageFiles:
         grey = True
         for name in self.names:
             try:
-                with self.source.open(name) as file, Image.open(file) as image:
+                with self.source.open(name) as file, open_image(file) as image:
                     sizes.setdefault(image.size, name)
                     grey = grey and is_grey(image)
             except Exception as error:
@@ -160,19 +205,17 @@ class ImageFiles:
         )
         (first, first_name), *others = sizes.items()
         if others:
-            other, other_name = others[0]
+            other, one, another = others[0][0], printable(first_name), printable(others[0][1])
             raise ValueError(
-                f"{self.source.path} holds images of different sizes: {first_name} has {first[0]}x{first[1]} pixels, "
-                f"{other_name} has {other[0]}x{other[1]}. {fix}"
+                f"{self.source.path} holds images of different sizes: {one} has {first[0]}x{first[1]} pixels, "
+                f"{another} has {other[0]}x{other[1]}. {fix}"
             )
         if first[0] != first[1]:
-            raise ValueError(
-                f"{self.source.path / first_name} has {first[0]}x{first[1]} pixels, which is not square. {fix}"
-            )
+            raise ValueError(f"{self.where(first_name)} has {first[0]}x{first[1]} pixels, which is not square. {fix}")
 
     def from_folders(self) -> Classes:
         """Classes from the first directories in which the paths differ."""
-        paths = [PurePosixPath(name).parts for name in self.names]
+        paths = [PurePosixPath(name.lstrip("/")).parts for name in self.names]  # as unzip does
         shared = len(PurePosixPath(posixpath.commonpath(["/".join(path[:-1]) for path in paths])).parts)
         tops = [path[shared] if len(path) > shared + 1 else None for path in paths]
         folders = sorted({top for top in tops if top is not None})
@@ -180,24 +223,26 @@ class ImageFiles:
             return None, None
         if None in tops:
             raise ValueError(
-                f"{self.source.path} holds class folders ({folders[0]}, ...) and images beside them "
-                f"({self.names[tops.index(None)]}, ...): move each of these into a folder"
+                f"{self.source.path} holds class folders ({printable(folders[0])}, ...) and images beside them "
+                f"({printable(self.names[tops.index(None)])}, ...): move each of these into a folder"
             )
         ids = {folder: i for i, folder in enumerate(folders)}
         return np.array([ids[top] for top in tops if top is not None]), folders
 
     def from_json(self, table: str) -> Classes:
         """Classes from `dataset.json`, whose names are relative to its own directory."""
-        where, parent = self.source.path / table, PurePosixPath(table).parent
+        where, parent = self.where(table), PurePosixPath(table).parent
         try:
             with self.source.open(table) as file:
-                content = json.load(file)
-            pairs, class_names = content.get("labels"), content.get("class_names")
+                content = read_json(file.read(), table)
+            pairs, class_names = content.get("labels"), check_names(content.get("class_names"), table)
             if pairs is None:
                 return None, None
             classes = {(parent / name.replace("\\", "/")).as_posix(): label for name, label in pairs}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f'{where} should hold {{"labels": [[file, class], ...]}} or null: {error}') from error
+        except Exception as error:  # a damaged zip makes zipfile raise nearly anything
+            raise ValueError(
+                f'{where} should hold {{"labels": [[file, class], ...]}} or null: {reason(error)}'
+            ) from error
         missing = [name for name in self.names if name not in classes]
         absent = sorted(classes.keys() - set(self.names))
         if missing or absent:
@@ -212,4 +257,4 @@ class ImageFiles:
 
 
 def example(names: Sequence[str]) -> str:
-    return f" ({names[0]}, ...)" if names else ""
+    return f" ({printable(names[0])}, ...)" if names else ""

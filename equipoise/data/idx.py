@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Arrays, Split
+from .limits import check_unpacked
+from .regular import open_regular
 
 __all__ = ["find_idx", "read_idx", "read_idx_directory"]
 
@@ -40,21 +43,27 @@ def read_idx_directory(directory: Path, *, split: Split = "train") -> Arrays | N
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
-    """The uint8 array of an IDX file, gzipped or not.
+    """The uint8 array of an IDX file, gzipped or not. No more is read than its header promises.
 
     Raises:
         ValueError: for a file that is damaged, cut short, or not uint8 of `ndim` dimensions.
     """
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is a damaged gzip file: {error}") from error
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < 4 + 4 * ndim:
-        raise ValueError(f"{path} is no IDX file of bytes in {ndim} dimensions")
-    shape = struct.unpack_from(f">{ndim}I", data, 4)
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * ndim)
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{path} should hold {'x'.join(map(str, shape))} bytes and holds {values.size}: copy it again")
-    return values.reshape(shape)
+    packed = path.stat().st_size
+    with open_regular(path) as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        with gzip.open(raw) if zipped else raw as file:
+            try:
+                header = file.read(4 + 4 * ndim)
+                if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < 4 + 4 * ndim:
+                    raise ValueError(f"{path} is no IDX file of bytes in {ndim} dimensions")
+                shape = struct.unpack_from(f">{ndim}I", header, 4)
+                size = math.prod(shape)
+                check_unpacked(size, packed, str(path))
+                content = file.read(size + 1 if zipped else min(size + 1, packed))
+            except (OSError, EOFError, zlib.error, MemoryError) as error:
+                raise ValueError(f"{path} is a damaged gzip file, or too large for the memory: {error}") from error
+    if len(content) != size:
+        there = "more" if len(content) > size else len(content)
+        raise ValueError(f"{path} should hold {'x'.join(map(str, shape))} bytes and holds {there}: copy it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -19,6 +19,7 @@ from .files import Folder, ImageFiles, Zip
 from .idx import read_idx_directory
 from .mnist import MNIST, Digits, FashionMNIST
 from .prepared import is_prepared, open_prepared, write_prepared
+from .regular import expanded, require_regular
 
 __all__ = ["Images", "open_dataset", "prepare"]
 
@@ -50,9 +51,11 @@ def open_dataset(path: PathLike, *, resolution: int | None = None, channels: int
     Raises:
         ValueError: that names the file and the fix, if it is missing, of no known format, damaged or inconsistent.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.exists():
         raise ValueError(f"there is no file or directory {place}")
+    if not place.is_dir():
+        require_regular(place)
     arrays = read_arrays(place)
     if arrays is not None:
         return ArrayDataset(*arrays, resolution=resolution, channels=channels, where=str(place))
@@ -99,7 +102,7 @@ def prepare(
         ValueError: as `open_dataset`, and if `out` exists or cannot be written. Then nothing is left behind.
         RunError: if one of several workers is killed, or (`Interrupted`) SIGTERM asks to stop; likewise.
     """
-    target = Path(out).expanduser()
+    target = expanded(out)
     if target.exists():
         raise ValueError(f"{target} exists already: choose another directory, or remove it first")
     if workers < 1 or (shard_gb is not None and not 0 < shard_gb < math.inf):

@@ -12,6 +12,7 @@ from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
 from .idx import read_idx_directory
+from .regular import expanded
 
 __all__ = ["MNIST", "Digits", "FashionMNIST"]
 
@@ -45,7 +46,7 @@ class Published:
     folders: tuple[Path, ...] = ()
 
     def open(self, path: PathLike | None, split: Split) -> ArrayDataset:
-        where = [Path(path).expanduser()] if path is not None else [place for place in self.folders if place.is_dir()]
+        where = [expanded(path)] if path is not None else [place for place in self.folders if place.is_dir()]
         arrays = next((found for place in where if (found := self.look(place, split)) is not None), None)
         if arrays is None and path is None:
             where = [cache_directory() / self.name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import partial
@@ -20,9 +21,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .arrays import Arrays
+from ..files import read_json
+from .arrays import Arrays, check_names
 from .base import Dataset
+from .npy import read_array
 from .reading import read_ahead
+from .regular import open_regular
 from .shards import Shards
 from .workers import share_out
 
@@ -52,14 +56,19 @@ def open_prepared(path: Path) -> Arrays:
         OSError: if one cannot be opened or read.
     """
     try:
-        info = json.loads((path / INFO).read_text("utf-8"))
+        with open_regular(path / INFO) as file:
+            info = read_json(file.read(), INFO)
         images = Shards(image_files(path))
-        labels = np.load(path / LABELS) if info["num_classes"] else None
         expected = (info["images"], info["channels"], info["resolution"], info["resolution"])
-        names = info["class_names"]
-        if info["format"] != FORMAT or images.shape != expected:
-            raise ValueError(f"{INFO} promises {expected} in {FORMAT!r}, there are {images.shape}")
-    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError) as error:
+        if info["format"] != FORMAT or images.shape != expected or expected[1] not in (1, 3):
+            promised = reprlib.repr((info["format"], *expected))
+            raise ValueError(f"{INFO} promises {promised}, there are {(FORMAT, *images.shape)}")
+        names = check_names(info["class_names"], INFO)
+        labels = None
+        if info["num_classes"]:
+            with open_regular(path / LABELS) as file:
+                labels = read_array(file, (path / LABELS).stat().st_size, LABELS)
+    except (FileNotFoundError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a complete prepared set ({error}): prepare it again") from error
     return Arrays(images, labels, names)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .npy import read_header
+from .regular import open_regular
+
 __all__ = ["Shards"]
 
 
@@ -38,14 +41,18 @@ class Shards:
         self._headers, counts = [], []
         shape: tuple[int, ...] = ()
         for path in paths:
-            images = np.load(path, mmap_mode="r")  # reads the header and compares the file's size with it
-            if images.ndim != 4 or images.dtype != np.uint8 or not images.flags.c_contiguous:
-                raise ValueError(f"{path.name} should hold uint8 (n, C, H, W), it holds {images.dtype} {images.shape}")
+            with open_regular(path) as file:
+                images = read_header(file, path.stat().st_size, path.name)
+            if len(images.shape) != 4 or 0 in images.shape or images.dtype != np.uint8 or images.fortran:
+                order = " in Fortran's order" if images.fortran else ""
+                raise ValueError(
+                    f"{path.name} should hold uint8 (n, C, H, W), it holds {images.dtype} {images.shape}{order}"
+                )
             shape = shape or images.shape[1:]
             if images.shape[1:] != shape:
                 raise ValueError(f"{path.name} holds images {images.shape[1:]}, {paths[0].name} {shape}")
             self._headers.append(images.offset)
-            counts.append(len(images))
+            counts.append(images.shape[0])
         self.ends = np.cumsum(counts)
         self.shape: tuple[int, ...] = (sum(counts), *shape)
         self._starts = [0, *self.ends[:-1].tolist()]

@@ -1,0 +1,57 @@
+"""NumPy's `.npy` format, of files that nobody vouches for: sizes are checked before memory is taken."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .regular import reason
+
+__all__ = ["Header", "read_array", "read_header"]
+
+LONGEST = 2000  # characters of a header; NumPy's own has about 120
+
+
+class Header(NamedTuple):
+    """shape, dtype: of the array.  fortran: whether the first index varies fastest.  offset: bytes before the data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    fortran: bool
+    offset: int
+
+
+def read_header(file: IO[bytes], size: int, where: str) -> Header:
+    """The header of the array in `file`, which has `size` bytes.
+
+    Raises:
+        ValueError: if it is no such array, holds Python objects, or promises another number of bytes than there are.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"its format is version {version}")  # made for structured types and endless headers
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST)
+    except Exception as error:  # NumPy evaluates the header, which raises nearly anything
+        raise ValueError(f"{where} is not a plain NumPy array: {reason(error)}") from error
+    if dtype.hasobject:
+        raise ValueError(f"{where} is not a plain NumPy array: it holds Python objects, which are pickled")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"{where} is not a plain NumPy array: its shape is {shape}")
+    promised, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if promised != there:
+        raise ValueError(
+            f"{where} promises {dtype} of shape {shape}, {promised} bytes, and holds {there}: it is damaged"
+        )
+    return Header(shape, dtype, fortran, file.tell())
+
+
+def read_array(file: IO[bytes], size: int, where: str) -> NDArray[np.generic]:
+    """The array in `file`, which has `size` bytes. Raises ValueError as `read_header`."""
+    read_header(file, size, where)
+    file.seek(0)
+    array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False, max_header_size=LONGEST)
+    return array
