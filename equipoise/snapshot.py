@@ -40,30 +40,40 @@ class Snapshots:
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
+
+    def note_environment(self) -> None:
+        """Add a block for this start of the run to environment.txt."""
         from_rank_0(self._write_environment)
 
     def _write_environment(self) -> None:
         with writing(self.run_dir), (self.run_dir / "environment.txt").open("a") as file:
             file.write(environment())
 
-    def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
-        """Write both for the averaged generator `net`.
+    def missing(self, nimg: int) -> bool:
+        """Whether the run was killed between its checkpoint at `nimg` and the grid, which is written last."""
+        return nimg > 0 and from_rank_0(lambda: not self._grid(nimg).exists())
+
+    def _grid(self, nimg: int) -> Path:
+        return self.run_dir / "samples" / f"{nimg:012d}.png"
+
+    def save(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None = None) -> None:
+        """Write the generator and its grid for the averaged generator `net`. stats: shows the grid in TensorBoard too.
 
         Raises:
-            RunError: if that is impossible; it names the last good checkpoint.
+            RunError: if they cannot be written; it names the last good checkpoint.
         """
-        from_rank_0(lambda: self._write(net, nimg, stats, last_checkpoint))
+        from_rank_0(lambda: self._write(net, nimg, last_checkpoint, stats))
 
-    def _write(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
+    def _write(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None) -> None:
         averaged = averaged_generator(net, self.cfg, self.spec)
         generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
         with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.run_dir / IN_RUN)
-            folder = self.run_dir / "samples"
-            folder.mkdir(exist_ok=True)
-            replace_file(folder / f"{nimg:012d}.png", png(pixels))
-            stats.image("samples", pixels, nimg)
+            self._grid(nimg).parent.mkdir(exist_ok=True)
+            replace_file(self._grid(nimg), png(pixels))
+            if stats is not None:
+                stats.image("samples", pixels, nimg)
 
 
 class Evaluations:

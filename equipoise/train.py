@@ -43,14 +43,16 @@ from .distributed import (
 )
 from .gan import GAN
 from .growth import BatchesByStage
-from .interrupt import Interrupted, interrupts
+from .interrupt import SAVE, STOP, Interrupt, Interrupted, handled
 from .penalties import Penalty
 from .pieces import count_pieces, mean_of, repeated
 from .randomness import Purpose, seed_torch
 from .singular import spectral_stats
+from .sizes import fit_or_say_so, require_fitting
 from .snapshot import Evaluations, Snapshots
 from .standing import averaged_generator
 from .stats import Stats, require_finite
+from .terminal import surviving
 from .tuning import tune
 from .types import Batch, Critic
 
@@ -178,12 +180,22 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
 
     Raises:
         ValueError: if the data, the networks or the directory do not fit the config.
-        RunError: if the run diverges, cannot write, or (`Interrupted`) is asked to stop by SIGINT or SIGTERM.
+        RunError: if the run diverges, cannot write, runs out of memory, or (`Interrupted`) a signal asks it to stop:
+            SIGINT, SIGTERM, SIGHUP or SIGXCPU. SIGUSR1 asks for a checkpoint alone.
     """
+    if run_dir == "":
+        raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     run_dir = Path(run_dir)
     keep_freed_memory()
-    with processes() as device:
+    interrupt = Interrupt()
+    with (
+        surviving(),
+        handled(interrupt, *SAVE),
+        processes() as device,
+        fit_or_say_so("smaller batch_size, or micro_batch"),
+    ):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
+        require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
         for size in gan.stages.batch_sizes:
             if size % world_size():
@@ -217,6 +229,9 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             checkpoints.save(0)  # from here on the run needs the other one no more
         nimg = checkpoints.load_latest()
         total = round(cfg.total_kimg * 1000)
+        snapshots = Snapshots(run_dir, cfg, dataset.spec)
+        if snapshots.missing(nimg):  # a run that was killed before it could write them
+            snapshots.save(ema.model, nimg, checkpoints.last)
         if nimg >= total:
             return averaged_generator(ema.model, cfg, dataset.spec)
         endless = partial(
@@ -232,14 +247,15 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out)
         of_labelled = nothing if with_labels is None else endless(with_labels)
-        snapshots, evaluations = Snapshots(run_dir, cfg, dataset.spec), Evaluations(run_dir, cfg, dataset, gan.D)
+        snapshots.note_environment()
+        evaluations = Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
             batches,
             of_held_out as held_out_batches,
             of_labelled as labelled_batches,
             stats,
-            interrupts() as interrupt,
+            handled(interrupt, *STOP),
         ):
             while nimg < total:
                 seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
@@ -262,9 +278,9 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 for d_stats, after in rounds.reported():
                     stats.add(d_stats, after)
                 stats.add(g_stats, nimg)
-                stop = interrupt.requested()
+                asked = interrupt.requested()
                 evaluate = nimg >= total or passed(nimg, evaluations.every_kimg, increment)
-                save = stop or evaluate or passed(nimg, cfg.snapshot_kimg, increment)
+                save = bool(asked) or evaluate or passed(nimg, cfg.snapshot_kimg, increment)
                 if save:
                     stats.add(spectral_stats(gan.D), nimg)
                 if evaluate:
@@ -273,13 +289,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                     stats.write(nimg, checkpoints.last)  # the only place where the host waits for the device
                 if save:
                     require_finite({"G": gan.G, "D": gan.D}, nimg, checkpoints.last)
-                    snapshots.save(ema.model, nimg, stats, checkpoints.last)
-                    checkpoints.save(nimg)  # last: a run killed before this line does the rest again
-                if stop and nimg < total:
+                    checkpoints.save(nimg)  # first: whoever asked to stop may not wait for the snapshot
+                    snapshots.save(ema.model, nimg, checkpoints.last, stats)
+                if asked in STOP and nimg < total:
                     raise Interrupted(
                         f"stopped after {nimg / 1000:g} of {cfg.total_kimg:g} kimg, saved as {checkpoints.last}. "
                         "The same command goes on from there.",
-                        stop,
+                        asked,
                     )
         return averaged_generator(ema.model, cfg, dataset.spec)
 
