@@ -29,7 +29,7 @@ MOST_WEIGHTS = 10_000
 """Weight tensors of a network. Building this many takes a second or two, and no recipe has a tenth."""
 MOST_EPOCHS = 100
 """How often a batch may hold an image of the data."""
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS, GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Memory(NamedTuple):
@@ -46,7 +46,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
     """Refuse a config whose networks or batches cannot fit: a lower bound is more than the memory.
 
     The networks are built on the meta device, which allocates nothing and stops at the bound. Counted are the weights
-    of both networks with their gradients, the average of G, the real and generated images and the z of an update, and
+    of both networks with their gradients and the average of G; for an update the real and generated images and z, or
     the activations of its larger player. The optimisers' averages and penalties come on top.
 
     images: in the data.
@@ -64,7 +64,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
     G, g_bytes = on_meta("generator", lambda: cfg.generator.build(spec), memory.bytes // 3, memory)  # with the average
     free = memory.bytes - 3 * g_bytes
     D, d_bytes = on_meta("discriminator", lambda: cfg.head.build(cfg.discriminator.build, spec), free // 2, memory)
-    update = batch_bytes(cfg, spec, size) + activation_bytes(cfg, spec, size, G, D)
+    update = max(batch_bytes(cfg, spec, size), activation_bytes(cfg, spec, size, G, D))  # D keeps the images
     if update > free - 2 * d_bytes:
         raise ValueError(
             f"batch_size={size}: an update of the {gib(3 * g_bytes + 2 * d_bytes)} of networks takes at least "
@@ -228,7 +228,7 @@ def address_space() -> Iterator[Memory]:
 def cgroup_limits() -> Iterator[int]:
     """Bytes, of both versions of control groups; a group is limited by those around it too."""
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        groups = GROUPS.read_text().splitlines()
     except OSError:
         return
     for line in groups:
