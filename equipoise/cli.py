@@ -76,8 +76,9 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(128 + stop.signal) from None
     except Exception as error:
         from .sizes import out_of_memory
+        from .types import RunError
 
-        if isinstance(error, ValueError | RuntimeError) and raised_here(error):
+        if isinstance(error, ValueError | RunError) and raised_here(error):
             message = str(error)
         elif out_of_memory(error):
             message = "out of memory: ask for less at a time, such as fewer images or a smaller batch"

@@ -212,8 +212,8 @@ def require_int64(config: TrainConfig) -> None:
     """Raises ValueError for a number in `config` beyond a signed integer of 64 bits, in which PyTorch counts."""
     for path, value in leaves(config):
         if isinstance(value, int | float) and abs(value) >= 2**63:
-            large = isinstance(value, int) and value.bit_length() > 1000
-            given = f"an integer of {value.bit_length()} bits" if large else repr(value)
+            bits = int(value).bit_length()
+            given = f"an integer of {bits} bits" if bits > 1024 else repr(value)  # Python prints no text that long
             raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
 
 

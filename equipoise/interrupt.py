@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from .distributed import max_over_ranks
 from .types import RunError
 
-__all__ = ["SAVE", "STOP", "Interrupt", "Interrupted", "handled", "terminable"]
+__all__ = ["SAVE", "STOP", "Interrupt", "Interrupted", "handled", "interrupts", "terminable"]
 
 
 class Interrupted(RunError):  # noqa: N818  (a request, not an error)
@@ -54,6 +54,14 @@ class Interrupt:
         number = max_over_ranks(max(self.noted, default=0))
         self.noted -= {number} & {*SAVE}
         return number
+
+
+@contextmanager
+def interrupts(numbers: Iterable[int] = (*STOP, *SAVE)) -> Iterator[Interrupt]:
+    """Inside the block these signals are noted, as `handled` does."""
+    interrupt = Interrupt()
+    with handled(interrupt, *numbers):
+        yield interrupt
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from .distributed import (
 )
 from .gan import GAN
 from .growth import BatchesByStage
-from .interrupt import SAVE, STOP, Interrupt, Interrupted, handled
+from .interrupt import SAVE, STOP, Interrupted, handled, interrupts
 from .penalties import Penalty
 from .pieces import count_pieces, mean_of, repeated
 from .randomness import Purpose, seed_torch
@@ -187,10 +187,9 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     run_dir = Path(run_dir)
     keep_freed_memory()
-    interrupt = Interrupt()
     with (
         surviving(),
-        handled(interrupt, *SAVE),
+        interrupts(SAVE) as interrupt,
         processes() as device,
         fit_or_say_so("smaller batch_size, or micro_batch"),
     ):
