@@ -267,7 +267,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def fit_or_say_so(advice: str) -> Iterator[None]:
+def fit_or_say_so(advice: str = "smaller batch_size, or micro_batch") -> Iterator[None]:
     """Turn what an allocation that failed raises in the block into one line.
 
     Raises:

@@ -187,12 +187,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     run_dir = Path(run_dir)
     keep_freed_memory()
-    with (
-        surviving(),
-        interrupts(SAVE) as interrupt,
-        processes() as device,
-        fit_or_say_so("smaller batch_size, or micro_batch"),
-    ):
+    with surviving(), interrupts(SAVE) as interrupt, processes() as device, fit_or_say_so():
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
