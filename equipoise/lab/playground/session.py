@@ -40,7 +40,7 @@ KEPT = ("data", "generator", "discriminator", "g_optim", "d_optim", "ema", "batc
 class Session:
     """A GAN that waits at its beginning. Its owner calls `hear` for each message, then `train` and `frame`.
 
-    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``, whose id, an integer, the reply repeats:
+    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``, whose id, an integer or text, the reply repeats:
 
         start   setting: str            a new GAN, of the setting that the page's address holds
         choose  setting: str            go on under one of `SETTINGS`
@@ -138,7 +138,7 @@ class Session:
             self.awaited = True
             return None
         given = said.get("id") if isinstance(said, dict) else None
-        reply: dict[str, Any] = {"id": given if is_integer(given) else None}
+        reply: dict[str, Any] = {"id": given if is_integer(given) or isinstance(given, str) else None}
         try:
             reply |= self.obey(said)
         except ValueError as error:
