@@ -40,7 +40,8 @@ KEPT = ("data", "generator", "discriminator", "g_optim", "d_optim", "ema", "batc
 class Session:
     """A GAN that waits at its beginning. Its owner calls `hear` for each message, then `train` and `frame`.
 
-    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``, whose id, an integer or text, the reply repeats:
+    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``. The reply repeats its id, an
+    integer or text. These are understood:
 
         start   setting: str            a new GAN, of the setting that the page's address holds
         choose  setting: str            go on under one of `SETTINGS`
