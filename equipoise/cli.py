@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
+import shlex
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,33 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+from .terminal import survive
 
 __all__ = ["app"]
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """A command line that outlives its terminal."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        survive()
+        return super().__call__(*args, **kwargs)
+
+
+class Commands(TyperGroup):
+    """Commands none of whose arguments is empty: "" would name the working directory."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:
+            ctx.fail("an argument is empty: give a text, or leave it out. Is a variable of the shell unset?")
+        return super().parse_args(ctx, args)
+
+
+app = App(
     name="equipoise",
+    cls=Commands,
     help="Train GANs that converge.",
     no_args_is_help=True,
     add_completion=False,
@@ -45,21 +68,42 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 def clear_errors() -> Iterator[None]:
     """Says what the user can mend in one message, without a traceback."""
     from .interrupt import Interrupted
-    from .types import RunError
 
     try:
         yield
     except Interrupted as stop:
-        if os.environ.get("RANK", "0") == "0":
-            err.print(str(stop), markup=False)
+        say(str(stop))
         raise typer.Exit(128 + stop.signal) from None
-    except (ValueError, RunError, OSError) as error:
-        if not (isinstance(error, OSError) or raised_here(error)):
+    except Exception as error:
+        from .sizes import out_of_memory
+        from .types import RunError
+
+        if isinstance(error, ValueError | RunError) and raised_here(error):
+            message = str(error)
+        elif out_of_memory(error):
+            message = "out of memory: ask for less at a time, such as fewer images or a smaller batch"
+        elif isinstance(error, OSError):
+            message = str(error)
+        else:
             raise  # a bug in somebody's network or recipe: its traceback says more than a line
-        if os.environ.get("RANK", "0") == "0":
-            err.print("[bold red]error:[/] ", end="")
-            err.print(str(error), markup=False)
+        say(message, error=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+def say(message: str, *, error: bool = False) -> None:
+    """On stderr; of several processes the first does."""
+    from .distributed import speaks
+
+    if speaks():
+        if error:
+            err.print("[bold red]error:[/] ", end="")
+        err.print(message, markup=False)
+
+
+def pasted(path: Path) -> str:
+    """`path` as an argument in a shell, where it is no option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def raised_here(error: BaseException) -> bool:
@@ -140,7 +184,9 @@ def train(
         with processes():
             run(config, run_dir)
             if rank() == 0:
-                err.print(f"done: {run_dir}. Next: equipoise sample {run_dir} --out samples.png", markup=False)
+                own = f" --recipe {shlex.quote(recipe)}" if ".py" in recipe else ""
+                then = f"equipoise sample {pasted(run_dir)}{own} --out samples.png"
+                err.print(f"done: {run_dir}. Next: {then}", markup=False)
 
 
 @app.command()
@@ -538,4 +584,5 @@ def prepare(
         from .data.workers import cores
 
         make(source, out_dir, resolution=resolution, channels=channels, workers=workers or cores(), shard_gb=shard_gb)
-        err.print(f"wrote {out_dir}. Train with: 'data=Images(path=\"{out_dir}\")'", markup=False)
+        data = shlex.quote(f"data=Images(path={json.dumps(str(out_dir), ensure_ascii=False)})")
+        err.print(f"wrote {out_dir}. Train with: {data}", markup=False)

@@ -13,7 +13,8 @@ import ast
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -106,6 +107,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """The illegal combinations of the library, each with its reason and its fix."""
+        require_int64(self)
         if self.head.san and self.loss.paired:
             raise ValueError(
                 f"head.san=true has no direction loss for the paired loss {self.loss!r}: SAN is defined for losses "
@@ -141,7 +143,8 @@ class TrainConfig:
         if misplaced is not None:
             field = "joint_penalties" if isinstance(misplaced, JointPenalty) else "d_regularizers"
             raise ValueError(
-                f"{misplaced!r} is no penalty on images, which `penalties` holds: give it as '{field}=[{misplaced!r}]'"
+                f"{misplaced!r} is no penalty on images, which `penalties` holds: give it as "
+                + shlex.quote(f"{field}=[{misplaced!r}]")
             )
         projection = next(
             (c for c in self.constraints if isinstance(c, ClipWeights | ClipSingularValues | UnitSphere)), None
@@ -207,6 +210,28 @@ class TrainConfig:
                 f"{lazy!r} and d_steps={self.d_steps!r} do not go together: `every` counts updates of G, whose number "
                 "is a function of images seen only for a fixed number of D updates. Use every=1, or d_steps=5."
             )
+
+
+def require_int64(config: TrainConfig) -> None:
+    """Raises ValueError for a number in `config` beyond a signed integer of 64 bits, in which PyTorch counts."""
+    for path, value in leaves(config):
+        if isinstance(value, int | float) and abs(value) >= 2**63:
+            bits = int(value).bit_length()
+            given = f"an integer of {bits} bits" if bits > 1024 else repr(value)  # Python prints no text that long
+            raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What a config is made of that is neither a component nor a list, by dotted path."""
+    if isinstance(value, tuple):
+        inner = [(str(i), item) for i, item in enumerate(value)]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    else:
+        yield path, value
+        return
+    for name, item in inner:
+        yield from leaves(item, f"{path}.{name}" if path else name)
 
 
 SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
@@ -371,6 +396,8 @@ def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
                 )
             case "value_error":
                 lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
+            case "callable_type" if any(line.startswith(f"{name}.{where}: ") for line in lines):
+                pass  # a schedule: the line before says that it is no number
             case _:
                 lines.append(f"{name}.{where}: {found['msg']}, got {shown(found['input'])}")
     if len(mistakes) > MOST_MISTAKES:

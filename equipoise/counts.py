@@ -19,6 +19,7 @@ from .growth import NoGrowth
 from .heads import Head
 from .models import DiscriminatorConfig, GeneratorConfig
 from .randomness import Purpose
+from .sizes import bounded, bytes_of, kept_for_backward
 from .train import Term, d_step, g_step
 from .types import Batch, ImageSpec
 
@@ -60,10 +61,13 @@ def on_meta(
     """G, D, and what each is called with, (z, y) and (x, y), all on the meta device.
 
     Raises:
-        ValueError: if the networks or the head are not defined for the data.
+        ValueError: if the networks or the head are not defined for the data, or a network is too large to be counted.
     """
     with torch.device("meta"):
-        G, D = generator.build(spec), head.build(discriminator.build, spec)
+        with bounded("generator"):
+            G = generator.build(spec)
+        with bounded("discriminator"):
+            D = head.build(discriminator.build, spec)
         y = torch.zeros(BATCH, dtype=torch.int64)
         z = torch.randn(BATCH, generator.z_dim)
         x = torch.randn(BATCH, spec.channels, spec.resolution, spec.resolution)
@@ -75,22 +79,10 @@ def count(net: nn.Module, inputs: tuple[Tensor, ...]) -> Counts:
 
     A multiply-add is two of the operations that papers call FLOPs, and one of those that others call so.
     """
-    weights = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in weights:
-            kept[storage] = tensor  # held, so that no later storage gets the same address
-        return tensor
-
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
+    with FlopCounterMode(display=False) as counter, kept_for_backward(net) as kept:
         output = net.train().requires_grad_()(*inputs)
     del output
-    stored = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    stored = bytes_of(kept)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Counts(parameters, counter.get_total_flops() // (2 * len(inputs[0])), stored // len(inputs[0]))
 

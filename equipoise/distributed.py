@@ -47,21 +47,62 @@ def processes() -> Iterator[torch.device]:
     The host's own messages (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
     """
     cuda = torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = local_rank()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    launched = "RANK" in os.environ and not dist.is_initialized()
-    if launched:
-        store, own, world = next(rendezvous("env://"))
+    joins = "RANK" in os.environ and not dist.is_initialized()
+    if joins:
+        require_launch()
+        try:
+            store, own, world = next(rendezvous("env://"))
+        except dist.DistError as error:
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(f"cannot reach the other processes at {address}: {error}. Start all of them") from error
         store = fresh(store, own, world)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=own, world_size=world)
     try:
         yield device
     finally:
-        if launched:
+        if joins:
             dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """Index of this process on its machine. Raises ValueError if LOCAL_RANK is no number."""
+    text = os.environ.get("LOCAL_RANK", "0")
+    if not text.isdecimal():
+        raise ValueError(f"LOCAL_RANK={text!r} in the environment is no index of a process: unset it, or use torchrun")
+    return int(text)
+
+
+def announced() -> dict[str, str]:
+    """What `torchrun` tells a process about its group; "" for what is not set."""
+    return {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+
+
+def launched() -> bool:
+    """Whether the environment announces a group of processes."""
+    rank, world, address, port = announced().values()
+    numbers = all(text.isdecimal() for text in (rank, world, port))
+    return numbers and int(rank) < int(world) and int(port) < 2**16 and address != ""
+
+
+def require_launch() -> None:
+    """Raises ValueError unless the environment announces a group."""
+    if not launched():
+        given = " ".join(f"{name}={value!r}" for name, value in announced().items())
+        raise ValueError(
+            f"{given} in the environment announce no group of processes: expected RANK below WORLD_SIZE, and the "
+            "address and port to meet at. Start with torchrun, which sets all of them, or alone: env -u RANK equipoise "
+            "..."
+        )
+
+
+def speaks() -> bool:
+    """Whether this process says what all of a group would; before they have met, too."""
+    return not launched() or int(os.environ["RANK"]) == 0
 
 
 def fresh(store: Any, own: int, world: int, patience: timedelta = timedelta(minutes=10)) -> Any:

@@ -14,6 +14,10 @@ from .types import component
 __all__ = ["Adam", "OptimConfig", "RMSprop"]
 
 
+LATE = 10**15
+"""Images seen when every schedule has ended."""
+
+
 class OptimConfig(ABC):
     """Settings of an optimiser."""
 
@@ -38,6 +42,16 @@ class Adam(OptimConfig):
     betas: tuple[Schedule, Schedule] = (0.0, 0.99)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a beta that is not below 1 at the start and at the end of its schedule."""
+        for beta in self.betas:
+            for value in (at(beta, 0), at(beta, LATE)):
+                if not 0 <= value < 1:
+                    raise ValueError(
+                        f"betas={self.betas!r} reach {value:g}, and Adam divides by 1 - beta: give numbers from 0 to "
+                        "below 1, such as betas=[0,0.99]"
+                    )
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         lr, beta1, beta2 = float(at(self.lr, 0)), float(at(self.betas[0], 0)), float(at(self.betas[1], 0))

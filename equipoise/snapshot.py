@@ -18,7 +18,6 @@ from .config import TrainConfig
 from .data import Dataset
 from .discriminator import TrainedDiscriminator, rebuild
 from .distributed import from_rank_0
-from .environment import record
 from .evaluate import Evaluation, Evaluator
 from .files import read_file, read_json, replace_file, set_aside, writing
 from .sampling import IN_RUN, Generator, grid, png, sample, save_generator
@@ -36,33 +35,36 @@ GRID = 100
 
 
 class Snapshots:
-    """Writes generator/, samples/ and environment.txt of a run. Rank 0 writes.
+    """Writes generator/ and samples/ of a run. Rank 0 writes."""
 
-    resumed: whether the run resumes from a checkpoint.
-    """
-
-    def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec, *, resumed: bool = False):
+    def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
-        from_rank_0(lambda: record(run_dir, resumed=resumed))
 
-    def save(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
-        """Write both for the averaged generator `net`.
+    def missing(self, nimg: int) -> bool:
+        """Whether the run was killed between its checkpoint at `nimg` and the grid, which is written last."""
+        return nimg > 0 and from_rank_0(lambda: not self._grid(nimg).exists())
+
+    def _grid(self, nimg: int) -> Path:
+        return self.run_dir / "samples" / f"{nimg:012d}.png"
+
+    def save(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None = None) -> None:
+        """Write the generator and its grid for the averaged generator `net`. stats: shows the grid in TensorBoard too.
 
         Raises:
-            RunError: if that is impossible; it names the last good checkpoint.
+            RunError: if they cannot be written; it names the last good checkpoint.
         """
-        from_rank_0(lambda: self._write(net, nimg, stats, last_checkpoint))
+        from_rank_0(lambda: self._write(net, nimg, last_checkpoint, stats))
 
-    def _write(self, net: nn.Module, nimg: int, stats: Stats, last_checkpoint: str) -> None:
+    def _write(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None) -> None:
         averaged = averaged_generator(net, self.cfg, self.spec)
         generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
         with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.run_dir / IN_RUN)
-            folder = self.run_dir / "samples"
-            folder.mkdir(exist_ok=True)
-            replace_file(folder / f"{nimg:012d}.png", png(pixels))
-            stats.image("samples", pixels, nimg)
+            self._grid(nimg).parent.mkdir(exist_ok=True)
+            replace_file(self._grid(nimg), png(pixels))
+            if stats is not None:
+                stats.image("samples", pixels, nimg)
 
 
 class Evaluations:

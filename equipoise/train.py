@@ -41,18 +41,21 @@ from .distributed import (
     trainable,
     world_size,
 )
+from .environment import record
 from .gan import GAN
 from .growth import BatchesByStage
-from .interrupt import Interrupted, interrupts
+from .interrupt import SAVE, STOP, Interrupted, handled, interrupts
 from .lock import locked
 from .penalties import Penalty
 from .pieces import count_pieces, mean_of, repeated
 from .randomness import Purpose, seed_torch
 from .singular import spectral_stats
+from .sizes import fit_or_say_so, require_fitting
 from .snapshot import Evaluations, Snapshots
 from .standing import averaged_generator
 from .start import load_networks
 from .stats import Stats, require_finite
+from .terminal import surviving
 from .tuning import tune
 from .types import Batch, Critic
 
@@ -180,13 +183,16 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
 
     Raises:
         ValueError: if the data, the networks or the directory do not fit the config.
-        RunError: if the run diverges, cannot write, is trained by another process, or (`Interrupted`) is asked to stop
-            by SIGINT or SIGTERM.
+        RunError: if the run diverges, cannot write, runs out of memory, is trained by another process, or
+            (`Interrupted`) is asked to stop by SIGINT, SIGTERM, SIGHUP or SIGXCPU. SIGUSR1 asks for a checkpoint alone.
     """
+    if run_dir == "":
+        raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     run_dir = Path(run_dir)
     keep_freed_memory()
-    with processes() as device, locked(run_dir):
+    with surviving(), interrupts(SAVE) as interrupt, processes() as device, fit_or_say_so(), locked(run_dir):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
+        require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
         for size in gan.stages.batch_sizes:
             if size % world_size():
@@ -220,6 +226,9 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             checkpoints.save(0)  # from here on the run needs the other one no more
         nimg = checkpoints.load_latest()
         total = round(cfg.total_kimg * 1000)
+        snapshots = Snapshots(run_dir, cfg, dataset.spec)
+        if snapshots.missing(nimg):  # a run that was killed before it could write them
+            snapshots.save(ema.model, nimg, checkpoints.last)
         if nimg >= total:
             return averaged_generator(ema.model, cfg, dataset.spec)
         endless = partial(
@@ -236,7 +245,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out, purpose=Purpose.NOISE_ON_HELD_OUT)
         of_labelled = nothing if with_labels is None else endless(with_labels, purpose=Purpose.NOISE_ON_LABELLED)
-        snapshots = Snapshots(run_dir, cfg, dataset.spec, resumed=nimg > 0)
+        from_rank_0(lambda: record(run_dir, resumed=nimg > 0))
         evaluations = Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
@@ -244,7 +253,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             of_held_out as held_out_batches,
             of_labelled as labelled_batches,
             stats,
-            interrupts() as interrupt,
+            handled(interrupt, *STOP),
         ):
             while nimg < total:
                 seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
@@ -267,9 +276,9 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 for d_stats, after in rounds.reported():
                     stats.add(d_stats, after)
                 stats.add(g_stats, nimg)
-                stop = interrupt.requested()
+                asked = interrupt.requested()
                 evaluate = nimg >= total or passed(nimg, evaluations.every_kimg, increment)
-                save = stop or evaluate or passed(nimg, cfg.snapshot_kimg, increment)
+                save = bool(asked) or evaluate or passed(nimg, cfg.snapshot_kimg, increment)
                 if save:
                     stats.add(spectral_stats(gan.D), nimg)
                 if evaluate:
@@ -278,13 +287,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                     stats.write(nimg, checkpoints.last)  # the only place where the host waits for the device
                 if save:
                     require_finite({"G": gan.G, "D": gan.D}, nimg, checkpoints.last)
-                    snapshots.save(ema.model, nimg, stats, checkpoints.last)
-                    checkpoints.save(nimg)  # last: a run killed before this line does the rest again
-                if stop and nimg < total:
+                    checkpoints.save(nimg)  # first: whoever asked to stop may not wait for the snapshot
+                    snapshots.save(ema.model, nimg, checkpoints.last, stats)
+                if asked in STOP and nimg < total:
                     raise Interrupted(
                         f"stopped after {nimg / 1000:g} of {cfg.total_kimg:g} kimg, saved as {checkpoints.last}. "
                         "The same command goes on from there.",
-                        stop,
+                        asked,
                     )
         return averaged_generator(ema.model, cfg, dataset.spec)
 

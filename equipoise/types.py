@@ -31,13 +31,15 @@ def component(cls: type[T]) -> type[T]:
     """Class decorator: a value of the library (a loss, a penalty, a recipe's settings, ...).
 
     A frozen dataclass whose fields are checked when it is made: types strictly (``batch_size=0.5`` and
-    ``batch_size=True`` are no integers, ``lr=1`` is a float), ranges from ``pydantic.Field``, and no unknown
-    fields. Its ``repr`` is the call that makes it, which is how a config is saved.
+    ``batch_size=True`` are no integers, ``lr=1`` is a float), ranges from ``pydantic.Field``, finite numbers, and no
+    unknown fields. Its ``repr`` is the call that makes it, which is how a config is saved.
 
     Raises:
         pydantic.ValidationError: from the constructor; it is a ``ValueError`` that names the field.
     """
-    rules = ConfigDict(extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True)
+    rules = ConfigDict(
+        extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
     return cast("type[T]", pydantic_dataclass(frozen=True, config=rules)(cls))
 
 

@@ -1,5 +1,6 @@
 """The command line: what it trains, says, draws and refuses."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,34 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(trained, tmp_path):
     few, some, many = (arrays(tmp_path / f"{num}.npz")["x"] for num in (3, 20, 37))
     np.testing.assert_array_equal(few, some[:3])
     np.testing.assert_array_equal(some, many[:20])
+
+
+def test_suggested_commands_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('-it\'s a "run"', "$HOME;#"):
+        said = run("train", TINY, "--", name, "total_kimg=0.04").splitlines()[-1]
+        command = shlex.split(said.partition(". Next: ")[2], comments=True)
+        assert command[0] == "equipoise"
+        run(*command[1:])
+        assert Path("samples.png").exists()
+        Path("samples.png").unlink()
+    said = run("data", "prepare", "digits", 'a "set" of it\'s')
+    (data,) = shlex.split(said.rpartition("Train with: ")[2])
+    run("train", TINY, "b", data, "total_kimg=0.04")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", TINY, ""], ["sample", ""], ["sample", ".", "--out", ""], ["data", "prepare", "digits", ""]]
+)
+def test_an_empty_argument_is_refused(tmp_path, monkeypatch, arguments):
+    """It would name the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert "an argument is empty" in run(*arguments, code=2)
+    with pytest.raises(ValueError, match="run_dir is empty"):
+        train(recipe(), "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_of_memory_is_one_line_in_every_command(trained, tmp_path):
+    said = run("sample", trained, "--num", 2**44, "--out", tmp_path / "x.npz", code=1)
+    assert said == "error: out of memory: ask for less at a time, such as fewer images or a smaller batch\n"

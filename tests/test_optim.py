@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 
 from equipoise import optim
 from equipoise.optim import Adam, RMSprop
-from equipoise.schedules import Linear
+from equipoise.schedules import After, Linear
 
 ALL = [c for name in optim.__all__ if dataclasses.is_dataclass(c := getattr(optim, name))]
 every_optimiser = pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
@@ -141,6 +142,11 @@ def test_settings_are_checked():
         (lambda: Adam(lr=True), "lr"),
         (lambda: Adam(betas=(0.5,)), "betas"),
         (lambda: Adam(eps=0.0), "eps"),
+        (lambda: Adam(eps=math.nan), "eps"),
+        (lambda: Adam(lr=math.inf), r"lr.*\n.*finite"),
+        (lambda: Adam(betas=(1, 1)), r"betas=\(1\.0, 1\.0\) reach 1, and Adam divides by 1 - beta"),
+        (lambda: Adam(betas=(0.0, Linear(start=0.9, end=1.0, kimg=5))), "reach 1, and Adam divides"),
+        (lambda: Adam(betas=(0.0, After(Linear(start=0.9, end=1.5, kimg=5), kimg=3))), r"reach 1\.5, and"),
         (lambda: RMSprop(alpha=1.0), "alpha"),
     ):
         with pytest.raises(ValueError, match=field):

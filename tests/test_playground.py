@@ -187,6 +187,11 @@ def test_every_text_on_the_page_is_the_value(cfg):
         ("head.san=true&joint_penalties=[Consensus]", "do not go together"),
         ("constraints=[ClipWeights]&d_normalizer=SpectralNorm", "there is nothing to project"),
         (f"seed={'1' * 5000}", "too long"),
+        ("compile=true", r"the playground cannot change compile: give one of its knobs, data\.of, loss, "),
+        ("loss=Hinge&micro_batch=8", "the playground cannot change micro_batch: "),
+        ("data=Points", "the playground cannot change data: "),
+        ("ema.rampup=none", r"the playground cannot change ema\.rampup: "),
+        ("generator.output=tanh", r"the playground cannot change generator\.output: "),
     ],
 )
 def test_a_setting_that_is_none_is_refused_with_the_reason(query, message):
@@ -457,7 +462,13 @@ def test_a_setting_that_is_refused_leaves_all_as_it_was(session):
         '{"do": "set", "changes": {"seed": 1}}',
         '{"do": "set", "changes": []}',
         '{"do": "pace", "per_second": 0}',
+        '{"do": "step", "iterations": true}',
+        '{"do": "step", "iterations": 1.0}',
+        '{"do": "step", "iterations": NaN}',
         '{"do": "pace", "per_second": NaN}',
+        '{"do": "pace", "per_second": Infinity}',
+        '{"do": "pace", "per_second": true}',
+        '{"do": "pace", "per_second": [1]}',
         '{"do": "start"}',
         "[" * 10000,
     ],
@@ -466,6 +477,15 @@ def test_what_is_no_message_is_answered_with_an_error(session, message):
     reply = json.loads(session.hear(message))
     assert reply["error"].startswith("the playground has no message")
     assert reply["id"] is None or message.startswith("{")
+
+
+@pytest.mark.parametrize("given", ["true", "NaN", "1.5", "[1]", '{"a": 1}', "[" * 900 + "]" * 900])
+def test_a_reply_repeats_an_id_that_is_an_integer_or_text_and_no_other(session, given):
+    """NaN is no JSON for a browser."""
+    reply = session.hear(f'{{"id": {given}, "do": "pause"}}')
+    assert json.loads(reply, parse_constant=pytest.fail)["id"] is None
+    assert ask(session, "pause")["id"] == 5
+    assert json.loads(session.hear('{"id": "five", "do": "pause"}'))["id"] == "five"
 
 
 @pytest.mark.parametrize("value", ["-" * 3000 + "1", "R1(" * 800 + ")" * 800, "[" * 150 + "]" * 150])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
@@ -70,7 +71,8 @@ def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
     file, _, function = name.rpartition(":")
     path = Path(file or name)
     if not file or not function:
-        raise ValueError(f"{name!r} names no function: give FILE.py:FUNCTION, such as {name}:recipe")
+        example = shlex.quote(f"{name}:recipe")
+        raise ValueError(f"{name!r} names no function: give FILE.py:FUNCTION, such as {example}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     loader = SourceFileLoader(f"recipe_{path.stem}", str(path))  # a file named torch.py is no torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...critic import ToConvergence
 from ...data import Distribution, toy
 from ..points import Points
 
-__all__ = ["KNOBS", "Knob", "catalogue", "goes_on", "known", "require_playable"]
+__all__ = ["KNOBS", "Knob", "catalogue", "goes_on", "known", "require_knobs", "require_playable"]
 
 
 def components(home: ModuleType) -> tuple[type, ...]:
@@ -208,6 +208,15 @@ MOST = {
 }
 """What keeps an update short, and the memory of a machine its owner's."""
 MOST_TERMS = 6
+
+
+def require_knobs(paths: Iterable[str]) -> None:
+    """Raises ValueError for a dotted path that is neither a knob nor a field of a knob's component."""
+    for path in paths:
+        if not any(f"{path}.".startswith(f"{knob.path}.") for knob in KNOBS):
+            raise ValueError(
+                f"the playground cannot change {path}: give one of its knobs, {', '.join(knob.path for knob in KNOBS)}"
+            )
 
 
 def require_playable(cfg: TrainConfig) -> TrainConfig:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -41,7 +41,8 @@ KEPT = ("data", "generator", "discriminator", "g_optim", "d_optim", "ema", "batc
 class Session:
     """A GAN that waits at its beginning. Its owner calls `hear` for each message, then `train` and `frame`.
 
-    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``; these are understood:
+    A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``. The reply repeats its id, an
+    integer or text. These are understood:
 
         start   setting: str            a new GAN, of the setting that the page's address holds
         choose  setting: str            go on under one of `SETTINGS`
@@ -110,7 +111,7 @@ class Session:
         self.due = now + 1 / self.pace
         try:
             stats = self.gan.iterate()
-        except (ValueError, RuntimeError) as error:  # such as a decomposition that did not converge
+        except (ValueError, RuntimeError, ArithmeticError) as error:  # such as a decomposition that did not converge
             self.stop(f"Training stopped: {error}")
             return
         self.todo -= 1
@@ -138,7 +139,8 @@ class Session:
         if said == {"do": "drawn"}:
             self.awaited = True
             return None
-        reply: dict[str, Any] = {"id": said.get("id") if isinstance(said, dict) else None}
+        given = said.get("id") if isinstance(said, dict) else None
+        reply: dict[str, Any] = {"id": given if is_integer(given) or isinstance(given, str) else None}
         try:
             reply |= self.obey(said)
         except ValueError as error:
@@ -166,11 +168,11 @@ class Session:
                 self.todo, self.notice = math.inf, ""
             case {"do": "pause"}:
                 self.todo = 0
-            case {"do": "step", "iterations": int(number)} if 1 <= number <= MOST_STEPS:
+            case {"do": "step", "iterations": number} if is_integer(number) and 1 <= number <= MOST_STEPS:
                 self.todo, self.notice = number, ""
             case {"do": "pace", "per_second": None}:
                 self.pace, self.due = math.inf, 0.0
-            case {"do": "pace", "per_second": float(rate) | int(rate)} if rate >= SLOWEST:
+            case {"do": "pace", "per_second": rate} if is_number(rate) and SLOWEST <= rate < math.inf:
                 self.pace, self.due = rate, 0.0
             case _:
                 raise ValueError(f"the playground has no message {shorten(str(said), 200)}")
@@ -241,3 +243,12 @@ def real_points(distribution: Distribution, seed: int = 0) -> Tensor:
 @lru_cache(maxsize=16)
 def distance_of_samples(distribution: Distribution, num: int) -> float:
     return wasserstein(real_points(distribution, 0)[:num], real_points(distribution, 1)[:num])
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether JSON had a whole number there. In Python true is one too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return is_integer(value) or isinstance(value, float)

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from ...config import TrainConfig, override, parse, suggest
 from ..settings import SETTINGS, Setting
-from .choices import KNOBS, at, known, require_playable
+from .choices import KNOBS, at, known, require_knobs, require_playable
 
 __all__ = ["changed", "differing", "read", "setting_of", "shown", "text", "written"]
 
@@ -51,11 +51,13 @@ def written(name: str, cfg: TrainConfig) -> str:
 
 
 def changed(cfg: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:
-    """`cfg` with the fields at dotted paths as their text says. Raises ValueError, as `read`."""
+    """`cfg` with the fields at dotted paths set to the values of their texts. Raises ValueError, as `read`."""
     for path, value in changes.items():
         if len(value) > LONGEST:
             raise ValueError(f"{path} has a value of {len(value)} characters, which is too long: at most {LONGEST}")
-    return require_playable(override(cfg, {path: parse(value, known()) for path, value in changes.items()}))
+    cfg = override(cfg, {path: parse(value, known()) for path, value in changes.items()})
+    require_knobs(changes)
+    return require_playable(cfg)
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
