@@ -213,9 +213,10 @@ class TrainConfig:
 
 
 def require_int64(config: TrainConfig) -> None:
-    """Raises ValueError for a number in `config` beyond a signed integer of 64 bits, in which PyTorch counts."""
+    """Raises ValueError for a count in `config` of 2**63 or more: an integer, or thousands of images."""
     for path, value in leaves(config):
-        if isinstance(value, int | float) and abs(value) >= 2**63:
+        counts = isinstance(value, int) or (isinstance(value, float) and path.endswith("kimg"))
+        if counts and abs(value) >= 2**63:
             bits = int(value).bit_length()
             given = f"an integer of {bits} bits" if bits > 1024 else repr(value)  # Python prints no text that long
             raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
