@@ -222,17 +222,19 @@ def require_int64(config: TrainConfig) -> None:
             raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: Any) -> Iterator[tuple[str, Any]]:
     """What a config is made of that is neither a component nor a list, by dotted path."""
-    if isinstance(value, tuple):
-        inner = [(str(i), item) for i, item in enumerate(value)]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-    else:
-        yield path, value
-        return
-    for name, item in inner:
-        yield from leaves(item, f"{path}.{name}" if path else name)
+    todo = [("", config)]  # no recursion, which a deep config would end
+    while todo:
+        path, value = todo.pop()
+        if isinstance(value, tuple):
+            inner = [(str(i), item) for i, item in enumerate(value)]
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            inner = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        else:
+            yield path, value
+            continue
+        todo += [(f"{path}.{name}" if path else name, item) for name, item in reversed(inner)]
 
 
 SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")

@@ -17,7 +17,19 @@ import equipoise
 from equipoise.first_calls import FUNCTIONS, warm_up
 
 ROOT = Path(equipoise.__file__).parent
-CALLED_BY_OTHERS = {"attention", "conditioning", "first_calls", "lab.surface", "precision", "randomness", "taps"}
+CALLED_BY_OTHERS = {
+    "attention",
+    "conditioning",
+    "first_calls",
+    "initial",
+    "lab.surface",
+    "launch",
+    "misfits",
+    "precision",
+    "randomness",
+    "taps",
+    "tensorfile",
+}
 """Modules of layers and helpers, whose callers have imported another one."""
 
 

@@ -475,7 +475,7 @@ PAIR = {"a.png": picture(), "b.png": picture()}
         (zipped({"inner.zip": zipped(PAIR)}), ["holds no images", "1 other files"]),
         (zipped({"a\nb\x1b[31m.png": b"?"}), ["a\\nb\\x1b[31m.png cannot be read as an image"]),
         (zipped({f"{'a' * 60_000}.png": b"?"}), ["aaa cannot be read as an image"]),
-        (zipped(TABLE | {"dataset.json": b"[" * 100_000}), ["dataset.json should hold", "recursion"]),
+        (zipped(TABLE | {"dataset.json": b"[" * 100_000}), ["dataset.json should hold", "nested too deeply"]),
         (zipped(TABLE | {"dataset.json": b'"\xff'}), ["dataset.json should hold", "codec"]),
         (zipped(TABLE | {"dataset.json": b"null"}), ["dataset.json should hold", "a JSON NoneType"]),
         (zipped(TABLE | {"dataset.json": b"1" * 5000}), ["dataset.json should hold", "4300 digits"]),
