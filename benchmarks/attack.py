@@ -150,7 +150,12 @@ def killed_twice(shop: Workshop, kind: str, number: int, folder: Path) -> list[C
 def compared(shop: Workshop, kind: str, run_dir: Path, name: str) -> Case:
     """Finish a run and compare it with the undisturbed one."""
     ended = shop.train(kind, run_dir).end(patience=120)
-    return case(name, ended, fingerprint(run_dir) == fingerprint(shop.undisturbed(kind)), litter(run_dir))
+    return case(name, ended, alike(run_dir, shop.undisturbed(kind)), litter(run_dir))
+
+
+def alike(run_dir: Path, undisturbed: Path) -> bool:
+    """Whether a run left all that an undisturbed one does; who was asked to save has one more grid."""
+    return fingerprint(run_dir).items() >= fingerprint(undisturbed).items()
 
 
 def signals(shop: Workshop, count: int) -> Iterator[Task]:
@@ -181,11 +186,11 @@ def full_disks(shop: Workshop, count: int) -> Iterator[Task]:
 
 def full_disk(shop: Workshop, kind: str, number: int, folder: Path) -> list[Case]:
     chance, run_dir = random.Random(f"disk {shop.seed} {number}"), folder / "run"
-    at, size = chance.randrange(120), 2 ** chance.randrange(16)
+    at, size = chance.randrange(120), 2 ** chance.randrange(12, 17)  # what it says must fit
     before = full_after(size) if number % 4 == 0 else refused_at(at, run_dir)
     name = f"{kind}: " + (f"no file over {size} bytes" if number % 4 == 0 else f"no space from operation {at} on")
     ended = shop.train(kind, run_dir, before=before).end(patience=120)
-    refused = case(name, ended, fingerprint(run_dir) == fingerprint(shop.undisturbed(kind)))
+    refused = case(name, ended, alike(run_dir, shop.undisturbed(kind)))
     return [refused, compared(shop, kind, run_dir, f"{name}, then space")]
 
 
@@ -303,7 +308,7 @@ def two_at_once(shop: Workshop, kind: str, number: int, folder: Path) -> list[Ca
     time.sleep(chance.choice([0, 0, 0.1, 1.0]))
     second = Victim(command, folder / "second.log")
     ended = [run.end(patience=120) for run in (first, second)]
-    whole = fingerprint(run_dir) == fingerprint(shop.undisturbed(kind))
+    whole = alike(run_dir, shop.undisturbed(kind))
     one = any(e.outcome == "finished" for e in ended)
     return [case(f"{kind}, {which}", e, whole and one) for which, e in zip(("first", "second"), ended, strict=True)]
 
@@ -333,7 +338,7 @@ def dead_terminal(shop: Workshop, terminal: str, name: str, folder: Path) -> lis
         code = None
     said = "error" if code == 1 and name == "train --dry-run" else ""  # a config that nobody can read has no use
     ended = Ended(code, said, time.perf_counter() - start)
-    same = fingerprint(run_dir) == fingerprint(shop.undisturbed("plain")) if name == "train" else None
+    same = alike(run_dir, shop.undisturbed("plain")) if name == "train" else None
     return [case(f"{name}, {terminal}", ended, same)]
 
 
@@ -378,7 +383,7 @@ def torchrun_killed(shop: Workshop, number: int, folder: Path) -> list[Case]:
     torchrun(shop, run_dir).wait(300)
     said = run_dir.with_suffix(".log").read_text(errors="replace")
     # gloo may abort when its processes exit, after the work is done: what they left tells.
-    same = fingerprint(run_dir) == fingerprint(whole) and len(fingerprint(run_dir)) > 0
+    same = alike(run_dir, whole) and len(fingerprint(whole)) > 0
     return [case(f"kill {number}", Ended(0, said, time.perf_counter() - start), same, litter(run_dir))]
 
 
