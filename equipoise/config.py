@@ -9,30 +9,29 @@ what the command line accepts:
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import difflib
 import inspect
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from . import grammar
 from .augment import Augment, NoAugment
 from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
 from .critic import ToConvergence
 from .data import DatasetConfig
 from .ema import EMAConfig
 from .evaluation import Evaluate
+from .grammar import differences, parse, suggest
 from .growth import Growth, NoGrowth
 from .heads import Head
 from .joint import JointPenalty
 from .losses import GANLoss, NonSaturating, Saturating
 from .matching import FeatureMatching
 from .models import DiscriminatorConfig, GeneratorConfig
-from .nesting import DEEPEST, check_text, shown
 from .normalizers import NoNormalizer, Normalizer
 from .objective import monotone
 from .optim import Adam, OptimConfig
@@ -241,7 +240,7 @@ SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
 """Fields that decide how long a run goes on and what it reports, not what it computes."""
 
 
-# ---- text -> values --------------------------------------------------------------------------------------
+# ---- names in its text -----------------------------------------------------------------------------------
 
 
 HOMES = (
@@ -282,185 +281,24 @@ def components() -> dict[str, type]:
     return known | {"TrainConfig": TrainConfig}
 
 
-def parse(text: str, known: Mapping[str, Any]) -> Any:
-    """The value that `text` denotes: a literal, a word, a component or a call of one. Evaluates nothing else.
-
-    ``Hinge`` means ``Hinge()``; true, false and none are understood; a list is read as a tuple; text that is no
-    expression (a path, say) is itself.
-
-    Raises:
-        ValueError: for an unknown component, a wrong field, or anything but literals and calls; and for text that is
-            too long or nested too deep.
-    """
-    check_text(text)
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        if "(" in text:
-            raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)") from None
-        return text
-    if isinstance(tree, (ast.BinOp, ast.Attribute)) and "(" not in text:
-        return text  # runs/a, digits.zip
-    return _build(tree, text, known)
-
-
-def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return -number
-        case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(_build(item, text, known) for item in items)
-        case ast.Name(id=word) if word in known:
-            return _make(known[word], word, {})
-        case ast.Name(id=word):
-            return {"true": True, "false": False, "none": None}.get(word, word)
-        case ast.Call(func=ast.Name(id=name)) if name not in known:
-            raise ValueError(f"unknown component {shown(name)}{suggest(name, known)}")
-        case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
-            fields = {k.arg: _build(k.value, text, known) for k in keywords if k.arg is not None}
-            if positional or len(fields) < len(keywords):  # **, or a field given twice
-                raise ValueError(
-                    f"cannot read {shown(text)}: name the fields of {name}, each once, as in {name}(key=value)"
-                )
-            return _make(known[name], name, fields)
-    raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)")
-
-
-def _make(cls: Any, name: str, fields: Mapping[str, Any]) -> Any:
-    try:
-        return cls(**fields)
-    except ValidationError as error:
-        raise ValueError(_explain(error, name, [f.name for f in dataclasses.fields(cls)])) from None
-    except TypeError as error:  # a plain dataclass of the user's own
-        raise ValueError(f"{name}: {error}") from None
+def known_to(config: Any) -> dict[str, type]:
+    """The library's components, and those of the user's own that `config` is made of."""
+    return components() | grammar.made_of(config)
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of `config` with the fields at dotted paths replaced, e.g. ``{"penalties.0.gamma": 5, "loss": Hinge()}``.
-
-    All changes are made before the copy is checked, so their order does not matter.
+    """`grammar.override` with the library's components: a copy of `config` with the fields at dotted paths replaced.
 
     Raises:
         ValueError: for an unknown field, a value the field does not take, or an illegal combination.
     """
-    grouped: dict[str, dict[str, Any]] = {}
-    for path, value in changes.items():
-        if path.count(".") > DEEPEST:
-            raise ValueError(f"{shown(path)} is no path of fields: expected at most {DEEPEST} points")
-        field, _, rest = path.partition(".")
-        grouped.setdefault(field, {})[rest] = value
-
-    def changed(old: Any, sub: dict[str, Any]) -> Any:
-        whole = sub.pop("", old)  # a new value for the field itself comes before changes inside it
-        return override(whole, sub) if sub else whole
-
-    if isinstance(config, tuple):
-        for field in grouped:
-            if field not in map(str, range(len(config))):
-                raise ValueError(f"{shown(field)} is not an index into the {len(config)} values {shown(config)}")
-        return tuple(changed(old, grouped[str(i)]) if str(i) in grouped else old for i, old in enumerate(config))
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{shown(config)} has no fields, so {shown('.'.join(grouped))} cannot be set in it")
-    name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
-    for field in grouped:
-        if field not in names:
-            raise ValueError(f"{name} has no field {shown(field)}{suggest(field, names)}")
-    values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
-    try:
-        return dataclasses.replace(config, **values)
-    except ValidationError as error:
-        raise ValueError(_explain(error, name, names)) from None
-
-
-MOST_MISTAKES = 20
-"""Mistakes that a message lists."""
-
-
-def _explain(error: ValidationError, name: str, names: Sequence[str]) -> str:
-    """What pydantic found, a line each: where, what was given, what was expected."""
-    lines, mistakes = [], error.errors()
-    for found in mistakes[:MOST_MISTAKES]:
-        where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)
-        match found["type"]:
-            case "unexpected_keyword_argument":
-                where = str(found["loc"][0])
-                lines.append(f"{name} has no field {shown(where)}{suggest(where, names)}")
-            case "missing" | "missing_argument":
-                where = str(found["loc"][0])
-                lines.append(f"{name} needs the field {where!r}")
-            case "is_instance_of" | "dataclass_exact_type":
-                kind = found["ctx"]["class" if found["type"] == "is_instance_of" else "class_name"]
-                lines.append(f"{name}.{where} takes a {kind}, got {shown(found['input'])}{_suggest_kind(kind)}")
-            case "tuple_type":
-                lines.append(
-                    f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {shown(found['input'])}"
-                )
-            case "value_error":
-                lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
-            case "callable_type" if any(line.startswith(f"{name}.{where}: ") for line in lines):
-                pass  # a schedule: the line before says that it is no number
-            case _:
-                lines.append(f"{name}.{where}: {found['msg']}, got {shown(found['input'])}")
-    if len(mistakes) > MOST_MISTAKES:
-        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known: the nearest of the known ones, or all."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _suggest_kind(kind: str) -> str:
-    fitting = [n for n, c in components().items() if kind in {base.__name__ for base in c.__mro__}]
-    return f"; known: {', '.join(sorted(fitting))}" if fitting else ""
-
-
-# ---- values -> text --------------------------------------------------------------------------------------
+    return grammar.override(config, changes, components())
 
 
 def to_text(config: TrainConfig) -> str:
-    """The call that makes `config`, a field a line, which `parse` reads back.
+    """`grammar.to_text` with the library's components: the call that makes `config`, a field a line.
 
     Raises:
         ValueError: if it would not read back as the same config (say, with a lambda for a schedule).
     """
-    text = "(nested too deep to be written)"
-    try:
-        fields = (f"    {f.name}={getattr(config, f.name)!r},\n" for f in dataclasses.fields(config))
-        text = f"TrainConfig(\n{''.join(fields)})\n"
-        same = parse(text, known_to(config)) == config
-    except (ValueError, RecursionError):
-        same = False
-    if not same:
-        raise ValueError(
-            "this config cannot be saved as text that reads back the same; every value in it must be a literal or a "
-            f"component (a frozen dataclass), not a function or an array:\n{text}"
-        )
-    return text
-
-
-def known_to(config: Any) -> dict[str, type]:
-    """The library's components, and those of the user's own that `config` is made of."""
-    known = components()
-    todo = [config]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, tuple):
-            todo += value
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            known[type(value).__name__] = type(value)
-            todo += [getattr(value, f.name) for f in dataclasses.fields(value)]
-    return known
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two configs differ, a line each: ``d_optim.lr: 0.0002 -> 0.0004``."""
-    if type(old) is type(new) and dataclasses.is_dataclass(old):
-        names = [f.name for f in dataclasses.fields(old)]
-        dot = f"{path}." if path else ""
-        return [line for n in names for line in differences(getattr(old, n), getattr(new, n), dot + n)]
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+    return grammar.to_text(config, known_to(config))

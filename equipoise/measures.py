@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from .grammar import parse, suggest
 from .metrics import (
     GaussianStats,
     class_agreement,
@@ -537,8 +538,6 @@ def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
         ValueError: for a metric that is unknown, asked for twice, or not defined for these features, or a setting that
             it does not take.
     """
-    from .config import parse, suggest  # which imports the settings of an evaluation, and they this module
-
     texts = re.split(r",(?![^(]*\))", asked) if isinstance(asked, str) else asked
     made: dict[str, Measure] = {}
     kinds: dict[str, type[Measure]] = {**MEASURES, **OF_RUNS}
