@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.config import TrainConfig, override
-from equipoise.counts import FLOAT, count, iteration_flops, on_meta, training_bytes
-from equipoise.models import BigGANDiscriminator, BigGANGenerator, SyncBatchNorm
-from equipoise.models.sagan import Body, ResidualGenerator
+from equipoise.core.types import ImageSpec
+from equipoise.models import BigGANDiscriminator, BigGANGenerator
+from equipoise.models.counts import FLOAT, count, on_meta, training_bytes
+from equipoise.nn import SyncBatchNorm
+from equipoise.nn.residual import Body, ResidualGenerator
 from equipoise.recipes import load
-from equipoise.types import ImageSpec
+from equipoise.train import iteration_flops
 
 from .report import markdown
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from equipoise.allocator import keep_freed_memory
-from equipoise.convolutions import WAYS, Convolution, with_slope_alike, worth_measuring
+from equipoise.compute.allocator import keep_freed_memory
+from equipoise.compute.convolutions import WAYS, Convolution, with_slope_alike, worth_measuring
 
 from .report import machine
 

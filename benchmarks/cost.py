@@ -23,14 +23,11 @@ from rich.progress import track
 
 from equipoise.augment import ADA, DiffAugment
 from equipoise.config import TrainConfig, override
+from equipoise.core.types import Batch
 from equipoise.data import InfiniteBatches
-from equipoise.gan import GAN
-from equipoise.joint import Consensus
-from equipoise.losses import Wasserstein
-from equipoise.normalizers import ExactSpectralNorm, SpectralNorm, WeightNorm
-from equipoise.penalties import R1, GradientPenalty
-from equipoise.train import d_step
-from equipoise.types import Batch
+from equipoise.losses import R1, Consensus, GradientPenalty, Wasserstein
+from equipoise.train import GAN, d_step
+from equipoise.weights import ExactSpectralNorm, SpectralNorm, WeightNorm
 
 from .report import machine, markdown
 from .stabilisers import plain

@@ -35,14 +35,13 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
-from equipoise.allocator import keep_freed_memory
+from equipoise.compute.allocator import keep_freed_memory
+from equipoise.compute.distributed import processes
 from equipoise.config import TrainConfig, override
-from equipoise.counts import count, iteration_flops, on_meta, training_bytes
-from equipoise.distributed import processes
-from equipoise.gan import GAN
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.models.counts import count, on_meta, training_bytes
 from equipoise.recipes import load
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.train import GAN, d_step, g_step, iteration_flops
 
 from .report import machine, markdown
 
@@ -274,8 +273,8 @@ LABELS = {
 
 def figure(points: Sequence[dict[str, Any]]) -> bytes:
     """A PNG: time above, memory below, an axis in each column; dashed what the counts say."""
-    from equipoise.lab.plots import COLORS, encode  # matplotlib, an extra
-    from equipoise.lab.plots import figure as empty
+    from equipoise.core.plots import COLORS, encode  # matplotlib, an extra
+    from equipoise.core.plots import figure as empty
 
     axes = list(dict.fromkeys(p["axis"] for p in points))
     recipes = list(dict.fromkeys(p["recipe"] for p in points))

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.config import TrainConfig
+from equipoise.core.types import ImageSpec
 from equipoise.data import Images
 from equipoise.data.prepared import INFO, describe, plan
 from equipoise.models import DCGANDiscriminator, DCGANGenerator
 from equipoise.train import train
-from equipoise.types import ImageSpec
 
 from .report import machine, markdown
 

@@ -31,14 +31,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from equipoise.cli import assignments
+from equipoise.cli.app import assignments
 from equipoise.config import TrainConfig, override
 from equipoise.data import ArrayDataset, Dataset, Images, InfiniteBatches
 from equipoise.data.prepared import write_prepared
 from equipoise.data.resident import Resident
-from equipoise.gan import GAN
 from equipoise.recipes import load
-from equipoise.train import d_step, g_step
+from equipoise.train import GAN, d_step, g_step
 
 from .report import machine
 

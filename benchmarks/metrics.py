@@ -28,12 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg  # type: ignore[import-untyped]
 
-from equipoise.evaluate import Evaluator, evaluate
-from equipoise.measures import MEASURES
+from equipoise.evaluate import Evaluator, evaluate, open_source
+from equipoise.generate import Generator
 from equipoise.metrics import frechet_distance
+from equipoise.metrics.registry import MEASURES
 from equipoise.recipes import load
-from equipoise.sampling import Generator
-from equipoise.sources import open_source
 
 from .report import machine, markdown
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from equipoise.data import MNIST
-from equipoise.lab.fooling import centroids
+from equipoise.evaluate import open_source
+from equipoise.lab.theory.fooling import centroids
 from equipoise.metrics import parzen_bandwidth, parzen_log_likelihood
-from equipoise.sources import open_source
 
 from .report import machine, markdown
 

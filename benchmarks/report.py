@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from equipoise.sampling import grid
+from equipoise.generate import grid
 
 __all__ = ["SCALE", "Plot", "brief", "labelled_grid", "machine", "markdown", "spread"]
 

@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.checkpoint import claim
-from equipoise.config import TrainConfig, components, parse
+from equipoise.config import TrainConfig, components
+from equipoise.core.files import replace_file
+from equipoise.core.grammar import parse
+from equipoise.core.types import RunError
 from equipoise.data import MNIST, DatasetConfig, Digits
-from equipoise.files import replace_file
+from equipoise.generate import Generator, sample
 from equipoise.metrics import (
     DigitsJudge,
     GaussianStats,
@@ -34,10 +36,8 @@ from equipoise.metrics import (
     judge_features,
     mean_top_probability,
 )
-from equipoise.runs import config_text, statistics_of
-from equipoise.sampling import Generator, sample
+from equipoise.runs import claim, config_text, statistics_of
 from equipoise.train import train
-from equipoise.types import RunError
 
 __all__ = ["SAMPLES", "Judged", "Reference", "Run", "Verdict", "carry_out", "draw"]
 

@@ -23,18 +23,22 @@ import numpy as np
 
 from equipoise.augment import InstanceNoise
 from equipoise.config import TrainConfig, override, to_text
-from equipoise.constraints import ClipWeights
+from equipoise.core.schedules import Linear
 from equipoise.data import Digits, Few
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import NonSaturating, RelativisticPairing, Wasserstein
-from equipoise.matching import FeatureMatching
-from equipoise.models import DCGANDiscriminator, DCGANGenerator
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import R1, R2, GradientPenalty
-from equipoise.regularizers import HistoricalAverage
-from equipoise.schedules import Linear
+from equipoise.losses import (
+    R1,
+    R2,
+    Consensus,
+    FeatureMatching,
+    GradientPenalty,
+    HistoricalAverage,
+    NonSaturating,
+    RelativisticPairing,
+    Wasserstein,
+)
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam
+from equipoise.weights import ClipWeights, SpectralNorm
 
 from .report import brief, labelled_grid, machine, markdown, spread
 from .runs import SAMPLES, Judged, Reference, Run, Verdict, carry_out, draw

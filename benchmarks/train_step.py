@@ -32,21 +32,22 @@ from rich.table import Table
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from equipoise.allocator import keep_freed_memory
-from equipoise.config import TrainConfig, components, override, parse
-from equipoise.convolutions import ready
-from equipoise.counts import iteration_flops
+from equipoise.compute.allocator import keep_freed_memory
+from equipoise.compute.convolutions import ready
+from equipoise.compute.distributed import owned
+from equipoise.compute.pieces import repeated
+from equipoise.compute.precision import Precision, tensor_float32
+from equipoise.config import TrainConfig, components, override
+from equipoise.core.grammar import parse
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import InfiniteBatches
-from equipoise.distributed import owned
-from equipoise.optim import Adam, RMSprop
-from equipoise.pieces import repeated
-from equipoise.precision import Precision, tensor_float32
-from equipoise.randomness import Purpose
 from equipoise.recipes import load
-from equipoise.spectral import DividedBySigma
-from equipoise.train import GAN, d_step, g_step, iteration, mean_penalty
-from equipoise.tuning import precisions_of, tune
-from equipoise.types import Batch, ImageSpec
+from equipoise.rules import Adam, RMSprop
+from equipoise.train import GAN, d_step, g_step, iteration_flops, tune
+from equipoise.train.steps import iteration, mean_penalty
+from equipoise.train.tuning import precisions_of
+from equipoise.weights import DividedBySigma
 
 from .cost_of_growth import resident
 from .report import machine

@@ -126,7 +126,7 @@ def carry_out(arguments: Sequence[str], log: Path, before: Callable[[], None], m
 
 def exit_code(arguments: Sequence[str]) -> int:
     """The exit code of a command that runs in this process."""
-    from equipoise.cli import app
+    from equipoise.cli.app import app
 
     try:
         app(list(arguments))

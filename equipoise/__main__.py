@@ -1,5 +1,5 @@
 """python -m equipoise, which is what torchrun starts."""
 
-from .cli import app
+from equipoise.cli.app import app
 
 app()

@@ -17,28 +17,27 @@ from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from pydantic.dataclasses import is_pydantic_dataclass
 
-from . import grammar
-from .augment import Augment, NoAugment
-from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
-from .critic import ToConvergence
-from .data import DatasetConfig
-from .ema import EMAConfig
-from .evaluation import Evaluate
-from .grammar import differences, parse, suggest
-from .growth import Growth, NoGrowth
-from .heads import Head
-from .joint import JointPenalty
-from .losses import GANLoss, NonSaturating, Saturating
-from .matching import FeatureMatching
-from .models import DiscriminatorConfig, GeneratorConfig
-from .normalizers import NoNormalizer, Normalizer
-from .objective import monotone
-from .optim import Adam, OptimConfig
-from .penalties import Dragan, Penalty
-from .regularizers import Regularizer
-from .transfer import FreezeD
-from .types import component
+from equipoise.augment import Augment, NoAugment
+from equipoise.core import grammar
+from equipoise.core.grammar import differences, parse, suggest
+from equipoise.core.types import component
+from equipoise.data import DatasetConfig
+from equipoise.losses import (
+    Dragan,
+    FeatureMatching,
+    GANLoss,
+    JointPenalty,
+    NonSaturating,
+    Penalty,
+    Regularizer,
+    Saturating,
+    monotone,
+)
+from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
+from equipoise.rules import Adam, EMAConfig, Evaluate, FreezeD, Growth, NoGrowth, OptimConfig, ToConvergence
+from equipoise.weights import ClipSingularValues, ClipWeights, Constraint, NoNormalizer, Normalizer, UnitSphere
 
 __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
 
@@ -243,30 +242,8 @@ SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
 # ---- names in its text -----------------------------------------------------------------------------------
 
 
-HOMES = (
-    "augment",
-    "constraints",
-    "critic",
-    "data",
-    "ema",
-    "equalized",
-    "evaluation",
-    "growth",
-    "heads",
-    "joint",
-    "lab.points",
-    "latents",
-    "losses",
-    "matching",
-    "models",
-    "normalizers",
-    "optim",
-    "penalties",
-    "regularizers",
-    "schedules",
-    "transfer",
-)
-"""The modules whose `__all__` names components."""
+HOMES = ("core.latents", "core.schedules", "augment", "data", "weights", "losses", "models", "rules")
+"""Rooms and modules whose `__all__` names components."""
 
 
 def components() -> dict[str, type]:
@@ -276,7 +253,7 @@ def components() -> dict[str, type]:
     known = {
         name: item
         for name, item in found.items()
-        if isinstance(item, type) and dataclasses.is_dataclass(item) and not inspect.isabstract(item)
+        if isinstance(item, type) and is_pydantic_dataclass(item) and not inspect.isabstract(item)
     }
     return known | {"TrainConfig": TrainConfig}
 

@@ -16,7 +16,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from equipoise.files import replace_file
+from equipoise.core.files import replace_file
+from equipoise.generate import Generator, write_samples
 from equipoise.metrics import (
     class_agreement,
     class_probabilities,
@@ -24,7 +25,6 @@ from equipoise.metrics import (
     effective_classes,
     mean_top_probability,
 )
-from equipoise.sampling import Generator, write_samples
 
 
 def judge(samples: Path) -> dict[str, float]:

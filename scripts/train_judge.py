@@ -24,8 +24,8 @@ from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor
 
+from equipoise.core.files import replace_file
 from equipoise.data import Digits, to_float
-from equipoise.files import replace_file
 from equipoise.metrics import DigitsJudge, class_agreement, class_probabilities, mean_top_probability
 from equipoise.metrics.judge import WEIGHTS
 

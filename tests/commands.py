@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 from typer.testing import CliRunner
 
-from equipoise.cli import app, out
+from equipoise.cli.app import app, out
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from equipoise.models import SelfAttention
+from equipoise.nn import SelfAttention
 
 
 def count(net):

@@ -10,12 +10,11 @@ from tiny import recipe
 from torch.testing import assert_close
 
 from equipoise.config import TrainConfig, override
-from equipoise.heads import Head
+from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import NonSaturating
-from equipoise.models import MLPDiscriminator, MLPGenerator
-from equipoise.normalizers import NoNormalizer
+from equipoise.models import Head, MLPDiscriminator, MLPGenerator
 from equipoise.train import GAN
-from equipoise.types import Batch, ImageSpec
+from equipoise.weights import NoNormalizer
 
 SPEC = ImageSpec(resolution=28, channels=1, num_classes=10)
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from equipoise.config import override, parse
-from equipoise.lab.points import plain_gan
+from equipoise.config import override
+from equipoise.core.grammar import parse
+from equipoise.lab.points.gan import plain_gan
 
 SMALL = "generator.width=8&generator.depth=1&discriminator.width=8&discriminator.depth=2&batch_size=16"
 TINY = override(plain_gan(), {path: parse(value, {}) for path, value in (p.split("=") for p in SMALL.split("&"))})

@@ -71,7 +71,7 @@ def test_a_hang_ends_when_patience_does(tmp_path, command):
 
 
 def test_an_error_nobody_caught_is_a_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr("equipoise.cli.app", lambda _: 1 / 0)
+    monkeypatch.setattr("equipoise.cli.app.app", lambda _: 1 / 0)
     assert Victim([], tmp_path / "log").end().outcome == "traceback"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.attention import AttentionMap, attention_maps
+from equipoise.nn import AttentionMap, attention_maps
 
 
 class SelfAttention(nn.Module):

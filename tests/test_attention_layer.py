@@ -10,10 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equipoise.attention import attention_maps
-from equipoise.models import SelfAttention
-from equipoise.models.attention import attend
-from equipoise.normalizers import SpectralNorm, remove
+from equipoise.nn import SelfAttention, attention_maps
+from equipoise.nn.attention import attend
+from equipoise.weights import SpectralNorm, remove
 
 F, H, W = 16, 4, 6
 Q, K = H * W, H * W // 4

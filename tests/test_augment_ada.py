@@ -16,9 +16,10 @@ from torch.testing import assert_close
 
 from equipoise.augment import ADA, Augment, Augmentation, Means
 from equipoise.augment.ada import Group
-from equipoise.config import components, parse
-from equipoise.penalties import R1
-from equipoise.types import Batch
+from equipoise.config import components
+from equipoise.core.grammar import parse
+from equipoise.core.types import Batch
+from equipoise.losses import R1
 
 GROUPS = get_args(Group)
 CASES = [*((g,) for g in GROUPS), GROUPS[:3], GROUPS]

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 
 from equipoise.augment import ADA, Augment, Augmentation, Chain, DiffAugment, InstanceNoise, Means, NoAugment
 from equipoise.augment.diffaugment import cut_out, recolored, translated
-from equipoise.config import components, parse
-from equipoise.schedules import Cosine, Linear
+from equipoise.config import components
+from equipoise.core.grammar import parse
+from equipoise.core.schedules import Cosine, Linear
 
 P = 0.01  # level of every statistical test; seeds are fixed, so a test that passes once always does
 ALL = (NoAugment, ADA, DiffAugment, InstanceNoise, Chain)

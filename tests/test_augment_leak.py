@@ -21,16 +21,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from equipoise.augment import ADA
-from equipoise.augment.affine import (
-    compose,
-    rotate,
-    rotate90,
-    scale,
-    stretch,
-    translate,
-    translate_pixels,
-    x_flip,
-)
+from equipoise.augment.affine import compose, rotate, rotate90, scale, stretch, translate, translate_pixels, x_flip
 from equipoise.augment.color import recolor
 from equipoise.augment.corruption import corrupt
 from equipoise.augment.draws import Draws

@@ -11,13 +11,22 @@ from tiny import recipe
 
 from equipoise.augment import ADA, Chain, DiffAugment, InstanceNoise
 from equipoise.config import override
+from equipoise.core.schedules import Linear
 from equipoise.data import Digits, hold_out
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import LeastSquares, RelativisticPairing, SoftLeastSquares, Wasserstein
-from equipoise.matching import FeatureMatching
-from equipoise.penalties import R1, R2, Dragan, Drift, GradientPenalty
-from equipoise.schedules import Linear
+from equipoise.losses import (
+    R1,
+    R2,
+    Consensus,
+    Dragan,
+    Drift,
+    FeatureMatching,
+    GradientPenalty,
+    LeastSquares,
+    RelativisticPairing,
+    SoftLeastSquares,
+    Wasserstein,
+)
+from equipoise.models import Head
 from equipoise.train import d_step, g_step, train
 
 RISING = ADA(kimg=0.2, target=-0.9)

@@ -11,17 +11,16 @@ import torch
 from PIL import Image, ImageDraw
 from tiny import recipe
 
-from equipoise.checkpoint import claim
-from equipoise.config import components, differences, override, parse
+from equipoise.config import components, override
+from equipoise.core.grammar import differences, parse
+from equipoise.core.schedules import Linear
+from equipoise.core.types import Batch, ImageSpec, RunError
 from equipoise.data import Digits, InfiniteBatches
-from equipoise.gan import GAN
+from equipoise.losses import R1, R2, Orthogonal
 from equipoise.metrics import GaussianStats, digits_judge, judge_features
-from equipoise.optim import Adam
-from equipoise.penalties import R1, R2
-from equipoise.regularizers import Orthogonal
-from equipoise.schedules import Linear
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec, RunError
+from equipoise.rules import Adam
+from equipoise.runs import claim
+from equipoise.train import GAN, d_step, g_step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from equipoise.core.types import ImageSpec
 from equipoise.data import ArrayDataset, Images, batches
 from equipoise.data.resident import Resident
-from equipoise.types import ImageSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 

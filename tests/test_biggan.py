@@ -15,28 +15,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise import recipes
-from equipoise.attention import attention_maps
-from equipoise.config import differences, override
-from equipoise.gan import GAN
-from equipoise.heads import Head
-from equipoise.latents import truncate
-from equipoise.losses import Hinge
-from equipoise.models import (
-    BigGANDeepDiscriminator,
-    BigGANDeepGenerator,
-    BigGANDiscriminator,
-    BigGANGenerator,
-    LinearConditionalBatchNorm,
-    SelfAttention,
-    SyncBatchNorm,
-)
-from equipoise.normalizers import SpectralNorm, remove
-from equipoise.optim import Adam
-from equipoise.penalties import R1
-from equipoise.regularizers import Orthogonal
-from equipoise.standing import standing_statistics
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.config import override
+from equipoise.core.grammar import differences
+from equipoise.core.latents import truncate
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.generate import standing_statistics
+from equipoise.losses import R1, Hinge, Orthogonal
+from equipoise.models import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator, Head
+from equipoise.nn import LinearConditionalBatchNorm, SelfAttention, SyncBatchNorm, attention_maps
+from equipoise.rules import Adam
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm, remove
 
 SMALL = ImageSpec(32, channels=3, num_classes=4)
 GENERATORS = (BigGANGenerator, BigGANDeepGenerator)

@@ -16,10 +16,10 @@ from processes import on_two_processes
 from tiny import recipe
 from torch import nn
 
-from equipoise import files
-from equipoise.checkpoint import Checkpoints, claim, finished
+from equipoise.core import files
+from equipoise.core.types import RunError
 from equipoise.losses import NonSaturating
-from equipoise.types import RunError
+from equipoise.runs import Checkpoints, claim, finished
 
 
 def player() -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -31,7 +31,8 @@ def test_help_and_recipes():
 
 
 def test_dry_run_prints_the_config_that_would_be_trained_and_writes_nothing(tmp_path):
-    from equipoise.config import components, parse
+    from equipoise.config import components
+    from equipoise.core.grammar import parse
     from equipoise.recipes import load
 
     said = run("train", "san_digits", tmp_path / "r", "loss=NonSaturating", "d_optim.lr=4e-4", "--dry-run")
@@ -146,7 +147,7 @@ def test_sample_of_the_users_own_network_needs_their_file(tmp_path):
     own.write_text(
         "from dataclasses import replace\n"
         "from equipoise.models import SANDigitsGenerator\n"
-        "from equipoise.types import component\n"
+        "from equipoise.core.types import component\n"
         "from tiny import recipe as base\n"
         "@component\n"
         "class Mine(SANDigitsGenerator):\n"

@@ -9,16 +9,16 @@ from commands import run
 from PIL import Image
 from tiny import recipe
 
-from equipoise.compare import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, stat_rows
 from equipoise.config import override
 from equipoise.data import MNIST, Digits, Few, Images
-from equipoise.evaluate import evaluate
+from equipoise.evaluate import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, evaluate
+from equipoise.evaluate.compare import stat_rows
 from equipoise.features import FeatureNet
+from equipoise.generate import Generator, sample
 from equipoise.losses import Hinge, NonSaturating, Wasserstein
-from equipoise.normalizers import SpectralNorm
 from equipoise.runs import Run, own_features, read_run
-from equipoise.sampling import Generator, sample
 from equipoise.train import train
+from equipoise.weights import SpectralNorm
 
 
 @pytest.fixture(scope="module", autouse=True)

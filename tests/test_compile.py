@@ -12,10 +12,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise.data import InfiniteBatches
-from equipoise.models import MLPDiscriminator, SyncBatchNorm
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
+from equipoise.models import MLPDiscriminator
+from equipoise.nn import SyncBatchNorm
+from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute"),  # the compiler reads the .grad of what it is given

@@ -19,44 +19,56 @@ from pairwise import covering_array, pairs_in, pairs_of
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import (
-    augment,
-    constraints,
-    heads,
+from equipoise import augment, models
+from equipoise.augment import ADA, Chain, InstanceNoise
+from equipoise.config import TrainConfig
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.data import Digits
+from equipoise.losses import (
+    R1,
+    R2,
+    Consensus,
+    Drift,
+    FeatureMatching,
+    GradientPenalty,
+    Hinge,
+    HistoricalAverage,
+    LeastSquares,
+    NonSaturating,
+    Orthogonal,
+    Saturating,
+    SpectralNormPenalty,
+    Wasserstein,
+    discriminator_loss,
     joint,
-    losses,
-    matching,
-    models,
-    normalizers,
-    optim,
     penalties,
     regularizers,
 )
-from equipoise.augment import ADA, Chain, InstanceNoise
-from equipoise.config import TrainConfig
-from equipoise.constraints import ClipSingularValues, ClipWeights
-from equipoise.critic import ToConvergence
-from equipoise.data import Digits
-from equipoise.gan import GAN
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
-from equipoise.matching import FeatureMatching
+from equipoise.losses import adversarial as losses
+from equipoise.losses import features as matching
 from equipoise.models import (
     DCGANDiscriminator,
+    Head,
     MLPDiscriminator,
     MLPGenerator,
     SANDigitsDiscriminator,
     SANDigitsGenerator,
 )
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, NoNormalizer, SpectralNorm, weighted_layers
-from equipoise.objective import discriminator_loss
-from equipoise.optim import Adam, RMSprop
-from equipoise.penalties import R1, R2, Drift, GradientPenalty
-from equipoise.regularizers import HistoricalAverage, Orthogonal, SpectralNormPenalty
-from equipoise.train import d_step, g_step, means
-from equipoise.transfer import FreezeD
-from equipoise.types import Batch, ImageSpec
+from equipoise.nn import heads
+from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence, optim
+from equipoise.train import GAN, d_step, g_step
+from equipoise.train.steps import means
+from equipoise.weights import (
+    ClipSingularValues,
+    ClipWeights,
+    ExactSpectralNorm,
+    FrobeniusNorm,
+    NoNormalizer,
+    SpectralNorm,
+    constraints,
+    normalizers,
+    weighted_layers,
+)
 
 DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
 SPECS = (

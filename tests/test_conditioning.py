@@ -10,14 +10,21 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from equipoise.conditioning import HiddenConcat, InputConcat
-from equipoise.heads import AuxiliaryHead, Discriminator, Head, HiddenHead, LinearHead, SANHead, Unconditional
-from equipoise.losses import Hinge, NonSaturating, Saturating
-from equipoise.normalizers import ExactSpectralNorm
-from equipoise.objective import class_loss, discriminator_loss, generator_loss
-from equipoise.san import sanify
-from equipoise.singular import weighted_layers
-from equipoise.types import ImageSpec
+from equipoise.core.types import ImageSpec
+from equipoise.losses import Hinge, NonSaturating, Saturating, class_loss, discriminator_loss, generator_loss
+from equipoise.models import Head
+from equipoise.nn import (
+    AuxiliaryHead,
+    Discriminator,
+    HiddenConcat,
+    HiddenHead,
+    InputConcat,
+    LinearHead,
+    SANHead,
+    Unconditional,
+    sanify,
+)
+from equipoise.weights import ExactSpectralNorm, weighted_layers
 
 N, C, SIZE, K, F = 6, 2, 4, 3, 5
 SPEC = ImageSpec(SIZE, C, K)

@@ -12,25 +12,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise import constraints, losses, normalizers, recipes
-from equipoise.config import TrainConfig, components, differences, known_to, override, parse, to_text
-from equipoise.critic import ToConvergence
+from equipoise import recipes
+from equipoise.config import TrainConfig, components, known_to, override, to_text
+from equipoise.core.grammar import differences, parse
+from equipoise.core.schedules import Cosine, Linear
+from equipoise.core.types import component
 from equipoise.data import Digits, Few, Images
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import GANLoss, Hinge, LeastSquares, RelativisticPairing, Wasserstein
-from equipoise.matching import FeatureMatching
-from equipoise.models import SANDigitsGenerator
-from equipoise.normalizers import NoNormalizer, SpectralNorm
-from equipoise.optim import Adam, RMSprop
-from equipoise.penalties import R1, R2, GradientPenalty
+from equipoise.losses import (
+    R1,
+    R2,
+    Consensus,
+    FeatureMatching,
+    GANLoss,
+    GradientPenalty,
+    Hinge,
+    HistoricalAverage,
+    LeastSquares,
+    Orthogonal,
+    RelativisticPairing,
+    Wasserstein,
+)
+from equipoise.losses import adversarial as losses
+from equipoise.models import Head, SANDigitsGenerator
 from equipoise.recipes.dcgan import dcgan_digits
 from equipoise.recipes.san import san_digits, san_digits_conditional
 from equipoise.recipes.sngan import sngan_digits
-from equipoise.regularizers import HistoricalAverage, Orthogonal
-from equipoise.schedules import Cosine, Linear
-from equipoise.transfer import FreezeD
-from equipoise.types import component
+from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence
+from equipoise.weights import NoNormalizer, SpectralNorm, constraints, normalizers
 
 KNOWN = components()
 REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default

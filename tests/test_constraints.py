@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import constraints
-from equipoise.constraints import ClipSingularValues, ClipWeights, UnitSphere
-from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm, remove
-from equipoise.singular import weighted_layers
+from equipoise.models import Head
+from equipoise.nn import Discriminator
+from equipoise.weights import (
+    ClipSingularValues,
+    ClipWeights,
+    ExactSpectralNorm,
+    FrobeniusNorm,
+    SpectralNorm,
+    UnitSphere,
+    WeightNorm,
+    constraints,
+    remove,
+    weighted_layers,
+)
 
 OUTPUTS_FIRST = {nn.ConvTranspose2d: (1, 0, 2, 3)}  # of the others the first axis counts the outputs
 ALL = [c() for name in constraints.__all__ if dataclasses.is_dataclass(c := getattr(constraints, name))]

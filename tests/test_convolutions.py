@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from equipoise import convolutions, taps
-from equipoise.convolutions import WAYS, Convolution, Convolutions, worth_measuring
-from equipoise.models.recompute import recomputed
+from equipoise.compute import convolutions, taps
+from equipoise.compute.convolutions import WAYS, Convolution, Convolutions, worth_measuring
+from equipoise.compute.recompute import recomputed
 
 PLAIN = [
     Convolution(False, stride=(1, 1), padding=(0, 0)),

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from equipoise.config import override
-from equipoise.counts import count, iteration_flops, on_meta
+from equipoise.core.types import ImageSpec
+from equipoise.models.counts import count, on_meta
 from equipoise.models.zoo import ZOO
-from equipoise.normalizers import NoNormalizer
-from equipoise.types import ImageSpec
+from equipoise.train import iteration_flops
+from equipoise.weights import NoNormalizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 

@@ -10,17 +10,15 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli.app import app
 from equipoise.config import TrainConfig
-from equipoise.counts import Counts, count, iteration_flops, layers, on_meta, training_bytes
-from equipoise.critic import ToConvergence
+from equipoise.core.types import ImageSpec
 from equipoise.data import Digits
-from equipoise.describe import listing
-from equipoise.growth import ProgressiveGrowing
-from equipoise.heads import Head
+from equipoise.losses import R1, GradientPenalty, Orthogonal
 from equipoise.models import (
     DCGANDiscriminator,
     DCGANGenerator,
+    Head,
     ProGANDiscriminator,
     ProGANGenerator,
     SAGANDiscriminator,
@@ -28,11 +26,12 @@ from equipoise.models import (
     SANDigitsDiscriminator,
     SANDigitsGenerator,
 )
+from equipoise.models.counts import Counts, count, layers, on_meta, training_bytes
+from equipoise.models.describe import listing
 from equipoise.models.zoo import ZOO
-from equipoise.penalties import R1, GradientPenalty
 from equipoise.recipes import load
-from equipoise.regularizers import Orthogonal
-from equipoise.types import ImageSpec
+from equipoise.rules import ProgressiveGrowing, ToConvergence
+from equipoise.train import iteration_flops
 
 
 @pytest.fixture(params=["cpu", "meta"])

@@ -12,19 +12,15 @@ from processes import on_two_processes
 from runs import assert_same_run, lines, newest, same
 from tiny import recipe
 
-from equipoise import losses
 from equipoise.config import TrainConfig, override
-from equipoise.constraints import ClipWeights
-from equipoise.critic import Rounds, ToConvergence
+from equipoise.core.types import ImageSpec
 from equipoise.data import Digits, InfiniteBatches
-from equipoise.heads import Head
-from equipoise.losses import Wasserstein
-from equipoise.models import MLPDiscriminator, MLPGenerator
-from equipoise.normalizers import NoNormalizer
-from equipoise.optim import RMSprop
-from equipoise.penalties import GradientPenalty
+from equipoise.losses import GradientPenalty, Wasserstein
+from equipoise.losses import adversarial as losses
+from equipoise.models import Head, MLPDiscriminator, MLPGenerator
+from equipoise.rules import RMSprop, Rounds, ToConvergence
 from equipoise.train import GAN, d_step, train
-from equipoise.types import ImageSpec
+from equipoise.weights import ClipWeights, NoNormalizer
 
 SPEC = ImageSpec(resolution=28, channels=1, num_classes=10)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from equipoise.core.types import ImageSpec
 from equipoise.data import CIFAR10
 from equipoise.data import cifar as module
-from equipoise.types import ImageSpec
 
 GENERATOR = np.random.default_rng(0)
 X = {s: GENERATOR.integers(0, 256, (n, 32, 32, 3), np.uint8) for s, n in (("train", 50), ("test", 20))}

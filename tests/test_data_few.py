@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import recipe
 
-from equipoise.config import components, override, parse, to_text
+from equipoise.config import components, override, to_text
+from equipoise.core.grammar import parse
 from equipoise.data import ArrayDataset, Digits, Few, Images, InfiniteBatches, few, hold_out, prepare
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from equipoise.core.types import ImageSpec
 from equipoise.data import Images
-from equipoise.types import ImageSpec
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

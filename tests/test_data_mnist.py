@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import equipoise.data
+from equipoise.core.types import ImageSpec
 from equipoise.data import MNIST, Digits, FashionMNIST, Images
 from equipoise.data import mnist as mnist_module
-from equipoise.types import ImageSpec
 
 X = {
     split: np.random.default_rng(n).integers(0, 256, (n, 28, 28), np.uint8)

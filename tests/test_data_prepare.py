@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli.app import app
+from equipoise.compute.interrupt import Interrupted
+from equipoise.core.types import ImageSpec, RunError
 from equipoise.data import Digits, Images, InfiniteBatches, download, images, open_dataset, prepare, prepared
 from equipoise.data.workers import share_out
-from equipoise.interrupt import Interrupted
-from equipoise.types import ImageSpec, RunError
 
 
 def everything(dataset) -> np.ndarray:

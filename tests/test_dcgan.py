@@ -14,17 +14,15 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import normalizers
-from equipoise.config import components, override, parse
-from equipoise.ema import EMA
-from equipoise.heads import Head
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, LinearConditionalBatchNorm, SyncBatchNorm
-from equipoise.normalizers import ExactSpectralNorm, NoNormalizer
-from equipoise.sampling import Generator
-from equipoise.singular import spectral_norms
-from equipoise.standing import standing_statistics
+from equipoise.config import components, override
+from equipoise.core.grammar import parse
+from equipoise.core.types import ImageSpec
+from equipoise.generate import Generator, standing_statistics
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.nn import LinearConditionalBatchNorm, SyncBatchNorm
+from equipoise.rules import EMA
 from equipoise.train import train
-from equipoise.types import ImageSpec
+from equipoise.weights import ExactSpectralNorm, NoNormalizer, normalizers, spectral_norms
 
 GREY, COLOUR = ImageSpec(28, channels=1, num_classes=10), ImageSpec(64, channels=3, num_classes=10)
 NORMS = ["none", "batch", "sync_batch", "layer", "instance", "group"]

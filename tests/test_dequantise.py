@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from equipoise import train as loop
 from equipoise.augment import ADA
-from equipoise.config import components, override, parse, to_text
-from equipoise.data import ArrayDataset
-from equipoise.data.pixels import dequantise, to_float, to_uint8
-from equipoise.growth import BatchesByStage, NoGrowth, ProgressiveGrowing, Stages, enlarge
-from equipoise.randomness import Purpose
+from equipoise.config import components, override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Batch
+from equipoise.data import ArrayDataset, to_float, to_uint8
+from equipoise.data.pixels import dequantise
+from equipoise.nn import enlarge
 from equipoise.recipes import load
-from equipoise.types import Batch
+from equipoise.rules import NoGrowth, ProgressiveGrowing, Stages
+from equipoise.train import BatchesByStage, loop
 from tests import tiny
 from tests.runs import assert_resumes
 

@@ -11,15 +11,14 @@ from reference import SPEC, small
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import distributed
-from equipoise.distributed import Reduction, apply_gradients, owned, rank, reducing, trainable
-from equipoise.heads import Head
-from equipoise.losses import Hinge
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import R1
+from equipoise.compute import distributed
+from equipoise.compute.distributed import Reduction, apply_gradients, owned, rank, reducing, trainable
+from equipoise.core.types import Batch
+from equipoise.losses import R1, Hinge
+from equipoise.models import Head
+from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step
-from equipoise.types import Batch
+from equipoise.weights import SpectralNorm
 
 two_processes = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, for other threads
 

@@ -21,7 +21,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import equipoise
-from equipoise.cli import app
+from equipoise.cli.app import app
 from equipoise.recipes import available
 
 ROOT = Path(__file__).parents[1]
@@ -200,8 +200,16 @@ def test_names_in_the_reference_exist(name):
 
 
 def test_the_reference_has_every_module():
-    modules = {f"equipoise.{info.name}" for info in pkgutil.iter_modules(equipoise.__path__)}
-    assert modules - set(DIRECTIVES) == {"equipoise.__main__", "equipoise.cli"}
+    """A room whose page is that of its `__init__` needs no directive for each file."""
+    rooms = {info.name for info in pkgutil.iter_modules(equipoise.__path__) if info.ispkg}
+    assert {f"equipoise.{room}" for room in ("augment", "data", "features", "metrics", "models")} <= set(DIRECTIVES)
+    of_files = rooms - {"augment", "cli", "data", "features", "lab", "metrics", "models", "recipes"}
+    for room in of_files:
+        files = {
+            f"equipoise.{room}.{info.name}"
+            for info in pkgutil.iter_modules([str(Path(equipoise.__file__).parent / room)])
+        }
+        assert files - set(DIRECTIVES) == set()
 
 
 def text_block(page: str, beginning: str) -> str:
@@ -226,8 +234,8 @@ def test_the_tree_in_the_design_is_the_tree():
 
 def test_signatures_in_the_design_are_the_signatures():
     home, checked = "", 0
-    for line in text_block("design.md", "equipoise.objective").splitlines():
-        module, name, parameters = re.match(r"(?:(equipoise\.\w+))? +([\w.]+)\(([\w, ]*)\)", line).groups()
+    for line in text_block("design.md", "equipoise.losses.objective").splitlines():
+        module, name, parameters = re.match(r"(?:(equipoise\.[\w.]+))? +([\w.]+)\(([\w, ]*)\)", line).groups()
         home = module or home
         found = pkgutil.resolve_name(f"{home}:{name}")
         assert list(inspect.signature(found).parameters) == parameters.split(", "), line
@@ -261,9 +269,10 @@ def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
     quote = hook("quote")
     page = (ROOT / "docs" / "loop.md").read_text("utf-8")
     quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
-    players = (ROOT / "equipoise" / "gan.py").read_text("utf-8")
-    loop = (ROOT / "equipoise" / "train.py").read_text("utf-8")
-    source = players[players.index("\n@dataclass") :] + loop[loop.index("\ndef d_step") :]
+    source = ""
+    for file, first in (("gan.py", "\n@dataclass"), ("steps.py", "\ndef d_step"), ("loop.py", "\ndef train")):
+        code = (ROOT / "equipoise" / "train" / file).read_text("utf-8")
+        source += code[code.index(first) :]
     assert stripped("\n".join(quoted)) == stripped(source)
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.ema import EMA, EMAConfig
-from equipoise.normalizers import SpectralNorm
+from equipoise.rules import EMA, EMAConfig
+from equipoise.weights import SpectralNorm
 
 
 def constant(value):

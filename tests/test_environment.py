@@ -10,7 +10,7 @@ import torch
 from runs import assert_same_run
 from tiny import recipe
 
-from equipoise.environment import record, threads_before
+from equipoise.runs import record, threads_before
 from equipoise.train import train
 
 SHORT = replace(recipe(), total_kimg=0.016, snapshot_kimg=0.016)

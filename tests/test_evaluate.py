@@ -22,19 +22,19 @@ from runs import assert_resumes, assert_same_run, lines
 from tiny import recipe
 
 import equipoise
-from equipoise import metrics, sources
-from equipoise.config import override, parse, to_text
+from equipoise import metrics
+from equipoise.config import override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.types import ImageSpec, RunError
 from equipoise.data import Digits, Few, Images, StackedDigits
-from equipoise.evaluate import Evaluation, Evaluator, evaluate
-from equipoise.evaluation import Evaluate
+from equipoise.evaluate import Evaluation, Evaluator, evaluate, of_generator, open_source, sources
 from equipoise.features import FeatureNet, feature_net
-from equipoise.measures import MEASURES, Number, Samples, measures
+from equipoise.generate import Generator, sample, write_samples
 from equipoise.metrics import GaussianStats
-from equipoise.sampling import Generator, sample, write_samples
-from equipoise.snapshot import Evaluations
-from equipoise.sources import of_generator, open_source
-from equipoise.train import train
-from equipoise.types import ImageSpec, RunError
+from equipoise.metrics.measures import Number, Samples
+from equipoise.metrics.registry import MEASURES, measures
+from equipoise.rules import Evaluate
+from equipoise.train import Evaluations, train
 
 N, M = 150, 240
 GREY = [name for name in MEASURES if name not in ("fid", "modes")]
@@ -472,7 +472,7 @@ def test_a_run_that_was_cut_ends_with_the_same_curves_and_the_same_best(tmp_path
 def test_two_processes_that_train_share_the_evaluations(tmp_path, monkeypatch):
     seen, look = [], FeatureNet.__call__
     monkeypatch.setattr(FeatureNet, "__call__", lambda net, x: seen.append(len(x)) or look(net, x))
-    monkeypatch.setattr("equipoise.snapshot.Evaluator", partial(Evaluator, batch_size=10))
+    monkeypatch.setattr("equipoise.train.snapshot.Evaluator", partial(Evaluator, batch_size=10))
 
     def work(rank):
         train(dataclasses.replace(evaluated(every_kimg=0.08), total_kimg=0.08), tmp_path / "run")

@@ -20,23 +20,20 @@ from tiny import recipe
 from torch import nn
 
 from equipoise.config import override
+from equipoise.core.types import ImageSpec, RunError
 from equipoise.data import Digits, Few
-from equipoise.discriminator import TrainedDiscriminator, rebuild
-from equipoise.evaluate import evaluate
-from equipoise.evaluation import Evaluate
+from equipoise.evaluate import TrainedDiscriminator, evaluate, rebuild
 from equipoise.features import FeatureNet
-from equipoise.gan import GAN
-from equipoise.growth import ProgressiveGrowing
-from equipoise.heads import Head
+from equipoise.generate import Generator
 from equipoise.losses import Wasserstein
-from equipoise.measures import MEASURES, OF_RUNS, Critic, Probe, Samples, measures, scaled
 from equipoise.metrics import GaussianStats, linear_svm
-from equipoise.models import DCGANDiscriminator, MLPDiscriminator
-from equipoise.normalizers import NoNormalizer, SpectralNorm
-from equipoise.sampling import Generator
-from equipoise.snapshot import Evaluations
-from equipoise.train import train
-from equipoise.types import ImageSpec, RunError
+from equipoise.metrics.measures import Samples, scaled
+from equipoise.metrics.of_discriminator import Critic, Probe
+from equipoise.metrics.registry import MEASURES, OF_RUNS, measures
+from equipoise.models import DCGANDiscriminator, Head, MLPDiscriminator
+from equipoise.rules import Evaluate, ProgressiveGrowing
+from equipoise.train import GAN, Evaluations, train
+from equipoise.weights import NoNormalizer, SpectralNorm
 
 N, M = 45, 150  # no multiples of the batch size, 8
 SPEC = ImageSpec(28, 1, 10)

@@ -25,18 +25,30 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 import equipoise
-from equipoise import modelcard
 from equipoise.config import components, override
-from equipoise.evaluation import Evaluate
-from equipoise.export import FORMATS, export, save_hub_folder, save_onnx, save_program, traced
-from equipoise.modelcard import model_card
-from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, VirtualBatchNorm
-from equipoise.normalizers import ExactSpectralNorm, SpectralNorm, WeightNorm
+from equipoise.core.types import ImageSpec, RunError, component
+from equipoise.evaluate import open_source
+from equipoise.generate import (
+    FORMATS,
+    Generator,
+    export,
+    grid,
+    model_card,
+    modelcard,
+    sample,
+    save_generator,
+    save_hub_folder,
+    save_onnx,
+    save_program,
+    truncated,
+)
+from equipoise.generate.export import traced
+from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator
+from equipoise.nn import VirtualBatchNorm
+from equipoise.rules import Evaluate
 from equipoise.runs import read_run
-from equipoise.sampling import Generator, grid, sample, save_generator, truncated
-from equipoise.sources import open_source
 from equipoise.train import train
-from equipoise.types import ImageSpec, RunError, component
+from equipoise.weights import ExactSpectralNorm, SpectralNorm, WeightNorm
 
 GREY, COLOUR = ImageSpec(16, 1, 10), ImageSpec(16, 3, 10)
 conditional_dcgan = dataclasses.replace(DCGANGenerator(z_dim=9, width=4), conditional=True)
@@ -455,7 +467,7 @@ def test_a_folder_is_there_whole_or_not_at_all(trained, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("equipoise.export.save_generator", full)
+    monkeypatch.setattr("equipoise.generate.export.save_generator", full)
     with pytest.raises(RunError, match=r"cannot write to .*hub: No space left on device"):
         export(trained, "hub-folder", tmp_path / "hub")
     assert list(tmp_path.iterdir()) == []

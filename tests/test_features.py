@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from equipoise.core.types import RunError
 from equipoise.data import Digits
 from equipoise.features import (
     Activations,
@@ -39,7 +40,6 @@ from equipoise.features.efficientnet import PACKAGE, SameConv, same_padding
 from equipoise.features.inception import average_pool, block_a, block_e, maximum_pool
 from equipoise.features.weights import WeightFile, built
 from equipoise.metrics import GaussianStats, class_probabilities, digits_judge, frechet_distance, judge_features
-from equipoise.types import RunError
 
 
 @pytest.fixture(autouse=True)

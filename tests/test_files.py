@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from equipoise.files import free_name, read_file, read_json, remove_litter, set_aside
+from equipoise.core.files import free_name, read_file, read_json, remove_litter, set_aside
 
 
 @pytest.mark.parametrize(

@@ -14,21 +14,18 @@ import torch
 from watch_first_calls import Sizes
 
 import equipoise
-from equipoise.first_calls import FUNCTIONS, warm_up
+from equipoise.core.first_calls import FUNCTIONS, warm_up
 
 ROOT = Path(equipoise.__file__).parent
 CALLED_BY_OTHERS = {
-    "attention",
-    "conditioning",
-    "first_calls",
-    "initial",
-    "lab.surface",
-    "launch",
-    "misfits",
-    "precision",
-    "randomness",
-    "taps",
-    "tensorfile",
+    "cli.launch",
+    "compute.precision",
+    "compute.taps",
+    "core.first_calls",
+    "core.misfits",
+    "core.randomness",
+    "core.tensorfile",
+    "lab.points.surface",
 }
 """Modules of layers and helpers, whose callers have imported another one."""
 
@@ -88,10 +85,10 @@ def imported(module):
 def test_all_modules_that_compute_import_the_one_that_calls_them():
     """So every entry point does: commands, experiments, the playground's processes, and the Python API."""
     direct = {module: imported(module) for module in FILES}
-    assert "equipoise.first_calls" in direct["equipoise.types"]
-    warm = {"equipoise.types"}
+    assert "equipoise.core.first_calls" in direct["equipoise.core.types"]
+    warm = {"equipoise.core.types"}
     while more := {module for module, modules in direct.items() if modules & warm} - warm:
         warm |= more
     computing = {module for module, modules in direct.items() if any(m.split(".")[0] == "torch" for m in modules)}
-    assert {"equipoise.train", "equipoise.lab.dirac", "equipoise.lab.playground.worker"} <= computing
+    assert {"equipoise.train.loop", "equipoise.lab.dirac.experiment", "equipoise.lab.playground.worker"} <= computing
     assert {module.removeprefix("equipoise.") for module in computing - warm} == CALLED_BY_OTHERS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from equipoise.frames import require_writable, write_frames, write_grid
-from equipoise.types import RunError
+from equipoise.core.types import RunError
+from equipoise.generate import require_writable, write_frames, write_grid
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
 

@@ -10,13 +10,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from equipoise.data import ArrayDataset, Digits
-from equipoise.metrics import (
-    GaussianStats,
-    dataset_features,
-    digits_judge,
-    frechet_distance,
-    judge_features,
-)
+from equipoise.metrics import GaussianStats, dataset_features, digits_judge, frechet_distance, judge_features
 from equipoise.metrics.frechet import by_eigenvalues
 from equipoise.metrics.gaussian import by_cholesky
 

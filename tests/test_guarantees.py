@@ -6,14 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from equipoise.constraints import ClipSingularValues, ClipWeights, UnitSphere
-from equipoise.guarantees import voided
-from equipoise.heads import Discriminator, Head
-from equipoise.losses import Hinge, NonSaturating, Wasserstein
-from equipoise.models import VirtualBatchNorm, WithReference
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
-from equipoise.objective import discriminator_loss
-from equipoise.penalties import R1, R2, Dragan, GradientPenalty
+from equipoise.doctor import voided
+from equipoise.losses import R1, R2, Dragan, GradientPenalty, Hinge, NonSaturating, Wasserstein, discriminator_loss
+from equipoise.models import Head
+from equipoise.nn import Discriminator, VirtualBatchNorm, WithReference
+from equipoise.weights import (
+    ClipSingularValues,
+    ClipWeights,
+    ExactSpectralNorm,
+    FrobeniusNorm,
+    NoNormalizer,
+    SpectralNorm,
+    UnitSphere,
+    WeightNorm,
+)
 
 GRADIENT = [R1(), R2(), GradientPenalty(), Dragan()]
 BOUNDS = [

@@ -13,18 +13,27 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.conditioning import LearnedScale, PerClass, Projection, Unconditional
 from equipoise.config import TrainConfig
+from equipoise.core.randomness import Purpose, seed_torch
+from equipoise.core.types import Batch, ImageSpec, Logits
 from equipoise.data import Digits
-from equipoise.gan import GAN
-from equipoise.heads import BiasedHead, Discriminator, Head, LinearHead, SANHead, renormalize, split
 from equipoise.losses import NonSaturating
-from equipoise.models import SANDigitsDiscriminator, SANDigitsGenerator
-from equipoise.optim import Adam
-from equipoise.randomness import Purpose, seed_torch
-from equipoise.singular import spectral_stats
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec, Logits
+from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.nn import (
+    BiasedHead,
+    Discriminator,
+    LearnedScale,
+    LinearHead,
+    PerClass,
+    Projection,
+    SANHead,
+    Unconditional,
+    renormalize,
+    split,
+)
+from equipoise.rules import Adam
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import spectral_stats
 
 N, F, CLASSES = 6, 5, 3
 CONDITIONINGS = {"none": Unconditional, "projection": Projection, "per_class": PerClass}  # those of w(y) alone

@@ -16,11 +16,10 @@ from tiny import recipe
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from equipoise import launch
-from equipoise.checkpoint import Checkpoints
-from equipoise.interrupt import SAVE, STOP, Interrupt, Interrupted, handled, terminable
-from equipoise.snapshot import Snapshots
-from equipoise.train import d_step, train
+from equipoise.cli import launch
+from equipoise.compute.interrupt import SAVE, STOP, Interrupt, Interrupted, handled, terminable
+from equipoise.runs import Checkpoints
+from equipoise.train import Snapshots, d_step, train
 
 
 def send(number):
@@ -37,7 +36,7 @@ def asking(monkeypatch):
                 send(number)
             return d_step(gan, batch, nimg, *args)
 
-        monkeypatch.setattr("equipoise.train.d_step", step)
+        monkeypatch.setattr("equipoise.train.loop.d_step", step)
 
     return at
 

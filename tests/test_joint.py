@@ -10,12 +10,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.joint import Consensus, JointPenalty
-from equipoise.losses import Hinge, NonSaturating, Wasserstein
-from equipoise.normalizers import SpectralNorm
-from equipoise.objective import discriminator_loss, generator_loss
-from equipoise.penalties import R1
-from equipoise.schedules import Linear
+from equipoise.core.schedules import Linear
+from equipoise.losses import (
+    R1,
+    Consensus,
+    Hinge,
+    JointPenalty,
+    NonSaturating,
+    Wasserstein,
+    discriminator_loss,
+    generator_loss,
+)
+from equipoise.weights import SpectralNorm
 
 consensus = Consensus()
 NON_SATURATING = NonSaturating()

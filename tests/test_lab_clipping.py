@@ -12,14 +12,12 @@ from torch.testing import assert_close
 
 pytest.importorskip("matplotlib")
 
-from equipoise.constraints import ClipWeights
-from equipoise.heads import Head
-from equipoise.lab.clipping import LOSS, Clipping, gradient_norms, histograms, samples, share_at, weights
-from equipoise.lab.optimal_discriminator import train_alone
+from equipoise.core.types import ImageSpec
+from equipoise.lab.theory.clipping import LOSS, Clipping, gradient_norms, histograms, samples, share_at, weights
+from equipoise.lab.theory.optimal_discriminator import train_alone
 from equipoise.losses import NonSaturating
-from equipoise.models import MLPDiscriminator
-from equipoise.singular import weighted_layers
-from equipoise.types import ImageSpec
+from equipoise.models import Head, MLPDiscriminator
+from equipoise.weights import ClipWeights, weighted_layers
 
 
 def critic(width, depth):

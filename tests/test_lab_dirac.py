@@ -12,19 +12,41 @@ from torch.testing import assert_close
 
 pytest.importorskip("matplotlib")
 
-from equipoise import losses, penalties
 from equipoise.augment import InstanceNoise
-from equipoise.heads import SANHead
-from equipoise.joint import Consensus
-from equipoise.lab import available, dirac, dirac_dynamics, dirac_figures, dirac_games
-from equipoise.lab.dirac import Dirac
-from equipoise.lab.dirac_dynamics import jacobian, kinked
-from equipoise.lab.dirac_games import DISCRIMINATORS, Games, Stabiliser, all_losses, stabilisers, undecided
-from equipoise.lab.plots import encode
-from equipoise.losses import GANLoss, LeastSquares, NonSaturating, Saturating, Wasserstein
-from equipoise.objective import discriminator_loss
-from equipoise.penalties import R1, R2, Dragan, GradientPenalty
-from equipoise.types import component
+from equipoise.core.plots import encode
+from equipoise.core.types import component
+from equipoise.lab import available
+from equipoise.lab.dirac import (
+    dynamics as dirac_dynamics,
+)
+from equipoise.lab.dirac import (
+    experiment as dirac,
+)
+from equipoise.lab.dirac import (
+    figures as dirac_figures,
+)
+from equipoise.lab.dirac import (
+    games as dirac_games,
+)
+from equipoise.lab.dirac.dynamics import jacobian, kinked
+from equipoise.lab.dirac.experiment import Dirac
+from equipoise.lab.dirac.games import DISCRIMINATORS, Games, Stabiliser, all_losses, stabilisers, undecided
+from equipoise.losses import (
+    R1,
+    R2,
+    Consensus,
+    Dragan,
+    GANLoss,
+    GradientPenalty,
+    LeastSquares,
+    NonSaturating,
+    Saturating,
+    Wasserstein,
+    discriminator_loss,
+    penalties,
+)
+from equipoise.losses import adversarial as losses
+from equipoise.nn import SANHead
 
 PLAIN, DIRECTION, FEATURES = DISCRIMINATORS.values()
 

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.lab.duality import PAIRS, Duality, dual
+from equipoise.core.types import Logits
+from equipoise.lab.theory.duality import PAIRS, Duality, dual
 from equipoise.metrics import wasserstein
-from equipoise.normalizers import SpectralNorm
-from equipoise.types import Logits
+from equipoise.weights import SpectralNorm
 
 CHOSEN = ("Gaussian, moved 1", "ring, much smaller")
 

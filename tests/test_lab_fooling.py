@@ -10,8 +10,9 @@ from scipy.ndimage import uniform_filter
 
 pytest.importorskip("matplotlib")
 
+from equipoise.core.randomness import Purpose, stream
 from equipoise.data import Digits
-from equipoise.lab.fooling import (
+from equipoise.lab.theory.fooling import (
     FAINT,
     HONEST,
     MEASURES,
@@ -30,7 +31,6 @@ from equipoise.lab.fooling import (
     with_moments,
 )
 from equipoise.metrics import GaussianStats, class_probabilities, digits_judge, frechet_distance, judge_features
-from equipoise.randomness import Purpose, stream
 
 
 @pytest.fixture(scope="module")

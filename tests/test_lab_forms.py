@@ -17,25 +17,30 @@ from torch import nn
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli.app import app
+from equipoise.core.types import Logits, RunError
 from equipoise.lab import available, load
 from equipoise.lab.base import Experiment, carry_out, plain
-from equipoise.lab.clipping import Clipping
-from equipoise.lab.divergences import Divergences
-from equipoise.lab.duality import Duality
-from equipoise.lab.fooling import Fooling
-from equipoise.lab.optimal_discriminator import OptimalDiscriminator, expected_d_loss, jsd, kl, where_samples_are
-from equipoise.lab.parallel_lines import ParallelLines, earth_movers_distance
-from equipoise.lab.particles import Particles
-from equipoise.lab.power_iteration import PowerIteration, largest_gradient, with_spectrum
-from equipoise.lab.san_direction import SANDirection
-from equipoise.lab.saturation import Saturation
-from equipoise.lab.smoothing import Smoothing, best_logits, two_sided
-from equipoise.lab.unit_gradient import UnitGradient
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, Saturating, SoftLeastSquares
-from equipoise.normalizers import SpectralNorm
-from equipoise.penalties import GradientPenalty
-from equipoise.types import Logits, RunError
+from equipoise.lab.theory.clipping import Clipping
+from equipoise.lab.theory.divergences import Divergences
+from equipoise.lab.theory.duality import Duality
+from equipoise.lab.theory.fooling import Fooling
+from equipoise.lab.theory.optimal_discriminator import (
+    OptimalDiscriminator,
+    expected_d_loss,
+    jsd,
+    kl,
+    where_samples_are,
+)
+from equipoise.lab.theory.parallel_lines import ParallelLines, earth_movers_distance
+from equipoise.lab.theory.particles import Particles
+from equipoise.lab.theory.power_iteration import PowerIteration, largest_gradient, with_spectrum
+from equipoise.lab.theory.san_direction import SANDirection
+from equipoise.lab.theory.saturation import Saturation
+from equipoise.lab.theory.smoothing import Smoothing, best_logits, two_sided
+from equipoise.lab.theory.unit_gradient import UnitGradient
+from equipoise.losses import GradientPenalty, Hinge, LeastSquares, NonSaturating, Saturating, SoftLeastSquares
+from equipoise.weights import SpectralNorm
 
 SHORT = {
     "clipping": Clipping(bounds=(0.1,), depth=2, width=8, steps=2, batch_size=8),

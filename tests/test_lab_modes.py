@@ -17,28 +17,27 @@ from scipy.stats import entropy
 from typer.testing import CliRunner
 
 from equipoise.augment import ADA, InstanceNoise
-from equipoise.cli import app
-from equipoise.data import Digits, Grid, Line, Mixture1D, Ring, SwissRoll
+from equipoise.cli.app import app
+from equipoise.core.plots import encode
+from equipoise.core.randomness import Purpose
+from equipoise.core.schedules import Cosine, Linear
+from equipoise.core.types import RunError
+from equipoise.data import Digits, Grid, Line, Mixture1D, Points, Ring, SwissRoll
 from equipoise.lab import COMPARING, load
-from equipoise.lab import modes as shared
 from equipoise.lab.base import plain
-from equipoise.lab.grid import GridGAN
-from equipoise.lab.measures import measured, measures_of, real_points
-from equipoise.lab.modes import Job, falling, jobs_of, summary, watch
 from equipoise.lab.parallel import spread
-from equipoise.lab.plots import encode
-from equipoise.lab.points import PointGAN, Points, plain_gan
+from equipoise.lab.points import modes as shared
+from equipoise.lab.points.gan import PointGAN, plain_gan
+from equipoise.lab.points.grid import GridGAN
+from equipoise.lab.points.measures import measured, measures_of, real_points
+from equipoise.lab.points.modes import Job, falling, jobs_of, summary, watch
+from equipoise.lab.points.ring import RingGAN
+from equipoise.lab.points.settings import SETTINGS
+from equipoise.lab.points.swiss_roll import SwissRollGAN
 from equipoise.lab.progress import listener, say
-from equipoise.lab.ring import RingGAN
-from equipoise.lab.settings import SETTINGS
-from equipoise.lab.swiss_roll import SwissRollGAN
-from equipoise.losses import Hinge, LeastSquares
+from equipoise.losses import R1, Hinge, LeastSquares
 from equipoise.models import MLPDiscriminator, MLPGenerator
-from equipoise.optim import Adam, RMSprop
-from equipoise.penalties import R1
-from equipoise.randomness import Purpose
-from equipoise.schedules import Cosine, Linear
-from equipoise.types import RunError
+from equipoise.rules import Adam, RMSprop
 
 
 def tiny(cfg, **changes):

@@ -10,10 +10,9 @@ from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
 from equipoise.data import Dirac, Line, Ring, SwissRoll
-from equipoise.lab.particles import GAMES, Particles, positions
-from equipoise.lab.points import PointGAN
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
-from equipoise.penalties import GradientPenalty
+from equipoise.lab.points.gan import PointGAN
+from equipoise.lab.theory.particles import GAMES, Particles, positions
+from equipoise.losses import GradientPenalty, Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
 
 PENALTY = (GradientPenalty(),)
 

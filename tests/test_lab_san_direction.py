@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from equipoise.heads import split
-from equipoise.lab.points import PointGAN
-from equipoise.lab.san_direction import (
+from equipoise.core.types import RunError
+from equipoise.lab.points.gan import PointGAN
+from equipoise.lab.theory.san_direction import (
     SANDirection,
     angle,
     best_direction,
@@ -22,10 +22,17 @@ from equipoise.lab.san_direction import (
     sampling_error,
     train_last_layer,
 )
-from equipoise.losses import Hinge, NonSaturating, RelativisticPairing, Saturating, SoftLeastSquares, Wasserstein
-from equipoise.objective import direction_loss
-from equipoise.penalties import R2
-from equipoise.types import RunError
+from equipoise.losses import (
+    R2,
+    Hinge,
+    NonSaturating,
+    RelativisticPairing,
+    Saturating,
+    SoftLeastSquares,
+    Wasserstein,
+    direction_loss,
+)
+from equipoise.nn import split
 
 STDS = torch.linspace(0.7, 3, 10)
 """Of features that do not vary alike in all directions."""

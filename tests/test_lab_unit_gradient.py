@@ -8,10 +8,10 @@ import torch
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from equipoise.data.toy import Dirac, Mixture1D, Ring
-from equipoise.lab.plots import figure
-from equipoise.lab.surface import draw_surface, gradient, surface
-from equipoise.lab.unit_gradient import UnitGradient, compare
+from equipoise.core.plots import figure
+from equipoise.data import Dirac, Mixture1D, Ring
+from equipoise.lab.points.surface import draw_surface, gradient, surface
+from equipoise.lab.theory.unit_gradient import UnitGradient, compare
 
 
 @pytest.fixture(scope="module")

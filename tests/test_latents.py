@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from equipoise.latents import lerp, slerp, truncate, truncated_normal
+from equipoise.core.latents import lerp, slerp, truncate, truncated_normal
 
 
 def generator(seed=0):

@@ -15,12 +15,11 @@ from processes import on_two_processes
 from runs import newest
 from tiny import recipe
 
-from equipoise import lock
-from equipoise.checkpoint import Checkpoints
 from equipoise.config import override
-from equipoise.lock import HELD, Lock, locked
+from equipoise.core.types import RunError
+from equipoise.runs import Checkpoints, lock, locked
+from equipoise.runs.lock import HELD, Lock
 from equipoise.train import train
-from equipoise.types import RunError
 
 pytest.importorskip("fcntl", reason="locks are a POSIX feature")
 
@@ -87,7 +86,7 @@ def test_training_holds_it_from_before_the_checkpoints_are_read_until_it_returns
 
 
 def test_a_run_that_is_refused_leaves_no_directory_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("equipoise.train.world_size", lambda: 3)
+    monkeypatch.setattr("equipoise.train.loop.world_size", lambda: 3)
     with pytest.raises(ValueError, match="must be a multiple of the 3 processes"):
         train(recipe(), tmp_path / "runs" / "a")
     assert list(tmp_path.iterdir()) == []

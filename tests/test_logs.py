@@ -15,11 +15,9 @@ from runs import assert_same_run, lines
 from tiny import recipe
 
 from equipoise.config import override
-from equipoise.logs import read_log
-from equipoise.modelcard import environment
-from equipoise.runs import read_run, statistics_of
-from equipoise.sampling import Generator
-from equipoise.stats import Stats
+from equipoise.generate import Generator
+from equipoise.generate.modelcard import environment
+from equipoise.runs import Stats, read_log, read_run, statistics_of
 from equipoise.train import train
 
 GOOD = [b'{"nimg": 8, "kimg": 0.008, "D/loss": 1.5}', b'{"nimg": 16, "kimg": 0.016, "D/loss": -2}']

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from equipoise import losses
 from equipoise.losses import (
     Hinge,
     LeastSquares,
@@ -20,6 +19,7 @@ from equipoise.losses import (
     SoftLeastSquares,
     Wasserstein,
 )
+from equipoise.losses import adversarial as losses
 
 ALL = [c for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
 UNPAIRED = [c for c in ALL if not c.paired]

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.heads import Discriminator, Head
-from equipoise.matching import FeatureMatching
-from equipoise.schedules import Linear
+from equipoise.core.schedules import Linear
+from equipoise.losses import FeatureMatching
+from equipoise.models import Head
+from equipoise.nn import Discriminator
 
 matching = FeatureMatching()
 

@@ -12,27 +12,25 @@ from networks import assert_trained
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.conditioning import EMBED, HiddenConcat, MiddleConcat
 from equipoise.config import override
-from equipoise.counts import count, on_meta
-from equipoise.discriminator import rebuild
-from equipoise.gan import GAN
-from equipoise.heads import Head, HiddenHead, LinearHead, SANHead
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.evaluate import rebuild
 from equipoise.models import (
     BigGANDiscriminator,
+    Head,
     ResNetCritic,
     ResNetDiscriminator,
     ResNetGenerator,
     SAGANDiscriminator,
-    SelfAttention,
 )
-from equipoise.models.resnet import DownBlock
-from equipoise.normalizers import SpectralNorm, remove
+from equipoise.models.counts import count, on_meta
+from equipoise.nn import HiddenConcat, HiddenHead, LinearHead, MiddleConcat, SANHead, SelfAttention
+from equipoise.nn.conditioning import EMBED
+from equipoise.nn.residual import DownBlock
 from equipoise.recipes import load
-from equipoise.singular import spectral_norms, spectral_stats, weighted_layers
-from equipoise.train import d_step, g_step
-from equipoise.transfer import FreezeD
-from equipoise.types import Batch, ImageSpec
+from equipoise.rules import FreezeD
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm, remove, spectral_norms, spectral_stats, weighted_layers
 
 SPEC = ImageSpec(64, channels=3, num_classes=5)
 y = torch.tensor([4, 0, 0, 2])

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.heads import Discriminator, Head
-from equipoise.models.minibatch import MinibatchDiscrimination, MinibatchStd
-from equipoise.penalties import R1
-from equipoise.types import Batch
+from equipoise.core.types import Batch
+from equipoise.losses import R1
+from equipoise.models import Head
+from equipoise.nn import Discriminator, MinibatchDiscrimination, MinibatchStd
 
 # ---- minibatch discrimination --------------------------------------------------------------------------------
 

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from networks import assert_trained, count
 from torch.testing import assert_close
 
-from equipoise.heads import Head
-from equipoise.models.mlp import MLPDiscriminator, MLPGenerator
-from equipoise.penalties import R1
-from equipoise.types import Batch, ImageSpec
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import R1
+from equipoise.models import Head, MLPDiscriminator, MLPGenerator
 
 DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
 COLOUR = ImageSpec(resolution=16, channels=3, num_classes=5)

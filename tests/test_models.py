@@ -14,17 +14,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise import models
-from equipoise.heads import Head
+from equipoise.core.types import ImageSpec
 from equipoise.models import (
     DiscriminatorConfig,
     GeneratorConfig,
+    Head,
     SANDigitsDiscriminator,
     SANDigitsGenerator,
     TinyDigitsDiscriminator,
     TinyDigitsGenerator,
 )
-from equipoise.normalizers import SpectralNorm
-from equipoise.types import ImageSpec
+from equipoise.weights import SpectralNorm
 
 ALL = [
     c for name in models.__all__ if dataclasses.is_dataclass(c := getattr(models, name)) and not inspect.isabstract(c)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from equipoise import recipes
-from equipoise.cli import app, raised_here
-from equipoise.config import components, override, parse, to_text
+from equipoise.cli.app import app, raised_here
+from equipoise.config import components, override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.nesting import DEEPEST, DIGITS, LONGEST, MOST, check_text, shown
+from equipoise.core.schedules import After
 from equipoise.data import Digits, Few
-from equipoise.nesting import DEEPEST, DIGITS, LONGEST, MOST, check_text, shown
-from equipoise.optim import Adam
 from equipoise.recipes.quickstart import quickstart
-from equipoise.schedules import After
+from equipoise.rules import Adam
 
 KNOWN = components()
 
@@ -101,8 +102,8 @@ def test_what_is_within_the_limits_is_read(text, value):
 @pytest.mark.parametrize("recipe", recipes.available())
 def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
     text = to_text(recipes.load(recipe)[0])
-    monkeypatch.setattr("equipoise.nesting.DEEPEST", DEEPEST // 4)
-    monkeypatch.setattr("equipoise.nesting.MOST", MOST // 10)
+    monkeypatch.setattr("equipoise.core.nesting.DEEPEST", DEEPEST // 4)
+    monkeypatch.setattr("equipoise.core.nesting.MOST", MOST // 10)
     check_text(text)
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
-from equipoise import normalizers
-from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm, remove
+from equipoise.models import Head
+from equipoise.nn import Discriminator
+from equipoise.weights import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm, normalizers, remove
 
 ALL = [c() for name in normalizers.__all__ if dataclasses.is_dataclass(c := getattr(normalizers, name))]
 

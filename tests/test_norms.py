@@ -14,24 +14,22 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.distributed import apply_gradients, rank, trainable, world_size
-from equipoise.ema import EMA
-from equipoise.heads import Discriminator, Head
-from equipoise.losses import NonSaturating
-from equipoise.models import DCGANDiscriminator, DCGANGenerator
-from equipoise.models.norms import (
+from equipoise.compute.distributed import apply_gradients, rank, trainable, world_size
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import R1, NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.nn import (
     ConditionalBatchNorm,
+    Discriminator,
     LinearConditionalBatchNorm,
     SyncBatchNorm,
     VirtualBatchNorm,
     WithReference,
     norm,
 )
-from equipoise.normalizers import ExactSpectralNorm, NoNormalizer, SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import R1
+from equipoise.rules import EMA, Adam
 from equipoise.train import GAN, d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.weights import ExactSpectralNorm, NoNormalizer, SpectralNorm
 
 two_processes = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, for other threads
 

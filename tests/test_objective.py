@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from equipoise import losses
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Saturating, Wasserstein
-from equipoise.objective import (
+from equipoise.core.types import Logits
+from equipoise.losses import (
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    RelativisticPairing,
+    Saturating,
+    Wasserstein,
     accuracy,
     class_loss,
     direction_loss,
@@ -20,7 +25,7 @@ from equipoise.objective import (
     logits,
     monotone,
 )
-from equipoise.types import Logits
+from equipoise.losses import adversarial as losses
 
 ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(losses, name))]
 UNPAIRED = [loss for loss in ALL if not loss.paired]

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import optim
-from equipoise.optim import Adam, RMSprop
-from equipoise.schedules import After, Linear
+from equipoise.core.schedules import After, Linear
+from equipoise.rules import Adam, RMSprop, optim
 
 ALL = [c for name in optim.__all__ if dataclasses.is_dataclass(c := getattr(optim, name))]
 every_optimiser = pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)

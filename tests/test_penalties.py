@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import penalties
-from equipoise.penalties import R1, R2, Dragan, Drift, GradientPenalty, Penalty
-from equipoise.schedules import Linear
-from equipoise.types import Batch
+from equipoise.core.schedules import Linear
+from equipoise.core.types import Batch
+from equipoise.losses import R1, R2, Dragan, Drift, GradientPenalty, Penalty, penalties
 
 ALL = [c for name in penalties.__all__ if dataclasses.is_dataclass(c := getattr(penalties, name))]
 every_penalty = pytest.mark.parametrize("penalty", ALL, ids=lambda c: c.__name__)

@@ -11,19 +11,28 @@ from reference import SPEC, Reference, Watch, assert_gradients, batch, build, sm
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.compute.pieces import count_pieces, repeated
 from equipoise.config import TrainConfig, override
-from equipoise.ema import EMAConfig
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import Hinge, NonSaturating, RelativisticPairing, SoftLeastSquares, Wasserstein
-from equipoise.matching import FeatureMatching
-from equipoise.models import DCGANGenerator, SANDigitsDiscriminator, SANDigitsGenerator
-from equipoise.normalizers import SpectralNorm
-from equipoise.penalties import R1, Dragan, Drift, GradientPenalty
-from equipoise.pieces import count_pieces, repeated
-from equipoise.regularizers import HistoricalAverage, Orthogonal
+from equipoise.core.types import Batch
+from equipoise.losses import (
+    R1,
+    Consensus,
+    Dragan,
+    Drift,
+    FeatureMatching,
+    GradientPenalty,
+    Hinge,
+    HistoricalAverage,
+    NonSaturating,
+    Orthogonal,
+    RelativisticPairing,
+    SoftLeastSquares,
+    Wasserstein,
+)
+from equipoise.models import DCGANGenerator, Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.rules import EMAConfig
 from equipoise.train import GAN, d_step, g_step, train
-from equipoise.types import Batch
+from equipoise.weights import SpectralNorm
 
 
 @pytest.fixture
@@ -156,8 +165,8 @@ def test_shares_of_processes_make_the_pairs_of_one(monkeypatch):
     calls = []
 
     def pairs(part, rank, world):
-        monkeypatch.setattr("equipoise.gan.rank", lambda: rank)
-        monkeypatch.setattr("equipoise.gan.world_size", lambda: world)
+        monkeypatch.setattr("equipoise.train.gan.rank", lambda: rank)
+        monkeypatch.setattr("equipoise.train.gan.world_size", lambda: world)
         gan = GAN.build(cfg, SPEC)
         gan.G.register_forward_pre_hook(lambda module, args: calls.append(args))
         g_step(gan, part, 0)

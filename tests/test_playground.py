@@ -12,26 +12,36 @@ import torch
 from tab import SMALL, TINY, decoded
 from torch.testing import assert_close
 
-from equipoise import constraints, joint, losses, normalizers, optim, penalties, regularizers
 from equipoise.augment import InstanceNoise
-from equipoise.config import override, parse
-from equipoise.data import Grid, Line, Ring, SwissRoll
-from equipoise.heads import Head
+from equipoise.config import override
+from equipoise.core.grammar import parse
+from equipoise.core.schedules import Linear
+from equipoise.data import Grid, Line, Points, Ring, SwissRoll
 from equipoise.lab.playground import picture as pictures
 from equipoise.lab.playground import session as sessions
 from equipoise.lab.playground.choices import KNOBS, at, catalogue, goes_on, known
 from equipoise.lab.playground.picture import HEAT, encoded, measured, picture, view_of
 from equipoise.lab.playground.session import Session
 from equipoise.lab.playground.setting import changed, differing, read, shown, text, written
-from equipoise.lab.points import PointGAN, Points, plain_gan
-from equipoise.lab.settings import SETTINGS
-from equipoise.losses import LeastSquares, NonSaturating, RelativisticPairing, Saturating, Wasserstein
-from equipoise.matching import FeatureMatching
+from equipoise.lab.points.gan import PointGAN, plain_gan
+from equipoise.lab.points.settings import SETTINGS
+from equipoise.losses import (
+    R1,
+    FeatureMatching,
+    LeastSquares,
+    NonSaturating,
+    RelativisticPairing,
+    Saturating,
+    Wasserstein,
+    joint,
+    penalties,
+    regularizers,
+)
+from equipoise.losses import adversarial as losses
 from equipoise.metrics import wasserstein
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import R1
-from equipoise.schedules import Linear
+from equipoise.models import Head
+from equipoise.rules import Adam, optim
+from equipoise.weights import SpectralNorm, constraints, normalizers
 
 # ---- what can be chosen ----------------------------------------------------------------------------------
 

@@ -21,11 +21,11 @@ import torch
 from tab import SMALL, TINY, opened
 from typer.testing import CliRunner
 
-from equipoise.cli import app
+from equipoise.cli.app import app
 from equipoise.lab.playground.choices import catalogue
 from equipoise.lab.playground.picture import SHOWN
-from equipoise.lab.points import PointGAN
-from equipoise.lab.settings import SETTINGS
+from equipoise.lab.points.gan import PointGAN
+from equipoise.lab.points.settings import SETTINGS
 
 pytest.importorskip("websockets", reason="needs the extra `playground`")
 

@@ -13,23 +13,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise.augment import ADA, InstanceNoise
-from equipoise.config import components, override, parse, to_text
-from equipoise.constraints import ClipWeights
-from equipoise.critic import ToConvergence
-from equipoise.data import Digits, Grid, Mixture1D, Ring, SwissRoll
-from equipoise.ema import EMAConfig
-from equipoise.heads import Head
-from equipoise.lab.points import PointGAN, Points, plain_gan
-from equipoise.lab.settings import SETTINGS
-from equipoise.losses import Hinge, NonSaturating, RelativisticPairing
-from equipoise.models import MLPDiscriminator, MLPGenerator
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam, RMSprop
-from equipoise.penalties import R1
-from equipoise.randomness import Purpose, stream
-from equipoise.regularizers import HistoricalAverage
-from equipoise.schedules import Linear
-from equipoise.transfer import FreezeD
+from equipoise.config import components, override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.randomness import Purpose, stream
+from equipoise.core.schedules import Linear
+from equipoise.data import Digits, Grid, Mixture1D, Points, Ring, SwissRoll
+from equipoise.lab.points.gan import PointGAN, plain_gan
+from equipoise.lab.points.settings import SETTINGS
+from equipoise.losses import R1, Hinge, HistoricalAverage, NonSaturating, RelativisticPairing
+from equipoise.models import Head, MLPDiscriminator, MLPGenerator
+from equipoise.rules import Adam, EMAConfig, FreezeD, RMSprop, ToConvergence
+from equipoise.weights import ClipWeights, SpectralNorm
 
 
 def tiny(**changes):

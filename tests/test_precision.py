@@ -12,18 +12,15 @@ from tiny import recipe
 from torch import nn
 
 from equipoise.augment import ADA
+from equipoise.compute.precision import older_switches, tensor_float32
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Logits
 from equipoise.data import InfiniteBatches
 from equipoise.features.base import exact_float32
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.losses import Hinge
-from equipoise.normalizers import NoNormalizer
-from equipoise.objective import class_loss, discriminator_loss, flat
-from equipoise.penalties import R1
-from equipoise.precision import older_switches, tensor_float32
-from equipoise.randomness import Purpose
+from equipoise.losses import R1, Consensus, Hinge, class_loss, discriminator_loss, flat
+from equipoise.models import Head
 from equipoise.train import GAN, d_step, g_step
-from equipoise.types import Logits
+from equipoise.weights import NoNormalizer
 
 
 def built(**changes):
@@ -200,7 +197,7 @@ def test_tf32_holds_in_both_steps_and_their_backward(monkeypatch):
         yield
         on.pop()
 
-    monkeypatch.setattr("equipoise.gan.tensor_float32", switch)
+    monkeypatch.setattr("equipoise.train.gan.tensor_float32", switch)
     gan, batch = built(precision="tf32", penalties=(R1(every=1),), d_normalizer=NoNormalizer())
 
     def note(module, given, made):

@@ -9,18 +9,15 @@ from runs import assert_resumes, saved
 from scipy import stats
 from tiny import recipe
 
-from equipoise.config import components, override, parse, to_text
-from equipoise.gan import GAN
-from equipoise.latents import Normal, Uniform
-from equipoise.modelcard import model_card
+from equipoise.config import components, override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.latents import Normal, Uniform
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.generate import Generator, averaged_generator, draw_latents, interpolate, latent, model_card, truncated
 from equipoise.models import DCGANGenerator
-from equipoise.randomness import Purpose
 from equipoise.runs import read_run
-from equipoise.sampling import Generator, draw_latents, truncated
-from equipoise.standing import averaged_generator
-from equipoise.train import train
-from equipoise.types import Batch, ImageSpec
-from equipoise.walks import interpolate, latent
+from equipoise.train import GAN, train
 
 UNIFORM = override(recipe(), {"generator.prior": Uniform()})
 SPEC = ImageSpec(28, 1, 10)

@@ -14,19 +14,14 @@ from torch.testing import assert_close
 
 from equipoise import recipes
 from equipoise.config import override
-from equipoise.equalized import EqualizedLearningRate, Scaled
-from equipoise.gan import GAN
-from equipoise.growth import LevelOfDetail, ProgressiveGrowing, enlarge, set_lod, shrink
-from equipoise.heads import Head
-from equipoise.losses import Hinge, Wasserstein
-from equipoise.models import DCGANDiscriminator, MLPDiscriminator, PixelNorm, ProGANDiscriminator, ProGANGenerator
-from equipoise.normalizers import NoNormalizer, SpectralNorm, remove
-from equipoise.optim import Adam
-from equipoise.penalties import R1, Drift, GradientPenalty
-from equipoise.regularizers import Orthogonal
-from equipoise.singular import effective_weight
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import R1, Drift, GradientPenalty, Hinge, Orthogonal, Wasserstein
+from equipoise.models import DCGANDiscriminator, Head, MLPDiscriminator, ProGANDiscriminator, ProGANGenerator
+from equipoise.nn import LevelOfDetail, PixelNorm, enlarge, set_lod, shrink
+from equipoise.rules import Adam, ProgressiveGrowing
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import EqualizedLearningRate, NoNormalizer, SpectralNorm, effective_weight, remove
+from equipoise.weights.equalized import Scaled
 
 SPEC = ImageSpec(32, 3, num_classes=10)
 

@@ -17,21 +17,29 @@ from torch.testing import assert_close
 
 from equipoise import recipes
 from equipoise.augment import ADA
-from equipoise.config import TrainConfig, differences, override
-from equipoise.constraints import ClipWeights
-from equipoise.ema import EMAConfig
-from equipoise.heads import Head, SANHead
-from equipoise.latents import Uniform
-from equipoise.losses import Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
-from equipoise.matching import FeatureMatching
-from equipoise.models import DCGANGenerator, SANDigitsDiscriminator, TinyDigitsDiscriminator
-from equipoise.normalizers import NoNormalizer, WeightNorm
-from equipoise.optim import Adam, RMSprop
-from equipoise.penalties import R1, R2, Dragan, GradientPenalty
-from equipoise.randomness import Purpose
-from equipoise.schedules import at
+from equipoise.config import TrainConfig, override
+from equipoise.core.grammar import differences
+from equipoise.core.latents import Uniform
+from equipoise.core.randomness import Purpose
+from equipoise.core.schedules import at
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import (
+    R1,
+    R2,
+    Dragan,
+    FeatureMatching,
+    GradientPenalty,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    RelativisticPairing,
+    Wasserstein,
+)
+from equipoise.models import DCGANGenerator, Head, SANDigitsDiscriminator, TinyDigitsDiscriminator
+from equipoise.nn import SANHead
+from equipoise.rules import Adam, EMAConfig, RMSprop
 from equipoise.train import GAN, d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.weights import ClipWeights, NoNormalizer, WeightNorm
 
 NAMES = list(recipes.available())
 FAMILIES = [

@@ -11,26 +11,24 @@ from processes import on_two_processes
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.compute.recompute import recomputed
 from equipoise.config import TrainConfig
+from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import Digits
-from equipoise.gan import GAN
-from equipoise.heads import Head
-from equipoise.losses import Hinge
+from equipoise.losses import R1, Hinge
 from equipoise.models import (
     BigGANDeepDiscriminator,
     BigGANDeepGenerator,
     BigGANDiscriminator,
     BigGANGenerator,
+    Head,
     SAGANDiscriminator,
     SAGANGenerator,
-    SyncBatchNorm,
-    recomputed,
 )
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import R1
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.nn import SyncBatchNorm
+from equipoise.rules import Adam
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm
 
 SPEC = ImageSpec(16, channels=3, num_classes=4)
 FAMILIES = [

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import regularizers
-from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm
-from equipoise.regularizers import (
+from equipoise.core.schedules import Linear
+from equipoise.losses import (
     HistoricalAverage,
     Orthogonal,
     Regularizer,
     SingularValuePenalty,
     SpectralNormPenalty,
+    regularizers,
 )
-from equipoise.schedules import Linear
+from equipoise.models import Head
+from equipoise.nn import Discriminator
+from equipoise.weights import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm
 
 ALL = [c for name in regularizers.__all__ if dataclasses.is_dataclass(c := getattr(regularizers, name))]
 every_regularizer = pytest.mark.parametrize("regularizer", ALL, ids=lambda c: c.__name__)

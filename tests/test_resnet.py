@@ -14,22 +14,17 @@ from networks import assert_each_moves_its_class, assert_trained, count
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import normalizers
 from equipoise.config import override
-from equipoise.ema import EMA
-from equipoise.gan import GAN
-from equipoise.heads import Head
-from equipoise.losses import Hinge, Wasserstein
-from equipoise.models import ConditionalBatchNorm, ResNetCritic, ResNetDiscriminator, ResNetGenerator, SyncBatchNorm
-from equipoise.models.resnet import DownBlock, UpBlock
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
-from equipoise.penalties import GradientPenalty
+from equipoise.core.schedules import at
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import GradientPenalty, Hinge, Wasserstein
+from equipoise.models import Head, ResNetCritic, ResNetDiscriminator, ResNetGenerator
+from equipoise.nn import ConditionalBatchNorm, SyncBatchNorm
+from equipoise.nn.residual import DownBlock, UpBlock
 from equipoise.recipes import load
-from equipoise.schedules import at
-from equipoise.singular import spectral_norms, weighted_layers
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.rules import EMA, Adam
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm, normalizers, spectral_norms, weighted_layers
 
 COLOUR = ImageSpec(64, channels=3, num_classes=10)
 SIZES = [28, 32, 48, 64, 128]

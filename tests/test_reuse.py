@@ -12,13 +12,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise.augment import ADA
-from equipoise.counts import iteration_flops
-from equipoise.critic import ToConvergence
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Batch
 from equipoise.data import Digits, InfiniteBatches
-from equipoise.penalties import GradientPenalty
-from equipoise.randomness import Purpose
-from equipoise.train import GAN, d_step, g_step
-from equipoise.types import Batch
+from equipoise.losses import GradientPenalty
+from equipoise.rules import ToConvergence
+from equipoise.train import GAN, d_step, g_step, iteration_flops
 
 
 def built(**changes):

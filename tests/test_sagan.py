@@ -14,24 +14,15 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise import recipes
-from equipoise.attention import attention_maps
 from equipoise.config import override
-from equipoise.gan import GAN
-from equipoise.heads import Head
-from equipoise.losses import Hinge
-from equipoise.models import (
-    ConditionalBatchNorm,
-    SAGANDiscriminator,
-    SAGANGenerator,
-    SelfAttention,
-    SyncBatchNorm,
-)
-from equipoise.models.sagan import SIZES
-from equipoise.normalizers import SpectralNorm, remove
-from equipoise.optim import Adam
-from equipoise.penalties import R1
-from equipoise.train import d_step, g_step
-from equipoise.types import Batch, ImageSpec
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses import R1, Hinge
+from equipoise.models import Head, SAGANDiscriminator, SAGANGenerator
+from equipoise.nn import ConditionalBatchNorm, SelfAttention, SyncBatchNorm, attention_maps
+from equipoise.nn.residual import SIZES
+from equipoise.rules import Adam
+from equipoise.train import GAN, d_step, g_step
+from equipoise.weights import SpectralNorm, remove
 
 IMAGENET = ImageSpec(128, channels=3, num_classes=1000)
 SMALL = ImageSpec(32, channels=3, num_classes=4)

@@ -7,9 +7,9 @@ import pytest
 from processes import on_two_processes
 from reference import SPEC
 
-from equipoise import sampling
+from equipoise.generate import Generator, write_samples
+from equipoise.generate import generator as sampling
 from equipoise.models import MLPGenerator
-from equipoise.sampling import Generator, write_samples
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -19,13 +19,11 @@ from torch.nn.utils import parametrizations as new
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-import equipoise.normalizers as normalizers
-from equipoise.heads import Discriminator, Head, LinearHead, PerClass, Projection, SANHead, Unconditional
-from equipoise.losses import Hinge, NonSaturating
-from equipoise.objective import discriminator_loss, generator_loss
-from equipoise.penalties import R1
-from equipoise.san import sanify
-from equipoise.types import Batch, Logits
+from equipoise.core.types import Batch, Logits
+from equipoise.losses import R1, Hinge, NonSaturating, discriminator_loss, generator_loss
+from equipoise.models import Head
+from equipoise.nn import Discriminator, LinearHead, PerClass, Projection, SANHead, Unconditional, sanify
+from equipoise.weights import normalizers
 
 # ---- other people's discriminators -----------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise import schedules
-from equipoise.config import components, parse
-from equipoise.optim import Adam
-from equipoise.schedules import After, Cosine, Linear, at
+from equipoise.config import components
+from equipoise.core import schedules
+from equipoise.core.grammar import parse
+from equipoise.core.schedules import After, Cosine, Linear, at
+from equipoise.rules import Adam
 
 COMPONENTS = [c for name in schedules.__all__ if dataclasses.is_dataclass(c := getattr(schedules, name))]
 ALL = [c for c in COMPONENTS if {"start", "end"} <= {field.name for field in dataclasses.fields(c)}]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from processes import on_two_processes
 
-from equipoise.shares import rank_0_first, share, together
-from equipoise.types import RunError
+from equipoise.compute.shares import rank_0_first, share, together
+from equipoise.core.types import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

@@ -16,10 +16,15 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
-from equipoise import singular
-from equipoise.heads import Discriminator, Head
-from equipoise.normalizers import ExactSpectralNorm, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
-from equipoise.singular import (
+from equipoise.models import Head
+from equipoise.nn import Discriminator
+from equipoise.train import GAN, train
+from equipoise.weights import (
+    ExactSpectralNorm,
+    FrobeniusNorm,
+    NoNormalizer,
+    SpectralNorm,
+    WeightNorm,
     clip_singular_values,
     effective_weight,
     lipschitz_bound,
@@ -29,7 +34,7 @@ from equipoise.singular import (
     squared_singular_values,
     weighted_layers,
 )
-from equipoise.train import GAN, train
+from equipoise.weights import matrices as singular
 
 
 def network():

@@ -13,14 +13,14 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equipoise import sizes
 from equipoise.config import override
-from equipoise.counts import on_meta
+from equipoise.core.types import Batch, ImageSpec, RunError, component
 from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator
-from equipoise.normalizers import NoNormalizer
-from equipoise.sizes import Memory, cgroup_limits, fit_or_say_so, host_memory, require_fitting
-from equipoise.train import GAN, d_step, g_step, train
-from equipoise.types import Batch, ImageSpec, RunError, component
+from equipoise.models.counts import on_meta
+from equipoise.train import GAN, Memory, d_step, fit_or_say_so, g_step, host_memory, require_fitting, train
+from equipoise.train import memory as sizes
+from equipoise.train.memory import cgroup_limits
+from equipoise.weights import NoNormalizer
 
 SPEC, IMAGES, CPU = ImageSpec(28, channels=1, num_classes=10), 1797, torch.device("cpu")
 
@@ -158,7 +158,7 @@ def test_memory_that_ran_out_is_one_line(tmp_path, monkeypatch, error):
     def failing(*_):
         raise error
 
-    monkeypatch.setattr("equipoise.train.d_step", failing)
+    monkeypatch.setattr("equipoise.train.loop.d_step", failing)
     with pytest.raises(RunError, match=r"^out of memory: smaller batch_size, or micro_batch$"):
         train(recipe(), tmp_path)
 

@@ -10,12 +10,10 @@ from networks import assert_each_moves_its_class, assert_trained, copy_in_order,
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import normalizers
-from equipoise.heads import Head
-from equipoise.models import SNGANDiscriminator, SNGANGenerator, SyncBatchNorm
-from equipoise.normalizers import SpectralNorm
-from equipoise.singular import spectral_norms
-from equipoise.types import ImageSpec
+from equipoise.core.types import ImageSpec
+from equipoise.models import Head, SNGANDiscriminator, SNGANGenerator
+from equipoise.nn import SyncBatchNorm
+from equipoise.weights import SpectralNorm, normalizers, spectral_norms
 
 
 def generator(resolution=32, channels=3, **fields):

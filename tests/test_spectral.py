@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
-from equipoise import spectral
-from equipoise.normalizers import SpectralNorm
+from equipoise.weights import SpectralNorm, spectral
 
 LAYERS = {
     "linear": (lambda: nn.Linear(7, 5), (3, 7)),

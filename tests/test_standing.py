@@ -10,13 +10,11 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.heads import Head
-from equipoise.models import SANDigitsGenerator
-from equipoise.models.norms import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
-from equipoise.randomness import Purpose, stream
-from equipoise.sampling import Generator, truncated
-from equipoise.standing import averaged_generator, standing_statistics
-from equipoise.types import ImageSpec
+from equipoise.core.randomness import Purpose, stream
+from equipoise.core.types import ImageSpec
+from equipoise.generate import Generator, averaged_generator, standing_statistics, truncated
+from equipoise.models import Head, SANDigitsGenerator
+from equipoise.nn import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
 
 Z = torch.randn(5, 16, 3, generator=torch.Generator().manual_seed(0))
 

@@ -9,8 +9,8 @@ import torch
 from runs import lines
 from torch import nn
 
-from equipoise.stats import Stats, require_finite
-from equipoise.types import RunError
+from equipoise.core.types import RunError
+from equipoise.runs import Stats, require_finite
 
 
 def test_a_line_averages_the_window_and_the_next_window_starts_empty(tmp_path):

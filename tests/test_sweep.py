@@ -12,15 +12,14 @@ from tiny import recipe
 from torch import nn
 
 from equipoise.config import override
+from equipoise.core.types import ImageSpec
 from equipoise.data import Few
-from equipoise.evaluate import Evaluator
+from equipoise.evaluate import Evaluator, of_generator, open_source, sweep, thresholds, tradeoff_table, write_sweep
+from equipoise.evaluate.sweep import draw_curves
 from equipoise.features import FeatureNet
+from equipoise.generate import Generator
 from equipoise.models import MLPGenerator
-from equipoise.sampling import Generator
-from equipoise.sources import of_generator, open_source
-from equipoise.sweep import draw_curves, sweep, thresholds, tradeoff_table, write_sweep
 from equipoise.train import train
-from equipoise.types import ImageSpec
 
 # ---- where the answer is known ---------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from equipoise.convolutions import Convolution, by_taps
-from equipoise.taps import weight_gradient
+from equipoise.compute.convolutions import Convolution, by_taps
+from equipoise.compute.taps import weight_gradient
 
 CASES = {
     "deep layer of D": (Convolution(False, (2, 2), (1, 1)), 4, (6, 6)),
@@ -56,7 +56,7 @@ def test_only_what_is_asked_for_is_computed(monkeypatch):
     for i, t in enumerate((x, w, bias)):
         alone = [s if s is t else s.detach() for s in (x, w, bias)]
         assert_close(torch.autograd.grad(by_taps(convolution, *alone).square().sum(), t)[0], plain[i])
-    monkeypatch.setattr("equipoise.taps.weight_gradient", None)  # which would fail
+    monkeypatch.setattr("equipoise.compute.taps.weight_gradient", None)  # which would fail
     torch.autograd.grad(by_taps(convolution, x, w.detach()).sum(), x)
 
 

@@ -13,10 +13,10 @@ from fixtures import fixture
 from safetensors.numpy import load_file
 from safetensors.torch import save, save_file
 
+from equipoise.core.tensorfile import pack, unpack
+from equipoise.core.types import ImageSpec
+from equipoise.generate import Generator, save_generator
 from equipoise.models import MLPGenerator
-from equipoise.sampling import Generator, save_generator
-from equipoise.tensorfile import pack, unpack
-from equipoise.types import ImageSpec
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.terminal import Surviving, surviving
+from equipoise.compute.terminal import Surviving, surviving
 
 HERE = Path(__file__).parent
 

@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from torch.testing import assert_close
 
-from equipoise.config import parse
-from equipoise.data import toy
-from equipoise.data.toy import Density, Dirac, Distribution, Grid, Line, Mixture, Mixture1D, Ring, SwissRoll
+from equipoise.core.grammar import parse
+from equipoise.core.types import Batch
+from equipoise.data import Density, Dirac, Distribution, Grid, Line, Mixture, Mixture1D, Ring, SwissRoll, toy
+from equipoise.losses import R1
 from equipoise.metrics import high_quality, kl_to_uniform, modes_covered, transport, wasserstein
-from equipoise.penalties import R1
-from equipoise.types import Batch
 
 UNEQUAL = Mixture1D(means=(-1.0, 0.5, 4.0), stds=(0.1, 1.0, 0.3), weights=(1.0, 5.0, 2.0))
 MIXTURES = (Ring(), Ring(num=5, radius=1.0, std=0.3), Grid(), Grid(side=2, spacing=1.0, std=0.4), Mixture1D(), UNEQUAL)

@@ -19,13 +19,13 @@ from torch import nn
 
 from equipoise.augment import InstanceNoise
 from equipoise.config import TrainConfig
+from equipoise.core.schedules import Linear
+from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import InfiniteBatches
+from equipoise.losses import R1, GradientPenalty
 from equipoise.models import GeneratorConfig
-from equipoise.optim import Adam
-from equipoise.penalties import R1, GradientPenalty
-from equipoise.schedules import Linear
+from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step, train
-from equipoise.types import ImageSpec, RunError, component
 
 HERE = Path(__file__).parent
 
@@ -185,7 +185,7 @@ def test_what_only_rank_0_finds_is_said_once_and_ends_both(tmp_path):
     train(plain(), tmp_path)
     said = on_two_processes(tmp_path, "batch_size=16")
     assert said.count("batch_size: 8 -> 16") == 1
-    assert "equipoise/checkpoint.py" not in said  # a traceback of ours; torchrun's own follows
+    assert "equipoise/runs/checkpoint.py" not in said  # a traceback of ours; torchrun's own follows
 
 
 def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint(tmp_path):
@@ -215,8 +215,8 @@ def test_every_update_of_d_has_the_settings_of_its_moment(tmp_path, monkeypatch)
 
         return wrapped
 
-    monkeypatch.setattr("equipoise.train.d_step", noting("D", d_step))
-    monkeypatch.setattr("equipoise.train.g_step", noting("G", g_step))
+    monkeypatch.setattr("equipoise.train.loop.d_step", noting("D", d_step))
+    monkeypatch.setattr("equipoise.train.loop.g_step", noting("G", g_step))
     train(cfg, tmp_path)
     assert [nimg for nimg, *_ in seen["D"]] == list(range(0, 168, 8))
     assert [nimg for nimg, *_ in seen["G"]] == list(range(0, 168, 24))
@@ -246,7 +246,7 @@ class Jump:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("equipoise.train.world_size", lambda: 3)
+    monkeypatch.setattr("equipoise.train.loop.world_size", lambda: 3)
     with pytest.raises(ValueError, match="batch_size=8 must be a multiple of the 3 processes"):
         train(recipe(), tmp_path)
 

@@ -13,12 +13,11 @@ from tiny import recipe
 import equipoise.train
 from equipoise.augment import ADA
 from equipoise.config import override
+from equipoise.core.types import Batch
 from equipoise.data import Digits, hold_out
-from equipoise.heads import Head
-from equipoise.losses import Hinge
-from equipoise.matching import FeatureMatching
+from equipoise.losses import FeatureMatching, Hinge
+from equipoise.models import Head
 from equipoise.train import d_step, g_step, train
-from equipoise.types import Batch
 
 
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
@@ -112,7 +111,7 @@ def test_a_run_teaches_the_images_it_was_allowed_and_none_of_those_held_out(tmp_
         others.append(held_out)
         return d_step(gan, batch, nimg, held_out, labelled)
 
-    monkeypatch.setattr(equipoise.train, "d_step", noting)
+    monkeypatch.setattr(equipoise.train.loop, "d_step", noting)
     augment = ADA(heuristic="rv", held_out=0.1)
     train(small(**SEMI_SUPERVISED, augment=augment, d_steps=2), tmp_path)
     training, unseen = hold_out(Digits().build(), 0.1)
@@ -139,7 +138,7 @@ def test_other_heads_are_taught_nothing(tmp_path, monkeypatch):
         assert labelled is None
         return d_step(gan, batch, nimg, held_out, labelled)
 
-    monkeypatch.setattr(equipoise.train, "d_step", noting)
+    monkeypatch.setattr(equipoise.train.loop, "d_step", noting)
     train(override(recipe(), {"head": Head("auxiliary", labelled=20), "total_kimg": 0.016}), tmp_path)
 
 

@@ -15,20 +15,17 @@ from torch.testing import assert_close
 
 import equipoise.train
 from equipoise.augment import ADA
-from equipoise.config import known_to, override, parse, to_text
+from equipoise.config import known_to, override, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import ArrayDataset, InfiniteBatches, batches, resident
-from equipoise.ema import EMAConfig
-from equipoise.equalized import EqualizedLearningRate
-from equipoise.gan import GAN
-from equipoise.growth import BatchesByStage, NoGrowth, ProgressiveGrowing, Stages, detail, enlarge, shrink
-from equipoise.heads import Head
-from equipoise.losses import NonSaturating, Wasserstein
-from equipoise.models import ProGANDiscriminator, ProGANGenerator
-from equipoise.optim import Adam
-from equipoise.penalties import R1, Drift, GradientPenalty
-from equipoise.sampling import Generator, draw_latents, images
-from equipoise.train import d_step, g_step, train
-from equipoise.types import Batch, ImageSpec
+from equipoise.generate import Generator, draw_latents, images
+from equipoise.losses import R1, Drift, GradientPenalty, NonSaturating, Wasserstein
+from equipoise.models import Head, ProGANDiscriminator, ProGANGenerator
+from equipoise.nn import detail, enlarge, shrink
+from equipoise.rules import Adam, EMAConfig, NoGrowth, ProgressiveGrowing, Stages
+from equipoise.train import GAN, BatchesByStage, d_step, g_step, train
+from equipoise.weights import EqualizedLearningRate
 
 GROWTH = ProgressiveGrowing(stable_kimg=0.04, fade_kimg=0.06, batch_sizes=((14, 12), (28, 8)))
 """For digits: 7x7 in batches of 16 until 40, 14x14 alone from 100 to 140, 28x28 alone from 200 on."""
@@ -222,7 +219,7 @@ def test_ranks_share_each_batch():
 
 
 def test_a_size_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(equipoise.train, "world_size", lambda: 8)
+    monkeypatch.setattr(equipoise.train.loop, "world_size", lambda: 8)
     with pytest.raises(ValueError, match="batch_size=12 must be a multiple of the 8 processes"):
         train(growing(), tmp_path)
 
@@ -309,7 +306,7 @@ def watch(monkeypatch):
         seen.append((nimg, *levels, batch, held_out, labelled))
         return d_step(gan, batch, nimg, held_out, labelled)
 
-    monkeypatch.setattr(equipoise.train, "d_step", step)
+    monkeypatch.setattr(equipoise.train.loop, "d_step", step)
     return seen
 
 

@@ -8,10 +8,9 @@ from reference import Reference, Watch, assert_gradients, batch, build, games, s
 from runs import assert_resumes, lines
 from tiny import recipe
 
-from equipoise import losses
 from equipoise.config import override
-from equipoise.joint import Consensus
-from equipoise.losses import NonSaturating, Saturating
+from equipoise.losses import Consensus, NonSaturating, Saturating
+from equipoise.losses import adversarial as losses
 from equipoise.train import d_step, g_step
 
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 from reference import Reference, Watch, assert_gradients, batch, build, games, small
 
-from equipoise import losses
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.matching import FeatureMatching
-from equipoise.penalties import GradientPenalty
+from equipoise.losses import Consensus, FeatureMatching, GradientPenalty
+from equipoise.losses import adversarial as losses
+from equipoise.models import Head
 from equipoise.train import d_step, g_step
 
 UNPAIRED = [getattr(losses, name)() for name in losses.__all__ if name not in ("GANLoss", "RelativisticPairing")]

@@ -18,9 +18,9 @@ from runs import newest, same, saved
 from torch.testing import assert_close
 from worker import cfg
 
-from equipoise.distributed import fresh
+from equipoise.compute.distributed import fresh
+from equipoise.core.types import RunError
 from equipoise.train import train
-from equipoise.types import RunError
 
 WORKER = Path(__file__).parent / "worker.py"
 

@@ -7,10 +7,10 @@ import torch
 from reference import Watch, batch, build, small
 from torch import nn
 
-from equipoise.distributed import trainable
-from equipoise.penalties import R1
+from equipoise.compute.distributed import trainable
+from equipoise.core.types import Batch, component
+from equipoise.losses import R1
 from equipoise.train import d_step
-from equipoise.types import Batch, component
 
 
 @component

@@ -7,10 +7,8 @@ from processes import on_two_processes
 from reference import small
 from runs import lines, newest, same
 
-from equipoise.critic import ToConvergence
-from equipoise.joint import Consensus
-from equipoise.matching import FeatureMatching
-from equipoise.regularizers import HistoricalAverage
+from equipoise.losses import Consensus, FeatureMatching, HistoricalAverage
+from equipoise.rules import ToConvergence
 from equipoise.train import GAN, train
 
 

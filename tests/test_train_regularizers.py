@@ -13,9 +13,9 @@ from tiny import recipe
 from torch.testing import assert_close
 
 import equipoise.train
-from equipoise.constraints import ClipWeights
-from equipoise.regularizers import HistoricalAverage, Orthogonal, SpectralNormPenalty
+from equipoise.losses import HistoricalAverage, Orthogonal, SpectralNormPenalty
 from equipoise.train import d_step, g_step, train
+from equipoise.weights import ClipWeights
 
 # ---- regularisers ----------------------------------------------------------------------------------------
 
@@ -116,8 +116,8 @@ def test_the_checkpoint_holds_the_mean_of_the_parameters_that_each_step_started_
 
         return wrapped
 
-    monkeypatch.setattr(equipoise.train, "d_step", noting("D", d_step))
-    monkeypatch.setattr(equipoise.train, "g_step", noting("G", g_step))
+    monkeypatch.setattr(equipoise.train.loop, "d_step", noting("D", d_step))
+    monkeypatch.setattr(equipoise.train.loop, "g_step", noting("G", g_step))
     train(small(**REMEMBERING, d_steps=2), tmp_path)
     for player, steps in (("D", 16), ("G", 8)):
         buffers = saved(tmp_path, f"{player.lower()}_regularizations")

@@ -11,15 +11,13 @@ from reference import Reference, Watch, assert_gradients, batch, build, cross_en
 from runs import assert_resumes, lines
 from torch import nn
 
-from equipoise import losses
 from equipoise.augment import ADA
-from equipoise.heads import Discriminator, Head
-from equipoise.losses import Hinge, NonSaturating
-from equipoise.matching import FeatureMatching
-from equipoise.models import DiscriminatorConfig
-from equipoise.penalties import R1
+from equipoise.core.types import component
+from equipoise.losses import R1, FeatureMatching, Hinge, NonSaturating
+from equipoise.losses import adversarial as losses
+from equipoise.models import DiscriminatorConfig, Head
+from equipoise.nn import Discriminator
 from equipoise.train import d_step, g_step
-from equipoise.types import component
 
 
 class TwoScales(nn.Module):

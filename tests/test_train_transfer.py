@@ -14,14 +14,11 @@ from torch.testing import assert_close
 
 import equipoise.train
 from equipoise.config import TrainConfig, override
-from equipoise.ema import EMAConfig
-from equipoise.heads import Head
-from equipoise.joint import Consensus
-from equipoise.normalizers import NoNormalizer
-from equipoise.penalties import R1
-from equipoise.regularizers import HistoricalAverage, Orthogonal, SpectralNormPenalty
+from equipoise.losses import R1, Consensus, HistoricalAverage, Orthogonal, SpectralNormPenalty
+from equipoise.models import Head
+from equipoise.rules import EMAConfig, FreezeD
 from equipoise.train import GAN, g_step, train
-from equipoise.transfer import FreezeD
+from equipoise.weights import NoNormalizer
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +41,13 @@ def test_a_run_starts_from_anothers_networks_and_does_not_train_the_first_layers
     """Here two convolutions and their biases, the first four parameters that D registers."""
     seen = {}
 
-    class Watched(equipoise.train.Checkpoints):
+    class Watched(equipoise.train.loop.Checkpoints):
         def load_latest(self):
             nimg = super().load_latest()
             seen.update({name: copied(self.nets[name]) for name in ("G", "D", "ema")})
             return nimg
 
-    monkeypatch.setattr(equipoise.train, "Checkpoints", Watched)
+    monkeypatch.setattr(equipoise.train.loop, "Checkpoints", Watched)
     train(transferred(source), tmp_path)
     for name in ("G", "D", "ema"):
         assert same(seen[name], saved(source, name))
@@ -116,7 +113,7 @@ def test_a_run_killed_before_it_saved_what_it_took_starts_from_the_other_again(s
     cfg = transferred(source, total_kimg=0.048)
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(equipoise.train.Checkpoints, "save", killed)
+        patch.setattr(equipoise.train.loop.Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "killed")
     (tmp_path / "killed" / "checkpoints" / ".000000000000.tmp").mkdir(parents=True)
@@ -133,7 +130,7 @@ def test_a_run_killed_before_its_first_snapshot_starts_from_the_same_weights(lat
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
         steps = iter([g_step, g_step, killed])
-        patch.setattr(equipoise.train, "g_step", lambda *args: next(steps)(*args))
+        patch.setattr(equipoise.train.loop, "g_step", lambda *args: next(steps)(*args))
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "killed")
     assert newest(tmp_path / "killed").name == "000000000000"
@@ -156,7 +153,7 @@ def test_the_transferred_average_lasts(source, tmp_path, monkeypatch):
         passed.append({name: p.detach().double().clone() for name, p in gan.G.named_parameters()})
         return found
 
-    monkeypatch.setattr(equipoise.train, "g_step", noting)
+    monkeypatch.setattr(equipoise.train.loop, "g_step", noting)
     train(transferred(source, ema=EMAConfig(halflife_kimg=1.0), total_kimg=0.16), tmp_path)
     before, G, average = (saved(*where) for where in ((source, "ema"), (tmp_path, "G"), (tmp_path, "ema")))
     assert len(passed) == 20

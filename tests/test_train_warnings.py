@@ -9,14 +9,11 @@ from reference import SPEC
 from tiny import recipe
 
 from equipoise.config import override
-from equipoise.constraints import ClipWeights
-from equipoise.guarantees import voided
-from equipoise.losses import Wasserstein
+from equipoise.doctor import voided
+from equipoise.losses import R1, Dragan, GradientPenalty, Orthogonal, Wasserstein
 from equipoise.models import DCGANDiscriminator
-from equipoise.normalizers import FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
-from equipoise.penalties import R1, Dragan, GradientPenalty
-from equipoise.regularizers import Orthogonal
 from equipoise.train import GAN
+from equipoise.weights import ClipWeights, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
 
 BATCH_NORM = {"discriminator": DCGANDiscriminator(width=2), "d_normalizer": NoNormalizer()}
 BATCH_FREE = {"discriminator": DCGANDiscriminator(width=2, norm="none"), "d_normalizer": NoNormalizer()}
@@ -64,7 +61,7 @@ def test_every_sentence_is_a_warning_and_one_process_says_it(monkeypatch):
     assert said == voided(gan.D, loss=loss, penalties=penalties, normalizer=normalizer)
     assert len(said) == 2
     assert all(warning.filename == __file__ for warning in caught)
-    monkeypatch.setattr("equipoise.gan.rank", lambda: 1)
+    monkeypatch.setattr("equipoise.train.gan.rank", lambda: 1)
     build_on_28(**changes)  # warnings are errors here
 
 

@@ -13,16 +13,15 @@ from tiny import recipe
 from torch import nn
 
 from equipoise import models
-from equipoise.checkpoint import Checkpoints
-from equipoise.config import components, parse, to_text
-from equipoise.constraints import ClipWeights
-from equipoise.heads import Discriminator, Head
-from equipoise.models import SANDigitsDiscriminator
-from equipoise.normalizers import FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
-from equipoise.optim import Adam
-from equipoise.start import load_networks
-from equipoise.transfer import FreezeD
-from equipoise.types import ImageSpec
+from equipoise.config import components, to_text
+from equipoise.core.grammar import parse
+from equipoise.core.types import ImageSpec
+from equipoise.models import Head, SANDigitsDiscriminator
+from equipoise.nn import Discriminator
+from equipoise.rules import Adam, FreezeD
+from equipoise.runs import Checkpoints
+from equipoise.train import load_networks
+from equipoise.weights import ClipWeights, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
 
 SPEC = ImageSpec(resolution=28, channels=1, num_classes=10)
 

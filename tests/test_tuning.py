@@ -11,16 +11,17 @@ from runs import assert_same_run, newest
 from tiny import recipe
 from torch import Tensor, nn
 
-from equipoise import convolutions, taps, tuning
-from equipoise.convolutions import Convolutions
+from equipoise.compute import convolutions, taps
+from equipoise.compute.convolutions import Convolutions
+from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import Digits, InfiniteBatches
-from equipoise.heads import Discriminator, HeadFactory
-from equipoise.models import DiscriminatorConfig
-from equipoise.normalizers import NoNormalizer
-from equipoise.penalties import R1
-from equipoise.train import GAN, d_step, iteration, train
-from equipoise.tuning import Manner, choose, precisions_of, tune
-from equipoise.types import ImageSpec, RunError, component
+from equipoise.losses import R1
+from equipoise.models import DiscriminatorConfig, HeadFactory
+from equipoise.nn import Discriminator
+from equipoise.train import GAN, d_step, train, tune, tuning
+from equipoise.train.steps import iteration
+from equipoise.train.tuning import Manner, choose, precisions_of
+from equipoise.weights import NoNormalizer
 
 MEASURED = replace(recipe(), precision="auto", convolutions="measured")
 

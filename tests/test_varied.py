@@ -12,21 +12,14 @@ from networks import count
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise import normalizers
-from equipoise.config import components, override, parse
-from equipoise.heads import Head
-from equipoise.models import (
-    BottleneckDiscriminator,
-    BottleneckGenerator,
-    SyncBatchNorm,
-    VariedDiscriminator,
-    VariedGenerator,
-)
-from equipoise.models.activations import Gate, SmoothELU, nonlinearity
+from equipoise.config import components, override
+from equipoise.core.grammar import parse
+from equipoise.core.types import ImageSpec
+from equipoise.models import BottleneckDiscriminator, BottleneckGenerator, Head, VariedDiscriminator, VariedGenerator
 from equipoise.models.bottleneck import BottleneckBlock
-from equipoise.normalizers import SpectralNorm
+from equipoise.nn import Gate, SmoothELU, SyncBatchNorm, nonlinearity
 from equipoise.recipes import load
-from equipoise.types import ImageSpec
+from equipoise.weights import SpectralNorm, normalizers
 
 COLOUR = ImageSpec(32, channels=3, num_classes=10)
 NONLINEARITIES = ["relu", "leaky_relu", "softplus", "tanh", "gated"]

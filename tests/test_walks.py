@@ -9,22 +9,25 @@ from scipy import stats
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.latents import slerp
-from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, TinyDigitsGenerator
-from equipoise.models.layers import OneHot
-from equipoise.models.norms import ConditionalBatchNorm
-from equipoise.sampling import Generator, draw_latents, images, sample, truncated
-from equipoise.standing import standing_statistics
-from equipoise.types import ImageSpec
-from equipoise.walks import (
+from equipoise.core.latents import slerp
+from equipoise.core.types import ImageSpec
+from equipoise.generate import (
+    Generator,
     Latent,
     arithmetic,
     arithmetic_grid,
+    draw_latents,
+    images,
     interpolate,
     latent,
     mean_latent,
     mixed_classes,
+    sample,
+    standing_statistics,
+    truncated,
 )
+from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, TinyDigitsGenerator
+from equipoise.nn import ConditionalBatchNorm, OneHot
 
 CONDITIONAL = {
     "embedding": SANDigitsGenerator(z_dim=4, width=2, conditional=True),
@@ -135,7 +138,7 @@ def test_interpolation_goes_from_image_to_image_and_class_to_class(name):
 def test_long_paths_are_made_in_pieces(monkeypatch):
     G = build(CONDITIONAL["one-hot"])
     whole = interpolate(G, latent(G, 0), latent(G, 1), 9)
-    monkeypatch.setattr("equipoise.walks.BATCH", 4)
+    monkeypatch.setattr("equipoise.generate.walks.BATCH", 4)
     np.testing.assert_allclose(interpolate(G, latent(G, 0), latent(G, 1), 9).astype(int), whole, atol=1)
 
 

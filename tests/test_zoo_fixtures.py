@@ -11,42 +11,39 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.conditioning import Unconditional
-from equipoise.growth import ProgressiveGrowing, Stages
-from equipoise.heads import Head, SANHead, SemiSupervisedHead
+from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import (
+    R1,
+    R2,
+    Dragan,
+    Drift,
+    GradientPenalty,
     Hinge,
     LeastSquares,
     NonSaturating,
+    Orthogonal,
     RelativisticPairing,
     Saturating,
     SoftLeastSquares,
     Wasserstein,
+    class_loss,
+    discriminator_loss,
+    generator_loss,
 )
-from equipoise.metrics import (
-    density_coverage,
-    frechet_distance,
-    inception_score,
-    mmd2,
-    precision_recall,
-)
-from equipoise.models import (
-    BigGANDiscriminator,
-    BigGANGenerator,
+from equipoise.metrics import density_coverage, frechet_distance, inception_score, mmd2, precision_recall
+from equipoise.models import BigGANDiscriminator, BigGANGenerator, Head, ResNetDiscriminator, ResNetGenerator
+from equipoise.nn import (
     MinibatchDiscrimination,
     MinibatchStd,
-    ResNetDiscriminator,
-    ResNetGenerator,
+    SANHead,
     SelfAttention,
+    SemiSupervisedHead,
+    Unconditional,
     VirtualBatchNorm,
     WithReference,
 )
-from equipoise.normalizers import SpectralNorm
-from equipoise.objective import class_loss, discriminator_loss, generator_loss
-from equipoise.penalties import R1, R2, Dragan, Drift, GradientPenalty
-from equipoise.regularizers import Orthogonal
-from equipoise.spectral import DividedBySigma
-from equipoise.types import Batch, ImageSpec
+from equipoise.rules import ProgressiveGrowing, Stages
+from equipoise.weights import DividedBySigma, SpectralNorm
 from tests.fixtures import numbers
 
 

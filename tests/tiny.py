@@ -2,12 +2,10 @@
 
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
-from equipoise.ema import EMAConfig
-from equipoise.heads import Head
 from equipoise.losses import Hinge
-from equipoise.models import SANDigitsDiscriminator, SANDigitsGenerator
-from equipoise.normalizers import SpectralNorm
-from equipoise.optim import Adam
+from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import SpectralNorm
 
 
 def recipe() -> TrainConfig:

@@ -30,7 +30,7 @@ class Sizes(TorchDispatchMode):
 
 if __name__ == "__main__":
     with Sizes(sys.argv[2].split(",")) as sizes:
-        from equipoise.cli import app
+        from equipoise.cli.app import app
 
         recipe = f"{Path(__file__).parent / 'tiny.py'}:recipe"
         app(["train", recipe, sys.argv[1], "total_kimg=0.008"], standalone_mode=False)

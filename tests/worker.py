@@ -15,10 +15,10 @@ import torch
 from reference import small
 
 import equipoise.train
-from equipoise.checkpoint import Checkpoints
 from equipoise.config import TrainConfig
-from equipoise.optim import Adam
-from equipoise.penalties import R1
+from equipoise.losses import R1
+from equipoise.rules import Adam
+from equipoise.runs import Checkpoints
 from equipoise.train import GAN, d_step, train
 
 __all__ = ["cfg"]
@@ -48,7 +48,7 @@ def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None
 
     GAN.build = lambda *args: built.append(build(*args)) or built[0]
     Checkpoints.load_latest = noting_where
-    equipoise.train.d_step = dying
+    equipoise.train.loop.d_step = dying
     train(cfg(), run_dir)
     torch.save({x: getattr(built[0], x).state_dict() for x in "GD"}, notes / f"weights.{rank}")
     os._exit(0)  # gloo may abort when a process exits, which torchrun would take for another death

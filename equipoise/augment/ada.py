@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..precision import without_autocast
-from ..types import component
+from equipoise.compute.precision import without_autocast
+from equipoise.core.types import component
+
 from .affine import warp
 from .base import Augment, Augmentation, Means
 from .color import recolor

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..types import component
+from equipoise.core.types import component
 
 __all__ = ["Augment", "Augmentation", "Means", "NoAugment"]
 

@@ -7,7 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..types import component
+from equipoise.core.types import component
+
 from .base import Augment, Augmentation, Means
 
 __all__ = ["Chain"]

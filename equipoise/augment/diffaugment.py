@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..types import component
+from equipoise.core.types import component
+
 from .base import Augment, Augmentation, Means
 from .resampling import pick
 

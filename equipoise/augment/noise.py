@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedules import Linear, Schedule, at
-from ..types import component
+from equipoise.core.schedules import Linear, Schedule, at
+from equipoise.core.types import component
+
 from .base import Augment, Augmentation, Means
 
 __all__ = ["InstanceNoise"]

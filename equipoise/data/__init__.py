@@ -10,17 +10,7 @@ from .mnist import MNIST, Digits, FashionMNIST
 from .pixels import to_float, to_uint8
 from .split import Subset, hold_out
 from .stacked import StackedDigits
-from .toy import (
-    Density,
-    Dirac,
-    Distribution,
-    Grid,
-    Line,
-    Mixture,
-    Mixture1D,
-    Ring,
-    SwissRoll,
-)
+from .toy import Density, Dirac, Distribution, Grid, Line, Mixture, Mixture1D, Points, Ring, SwissRoll
 
 __all__ = [
     "CIFAR10",
@@ -40,6 +30,7 @@ __all__ = [
     "Line",
     "Mixture",
     "Mixture1D",
+    "Points",
     "Ring",
     "StackedDigits",
     "Subset",

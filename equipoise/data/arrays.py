@@ -11,7 +11,8 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import ImageSpec
+from equipoise.core.types import ImageSpec
+
 from .decode import check_target, fit_array
 from .npy import read_array
 from .regular import printable, reason

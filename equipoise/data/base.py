@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainValidator
 
-from ..types import ImageSpec
+from equipoise.core.types import ImageSpec
 
 __all__ = ["Dataset", "DatasetConfig", "PathLike"]
 

@@ -10,7 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ..types import Batch
+from equipoise.core.types import Batch
+
 from .base import Dataset
 from .order import stream
 from .pixels import to_float

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import component
+from equipoise.core.types import component
+
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch

@@ -17,8 +17,9 @@ from zipfile import ZIP_STORED
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_json
-from ..types import ImageSpec
+from equipoise.core.files import read_json
+from equipoise.core.types import ImageSpec
+
 from .arrays import check_labels, check_names
 from .decode import check_target, decode, fit, is_grey, open_image
 from .regular import open_regular, printable, reason

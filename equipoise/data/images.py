@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..interrupt import terminable
-from ..types import component
+from equipoise.compute.interrupt import terminable
+from equipoise.core.types import component
+
 from .arrays import ArrayDataset, Arrays, read_npz
 from .base import Dataset, DatasetConfig, PathLike
 from .cifar import CIFAR10

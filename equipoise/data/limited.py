@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types import component
+from equipoise.core.types import component
+
 from .base import Dataset, DatasetConfig
 from .mnist import Digits
 from .order import permutation

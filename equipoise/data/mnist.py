@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..types import component
+from equipoise.core.types import component
+
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch

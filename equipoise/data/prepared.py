@@ -21,7 +21,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..files import read_json
+from equipoise.core.files import read_json
+
 from .arrays import Arrays, check_names
 from .base import Dataset
 from .npy import read_array

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..types import ImageSpec
+from equipoise.core.types import ImageSpec
+
 from .base import Dataset
 from .reading import read_ahead
 

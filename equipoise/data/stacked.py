@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+
 from .base import Dataset, DatasetConfig
 from .mnist import Digits
 

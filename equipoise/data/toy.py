@@ -16,7 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..types import component
+from equipoise.core.types import component
+
+from .base import DatasetConfig
 
 __all__ = [
     "Density",
@@ -26,6 +28,7 @@ __all__ = [
     "Line",
     "Mixture",
     "Mixture1D",
+    "Points",
     "Ring",
     "SwissRoll",
 ]
@@ -293,3 +296,17 @@ def points_of(x: Tensor, dim: int) -> Tensor:
     if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
         raise ValueError(f"expected points of shape (N, {dim}), N at least 1, got shape {tuple(x.shape)}")
     return x.double()
+
+
+# ---- as the data of a config -------------------------------------------------------------------------------
+
+
+@component
+class Points(DatasetConfig):
+    """Points of a distribution as the data of a config. A point is an image of one pixel, its coordinates channels."""
+
+    of: Distribution = Ring()
+
+    def build(self) -> None:  # type: ignore[override]
+        """Raises ValueError: there are no images to open."""
+        raise ValueError(f"{self!r} is no set of images: `equipoise lab ring` trains on points, `equipoise train` not")

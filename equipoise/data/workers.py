@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from ..types import RunError
+from equipoise.core.types import RunError
 
 __all__ = ["cores", "share_out"]
 

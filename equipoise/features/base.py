@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..precision import float32_products
+from equipoise.compute.precision import float32_products
 
 __all__ = ["Activations", "FeatureNet"]
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import metrics
-from ..data import to_float
-from ..metrics.judge import WEIGHTS, DigitsJudge, digits_judge
+from equipoise import metrics
+from equipoise.data import to_float
+from equipoise.metrics import DigitsJudge, digits_judge
+from equipoise.metrics.judge import WEIGHTS
+
 from .base import FeatureNet
 
 __all__ = ["DigitsFeatures"]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.base import PathLike
+from equipoise.data.base import PathLike
+
 from .base import FeatureNet
 from .resize import bicubic
 from .weights import WeightFile, built

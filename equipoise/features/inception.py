@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.base import PathLike
+from equipoise.data.base import PathLike
+
 from .base import FeatureNet
 from .resize import tf1_bilinear
 from .weights import WeightFile, built

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..config import suggest
-from ..data.base import PathLike
+from equipoise.core.grammar import suggest
+from equipoise.data.base import PathLike
+
 from .base import FeatureNet
 from .digits import DigitsFeatures
 from .efficientnet import EfficientNetFeatures

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..data import to_float
-from ..recipes import from_file
+from equipoise.core.plugins import from_file
+from equipoise.data import to_float
+
 from .base import FeatureNet
 
 __all__ = ["OwnFeatures"]

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..data.base import PathLike
-from ..data.download import cache_directory
-from ..distributed import from_rank_0
-from ..files import replace_file, writing
-from ..metrics import GaussianStats
-from ..shares import share, together
+from equipoise.compute.distributed import from_rank_0
+from equipoise.compute.shares import share, together
+from equipoise.core.files import replace_file, writing
+from equipoise.data.base import PathLike
+from equipoise.data.download import cache_directory
+from equipoise.metrics import GaussianStats
+
 from .base import Activations, FeatureNet
 
 __all__ = ["Reference", "activations", "joined", "reference"]

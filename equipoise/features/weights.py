@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..data.base import PathLike
-from ..data.download import cache_directory, fetch
+from equipoise.data.base import PathLike
+from equipoise.data.download import cache_directory, fetch
 
 __all__ = ["WeightFile", "built"]
 

@@ -1,8 +1,8 @@
 """The theory of GANs as experiments on the library's own losses, penalties, heads and networks.
 
-An experiment is a module of this folder with a subclass of `base.Experiment`; its name is the module's. Listing them
-reads the files without importing them, so `equipoise lab` answers at once. The playground, in a folder of its own, is
-no experiment: it has no numbers to end with.
+An experiment is a module of a sub-folder with a subclass of `base.Experiment`. It is called like the module, or like
+the folder if the module is experiment.py. Listing them reads the files without importing them, so `equipoise lab`
+answers at once. The playground, in a folder of its own, is no experiment: it has no numbers to end with.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ PLAYGROUND = "Train a GAN of points in the browser: change loss, penalties and n
 """What `equipoise lab playground` is."""
 
 
-def available() -> dict[str, str]:
-    """Experiments by name: the first line of their docstring."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+def modules() -> dict[str, tuple[str, str]]:
+    """Experiments by name: the module below this one, and the first line of its docstring."""
+    found, here = {}, Path(__file__).parent
+    for path in here.glob("*/*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and "Experiment" in map(ast.unparse, node.bases):
-                found[path.stem] = (ast.get_docstring(node) or "").partition("\n")[0]
-    return found
+                name = path.parent.name if path.stem == "experiment" else path.stem
+                line = (ast.get_docstring(node) or "").partition("\n")[0]
+                found[name] = (".".join(path.relative_to(here).with_suffix("").parts), line)
+    return dict(sorted(found.items()))
+
+
+def available() -> dict[str, str]:
+    """Experiments by name: the first line of their docstring."""
+    return {name: line for name, (_, line) in modules().items()}
 
 
 def load(name: str) -> type[Experiment]:
@@ -40,12 +47,13 @@ def load(name: str) -> type[Experiment]:
     Raises:
         ValueError: for an unknown name, with the nearest one.
     """
-    from ..config import suggest
+    from equipoise.core.grammar import suggest
+
     from .base import Experiment
 
-    known = available()
+    known = modules()
     if name not in known:
         raise ValueError(f"there is no experiment {name!r}{suggest(name, [*known, 'playground'])}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{known[name][0]}")
     classes = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
     return next(item for item in classes if issubclass(item, Experiment))

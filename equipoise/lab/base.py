@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .. import __version__
-from ..files import replace_file, writing
+from equipoise import __version__
+from equipoise.core.files import replace_file, writing
 
 if TYPE_CHECKING:
-    from .plots import Picture
+    from equipoise.core.plots import Picture
 
 __all__ = ["Experiment", "Numbers", "Table", "carry_out"]
 
@@ -55,7 +55,7 @@ def carry_out(experiment: Experiment, name: str, out: Path) -> tuple[Table, list
         ValueError: if matplotlib is not installed.
         RunError: if `out` cannot be written.
     """
-    from .plots import encode
+    from equipoise.core.plots import encode
 
     numbers = experiment.run()
     found = {"experiment": repr(experiment), "equipoise": __version__, "torch": torch.__version__, "numbers": numbers}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..types import RunError
+from equipoise.core.types import RunError
 
 __all__ = ["cores", "one_thread", "spread"]
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ..data import Dataset, to_float
+from equipoise.data import Dataset, to_float
+
 from .gaussian import GaussianStats
 
 __all__ = ["DigitsJudge", "class_probabilities", "dataset_features", "digits_judge", "judge_features"]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..data.toy import Mixture
+from equipoise.data import Mixture
 
 __all__ = ["high_quality", "kl_to_uniform", "modes_covered", "transport", "wasserstein"]
 

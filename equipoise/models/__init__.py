@@ -1,25 +1,29 @@
 """Architectures: pixels to features. None of them knows a loss, a head or a normaliser."""
 
-from .attention import SelfAttention
+from equipoise.compute.recompute import recomputed
+from equipoise.nn import (
+    ConditionalBatchNorm,
+    LinearConditionalBatchNorm,
+    MinibatchDiscrimination,
+    MinibatchStd,
+    NormKind,
+    PixelNorm,
+    SelfAttention,
+    SyncBatchNorm,
+    VirtualBatchNorm,
+    WithReference,
+    norm,
+)
+
 from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
-from .minibatch import MinibatchDiscrimination, MinibatchStd
+from .head import Head, HeadFactory
 from .mlp import MLPDiscriminator, MLPGenerator
-from .norms import (
-    ConditionalBatchNorm,
-    LinearConditionalBatchNorm,
-    NormKind,
-    SyncBatchNorm,
-    VirtualBatchNorm,
-    WithReference,
-    norm,
-)
-from .progan import PixelNorm, ProGANDiscriminator, ProGANGenerator
-from .recompute import recomputed
+from .progan import ProGANDiscriminator, ProGANGenerator
 from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator
 from .sagan import SAGANDiscriminator, SAGANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
@@ -37,6 +41,8 @@ __all__ = [
     "DCGANGenerator",
     "DiscriminatorConfig",
     "GeneratorConfig",
+    "Head",
+    "HeadFactory",
     "LinearConditionalBatchNorm",
     "MLPDiscriminator",
     "MLPGenerator",

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from pydantic import Field
 from torch import nn
 
-from ..heads import HeadFactory
-from ..latents import Normal, Prior
-from ..types import ImageSpec, component
+from equipoise.core.latents import Normal, Prior
+from equipoise.core.types import ImageSpec, component
+
+from .head import HeadFactory
 
 __all__ = ["DiscriminatorConfig", "GeneratorConfig"]
 

@@ -7,28 +7,17 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import Discriminator, LinearConditionalBatchNorm, require_labels
+from equipoise.nn.init import init_orthogonal
+from equipoise.nn.norms import BATCH_NORMS
+from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
+from equipoise.nn.sizes import split_z
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import BATCH_NORMS, split_z
-from .layers import require_labels
-from .norms import LinearConditionalBatchNorm
-from .sagan import ResidualGenerator, attended, down_body, size
+from .head import HeadFactory
 
 __all__ = ["BigGANDiscriminator", "BigGANGenerator"]
-
-
-def init_orthogonal(net: nn.Module) -> None:
-    """Weights of linear layers, convolutions and embeddings orthogonal as (out, the rest), biases 0 (Saxe et al. 2014).
-
-    Rows, or columns if they are fewer, are of length 1 and at right angles. Nothing to do on the meta device.
-    """
-    for module in net.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
-            if not module.weight.is_meta:
-                nn.init.orthogonal_(module.weight)
-            if not isinstance(module, nn.Embedding) and module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 @component

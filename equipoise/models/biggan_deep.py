@@ -11,17 +11,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..growth import enlarge
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
-from .attention import SelfAttention
+from equipoise.compute.recompute import recomputed
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import Discriminator, LinearConditionalBatchNorm, SelfAttention, enlarge, labels, require_labels
+from equipoise.nn.init import init_orthogonal
+from equipoise.nn.norms import BATCH_NORMS
+from equipoise.nn.residual import DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .biggan import init_orthogonal
-from .dcgan import BATCH_NORMS
-from .layers import labels, require_labels
-from .norms import LinearConditionalBatchNorm
-from .recompute import recomputed
-from .sagan import DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
+from .head import HeadFactory
 
 __all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
 

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import Discriminator, NormKind, OneHot, labels, require_labels
+from equipoise.nn.init import glorot_
+from equipoise.nn.norms import NormOfD, NormOfG, make_norm
+from equipoise.nn.residual import convolution, residual
+from equipoise.nn.sizes import multiples, sizes
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import make_norm, sizes
-from .layers import OneHot, labels, require_labels
-from .norms import NormKind
-from .resnet import convolution, glorot_, multiples, residual
-from .varied import NormOfD, NormOfG
+from .head import HeadFactory
 
 __all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
 

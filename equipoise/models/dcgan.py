@@ -9,100 +9,34 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import NONE_IS_A_WORD, ImageSpec, component
-from .base import DiscriminatorConfig, GeneratorConfig
-from .layers import OneHot, conditions, init_normal, labels, require_labels
-from .minibatch import MinibatchDiscrimination, MinibatchStd
-from .norms import (
-    CONDITIONAL,
+from equipoise.core.types import NONE_IS_A_WORD, ImageSpec, component
+from equipoise.nn import (
     ConditionalBatchNorm,
+    Discriminator,
     LinearConditionalBatchNorm,
-    NormKind,
-    SyncBatchNorm,
-    VirtualBatchNorm,
+    MinibatchDiscrimination,
+    MinibatchStd,
+    OneHot,
     WithReference,
-    norm,
+    conditions,
+    labels,
+    require_labels,
 )
+from equipoise.nn.init import initialise
+from equipoise.nn.norms import BATCH_NORMS, CONDITIONAL, Norm, make_norm
+from equipoise.nn.sizes import channels, sizes, split_z
+
+from .base import DiscriminatorConfig, GeneratorConfig
+from .head import HeadFactory
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
-Norm = Annotated[NormKind | Literal["virtual"], NONE_IS_A_WORD]
 
 REFERENCE = 64
 """Rows of z in the reference batch of a generator with virtual batch norm."""
 
-BATCH_NORMS = {"batch": nn.BatchNorm2d, "sync_batch": SyncBatchNorm}
-"""The norms whose gain and bias may depend on something."""
-
 
 # ---- what both networks are made of ----------------------------------------------------------------------
-
-
-def sizes(spec: ImageSpec, name: str) -> tuple[int, int]:
-    """(base, halvings): resolution = base · 2^halvings, base from 4 to 7 and one halving at least.
-
-    Raises:
-        ValueError: for a resolution that is no such number.
-    """
-    base, halvings = spec.resolution, 0
-    while base % 2 == 0 and base > 7:
-        base, halvings = base // 2, halvings + 1
-    if halvings == 0 or base > 7:
-        near = " or ".join(f"data.resolution={size}" for size in neighbours(spec.resolution))
-        raise ValueError(
-            f"{name} halves or doubles the image between 4x4, 5x5, 6x6 or 7x7 and its full size, and {spec.resolution} "
-            f"is none of these numbers times 2, 4, 8, ... Resize the data ({near}, or `equipoise data prepare SOURCE "
-            "OUT --resolution SIZE`) or choose another architecture."
-        )
-    return base, halvings
-
-
-def neighbours(resolution: int) -> list[int]:
-    """The nearest sizes below and above that `sizes` accepts; the first of them all is 8."""
-    possible = [base << k for k in range(1, resolution.bit_length() + 1) for base in (4, 5, 6, 7)]  # ascending
-    below = [size for size in possible if size < resolution]
-    return [*below[-1:], next(size for size in possible if size > resolution)]
-
-
-def channels(width: int, layers: int) -> list[int]:
-    """w, 2w, 4w, 8w, 8w, ...: from the largest map to the smallest."""
-    return [width * min(2**i, 8) for i in range(layers)]
-
-
-def make_norm(kind: Norm, features: int) -> nn.Module:
-    """`norm`, or virtual batch norm. Groups are as many as possible up to 32, of two features or more."""
-    if kind == "virtual":
-        return VirtualBatchNorm(features)
-    groups = max((g for g in range(1, 33) if features % g == 0 and 2 * g <= features), default=1)
-    return norm(kind, features, groups=groups)
-
-
-def initialise(net: nn.Module) -> None:
-    """`init_normal`, and gains of the library's own norms around 1: N(1, 0.02²), or 1 + V c with V from N(0, 0.02²)."""
-    init_normal(net)
-    for module in net.modules():
-        if isinstance(module, (ConditionalBatchNorm, VirtualBatchNorm)):
-            nn.init.normal_(module.gain, 1.0, 0.02)
-        elif isinstance(module, LinearConditionalBatchNorm):
-            for linear in (module.gain, module.bias):
-                nn.init.normal_(linear.weight, 0.0, 0.02)
-
-
-def split_z(z_dim: int, layers: int) -> list[int]:
-    """Lengths of the chunks of z for the first layer and for each norm: equal, and what is left over to the first.
-
-    Raises:
-        ValueError: if there is less than one number for each.
-    """
-    length = z_dim // (layers + 1)
-    if length == 0:
-        raise ValueError(
-            f"skip_z splits z into {layers + 1} chunks, for the first layer and for each of the {layers} norms at this "
-            f"resolution, and z_dim={z_dim} is too short. Set z_dim={layers + 1} or more (a multiple of it splits "
-            "evenly), or skip_z=false."
-        )
-    return [z_dim - layers * length, *[length] * layers]
 
 
 # ---- generator -------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import Discriminator, OneHot, init_normal, labels, require_labels
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .layers import OneHot, init_normal, labels, require_labels
+from .head import HeadFactory
 
 __all__ = [
     "SANDigitsDiscriminator",

@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import Discriminator, OneHot, labels, require_labels
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .layers import OneHot, labels, require_labels
+from .head import HeadFactory
 
 __all__ = ["MLPDiscriminator", "MLPGenerator"]
 

@@ -10,30 +10,28 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..growth import LevelOfDetail, enlarge, shrink
-from ..heads import Discriminator, HeadFactory
-from ..initial import normal_
-from ..types import NONE_IS_A_WORD, ImageSpec, component
-from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import sizes
-from .layers import OneHot, labels, require_labels
-from .minibatch import MinibatchStd
+from equipoise.core.types import NONE_IS_A_WORD, ImageSpec, component
+from equipoise.nn import (
+    Discriminator,
+    LevelOfDetail,
+    MinibatchStd,
+    OneHot,
+    PixelNorm,
+    enlarge,
+    labels,
+    require_labels,
+    shrink,
+)
+from equipoise.nn.init import he
+from equipoise.nn.sizes import sizes
 
-__all__ = ["PixelNorm", "ProGANDiscriminator", "ProGANGenerator"]
+from .base import DiscriminatorConfig, GeneratorConfig
+from .head import HeadFactory
+
+__all__ = ["ProGANDiscriminator", "ProGANGenerator"]
 
 
 # ---- what both networks are made of ----------------------------------------------------------------------
-
-
-class PixelNorm(nn.Module):
-    """h / √(mean of h² over features + 1e-8), at each position: (N, F, ...), same shape (Karras et al. 2018, sec. 4.2).
-
-    Computed in float32 at least.
-    """
-
-    def forward(self, h: Tensor) -> Tensor:
-        wide = h.to(torch.promote_types(h.dtype, torch.float32))
-        return (wide * (wide.square().mean(1, keepdim=True) + 1e-8).rsqrt()).to(h.dtype)
 
 
 class Doubled(nn.Module):
@@ -56,14 +54,6 @@ def maps(spec: ImageSpec, name: str) -> list[int]:
 def channels(pixels: int, width: int, full_until: int) -> int:
     """Of a map of `pixels`: `width` up to `full_until`, and half as many for each doubling beyond; 1 at least."""
     return max(1, min(width, width * full_until // pixels))
-
-
-def he(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: int, gain: float = math.sqrt(2)) -> nn.Module:
-    """Weights from N(0, gain² / inputs), biases 0 (He et al. 2015)."""
-    normal_(layer, gain / math.sqrt(inputs))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 def conv(c_in: int, c_out: int, kernel: int = 3, gain: float = math.sqrt(2)) -> nn.Module:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -11,17 +9,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..growth import enlarge
-from ..heads import Discriminator, HeadFactory
-from ..types import NONE_IS_A_WORD, ImageSpec, component
+from equipoise.core.types import NONE_IS_A_WORD, ImageSpec, component
+from equipoise.nn import ConditionalBatchNorm, Discriminator, in_a_row, joined, require_labels
+from equipoise.nn.init import glorot_
+from equipoise.nn.norms import BATCH_NORMS
+from equipoise.nn.residual import DownBlock, GlobalPool, UpBlock, convolution
+from equipoise.nn.sizes import Channels, multiples, sizes
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import BATCH_NORMS, make_norm, sizes
-from .layers import in_a_row, joined, require_labels
-from .norms import ConditionalBatchNorm, NormKind, normalise
+from .head import HeadFactory
 
 __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
-Channels = Literal["doubling", "constant"]
 
 HALVINGS = {48: (4, 1), 64: (5, 0), 128: (5, 1)}
 """SN-GAN's blocks of D that halve the map, and those after them that keep its size, at the sizes of the papers."""
@@ -30,109 +29,7 @@ HALVINGS = {48: (4, 1), 64: (5, 0), 128: (5, 1)}
 # ---- layers ----------------------------------------------------------------------------------------------
 
 
-def convolution(c_in: int, c_out: int, kernel: int = 3, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
-    """One that keeps the size of the map: weights uniform with variance 2 gain² / (fan_in + fan_out), biases 0."""
-    layer = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
-    glorot_(layer, gain)
-    return layer
-
-
-def glorot_(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: float = 1.0) -> None:
-    """Set a layer to its initial weights, in place (Glorot & Bengio 2010, eq. 16)."""
-    nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def residual(c_in: int, c_out: int, *, bias: bool = True) -> nn.Conv2d:
-    """A 3x3 convolution between two ReLUs, which halve the variance: so twice that of the others."""
-    return convolution(c_in, c_out, gain=math.sqrt(2), bias=bias)
-
-
-def of_block(c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
-    """`residual` for 3x3, otherwise `convolution`."""
-    return residual(c_in, c_out, bias=bias) if kernel == 3 else convolution(c_in, c_out, kernel, bias=bias)
-
-
-class GlobalPool(nn.Module):
-    """Sum, or mean, over all positions: h (N, F, H, W) -> (N, F)."""
-
-    def __init__(self, kind: Literal["sum", "mean"]):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h.sum((2, 3)) if self.kind == "sum" else h.mean((2, 3))
-
-
 # ---- blocks ----------------------------------------------------------------------------------------------
-
-
-class UpBlock(nn.Module):
-    """shortcut(h) + residual(h), (N, c_in, H, W) -> (N, c_out, 2H, 2W).
-
-    residual: norm, ReLU, up, 3x3, norm, ReLU, 3x3.  shortcut: up, 1x1.
-
-    norm: features -> layer; the two of a block may read a condition, such as the class.
-    conv: (c_in, c_out, kernel) -> layer.  bias: of the first, which norm2 cancels.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        norm: Callable[[int], nn.Module],
-        conv: Callable[..., nn.Module] = of_block,
-        *,
-        bias: bool = False,
-    ):
-        super().__init__()
-        self.norm1, self.conv1 = norm(c_in), conv(c_in, c_out, 3, bias=bias)
-        self.norm2, self.conv2 = norm(c_out), conv(c_out, c_out, 3)
-        self.shortcut = conv(c_in, c_out, 1)
-
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = self.conv1(enlarge(F.relu(normalise(self.norm1, x, condition)), 1))
-        h = self.conv2(F.relu(normalise(self.norm2, h, condition)))
-        out: Tensor = h + enlarge(self.shortcut(x), 1)  # 1x1 before up is the same, at a quarter of the work
-        return out
-
-
-class DownBlock(nn.Module):
-    """shortcut(h) + residual(h), (N, c_in, H, W) -> (N, c_out, H/2, W/2), or of the same size.
-
-    residual: norm, ReLU, 3x3 to `hidden`, norm, ReLU, 3x3 to c_out, mean of 2x2.  shortcut: 1x1, mean of 2x2; h itself
-    where nothing changes its form.
-
-    hidden: None is c_in.
-    first: it reads an image: no norm and no ReLU before its first layer.
-    conv: as in `UpBlock`.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        conv: Callable[..., nn.Module] = of_block,
-        *,
-        hidden: int | None = None,
-        first: bool = False,
-        halve: bool = True,
-        norm: NormKind = "none",
-    ):
-        super().__init__()
-        hidden = c_in if hidden is None else hidden
-        self.first = first
-        self.norm1, self.conv1 = make_norm(norm, c_in), conv(c_in, hidden, 3, bias=norm == "none")
-        self.norm2, self.conv2 = make_norm(norm, hidden), conv(hidden, c_out, 3)
-        self.pool = nn.AvgPool2d(2) if halve else nn.Identity()
-        self.shortcut = conv(c_in, c_out, 1) if halve or c_in != c_out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(x if self.first else F.relu(self.norm1(x)))
-        h = self.conv2(F.relu(self.norm2(h)))
-        out: Tensor = self.pool(h) + self.shortcut(self.pool(x))  # the mean before 1x1 is the same
-        return out
 
 
 # ---- generator -------------------------------------------------------------------------------------------
@@ -195,11 +92,6 @@ class UpNet(nn.Module):
             h = block(h, y)
         x: Tensor = self.conv(F.relu(self.norm(h))).tanh()
         return x
-
-
-def multiples(width: int, layers: int, channels: Channels, most: int) -> list[int]:
-    """w, 2w, 4w, ..., from the largest map to the smallest, at most `most` times w; or w each."""
-    return [width * (min(2**i, most) if channels == "doubling" else 1) for i in range(layers)]
 
 
 # ---- discriminators --------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import ImageSpec, component
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import ConditionalBatchNorm, Discriminator, init_normal, require_labels
+from equipoise.nn.norms import BATCH_NORMS
+from equipoise.nn.sizes import channels, sizes
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import BATCH_NORMS, channels, sizes
-from .layers import init_normal, require_labels
-from .norms import ConditionalBatchNorm
+from .head import HeadFactory
 
 __all__ = ["SNGANDiscriminator", "SNGANGenerator"]
 

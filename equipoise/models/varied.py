@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..heads import Discriminator, HeadFactory
-from ..types import NONE_IS_A_WORD, ImageSpec, component
-from .activations import Nonlinearity, nonlinearity
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import (
+    Discriminator,
+    Nonlinearity,
+    NormKind,
+    OneHot,
+    init_normal,
+    labels,
+    nonlinearity,
+    require_labels,
+)
+from equipoise.nn.norms import NormOfD, NormOfG, make_norm
+from equipoise.nn.sizes import channels, sizes
+
 from .base import DiscriminatorConfig, GeneratorConfig
-from .dcgan import channels, make_norm, sizes
-from .layers import OneHot, init_normal, labels, require_labels
-from .norms import NormKind
+from .head import HeadFactory
 
 __all__ = ["VariedDiscriminator", "VariedGenerator"]
-
-NormOfG = Annotated[Literal["batch", "sync_batch", "none"], NONE_IS_A_WORD]
-NormOfD = Annotated[Literal["layer", "batch", "none"], NONE_IS_A_WORD]
 
 
 # ---- what both networks are made of ----------------------------------------------------------------------

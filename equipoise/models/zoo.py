@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..heads import Head
-from ..types import ImageSpec
+from equipoise.core.types import ImageSpec
+
 from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
+from .head import Head
 from .mlp import MLPDiscriminator, MLPGenerator
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator

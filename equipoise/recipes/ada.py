@@ -24,15 +24,12 @@ Different here:
 
 from __future__ import annotations
 
-from ..augment import ADA
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import NonSaturating
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import Adam
-from ..penalties import R1
+from equipoise.augment import ADA
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import R1, NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["ada"]
 

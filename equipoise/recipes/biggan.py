@@ -30,15 +30,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import CIFAR10, Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Hinge
-from ..models import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator
-from ..normalizers import SpectralNorm
-from ..optim import Adam
-from ..regularizers import Orthogonal
+from equipoise.config import TrainConfig
+from equipoise.data import CIFAR10, Digits
+from equipoise.losses import Hinge, Orthogonal
+from equipoise.models import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import SpectralNorm
 
 __all__ = ["biggan", "biggan_cifar", "biggan_deep", "biggan_small"]
 

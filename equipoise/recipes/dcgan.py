@@ -11,13 +11,11 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import NonSaturating
-from ..models import TinyDigitsDiscriminator, TinyDigitsGenerator
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import NonSaturating
+from equipoise.models import Head, TinyDigitsDiscriminator, TinyDigitsGenerator
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["dcgan_digits"]
 

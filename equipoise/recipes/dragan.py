@@ -14,15 +14,12 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..latents import Uniform
-from ..losses import NonSaturating
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import Adam
-from ..penalties import Dragan
+from equipoise.config import TrainConfig
+from equipoise.core.latents import Uniform
+from equipoise.data import Digits
+from equipoise.losses import Dragan, NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["dragan"]
 

@@ -24,15 +24,12 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import NonSaturating
-from ..matching import FeatureMatching
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..normalizers import WeightNorm
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import FeatureMatching, NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import WeightNorm
 
 __all__ = ["improved_gan"]
 

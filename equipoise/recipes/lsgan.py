@@ -12,13 +12,11 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import LeastSquares
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import LeastSquares
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["lsgan"]
 

@@ -25,15 +25,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..equalized import EqualizedLearningRate
-from ..growth import ProgressiveGrowing
-from ..losses import Wasserstein
-from ..models import ProGANDiscriminator, ProGANGenerator
-from ..optim import Adam
-from ..penalties import Drift, GradientPenalty
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import Drift, GradientPenalty, Wasserstein
+from equipoise.models import ProGANDiscriminator, ProGANGenerator
+from equipoise.rules import Adam, EMAConfig, ProgressiveGrowing
+from equipoise.weights import EqualizedLearningRate
 
 __all__ = ["progan", "progan_small"]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Hinge
-from ..models import SANDigitsDiscriminator, SANDigitsGenerator
-from ..normalizers import SpectralNorm
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import Hinge
+from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import SpectralNorm
 
 __all__ = ["quickstart"]
 

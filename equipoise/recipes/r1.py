@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import math
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import NonSaturating
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import RMSprop
-from ..penalties import R1
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import R1, NonSaturating
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import EMAConfig, RMSprop
 
 __all__ = ["r1_gan"]
 

@@ -18,15 +18,12 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import RelativisticPairing
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import Adam
-from ..penalties import R1, R2
-from ..schedules import Cosine
+from equipoise.config import TrainConfig
+from equipoise.core.schedules import Cosine
+from equipoise.data import Digits
+from equipoise.losses import R1, R2, RelativisticPairing
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["r3gan"]
 

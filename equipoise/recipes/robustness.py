@@ -27,23 +27,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import CIFAR10, Images
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Wasserstein
-from ..models import (
+from equipoise.config import TrainConfig
+from equipoise.core.schedules import Linear
+from equipoise.data import CIFAR10, Images
+from equipoise.losses import GradientPenalty, Wasserstein
+from equipoise.models import (
     BottleneckDiscriminator,
     BottleneckGenerator,
+    Head,
     ResNetCritic,
     ResNetDiscriminator,
     ResNetGenerator,
     VariedDiscriminator,
     VariedGenerator,
 )
-from ..optim import Adam
-from ..penalties import GradientPenalty
-from ..schedules import Linear
+from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["wgan_gp_101", "wgan_gp_resnet", "wgan_gp_resnet64", "wgan_gp_varied"]
 

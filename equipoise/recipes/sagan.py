@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Hinge
-from ..models import SAGANDiscriminator, SAGANGenerator
-from ..normalizers import SpectralNorm
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import Hinge
+from equipoise.models import Head, SAGANDiscriminator, SAGANGenerator
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import SpectralNorm
 
 __all__ = ["sagan", "sagan_small"]
 

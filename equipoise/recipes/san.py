@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import Digits
-from ..heads import Head
-from ..losses import Hinge
-from ..models import SANDigitsDiscriminator, SANDigitsGenerator
-from ..normalizers import SpectralNorm
-from ..optim import Adam
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import Hinge
+from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.rules import Adam
+from equipoise.weights import SpectralNorm
 
 __all__ = ["gan_digits", "san_digits", "san_digits_conditional"]
 

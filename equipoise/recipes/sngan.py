@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..heads import Head
-from ..models import TinyDigitsDiscriminator, TinyDigitsGenerator
-from ..normalizers import SpectralNorm
+from equipoise.config import TrainConfig
+from equipoise.models import Head, TinyDigitsDiscriminator, TinyDigitsGenerator
+from equipoise.weights import SpectralNorm
+
 from .dcgan import dcgan_digits
 
 __all__ = ["sngan_digits", "sngan_digits_conditional"]

@@ -34,20 +34,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data import CIFAR10, Digits, Images
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Hinge, NonSaturating
-from ..models import (
-    ResNetDiscriminator,
-    ResNetGenerator,
-    SNGANDiscriminator,
-    SNGANGenerator,
-)
-from ..normalizers import SpectralNorm
-from ..optim import Adam
-from ..schedules import After, Linear
+from equipoise.config import TrainConfig
+from equipoise.core.schedules import After, Linear
+from equipoise.data import CIFAR10, Digits, Images
+from equipoise.losses import Hinge, NonSaturating
+from equipoise.models import Head, ResNetDiscriminator, ResNetGenerator, SNGANDiscriminator, SNGANGenerator
+from equipoise.rules import Adam, EMAConfig
+from equipoise.weights import SpectralNorm
 
 __all__ = ["sngan_cnn", "sngan_projection", "sngan_resnet", "sngan_resnet_small"]
 

@@ -14,14 +14,12 @@ Different here:
 
 from __future__ import annotations
 
-from ..config import TrainConfig
-from ..constraints import ClipWeights
-from ..data import Digits
-from ..ema import EMAConfig
-from ..heads import Head
-from ..losses import Wasserstein
-from ..models import DCGANDiscriminator, DCGANGenerator
-from ..optim import RMSprop
+from equipoise.config import TrainConfig
+from equipoise.data import Digits
+from equipoise.losses import Wasserstein
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.rules import EMAConfig, RMSprop
+from equipoise.weights import ClipWeights
 
 __all__ = ["wgan"]
 

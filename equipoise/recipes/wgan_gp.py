@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..models import DCGANDiscriminator
-from ..optim import Adam
-from ..penalties import GradientPenalty
+from equipoise.config import TrainConfig
+from equipoise.losses import GradientPenalty
+from equipoise.models import DCGANDiscriminator
+from equipoise.rules import Adam
+
 from .wgan import wgan
 
 __all__ = ["wgan_gp"]

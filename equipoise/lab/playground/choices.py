@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ... import constraints, joint, losses, matching, normalizers, optim, penalties, regularizers, schedules
-from ...augment import InstanceNoise, NoAugment
-from ...config import TrainConfig
-from ...critic import ToConvergence
-from ...data import Distribution, toy
-from ..points import Points
+from equipoise.augment import InstanceNoise, NoAugment
+from equipoise.config import TrainConfig
+from equipoise.core import schedules
+from equipoise.data import Distribution, Points, toy
+from equipoise.losses import adversarial as losses
+from equipoise.losses import features as matching
+from equipoise.losses import joint, penalties, regularizers
+from equipoise.rules import ToConvergence, optim
+from equipoise.weights import constraints, normalizers
 
 __all__ = ["KNOBS", "Knob", "catalogue", "goes_on", "known", "require_knobs", "require_playable"]
 

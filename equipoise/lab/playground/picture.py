@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import Distribution, Mixture
-from ...metrics import high_quality, kl_to_uniform, modes_covered
-from ...randomness import Purpose, stream
-from ...types import Batch
-from ..points import PointGAN
+from equipoise.core.randomness import Purpose, stream
+from equipoise.core.types import Batch
+from equipoise.data import Distribution, Mixture
+from equipoise.metrics import high_quality, kl_to_uniform, modes_covered
+
+from ..points.gan import PointGAN
 
 __all__ = ["View", "encoded", "measured", "picture", "view_of"]
 

@@ -14,12 +14,13 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from ...config import TrainConfig
-from ...data import Distribution
-from ...guarantees import voided
-from ...metrics import wasserstein
-from ...randomness import Purpose, stream
-from ..points import PointGAN, plain_gan, points_of
+from equipoise.config import TrainConfig
+from equipoise.core.randomness import Purpose, stream
+from equipoise.data import Distribution
+from equipoise.doctor import voided
+from equipoise.metrics import wasserstein
+
+from ..points.gan import PointGAN, plain_gan, points_of
 from .choices import goes_on
 from .picture import SHOWN, View, encoded, measured, picture, view_of
 from .setting import changed, differing, read, setting_of, shown, text, written

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ...config import TrainConfig, override, parse, suggest
-from ..settings import SETTINGS, Setting
+from equipoise.config import TrainConfig, override
+from equipoise.core.grammar import parse, suggest
+
+from ..points.settings import SETTINGS, Setting
 from .choices import KNOBS, at, known, require_knobs, require_playable
 
 __all__ = ["changed", "differing", "read", "setting_of", "shown", "text", "written"]

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from ..settings import SETTINGS
+from ..points.settings import SETTINGS
 from .choices import catalogue
 from .session import Session
 

@@ -1,0 +1,323 @@
+"""Data parallelism: equal replicas, one mean of gradients per optimiser step. One process is the case without it.
+
+`DistributedDataParallel` is not used: a GAN step runs D twice before one backward, trains one network through
+the other and differentiates gradients, and each of these fights its hooks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import accumulate, groupby
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from equipoise.core.types import RunError
+
+__all__ = [
+    "Reduction",
+    "apply_gradients",
+    "from_rank_0",
+    "max_over_ranks",
+    "mean_over_ranks",
+    "owned",
+    "processes",
+    "rank",
+    "reducing",
+    "stack_ranks",
+    "trainable",
+    "world_size",
+]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def processes() -> Iterator[torch.device]:
+    """Join the process group that `torchrun` announces, if any, and yield this process's device.
+
+    The host's own messages (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
+    """
+    cuda = torch.cuda.is_available()
+    local = local_rank()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    joins = "RANK" in os.environ and not dist.is_initialized()
+    if joins:
+        require_launch()
+        try:
+            store, own, world = next(rendezvous("env://"))
+        except dist.DistError as error:
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(f"cannot reach the other processes at {address}: {error}. Start all of them") from error
+        store = fresh(store, own, world)
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=own, world_size=world)
+    try:
+        yield device
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """Index of this process on its machine. Raises ValueError if LOCAL_RANK is no number."""
+    text = os.environ.get("LOCAL_RANK", "0")
+    if not text.isdecimal():
+        raise ValueError(f"LOCAL_RANK={text!r} in the environment is no index of a process: unset it, or use torchrun")
+    return int(text)
+
+
+def announced() -> dict[str, str]:
+    """What `torchrun` tells a process about its group; "" for what is not set."""
+    return {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+
+
+def launched() -> bool:
+    """Whether the environment announces a group of processes."""
+    rank, world, address, port = announced().values()
+    numbers = all(text.isdecimal() for text in (rank, world, port))
+    return numbers and int(rank) < int(world) and int(port) < 2**16 and address != ""
+
+
+def require_launch() -> None:
+    """Raises ValueError unless the environment announces a group."""
+    if not launched():
+        given = " ".join(f"{name}={value!r}" for name, value in announced().items())
+        raise ValueError(
+            f"{given} in the environment announce no group of processes: expected RANK below WORLD_SIZE, and the "
+            "address and port to meet at. Start with torchrun, which sets all of them, or alone: env -u RANK equipoise "
+            "..."
+        )
+
+
+def speaks() -> bool:
+    """Whether this process says what all of a group would; before they have met, too."""
+    return not launched() or int(os.environ["RANK"]) == 0
+
+
+def fresh(store: Any, own: int, world: int, patience: timedelta = timedelta(minutes=10)) -> Any:
+    """A part of `store` where no earlier process has written, the same for all processes. Each must call this.
+
+    torchrun's store outlives a restart, and a new process must not read the addresses of dead ones. What torchrun
+    counts tells lives apart on one node alone: a node where nobody died does not count the restart. So the processes
+    meet: each calls under a name that it makes up, and rank 0 answers every call until all have taken the answer, the
+    name of this life. What the dead have called is answered too, and nobody takes it.
+
+    own: rank of this process.  world: number of processes.
+
+    Raises:
+        RunError: if they do not all meet within `patience`.
+    """
+    meeting, name = dist.PrefixStore("meeting", store), uuid4().hex  # type: ignore[attr-defined]
+    end = time.monotonic() + patience.total_seconds()
+    try:
+        if own == 0:
+            life = name
+            while meeting.add(f"took {life}", 0) < world - 1:
+                if time.monotonic() > end:
+                    raise dist.DistStoreError
+                for call in (f"call {other}" for other in range(1, world)):
+                    if meeting.check([call]):
+                        meeting.set(f"answer {meeting.get(call).decode()}", life)
+                time.sleep(0.05)
+        else:
+            meeting.set(f"call {own}", name)
+            meeting.wait([f"answer {name}"], patience)
+            life = meeting.get(f"answer {name}").decode()
+            meeting.add(f"took {life}", 1)
+    except dist.DistStoreError:
+        raise RunError(
+            f"the {world} processes of this run did not meet within {patience}. Were all of them started? If torchrun "
+            "was started again on one machine while it still ran on others, end it on all of them, set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on all, and start it again."
+        ) from None
+    return dist.PrefixStore(life, store)  # type: ignore[attr-defined]
+
+
+def rank() -> int:
+    """Index of this process; 0 writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def owned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters that it steps."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+@contextmanager
+def trainable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside the block the parameters that `optimizers` own require a gradient; after it, as before."""
+    before = [(p, p.requires_grad) for optimizer in optimizers for p in owned(optimizer)]
+    for p, _ in before:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, required in before:
+            p.requires_grad_(required)
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, reduction: Reduction | None = None) -> None:
+    """Average gradients over processes, step, clear.
+
+    A parameter without a gradient gets zeros, in one process too, so that every number of processes does the same.
+
+    reduction: what `reducing` has begun of the averages.
+    """
+    parameters = owned(optimizer)
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    if world_size() > 1:
+        (reduction or Reduction(parameters)).finish()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+BUCKET = 25 * 2**20
+"""Bytes of gradients that travel together."""
+
+
+class Reduction:
+    """The means of gradients over processes, in buckets, which travel while others are still computed or copied.
+
+    Buckets are begun in one order, on every process the same: that in which a backward reaches the parameters, the
+    last first. So processes may differ in which parameters got a gradient.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        ends = accumulate(p.nbytes for p in reversed(parameters))
+        self.waiting = [
+            [p for p, _ in bucket]
+            for _, bucket in groupby(zip(reversed(parameters), ends, strict=True), lambda pair: (pair[1] - 1) // BUCKET)
+        ]
+        self.done: set[Tensor] = set()
+        self.begun: list[tuple[list[nn.Parameter], Tensor, dist.Work]] = []
+
+    def note(self, parameter: Tensor) -> None:
+        """Its gradient is complete."""
+        self.done.add(parameter)
+        while self.waiting and all(p in self.done for p in self.waiting[0]):
+            self.begin()
+
+    def begin(self) -> None:
+        bucket = self.waiting.pop(0)
+        total = torch.cat([p.grad.flatten() for p in bucket if p.grad is not None])
+        self.begun.append((bucket, total, dist.all_reduce(total, async_op=True)))
+
+    def finish(self) -> None:
+        """Begin the rest, wait for all, and make each gradient the mean. Every parameter has one."""
+        while self.waiting:
+            self.begin()
+        for bucket, total, work in self.begun:
+            work.wait()
+            total /= world_size()
+            for p, mean in zip(bucket, total.split([p.numel() for p in bucket]), strict=True):
+                assert p.grad is not None
+                p.grad.copy_(mean.view_as(p))
+
+
+@contextmanager
+def reducing(optimizer: torch.optim.Optimizer, last: bool = True) -> Iterator[Reduction | None]:
+    """In the block the averages over processes begin beside the backward; `apply_gradients` ends them.
+
+    last: whether it is the last backward of the update. Before, and in one process, nothing is begun.
+    """
+    if not last or world_size() == 1:
+        yield None
+        return
+    reduction = Reduction(owned(optimizer))
+    hooks = [p.register_post_accumulate_grad_hook(reduction.note) for p in owned(optimizer)]
+    try:
+        yield reduction
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of `value` over all processes; `value` itself where there is one."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def stack_ranks(value: Tensor) -> Tensor:
+    """`value` (...) of every process, (processes, ...), the same on all of them; each must call it at the same point.
+
+    Differentiable as often as one likes, and all processes must differentiate it. Each then gets the gradient of the
+    sum of what they differentiate. So if each differentiates the mean over its own images, the mean over processes
+    that `apply_gradients` takes is the gradient of the mean over all images, as in one process.
+    """
+    if world_size() == 1:
+        return value[None]
+    slots = [value if r == rank() else torch.zeros_like(value) for r in range(world_size())]
+    stacked: Tensor = SumOverRanks.apply(torch.stack(slots))  # type: ignore[no-untyped-call]
+    return stacked
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Σ_r x_r, x_r that of rank r. Its transpose is itself: x_r is in the sum of every process."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Tensor], _output: Tensor) -> None:
+        """Nothing to keep: it is linear."""
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total: Tensor = SumOverRanks.apply(gradient)  # type: ignore[no-untyped-call]
+        return total
+
+
+def max_over_ranks(number: int) -> int:
+    """The largest `number` of all processes."""
+    if world_size() == 1:
+        return number
+    largest = torch.tensor(number)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
+def from_rank_0(function: Callable[[], T]) -> T:
+    """What `function` returns on rank 0, which alone calls it, on every process; what it raises too.
+
+    So rank 0 alone needs to see the disk, and no process waits for one that has failed.
+    """
+    if world_size() == 1:
+        return function()
+    value: T | None = None
+    error: ValueError | RunError | None = None
+    if rank() == 0:
+        try:
+            value = function()
+        except (ValueError, RunError) as raised:
+            error = raised
+    box = [(value, error)]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    value, error = box[0]
+    if error is not None:
+        raise error
+    return cast("T", value)

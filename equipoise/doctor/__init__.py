@@ -1,0 +1,5 @@
+"""What a combination takes away."""
+
+from .guarantees import voided
+
+__all__ = ["voided"]

@@ -1,0 +1,252 @@
+"""A trained generator for other programs: plain weights, an ONNX model, a torch program, a folder to publish."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.core.files import replace_file, writing
+from equipoise.core.grammar import suggest
+from equipoise.nn import LevelOfDetail
+from equipoise.runs import Run, config_text, read_run
+
+from .generator import IN_FOLDER, Generator, save_generator, truncated
+from .modelcard import grid_of, model_card
+from .write import grid, png, require_empty
+
+__all__ = ["FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
+
+FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2", "hub-folder": ""}
+"""What a generator is exported to, and how the name of such a file ends; a folder's has no ending."""
+
+
+def export(
+    place: str | Path,
+    to: str,
+    out: Path | None = None,
+    *,
+    truncation: float | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the generator in `place`, a run or its best/, as `to` says -> where. Normalisers are folded away.
+
+    to:
+        "safetensors": weights and settings in one file, for `Generator.from_pretrained`.
+        "onnx": `save_onnx`.  "pt2": `save_program`.  "hub-folder": `save_hub_folder`.
+    out: the file or the folder to make; None is generator.onnx, say, or hub-folder. A file is replaced; a folder must
+        be empty or new.
+    truncation: the threshold that it is truncated at first; see `truncated`.
+    known: components of your own by name, which the run's config calls beside the library's.
+
+    Raises:
+        ValueError: for an unknown format, a name that does not fit it, no generator or a damaged one, or without the
+            packages that the format needs.
+        RunError: if it cannot be written.
+    """
+    if to not in FORMATS:
+        raise ValueError(f"cannot export to {to!r}{suggest(to, FORMATS)}")
+    ending = FORMATS[to]
+    out = Path(f"generator{ending}" if ending else to) if out is None else out
+    if out.suffix != ending:
+        what = f"a file, NAME{ending}" if ending else "a folder, whose name has no ending"
+        raise ValueError(f"{to} is {what}; got {out}")
+    if to == "hub-folder":
+        require_empty(out)
+    if to == "onnx":
+        require_onnx()
+    place = Path(place)
+    generator = Generator.from_pretrained(place, known)
+    if truncation is not None:
+        generator = truncated(generator, truncation)
+    match to:
+        case "safetensors":
+            with writing(out):
+                save_generator(generator, out)
+        case "onnx":
+            save_onnx(generator, out)
+        case "pt2":
+            save_program(generator, out)
+        case "hub-folder":
+            best = place.name == "best" and not (place / "config.txt").exists()  # its config is the run's
+            save_hub_folder(generator, read_run(place.parent if best else place, known), out)
+    return out
+
+
+# ---- as a program ----------------------------------------------------------------------------------------
+
+
+class OfNoise(nn.Module):
+    """An unconditional generator as a function of z alone."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor) -> Tensor:
+        x: Tensor = self.net(z, None)
+        return x
+
+
+class Constant(nn.Module):
+    """Takes the place of a `LevelOfDetail` where the network grows no more: a program cannot branch on a tensor."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = value
+
+    def forward(self) -> float:
+        return self.value
+
+
+def stop_growing(net: nn.Module) -> None:
+    """Make every level of detail in `net` a constant, in place."""
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LevelOfDetail):
+                setattr(parent, name, Constant(child()))
+
+
+@torch.no_grad()
+def traced(generator: Generator) -> torch.export.ExportedProgram:
+    """The program z (N, z_dim) float32, y (N,) int64 if conditional -> x (N, C, H, W), on the CPU, for any N >= 1."""
+    net, config = generator.folded().net, generator.config
+    stop_growing(net)
+    N = torch.export.Dim("N", min=1)
+    z, y = torch.zeros(2, config.z_dim), torch.zeros(2, dtype=torch.int64)  # tracing takes a size of 1 for a constant
+    given = {"z": z, "y": y} if config.conditional else {"z": z}
+    program = torch.export.export(
+        net if config.conditional else OfNoise(net),
+        tuple(given.values()),
+        dynamic_shapes={name: {0: N} for name in given},
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths and source lines of the machine that exports: nobody else's business
+    return program
+
+
+def save_program(generator: Generator, path: Path) -> None:
+    """Write a .pt2 file: `torch.export.load(path).module()` is x = G(z), or G(z, y), and needs torch alone.
+
+    z (N, z_dim) float32, y (N,) int64 -> x (N, C, H, W) in [-1, 1], any N. Its extra file "equipoise.json" holds the
+    generator's settings.
+    """
+    content = io.BytesIO()
+    torch.export.save(traced(generator), content, extra_files={"equipoise.json": json.dumps(generator.about)})
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content.getvalue())
+
+
+def require_onnx() -> None:
+    """Raises ValueError if what writes ONNX is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError("ONNX models need onnx and onnxscript: pip install 'equipoise[export]'") from error
+
+
+def save_onnx(generator: Generator, path: Path) -> None:
+    """Write an ONNX model with inputs z (N, z_dim) float32 and, if conditional, y (N,) int64, and output x.
+
+    x (N, C, H, W) float32 in [-1, 1], any N. The model's metadata holds the generator's settings.
+
+    Raises:
+        ValueError: without the extra `export`.
+    """
+    require_onnx()
+    import onnx
+
+    program = traced(generator)
+    names = [name for name in ("z", "y") if name == "z" or generator.config.conditional]
+    with of_torch_itself():
+        converted = torch.onnx.export(program, dynamo=True, input_names=names, output_names=["x"], verbose=False)
+    assert converted is not None
+    model = converted.model_proto
+    name_batch_size(model)
+    del model.graph.metadata_props[:]
+    onnx.helper.set_model_props(model, generator.about)
+    onnx.checker.check_model(model)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, model.SerializeToString())
+
+
+def name_batch_size(model: Any) -> None:
+    """Call N what torch has given the name of a symbol, such as s17, wherever it is in the model."""
+    graph = model.graph
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == symbol:
+                dim.dim_param = "N"
+
+
+@contextmanager
+def of_torch_itself() -> Iterator[None]:
+    """Silences what torch's exporter says of torch: a deprecation in its own calls, operators of torchvision."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+# ---- as a folder -----------------------------------------------------------------------------------------
+
+
+def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
+    """Make a folder to publish, as `huggingface_hub.upload_folder` takes it and `Generator.from_pretrained` reads it.
+
+    README.md is the model card, model.safetensors weights and settings, config.json the settings for other programs,
+    config.txt the run's config, samples.png a grid that nobody has selected. It is there whole or not at all.
+
+    run: that the generator comes from.
+
+    Raises:
+        ValueError: if there is something at `out` that is no empty directory.
+        RunError: if it cannot be written.
+    """
+    require_empty(out)
+    columns, num = grid_of(generator)
+    about = {
+        "library_name": "equipoise",
+        "generator": repr(generator.config),
+        "spec": dataclasses.asdict(generator.spec),
+        "truncation": generator.truncation,
+        "nimg": generator.nimg,
+    }
+    picture = png(grid(generator.sample(num, seed=0), columns))
+    texts = {
+        "README.md": model_card(generator, run),
+        "config.json": json.dumps(about, indent=2) + "\n",
+        "config.txt": config_text(run.folder / "config.txt"),
+    }
+    out = out.resolve()
+    temporary = out.with_name(f".{out.name}.tmp")
+    with writing(out):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            for name, text in texts.items():
+                replace_file(temporary / name, text.encode())
+            replace_file(temporary / "samples.png", picture)
+            save_generator(generator, temporary / IN_FOLDER)
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

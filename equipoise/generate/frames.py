@@ -1,0 +1,96 @@
+"""Images in a row, one after the other: a strip (PNG), or a moving picture (GIF, MP4)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from equipoise.core.files import replace_file, writing
+from equipoise.core.types import RunError
+
+from .write import grid, png
+
+__all__ = ["require_writable", "write_frames", "write_grid"]
+
+Frames = NDArray[np.uint8]
+
+COLUMNS = 20
+"""Frames in a row of a strip; more go on in the next."""
+
+HEIGHT = 128
+"""Smaller frames are enlarged by the least whole factor that makes a moving picture so high, in pixels."""
+
+
+def require_writable(out: Path) -> None:
+    """Raises ValueError for a format that cannot be written here. Ask before the work."""
+    if out.suffix not in (".png", ".gif", ".mp4"):
+        raise ValueError(
+            f"cannot write {out.suffix or 'folders'} here: give NAME.png for a strip, NAME.gif or NAME.mp4"
+        )
+    if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
+        raise ValueError(
+            "NAME.mp4 is made by the program ffmpeg, and there is none on the PATH: install it (apt install ffmpeg, "
+            "brew install ffmpeg), or give NAME.gif"
+        )
+
+
+def write_frames(frames: Frames, out: Path, *, fps: float = 20) -> None:
+    """Write frames (N, H, W, C), as `out` ends: NAME.png a strip, NAME.gif, NAME.mp4 by ffmpeg at `fps` a second.
+
+    A GIF repeats for ever, and counts in hundredths of a second. Its colours are at most 256.
+
+    Raises:
+        ValueError: for another ending, or without ffmpeg.
+        RunError: if it cannot be written.
+    """
+    require_writable(out)
+    if out.suffix == ".png":
+        write_grid(frames, COLUMNS, out)
+        return
+    content = (gif if out.suffix == ".gif" else mp4)(enlarged(frames), fps)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, content)
+
+
+def write_grid(pixels: Frames, columns: int, out: Path) -> None:
+    """Write images (N, H, W, C) as one picture, row by row. Raises ValueError unless `out` ends in .png."""
+    if out.suffix != ".png":
+        raise ValueError(f"cannot write {out.suffix or 'folders'} here: give NAME.png")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, png(grid(pixels, columns)))
+
+
+def enlarged(frames: Frames) -> Frames:
+    factor = -(-HEIGHT // frames.shape[1]) if frames.shape[1] < HEIGHT else 1
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def gif(frames: Frames, fps: float) -> bytes:
+    file = BytesIO()
+    first, *others = (Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in frames)
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=round(100 / fps) * 10, loop=0)
+    return file.getvalue()
+
+
+def mp4(frames: Frames, fps: float) -> bytes:
+    """By ffmpeg, which reads raw frames; the codecs of MP4 want an even width and height."""
+    colour = np.broadcast_to(frames, (*frames.shape[:3], 3))
+    height, width = frames.shape[1:3]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "out.mp4"
+        raw = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", f"{fps:g}"]
+        even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+        command = ["ffmpeg", "-loglevel", "error", *raw, "-i", "-", *even, str(path)]
+        done = subprocess.run(command, input=colour.tobytes(), capture_output=True, check=False)
+        if done.returncode:
+            raise RunError(f"ffmpeg could not make the film: {done.stderr.decode(errors='replace').strip()}")
+        return path.read_bytes()

@@ -1,0 +1,266 @@
+"""Images from a trained generator: the file it is kept in, drawing from it, grids and the formats it is written in."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from equipoise.config import components
+from equipoise.core.files import read_json, replace_file
+from equipoise.core.grammar import parse
+from equipoise.core.latents import require_threshold
+from equipoise.core.misfits import first_of, misfits
+from equipoise.core.randomness import Purpose, stream
+from equipoise.core.tensorfile import pack, unpack
+from equipoise.core.types import ImageSpec
+from equipoise.data import to_uint8
+from equipoise.models import GeneratorConfig
+from equipoise.weights import remove
+
+from .standing import PASSES, with_standing_statistics
+
+__all__ = ["Generator", "draw_latents", "generator_file", "images", "sample", "save_generator", "truncated"]
+
+BATCH = 250
+"""Images drawn at a time, unless told otherwise."""
+
+IN_RUN = Path("generator") / "generator.safetensors"
+IN_FOLDER = Path("model.safetensors")
+"""Where the generator is, in a run and in an exported folder."""
+
+LARGEST = 1 << 20
+"""Pixels, channels or classes that a file may speak of."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """The averaged generator of a run, in eval mode, with what it needs to be called.
+
+    net: z (N, z_dim), y (N,) or None -> images (N, C, H, W) in [-1, 1].
+    truncation: the threshold of its z, which its batch norms are made for; see `truncated`. None is no truncation.
+    nimg: real images that D had seen; 0 for a generator of no run.
+    """
+
+    net: nn.Module
+    config: GeneratorConfig
+    spec: ImageSpec
+    truncation: float | None = None
+    nimg: int = 0
+
+    @classmethod
+    def from_pretrained(cls, place: str | Path, known: Mapping[str, Any] | None = None) -> Self:
+        """The generator in `place`: a run, its best/, a folder or a .safetensors file from `equipoise export`.
+
+        It is put on a GPU if there is one. What is read are weights and a config's text; nothing of it is executed.
+
+        known: components of your own by name, which its config calls beside the library's.
+
+        Raises:
+            ValueError: if there is none, or it is damaged, holds NaN or Inf, or is made of unknown components.
+        """
+        path = generator_file(Path(place))
+        if path is None:
+            raise ValueError(
+                f"{place} holds no generator: give a run that has reached its first checkpoint, or a folder or "
+                ".safetensors file that `equipoise export` has made"
+            )
+        weights, about = unpack(path)
+        if not about.keys() >= {"generator", "spec", "nimg"}:
+            raise ValueError(
+                f"{path} is no generator of equipoise: it does not say of what architecture its weights are"
+            )
+        try:
+            config = parse(about["generator"], components() | dict(known or {}))
+        except ValueError as error:
+            raise ValueError(
+                f"cannot build the generator of {path}: {error}. If it comes from a file of yours, name it: "
+                "--recipe FILE.py:FUNCTION, or in Python known={'NAME': CLASS}"
+            ) from None
+        if not isinstance(config, GeneratorConfig):
+            raise ValueError(f"{path} is no generator of equipoise: it is made of {config!r}")
+        try:
+            spec, nimg, truncation = read_about(about)
+            net = fitting(config, spec, weights)
+        except (ValueError, RuntimeError, TypeError, OverflowError, MemoryError) as error:  # sizes that cannot be
+            reason = str(error).partition("\n")[0]  # torch adds its own stack
+            raise ValueError(f"cannot build the generator of {path}: {reason}") from error
+        net.to("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(net.eval().requires_grad_(False), config, spec, truncation, nimg)
+
+    def sample(self, num: int, *, seed: int = 0, classes: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """`num` images (num, H, W, C). Image i depends on `seed` and i, and is of class classes[i mod len].
+
+        classes: None uses all.
+
+        Raises:
+            ValueError: for num < 1, or classes that the generator does not know.
+        """
+        require_some(num)
+        return np.concatenate([x for x, _ in sample(self, num, seed=seed, classes=classes)])
+
+    def folded(self) -> Self:
+        """A copy on the CPU whose normalisers are folded into plain weights: same images, within rounding."""
+        return dataclasses.replace(self, net=remove(copy.deepcopy(self.net).eval()).requires_grad_(False).cpu())
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the weights do not say, as text: what is written beside them in every format."""
+        about = {
+            "generator": repr(self.config),
+            "spec": json.dumps(dataclasses.asdict(self.spec)),
+            "nimg": str(self.nimg),
+        }
+        return about if self.truncation is None else about | {"truncation": repr(self.truncation)}
+
+
+def generator_file(place: Path) -> Path | None:
+    """The file of the generator in `place`: a run, its best/, an exported folder, or the file itself; None if none."""
+    if place.suffix == ".safetensors" and place.is_file():
+        return place
+    return next((path for path in (place / IN_RUN, place / IN_FOLDER) if path.is_file()), None)
+
+
+def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
+    """The data's spec, nimg and truncation, as `Generator.about` has them.
+
+    Raises:
+        ValueError: if a text is anything else, naming it.
+    """
+    if unknown := about.keys() - {"generator", "spec", "nimg", "truncation"}:
+        raise ValueError(f"it is damaged, or of a later version: it says {min(unknown)[:100]!r} of itself")
+    spec = read_json(about["spec"], "its spec")
+    least = {"resolution": 1, "channels": 1, "num_classes": 0}
+    if spec.keys() != least.keys() or not all(
+        type(spec[name]) is int and least[name] <= spec[name] <= LARGEST for name in least
+    ):
+        raise ValueError(f"its spec is {about['spec'][:100]}, expected such as {json.dumps(least)}")
+    if not (about["nimg"].isascii() and about["nimg"].isdecimal() and len(about["nimg"]) < 20):
+        raise ValueError(f"its nimg is {about['nimg'][:100]!r}, expected a number of images")
+    if "truncation" not in about:
+        return ImageSpec(**spec), int(about["nimg"]), None
+    try:
+        truncation = float(about["truncation"])
+        require_threshold(truncation)
+    except ValueError:
+        raise ValueError(f"its truncation is {about['truncation'][:100]!r}, expected a number above 0") from None
+    return ImageSpec(**spec), int(about["nimg"]), truncation
+
+
+def fitting(config: GeneratorConfig, spec: ImageSpec, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network with these weights. Shapes are compared before it takes memory, which a file may ask too much of.
+
+    Raises:
+        ValueError: if they are of another architecture.
+    """
+    try:
+        with torch.device("meta"):
+            wrong = misfits(weights, config.build(spec).state_dict())
+    except (RuntimeError, TypeError):  # a network of the user's own that cannot be built there
+        wrong = []
+    if wrong:
+        raise ValueError(f"its weights do not fit its architecture, whose code has changed since: {first_of(wrong)}")
+    net = config.build(spec)
+    net.load_state_dict(weights)
+    return net
+
+
+def save_generator(generator: Generator, path: Path) -> None:
+    """Write a .safetensors file: plain weights, normalisers folded away, with the config and the data's spec inside.
+
+    A checksum over all of it is checked by `Generator.from_pretrained`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, pack(generator.folded().net.state_dict(), generator.about))
+
+
+def truncated(generator: Generator, threshold: float, *, passes: int = PASSES) -> Generator:
+    """A copy that draws z from its prior given |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
+
+    Activations of truncated z have other means and variances, so the copy's batch norms get standing statistics of
+    their own, from batches of 250 with all classes equally often. These depend on the threshold alone.
+
+    passes: number of batches, raised where fewer would leave a class out. 0 keeps the statistics of `generator`.
+
+    Raises:
+        ValueError: unless threshold > 0, or if it is truncated already.
+    """
+    require_threshold(threshold)
+    if generator.truncation is not None:
+        raise ValueError(f"this generator is truncated already, at {generator.truncation:g}: start from the one it was")
+    net = with_standing_statistics(
+        generator.net, generator.config, generator.spec, images=BATCH, seed=0, passes=passes, threshold=threshold
+    )
+    return dataclasses.replace(generator, net=net, truncation=threshold)
+
+
+def draw_latents(generator: Generator, num: int, *, seed: int = 0) -> Tensor:
+    """(num, z_dim) float32. Row i depends on `seed`, i and the truncation alone, not on `num`."""
+    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
+    config = generator.config
+    z = config.prior.draw(rows, config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
+    return z if generator.truncation is None else config.prior.truncate(z, generator.truncation)
+
+
+@torch.no_grad()
+def images(generator: Generator, z: Tensor, y: Tensor | None) -> NDArray[np.uint8]:
+    """G(z, y) as pixels: z (n, z_dim), y (n,) or None, on any device -> (n, H, W, C)."""
+    device = next(generator.net.parameters()).device
+    x = generator.net(z.to(device), None if y is None else y.to(device))
+    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()  # (n, C, H, W) -> (n, H, W, C)
+    return pixels
+
+
+def sample(
+    generator: Generator,
+    num: int,
+    *,
+    seed: int = 0,
+    classes: Sequence[int] | None = None,
+    batch: int = BATCH,
+    which: slice = slice(None),
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
+
+    classes: used in turn, image i gets classes[i mod len]; None uses all. The z and class of image i depend on `seed`
+        and i alone, not on `num`. Of a `truncated` generator the z are truncated.
+    which: of the batches.
+
+    Raises:
+        ValueError: for classes that the generator does not know.
+    """
+    z, y = draw_latents(generator, num, seed=seed), sample_classes(generator, num, classes)
+    for i in range(0, num, batch)[which]:
+        labels = None if y is None else y[i : i + batch]
+        pixels = images(generator, z[i : i + batch], labels)
+        yield pixels, np.zeros(len(pixels), np.int64) if labels is None else labels.numpy()
+
+
+def require_some(num: int) -> None:
+    """Raises ValueError unless num >= 1."""
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}")
+
+
+def sample_classes(generator: Generator, num: int, classes: Sequence[int] | None) -> Tensor | None:
+    """(num,) class ids, or None for an unconditional generator."""
+    if not generator.config.conditional:
+        if classes is not None:
+            raise ValueError("this generator is unconditional: it was trained without classes, so none can be chosen")
+        return None
+    known = generator.spec.num_classes
+    chosen = list(range(known)) if classes is None else list(classes)
+    for c in chosen:
+        if not 0 <= c < known:
+            raise ValueError(f"there is no class {c}: this generator knows 0 to {known - 1}")
+    if not chosen:
+        raise ValueError("classes is empty: name at least one class")
+    return torch.tensor(chosen)[torch.arange(num) % len(chosen)]

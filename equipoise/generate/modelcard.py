@@ -1,0 +1,193 @@
+"""The model card of a generator: what it is, how it is used, how it was trained, and how good it was found."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from equipoise.config import components
+from equipoise.core.files import read_file
+from equipoise.runs import Run, config_text
+
+from .generator import Generator
+
+__all__ = ["grid_of", "model_card"]
+
+WIDTH = 1280
+"""Pixels that a grid is wide at most, unless a single image is wider."""
+
+
+def grid_of(generator: Generator) -> tuple[int, int]:
+    """Columns of the card's grid, and how many images there are in it: a column for each class, if they fit."""
+    across = max(1, min(10, WIDTH // generator.spec.resolution))
+    classes = generator.spec.num_classes if generator.config.conditional else 0
+    columns = classes if 0 < classes <= across else across
+    return columns, columns * across
+
+
+def model_card(generator: Generator, run: Run) -> str:
+    """README.md of a published generator, with the front matter that the Hugging Face Hub reads.
+
+    Everything in it comes from the generator and the run. The licence is left to whoever publishes it.
+    """
+    return f"""---
+library_name: equipoise
+pipeline_tag: unconditional-image-generation
+tags:
+- gan
+- image-generation
+# No licence has been chosen yet. Name yours here, such as
+# license: apache-2.0
+---
+
+# {run.folder.resolve().name}
+
+A generative adversarial network, trained with Equipoise. It draws {described(generator)}.
+
+![Images that it draws](samples.png)
+
+{caption(generator)}
+
+## Use
+
+{usage(generator)}
+
+## Training
+
+{training(generator, run)}
+
+## Numbers
+
+{numbers(generator, run)}
+
+## Licence
+
+None has been chosen yet: whoever publishes this names one in the first lines of this file. The licence of the data may
+limit which ones there are to choose from.
+"""
+
+
+def described(generator: Generator) -> str:
+    """Its images, in words."""
+    spec = generator.spec
+    colours = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels}-channel")
+    classes = f", of {spec.num_classes} classes that it is told" if generator.config.conditional else ""
+    return f"{colours} images of {spec.resolution}×{spec.resolution} pixels{classes}"
+
+
+def caption(generator: Generator) -> str:
+    columns, num = grid_of(generator)
+    classes = ", a class a column" if generator.config.conditional and columns == generator.spec.num_classes else ""
+    return f"`G.sample({num}, seed=0)`{classes}: nobody has selected them."
+
+
+def usage(generator: Generator) -> str:
+    """Three lines of Python, and what else there is to know."""
+    name = type(generator.config).__name__
+    own = components().get(name) is not type(generator.config)
+    known = f', known={{"{name}": {name}}}' if own else ""
+    spec, z_dim = generator.spec, generator.config.z_dim
+    size = f"{spec.resolution}, {spec.resolution}"
+    lines = [
+        "```python",
+        "from equipoise import Generator",
+        "",
+        f'G = Generator.from_pretrained("FOLDER"{known})',
+        f"images = G.sample(16, seed=0)  # (16, {size}, {spec.channels}) uint8",
+        "```",
+        "",
+        "FOLDER is the one that this file is in. `huggingface_hub.snapshot_download` fetches it and returns its path.",
+    ]
+    if own:
+        lines.append(f"The architecture `{name}` is not part of Equipoise: import it from the code of its authors.")
+    if generator.config.conditional:
+        lines.append(
+            f"`G.sample(16, classes=[0])` draws one class; by default image i is of class i mod {spec.num_classes}."
+        )
+    call = "G.net(z, y)` with `y` (N,) int64" if generator.config.conditional else "G.net(z, None)`"
+    law = generator.config.prior.law
+    law = law if generator.truncation is None else f"{law} given |z_i| ≤ {generator.truncation:g}"
+    lines.append(
+        f"In a program of your own, `{call} takes `z` (N, {z_dim}) from {law} to (N, {spec.channels}, {size}) in "
+        "[-1, 1]."
+    )
+    return "\n".join(lines)
+
+
+def training(generator: Generator, run: Run) -> str:
+    """Data, length, size, versions and command as a list; then the whole config."""
+    parameters = sum(parameter.numel() for parameter in generator.net.parameters())
+    about = environment(run.folder / "environment.txt")
+    lines = [
+        f"- Data: `{run.config.data!r}`",
+        f"- Real images that the discriminator had seen: {generator.nimg:,}",
+        f"- Generator: `{generator.config!r}`, {parameters:,} parameters, averaged over training as `ema` says",
+    ]
+    if generator.truncation is not None:
+        lines.append(f"- Truncated at {generator.truncation:g}, with batch-norm statistics made for it")
+    if about:
+        lines.append(
+            f"- Trained with equipoise {about['equipoise']}, torch {about['torch']}, Python {about['python']}, on "
+            f"{about['device']}"
+        )
+        lines.append(f"- Command: `{command(about['command'])}`")
+    config = config_text(run.folder / "config.txt").rstrip()
+    return "\n".join([*lines, "", "```python", config, "```"])
+
+
+def numbers(generator: Generator, run: Run) -> str:
+    """The run's evaluation of this generator, else the last one, as a table; or that there is none."""
+    measured = [line for line in run.stats if any(key.startswith("eval/") for key in line)]
+    if not measured:
+        return (
+            "No evaluation is on record. `equipoise evaluate FOLDER --against DATA` measures it; DATA is a folder "
+            "of images, or a data set."
+        )
+    line = next((line for line in measured if line["nimg"] == generator.nimg), measured[-1])
+    settings = run.config.evaluation
+    better = {} if settings is None else settings.better
+    rows = [
+        f"| {name} | {value:.4g} | {better.get(name, '')} |"
+        for name, value in (
+            (key.removeprefix("eval/"), value) for key, value in line.items() if key.startswith("eval/")
+        )
+    ]
+    how = "While it trained"
+    if settings is not None:
+        against = "the data it is trained on" if settings.against is None else f"`{settings.against!r}`"
+        how += f": {settings.num:,} images, seed {settings.seed}, features `{settings.features}`, against {against}"
+    caveats = []
+    if line["nimg"] != generator.nimg:
+        caveats.append(f"These are numbers of the generator after {int(line['nimg']):,} real images, not of this one.")
+    if generator.truncation is not None:
+        caveats.append("They were measured without truncation, which this generator has.")
+    return "\n".join([" ".join([f"{how}.", *caveats]), "", "| number | value | better |", "|---|---|---|", *rows])
+
+
+def environment(path: Path) -> dict[str, str]:
+    """The last block of a run's environment.txt, the start that ended it; nothing without the file.
+
+    A file that is damaged is named on stderr, and nothing of it is taken.
+    """
+    try:
+        text = read_file(path, 1 << 26).decode()
+        lines = text.strip().rpartition("\n\n")[2].splitlines()
+        about = {key: value for key, _, value in (line.partition(": ") for line in lines)}
+        if missing := {"equipoise", "torch", "python", "device", "command"} - about.keys():
+            raise ValueError(f"its last block does not name {', '.join(sorted(missing))}")
+        command(about["command"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        print(f"warning: {path} is damaged ({error}): the card does without it", file=sys.stderr)
+        return {}
+    return about
+
+
+def command(line: str) -> str:
+    """What one types for a command as a run has recorded it, whose first word is the path of a script."""
+    script, *arguments = shlex.split(line)
+    path = Path(script)
+    own = path.name == "equipoise" or path.parts[-2:] == ("equipoise", "__main__.py")
+    return shlex.join(["equipoise", *arguments] if own else ["python", path.name, *arguments])

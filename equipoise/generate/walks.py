@@ -1,0 +1,188 @@
+"""From image to image in the space of z: interpolation between two, and arithmetic on the means of several.
+
+Images are named by their seed and index in what `equipoise sample` draws from that seed, so in its grid of ten columns
+image 23 is the fourth of the third row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from equipoise.core.latents import lerp, slerp
+from equipoise.nn import ConditionalBatchNorm, OneHot
+
+from .generator import BATCH, Generator, draw_latents, images, sample_classes
+
+__all__ = ["Latent", "arithmetic", "arithmetic_grid", "interpolate", "latent", "mean_latent", "mixed_classes"]
+
+PATHS = {"spherical": slerp, "linear": lerp}
+
+
+class Latent(NamedTuple):
+    """What one image is made of: z (z_dim,), and its class or None."""
+
+    z: Tensor
+    y: int | None
+
+
+def latent(generator: Generator, index: int, *, seed: int = 0, label: int | None = None) -> Latent:
+    """Of image `index` of `sample(generator, ..., seed=seed)`, or of the same z in class `label`.
+
+    Raises:
+        ValueError: for an index below 0, or a class that the generator does not know.
+    """
+    if index < 0:
+        raise ValueError(f"images are counted from 0, got {index}")
+    y = sample_classes(generator, index + 1, None if label is None else [label])
+    return Latent(draw_latents(generator, index + 1, seed=seed)[index], None if y is None else int(y[index]))
+
+
+# ---- interpolation ---------------------------------------------------------------------------------------
+
+
+def interpolate(
+    generator: Generator, start: Latent, end: Latent, frames: int, *, path: str | None = None
+) -> NDArray[np.uint8]:
+    """Images on the way from `start` to `end`, both among them, in equal steps: (frames, H, W, C).
+
+    path: of z, "spherical" (`slerp`) or "linear" (`lerp`); None is that of the prior. If the classes differ, the
+        vectors that the network has for them are mixed, linearly.
+
+    Raises:
+        ValueError: for fewer than 2 frames, an unknown path, ends that none goes between (see `slerp`), or classes that
+            differ in a network that cannot mix them (see `mixed_classes`).
+
+    >>> strip = interpolate(generator, latent(generator, 3), latent(generator, 8), frames=10)
+    """
+    if frames < 2:
+        raise ValueError(f"a path has at least the 2 frames at its ends, got frames={frames}")
+    path = generator.config.prior.path if path is None else path
+    if path not in PATHS:
+        raise ValueError(f"there is no path {path!r}: choose one of {', '.join(PATHS)}")
+    t = torch.linspace(0, 1, frames, dtype=torch.float64)
+    same = torch.equal(start.z, end.z)  # then slerp would have nothing to do, and refuse a z of 0
+    z = start.z.expand(frames, -1) if same else PATHS[path](start.z, end.z, t)
+    parts = []
+    for some in torch.arange(frames).split(BATCH):
+        if start.y is None or end.y is None:
+            parts.append(images(generator, z[some], None))
+            continue
+        y, other = (torch.full((len(some),), label) for label in (start.y, end.y))
+        if start.y == end.y:
+            parts.append(images(generator, z[some], y))
+            continue
+        with mixed_classes(generator.net, y, other, t[some]):
+            parts.append(images(generator, z[some], y))
+    return np.concatenate(parts)
+
+
+@contextmanager
+def mixed_classes(net: nn.Module, y: Tensor, other: Tensor, t: Tensor) -> Iterator[None]:
+    """In the block, G(z, y) reads (1 - t) times the vector of its class and t times that of class `other`; (N,) each.
+
+    Mixed is what comes out of every layer that is linear in the one-hot class and is called with y: an embedding,
+    `OneHot`, the gains and biases of `ConditionalBatchNorm`. The generator is in eval mode.
+
+    Raises:
+        ValueError: at the end of the block, if the network has called no such layer: it reads classes in another way.
+    """
+    met = []
+
+    def mix(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        *h, given = arguments
+        if given.shape != y.shape or not torch.equal(given.cpu(), y.cpu()):
+            return None  # an embedding of something else
+        met.append(module)
+        of_other = module.forward(*h, other.to(given.device))
+        share = t.to(output.device, output.dtype).reshape(-1, *[1] * (output.ndim - 1))
+        mixed: Tensor = (1 - share) * output + share * of_other
+        return mixed
+
+    kinds = (OneHot, nn.Embedding, ConditionalBatchNorm)
+    hooks = [module.register_forward_hook(mix) for module in net.modules() if isinstance(module, kinds)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not met:
+        raise ValueError(
+            "this network cannot go from class to class: it has no layer with a vector for each class (nn.Embedding, "
+            "OneHot or ConditionalBatchNorm) that is called with the labels. Choose two images of one class"
+        )
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------
+
+Groups = Sequence[Sequence[int]]
+
+
+def mean_latent(generator: Generator, indices: Sequence[int], *, seed: int = 0) -> Tensor:
+    """The mean z of some images, (z_dim,). Raises ValueError if there are none, or for an index below 0."""
+    if not indices:
+        raise ValueError("a mean needs at least one image: name their indices, such as 3,17,8")
+    return torch.stack([latent(generator, i, seed=seed).z for i in indices]).mean(0)
+
+
+def arithmetic(generator: Generator, plus: Groups, minus: Groups = (), *, seed: int = 0) -> Tensor:
+    """The sum of the mean z of each group in `plus`, less those in `minus`: (z_dim,) (Radford et al. 2016, fig. 7).
+
+    plus, minus: groups of indices of images that have something in common. A mean of three has a third of a z's
+    variance, so means of three, two added and one taken away, make what is distributed as a z again.
+
+    Raises:
+        ValueError: without a group in `plus`, for an empty group, or an index below 0.
+
+    >>> z = arithmetic(generator, plus=[[3, 17, 8], [40, 2, 91]], minus=[[5, 60, 33]])
+    """
+    if not plus:
+        raise ValueError("nothing is added: name at least one group of images to start from")
+    terms = [mean_latent(generator, group, seed=seed) for group in plus]
+    terms += [-mean_latent(generator, group, seed=seed) for group in minus]
+    return torch.stack(terms).sum(0)
+
+
+def arithmetic_grid(
+    generator: Generator,
+    plus: Groups,
+    minus: Groups = (),
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    noise: float = 0.25,
+) -> tuple[NDArray[np.uint8], int]:
+    """The sum as a picture: images (rows·columns, H, W, C), and the number of columns.
+
+    A row for each group, those of `plus` first: its images, a gap, and its mean in the last column. Then a row with
+    the result in the last column, after neighbours of it: the result plus uniform noise of ±`noise` per component.
+
+    label: the class that means and the result are shown in; None is that of the first image of `plus`.
+    """
+    result = arithmetic(generator, plus, minus, seed=seed)
+    y = latent(generator, plus[0][0], seed=seed, label=label).y
+    groups = [*plus, *minus]
+    columns = max(map(len, groups)) + 2
+    draws = torch.rand(columns - 2, len(result), generator=torch.Generator().manual_seed(seed))
+    rows = [
+        [*(latent(generator, i, seed=seed) for i in group), Latent(mean_latent(generator, group, seed=seed), y)]
+        for group in groups
+    ]
+    rows.append([Latent(z, y) for z in (*(result + noise * (2 * draws - 1)), result)])
+    made = [pixels(generator, row) for row in rows]
+    full = np.zeros((len(rows), columns, *made[0].shape[1:]), np.uint8)
+    for place, row in zip(full, made, strict=True):
+        place[: len(row) - 1], place[-1] = row[:-1], row[-1]
+    return full.reshape(-1, *full.shape[2:]), columns
+
+
+def pixels(generator: Generator, points: Sequence[Latent]) -> NDArray[np.uint8]:
+    """(N, H, W, C)."""
+    y = [point.y for point in points if point.y is not None]
+    return images(generator, torch.stack([point.z for point in points]), torch.tensor(y) if y else None)

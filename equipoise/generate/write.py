@@ -1,0 +1,88 @@
+"""Images on disk: grids, arrays and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from equipoise.compute.distributed import from_rank_0, rank, world_size
+from equipoise.compute.shares import together
+from equipoise.core.files import replace_file, writing
+
+from .generator import BATCH, Generator, require_some, sample
+
+__all__ = ["grid", "png", "write_samples"]
+
+
+def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
+    """(N, H, W, C) -> one picture (rows·H, columns·W, C), row by row; missing places are black."""
+    n, h, w, c = pixels.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    full = np.zeros((rows * columns, h, w, c), np.uint8)
+    full[:n] = pixels
+    return full.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """One picture (H, W, C) as a PNG file."""
+    file = BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_samples(
+    generator: Generator, out: Path, *, num: int, seed: int = 0, classes: Sequence[int] | None = None
+) -> Path:
+    """Draw images and write them as `out` says: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
+
+    `x` is uint8 (num, H, W, C), `y` int64 (num,), absent for an unconditional generator. In a folder of a conditional
+    generator each class has a sub-folder. Several processes share out the batches; rank 0 writes what one would.
+    """
+    require_some(num)
+    if out.suffix not in (".png", ".npz", ""):
+        raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
+    if not out.suffix:
+        from_rank_0(lambda: require_empty(out))
+    own = slice(rank(), None, world_size())
+    steps = len(range(0, num, BATCH)[own])
+    console = Console(stderr=True)
+    hidden = rank() > 0 or not console.is_terminal
+    batches = sample(generator, num, seed=seed, classes=classes, which=own)
+    drawn = together(lambda: track(batches, "sampling", steps, console=console, transient=True, disable=hidden))
+    x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    from_rank_0(lambda: write(x, y if generator.config.conditional else None, out))
+    return out
+
+
+def write(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".png":
+            replace_file(out, png(grid(x)))
+        elif out.suffix == ".npz":
+            arrays: dict[str, Any] = {"x": x} if y is None else {"x": x, "y": y}
+            np.savez_compressed(out, **arrays)
+        else:
+            write_folder(x, y, out)
+
+
+def require_empty(folder: Path) -> None:
+    """Raises ValueError if there is something at `folder` that is no empty directory."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: choose another folder, nothing of yours is overwritten")
+
+
+def write_folder(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
+    for i, pixels in enumerate(x):
+        folder = out if y is None else out / str(y[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i:06d}.png").write_bytes(png(pixels))

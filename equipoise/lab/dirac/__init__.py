@@ -1,0 +1,1 @@
+"""The Dirac-GAN: one number against another."""

@@ -1,0 +1,55 @@
+"""Feature matching: G is trained towards the statistics that D finds in real images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.core.schedules import Schedule, at
+from equipoise.core.types import component
+
+__all__ = ["FeatureMatching"]
+
+
+@component
+class FeatureMatching:
+    """strength ‖mean_i f(x_i) - mean_j f(G(z_j))‖², f what D's head reads (Salimans et al. 2016, sec. 3.1).
+
+    The squared distance of two means, never a mean over pairs, which would pull every image to the mean image.
+
+    adversarial: False: G minimises this in place of its adversarial loss, as in the paper. True: besides it.
+    """
+
+    strength: Schedule = 1.0
+    adversarial: bool = True
+
+    def weight(self, nimg: int) -> float:
+        """Factor after `nimg` images."""
+        return at(self.strength, nimg)
+
+    def __call__(self, real: Tensor | None, fake: Tensor | None) -> Tensor:
+        """`Logits.features` of both, (N, ...) and (M, ...) -> (), unweighted, in float32 or wider.
+
+        A feature map (N, F, H, W) counts as F·H·W features. In G's step D rests: its weights require no gradient, or
+        `real` is detached. With several processes, each compares the means of its own share.
+
+        Raises:
+            ValueError: if a side has no features, or theirs differ in number.
+        """
+        if real is None or fake is None:
+            raise ValueError(
+                "feature matching compares what the head of D reads, and D returned no features. Use a "
+                "discriminator of body and head (equipoise.nn.heads.Discriminator), or set features in the Logits that "
+                "yours returns."
+            )
+        if real.ndim < 2 or real.shape[1:] != fake.shape[1:]:
+            raise ValueError(
+                "expected the same features of real and generated images, (N, F) or (N, F, H, W), got "
+                f"{tuple(real.shape)} and {tuple(fake.shape)}"
+            )
+        return (mean(real) - mean(fake)).square().sum()
+
+
+def mean(features: Tensor) -> Tensor:
+    """Over images, (N, ...) -> (...); bfloat16 features too are averaged in float32."""
+    return features.to(torch.promote_types(features.dtype, torch.float32)).mean(0)

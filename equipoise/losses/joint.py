@@ -1,0 +1,102 @@
+"""Joint penalties: functions of both players' gradients, which both players minimise besides their losses.
+
+A penalty of this kind needs both losses at once, on the same images, with graphs that reach both networks: generated
+images keep their history. In your own loop:
+
+    value = consensus.weight(nimg) * consensus(d_loss, g_loss, list(D.parameters()), list(G.parameters()))
+    (d_loss + value).backward(inputs=list(D.parameters()))  # and G's likewise
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+from equipoise.core.schedules import Schedule, at
+from equipoise.core.types import component
+
+__all__ = ["Consensus", "JointPenalty"]
+
+
+class JointPenalty(ABC):
+    """A penalty on both players. Field `every`: applied on every `every`-th update of each, times `every`."""
+
+    every: int
+
+    @abstractmethod
+    def weight(self, nimg: int) -> float:
+        """Factor after `nimg` images."""
+
+    @abstractmethod
+    def __call__(
+        self, d_loss: Tensor, g_loss: Tensor, d_weights: Sequence[Tensor], g_weights: Sequence[Tensor]
+    ) -> Tensor:
+        """-> (), unweighted, differentiable in both players' weights.
+
+        d_loss, g_loss: (), what each player minimises, each with a graph that reaches all the weights.
+        d_weights, g_weights: what D and G train.
+        """
+
+
+@component
+class Consensus(JointPenalty):
+    """gamma/2 ‖v‖², v = (∇_θ L_D, ∇_φ L_G) the gradients of both players, θ of D and φ of G: consensus optimisation.
+
+    Mescheder, Nowozin & Geiger 2017, sec. 4: gamma times L = ½‖v‖² is added to both losses. At an equilibrium v is 0,
+    so equilibria stay what they are; around one, the eigenvalues of the game's Jacobian move to the side on which
+    gradient descent converges, where those of the game alone may lie on the imaginary axis (it then circles).
+    Their image experiments have gamma = 10, RMSprop, and simultaneous steps.
+
+    ‖v‖² is that of the batch, so its mean is larger than the squared mean gradient by the gradients' variance. With
+    several processes, each takes the gradients of its own share.
+    """
+
+    gamma: Schedule = 10.0
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.gamma, nimg) / 2
+
+    def __call__(
+        self, d_loss: Tensor, g_loss: Tensor, d_weights: Sequence[Tensor], g_weights: Sequence[Tensor]
+    ) -> Tensor:
+        """Raises ValueError if a loss is no scalar, or was cut from one of the networks."""
+        if d_loss.ndim or g_loss.ndim:
+            raise ValueError(
+                f"the losses of D and G must be scalars, got shapes {tuple(d_loss.shape)} and {tuple(g_loss.shape)}: "
+                "take their means"
+            )
+        for player, loss in (("D", d_loss), ("G", g_loss)):
+            for other, weights in (("D", d_weights), ("G", g_weights)):
+                if not reaches(loss, weights):
+                    raise ValueError(
+                        f"the gradient of {player}'s loss does not reach the weights of {other}, so it is blind to how "
+                        f"{other} moves. Compute both losses on generated images with their history (no detach(), no "
+                        "torch.no_grad()), while the weights of both networks require a gradient."
+                    )
+        squares = [
+            gradient.square().sum()
+            for loss, weights in ((d_loss, d_weights), (g_loss, g_weights))
+            for gradient in torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+            if gradient is not None  # a weight that the loss does not read has the gradient 0
+        ]
+        return torch.stack(squares).sum()
+
+
+def reaches(loss: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether the graph of `loss` leads to any of `weights`."""
+    targets = {get_gradient_edge(weight).node for weight in weights if weight.requires_grad}
+    todo, seen = [loss.grad_fn], set[Node]()
+    while todo:
+        node = todo.pop()
+        if node in targets:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [after for after, _ in node.next_functions]
+    return False

@@ -1,0 +1,181 @@
+"""Penalties on D: one value per image, unweighted; the loop applies `weight` and `every`.
+
+A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
+``(p.weight(nimg) * p(critic, Batch(real), Batch(fake))).mean()``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from equipoise.compute.precision import without_autocast
+from equipoise.core.schedules import Schedule, at
+from equipoise.core.types import Batch, Critic, component
+
+__all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A penalty on D, a frozen value."""
+
+    @property
+    def every(self) -> int:
+        """Applied on every `every`-th D update, times `every` (lazy regularisation, Karras et al. 2020)."""
+
+    def weight(self, nimg: int) -> float:
+        """Factor after `nimg` images; kept apart from the value, so that logs compare across weights."""
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        """-> (N,), in float32."""
+
+
+# ---- what they share -------------------------------------------------------------------------------------
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` in float32 or wider, without its history."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def input_gradient(critic: Critic, batch: Batch) -> Tensor:
+    """d/dx of the summed logits at `batch.x`, same shape, differentiable in D's weights; float32 under autocast too."""
+    x = precise(batch.x).requires_grad_(True)
+    with without_autocast(x):
+        (gradient,) = torch.autograd.grad(critic(x, batch.y).sum(), x, create_graph=True)
+    return gradient
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """(N, ...) -> (N,): one squared L2 norm per image, never one over the batch."""
+    return gradient.square().flatten(1).sum(1)
+
+
+def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
+    """(N, ...) -> (N,): (‖g‖ - target)², or max(0, ‖g‖ - target)²."""
+    squared = squared_norm(gradient)
+    if target == 0:
+        return squared  # exactly, without a root
+    excess = (squared + 1e-12).sqrt() - target  # the slope of √ is infinite at 0
+    return (excess.clamp_min(0) if one_sided else excess).square()
+
+
+# ---- zero-centred, on the data ---------------------------------------------------------------------------
+
+
+@component
+class R1:
+    """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
+
+    gamma: Schedule = 10.0
+    every: int = Field(default=16, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.gamma, nimg) / 2
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        return squared_norm(input_gradient(critic, real))
+
+
+@component
+class R2:
+    """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
+
+    gamma: Schedule = 10.0
+    every: int = Field(default=16, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.gamma, nimg) / 2
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        return squared_norm(input_gradient(critic, fake))
+
+
+# ---- around a target, elsewhere --------------------------------------------------------------------------
+
+
+@component
+class GradientPenalty:
+    """strength (‖grad D(x̂)‖ - target)², x̂ uniform on the segment real_i - fake_i (Gulrajani et al. 2017, eq. 3).
+
+    One ε and one norm per image. The labels of x̂ are the real images'.
+
+    target: 1 is WGAN-GP. 0 is the zero-centred form, ‖grad D(x̂)‖² (Thanh-Tung et al. 2019).
+    one_sided: max(0, ‖grad D(x̂)‖ - target)², which lets D be flatter (Gulrajani et al. 2017, sec. 4; Petzka et al.
+        2018).
+    """
+
+    strength: Schedule = 10.0
+    target: float = Field(default=1.0, ge=0)
+    one_sided: bool = False
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.strength, nimg)
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        """Raises ValueError if there are not as many generated images as real ones, of the same shape."""
+        if real.x.shape != fake.x.shape:
+            raise ValueError(
+                f"GradientPenalty pairs real and generated images one by one, got {tuple(real.x.shape)} and "
+                f"{tuple(fake.x.shape)}; generate as many as the batch holds"
+            )
+        x, generated = precise(real.x), precise(fake.x)
+        epsilon = torch.rand(one_each(x), dtype=x.dtype, device=x.device)  # (N, 1, 1, 1)
+        between = Batch(torch.lerp(generated, x, epsilon), real.y)
+        return distance(input_gradient(critic, between), self.target, self.one_sided)
+
+
+def one_each(x: Tensor) -> tuple[int, ...]:
+    """The shape of one number per image."""
+    return (len(x), *[1] * (x.ndim - 1))
+
+
+@component
+class Dragan:
+    """strength (‖grad D(x̂)‖ - target)², x̂ = real + noise·std(real)·u, u ~ U[0, 1] per pixel (Kodali et al. 2017).
+
+    A penalty in the neighbourhood of the data; no generated image takes part. std is one number, over all pixels of
+    the batch (of this process's share of it). The labels of x̂ are the real images'.
+    """
+
+    strength: Schedule = 10.0
+    noise: float = Field(default=0.5, ge=0)
+    target: float = Field(default=1.0, ge=0)
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.strength, nimg)
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        x = precise(real.x)
+        u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
+        near = Batch(x + self.noise * x.std(correction=0) * u, real.y)
+        return distance(input_gradient(critic, near), self.target, one_sided=False)
+
+
+# ---- on the values of D ----------------------------------------------------------------------------------
+
+
+@component
+class Drift:
+    """strength D(x)² on real images: keeps a Wasserstein critic from drifting (Karras et al. 2018, app. A).
+
+    The loss of a critic does not change when a constant is added to D, so nothing else holds its logits near 0. Of
+    several logits of an image it is the mean.
+    """
+
+    strength: Schedule = 0.001
+    every: int = Field(default=1, ge=1)
+
+    def weight(self, nimg: int) -> float:
+        return at(self.strength, nimg)
+
+    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+        x = precise(real.x)
+        with without_autocast(x):
+            return critic(x, real.y).square().mean(1)

@@ -1,0 +1,220 @@
+"""The last layer of a discriminator: a class-dependent vector w(y) contracted with features h.
+
+Conditioning decides where the class enters, the head decides how w(y) meets h. The two never meet elsewhere, so every
+conditioning works with a plain head and with a SAN head; the one that does not, K + 1 classes, has no such contraction.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equipoise.compute.precision import without_autocast
+from equipoise.core.types import Logits
+
+from .conditioning import (
+    LearnedScale,
+    MiddleConcat,
+)
+
+__all__ = [
+    "AuxiliaryHead",
+    "BiasedHead",
+    "Discriminator",
+    "HiddenHead",
+    "LinearHead",
+    "SANHead",
+    "SemiSupervisedHead",
+    "renormalize",
+    "split",
+]
+
+# ---- contraction: (h, w) -> Logits -----------------------------------------------------------------------
+
+
+def split(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Two copies of w (..., F), ‖w‖ sg(ω) and sg(‖w‖) ω with ω = w/‖w‖: equal values, two halves of the gradient.
+
+    A loss on <first, h> moves w along ω only (its length); a loss on <second, h> moves it orthogonally to ω
+    only (its direction). Nothing needs renormalising after a step. (Takida et al. 2024, sec. 4.2)
+    """
+    norm = w.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return halves(norm, w / norm)
+
+
+def halves(length: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """Both are length · ω: the first trains the length, with ω held fixed, the second ω, with the length held fixed."""
+    return length * omega.detach(), length.detach() * omega
+
+
+def contract(w: Tensor, h: Tensor) -> Tensor:
+    """<w, h>, w (1, F) or (N, F), h (N, F) or (N, F, H, W) -> (N, K), one logit per position.
+
+    In float32 even under autocast, where bfloat16 would round logits to 3 digits; in float64 if h is.
+    """
+    columns = h.flatten(2) if h.ndim > 2 else h.unsqueeze(2)  # (N, F, K)
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    with without_autocast(h):
+        return torch.matmul(w.to(dtype).unsqueeze(1), columns.to(dtype)).squeeze(1)  # (N, 1, F) @ (N, F, K)
+
+
+class LinearHead(nn.Module):
+    """logit = <w(y), h>.  h (N, F) or (N, F, H, W), y (N,) or None -> Logits(fun (N, K))."""
+
+    def __init__(self, conditioning: nn.Module):
+        super().__init__()
+        self.conditioning = conditioning
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        return Logits(contract(self.conditioning(y), h))
+
+
+class SANHead(nn.Module):
+    """logit = <ω, ‖w‖ h> with ω = w(y)/‖w(y)‖, as a pair with split gradients (Takida et al. 2024, eq. 14).
+
+    h (N, F) or (N, F, H, W), y (N,) or None -> Logits(fun (N, K), dir (N, K)). fun trains h and ‖w‖ with ω
+    frozen; dir trains ω with h and ‖w‖ frozen. Both equal <w, h> in value and, for the input, fun has a plain
+    head's gradient, so G, penalties and inference read `fun` and no train/eval flag exists.
+
+    conditioning: y -> w(y). The length of a `LearnedScale` is s(y): fun has no gradient on v at all, and dir none on s.
+    """
+
+    def __init__(self, conditioning: nn.Module):
+        super().__init__()
+        self.conditioning = conditioning
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        if isinstance(self.conditioning, LearnedScale):
+            length, direction = halves(*self.conditioning.polar(y))
+        else:
+            length, direction = split(self.conditioning(y))
+        return Logits(contract(length, h), contract(direction, h.detach()))
+
+
+@torch.no_grad()
+def renormalize(net: nn.Module) -> None:
+    """Make unit vectors of all v of each `LearnedScale` in `net`, in place. To be called after each step of D.
+
+    No logit changes, beyond rounding. The gradient on v is orthogonal to v and shrinks with 1/‖v‖, so every step makes
+    v longer, and a longer v turns less; on a unit vector the learning rate alone decides how far a step turns it.
+    """
+    for module in net.modules():
+        if isinstance(module, LearnedScale):
+            module.vectors.normalize_()
+
+
+class BiasedHead(nn.Module):
+    """A head on features with a bias, last(h + b): b (F,), 0 at first, the same at every position.
+
+    With a SAN head, logit = <w(y), h + b>, whose bias fun trains and dir does not. (sony/san, `SANLinear`)
+
+    last: `LinearHead` or `SANHead`, on `features` features.
+    """
+
+    def __init__(self, last: nn.Module, features: int):
+        super().__init__()
+        self.last, self.bias = last, nn.Parameter(torch.zeros(features))
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        logits: Logits = self.last(h + self.bias.view(-1, *[1] * (h.ndim - 2)), y)
+        return logits
+
+
+class HiddenHead(nn.Module):
+    """A layer that reads the class, then a head.  last(join(h, y)), where `join` is a `HiddenConcat`.
+
+    last: `LinearHead` or `SANHead`, on the features that `join` makes. Normalisers reach `join`, which is hidden.
+    positions: h (N, F, ...) with F = C · positions holds a map of so many positions, which its body flattened. The
+        class joins each of them, (N, C, positions, ...) -> (N, width, positions, ...), and `last` reads them all.
+    """
+
+    def __init__(self, join: nn.Module, last: nn.Module, *, positions: int = 1):
+        super().__init__()
+        self.join, self.last, self.positions = join, last, positions
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        joined = self.join(h.unflatten(1, (-1, self.positions)), y)
+        logits: Logits = self.last(joined.flatten(1, 2))
+        return logits
+
+
+# ---- heads that give the class ---------------------------------------------------------------------------
+
+
+def classify(classifier: nn.Linear, h: Tensor) -> Tensor:
+    """V h + b of the mean h over positions, (N, F) or (N, F, H, W) -> (N, classes). Precision as in `contract`."""
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    mean = h.to(dtype) if h.ndim == 2 else h.to(dtype).flatten(2).mean(2)
+    bias = None if classifier.bias is None else classifier.bias.to(dtype)
+    with without_autocast(h):
+        return F.linear(mean, classifier.weight.to(dtype), bias)
+
+
+class AuxiliaryHead(nn.Module):
+    """Real or generated, and beside it which class: the discriminator of AC-GAN (Odena et al. 2017, sec. 3).
+
+    h (N, F) or (N, F, H, W) -> Logits(fun, dir, classes (N, classes)). It does not read y. `objective.class_loss` is
+    the loss of `classes`, which D and G both minimise, on real and on generated images.
+
+    last: the head of `fun` and `dir`, `LinearHead` or `SANHead`.  classifier: F -> classes.
+    """
+
+    def __init__(self, last: nn.Module, classifier: nn.Linear):
+        super().__init__()
+        self.last, self.classifier = last, classifier
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        logits: Logits = self.last(h)
+        return logits._replace(classes=classify(self.classifier, h))
+
+
+class SemiSupervisedHead(nn.Module):
+    """K classes of real images and one of generated ones, whose logit is 0 (Salimans et al. 2016, sec. 5).
+
+    h (N, F) or (N, F, H, W) -> Logits(fun (N, 1), classes l (N, K)) with l = V h and fun = log Σ_k exp(l_k). It does
+    not read y. With p the softmax of (l_1, ..., l_K, 0), fun is the logit of "real": s(fun) = 1 - p(K+1 | x). So
+
+        class_loss(real, y)  =  -log p(y | x, y < K+1)
+        NonSaturating().d    =  -log(1 - p(K+1 | x)) - log p(K+1 | G(z))
+
+    are the supervised and the unsupervised part of the paper's loss. There is no SAN of it: `fun` is not linear in h.
+
+    classifier: F -> K.
+    """
+
+    def __init__(self, classifier: nn.Linear):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        classes = classify(self.classifier, h)
+        return Logits(classes.logsumexp(1, keepdim=True), classes=classes)
+
+
+# ---- the whole discriminator -----------------------------------------------------------------------------
+
+
+class Discriminator(nn.Module):
+    """Features, then a head. `body`: x (N, C, H, W) -> h (N, F) or (N, F, H', W'); a `MiddleConcat` reads y beside x.
+
+    join: reads the class before the body, join(x, y), such as `InputConcat`; None leaves x as it is.
+
+    The `Logits` it returns hold h as `features`.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, *, join: nn.Module | None = None):
+        super().__init__()
+        self.body, self.head, self.join = body, head, join
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Logits:
+        """Raises ValueError unless there are as many labels as images: one label would be taken for all."""
+        if y is not None and len(y) != len(x):
+            raise ValueError(f"expected a label per image, got {len(y)} for {len(x)} images")
+        x = x if self.join is None else self.join(x, y)
+        h = self.body(x, y) if isinstance(self.body, MiddleConcat) else self.body(x)
+        logits: Logits = self.head(h, y)
+        return logits._replace(features=h)
+
+
+# ---- settings --------------------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""Small pieces that several architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conditioning import EMBED, MiddleConcat
+
+__all__ = ["OneHot", "conditions", "in_a_row", "joined", "labels", "require_labels"]
+
+
+class OneHot(nn.Module):
+    """y (N,) -> (N, num_classes) float32, one 1 per row."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, y: Tensor) -> Tensor:
+        return F.one_hot(y, self.num_classes).to(torch.float32)
+
+
+def labels(y: Tensor | None) -> Tensor:
+    """The labels of a conditional generator. Raises ValueError if it was called without."""
+    if y is None:
+        raise ValueError("this generator is conditioned on the class: call it with labels, G(z, y)")
+    return y
+
+
+def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
+    """What each conditional norm of a generator reads, the first layer's first: [e(y), chunk] (N, condition), or y.
+
+    embed: e, one for all of them; None: each reads its chunk alone, or y itself if there is nothing in it.
+    chunks: of z, one for each norm, all (N, length); 0 numbers long where z enters at the first layer alone.
+    """
+    if embed is None:
+        return iter(chunks) if chunks[-1].shape[1] else repeat(y)
+    e = embed(labels(y))
+    return (torch.cat([e, chunk], dim=1) for chunk in chunks)
+
+
+def require_labels(name: str, num_classes: int) -> None:
+    """Raises ValueError if a conditional generator meets data without labels."""
+    if num_classes == 0:
+        raise ValueError(
+            f"{name}(conditional=True) needs labelled data and this data has no labels. "
+            "Give labelled data, or go without (head.conditioning=none generator.conditional=false)."
+        )
+
+
+# ---- a class that joins a map in the middle of D -------------------------------------------------------
+
+
+def joined(widths: Sequence[int], join: int, name: str) -> list[tuple[int, int]]:
+    """The channels that each block reads and makes, where e(y) joins what the one after `join` blocks reads; 0: none.
+
+    Raises:
+        ValueError: if no block comes after so many.
+    """
+    pairs = list(pairwise(widths))
+    if join >= len(pairs):
+        raise ValueError(
+            f"{name}(join={join}): with images of this size it has {len(pairs)} blocks, and a class joins the map "
+            f"between two of them. Set join to 1 to {len(pairs) - 1}, or 0 for none."
+        )
+    return [(c_in + EMBED * (0 < i == join), c_out) for i, (c_in, c_out) in enumerate(pairs)]
+
+
+def in_a_row(layers: Sequence[nn.Module], join: int, num_classes: int) -> nn.Module:
+    """A body of these layers; e(y) joins what the one after `join` of them reads; 0: none."""
+    if join == 0:
+        return nn.Sequential(*layers)
+    return MiddleConcat(nn.Sequential(*layers[:join]), nn.Sequential(*layers[join:]), num_classes)

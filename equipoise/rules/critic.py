@@ -1,0 +1,81 @@
+"""How many updates D makes before each one of G: a fixed number, or as many as it takes to converge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from equipoise.compute.distributed import mean_over_ranks
+from equipoise.core.types import component
+
+__all__ = ["Rounds", "ToConvergence"]
+
+
+@component
+class ToConvergence:
+    """D is updated until its loss stops falling, before each update of G: the critic trained to optimality.
+
+    It has, when the mean loss of its last `window` updates is not below that of the `window` updates before by more
+    than `tolerance` times the magnitude of that. A Wasserstein critic then estimates the distance, and its gradient is
+    that of the distance (Arjovsky et al. 2017, sec. 3). Statistics of D are those of the last `window` updates.
+
+    An iteration is all these updates: averages of G, checkpoints and signals wait for its end. The loss is the one
+    that is reported as `D/loss`, without penalties.
+
+    max_steps: updates after which it is G's turn in any case, at least two windows.
+    """
+
+    tolerance: float = Field(default=0.01, ge=0)
+    window: int = Field(default=20, ge=1)
+    max_steps: int = Field(default=500, ge=1)
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 2 * self.window:
+            raise ValueError(
+                f"max_steps={self.max_steps} leaves no two windows of {self.window} updates to compare: give at least "
+                f"max_steps={2 * self.window}, or a smaller window"
+            )
+
+
+class Rounds:
+    """D's updates of one iteration.
+
+    for _ in rounds:      # ends when it is G's turn
+        rounds.note(update(D), nimg)
+    """
+
+    def __init__(self, steps: int | ToConvergence):
+        self.until = None if isinstance(steps, int) else steps
+        self.most = steps if isinstance(steps, int) else steps.max_steps
+        self.stats: list[tuple[dict[str, Tensor], int]] = []
+
+    def __iter__(self) -> Iterator[int]:
+        for i in range(self.most):
+            yield i
+            if self.until is not None and self.converged(self.until):
+                return
+
+    def note(self, stats: dict[str, Tensor], nimg: int) -> None:
+        """Account for an update that ended after `nimg` images. `stats` holds its scalars, `D/loss` among them."""
+        self.stats.append((stats, nimg))
+
+    def converged(self, until: ToConvergence) -> bool:
+        """Looks after every `window` updates; the host waits for the device then."""
+        w = until.window
+        if len(self.stats) < 2 * w or len(self.stats) % w:
+            return False
+        losses = torch.stack([stats["D/loss"] for stats, _ in self.stats[-2 * w :]])
+        before, now = mean_over_ranks(losses.view(2, w).mean(1)).tolist()
+        return not now < before - until.tolerance * abs(before)  # NaN ends it too
+
+    def reported(self) -> list[tuple[dict[str, Tensor], int]]:
+        """Statistics worth writing: of all updates, or of the last `window` with their number as `D/steps`."""
+        if self.until is None:
+            return self.stats
+        steps = torch.tensor(float(len(self.stats)))
+        return [
+            (stats | {"D/steps": steps.to(stats["D/loss"])}, nimg) for stats, nimg in self.stats[-self.until.window :]
+        ]

@@ -1,0 +1,82 @@
+"""Optimisers as values: what to build, and how learning rate and momenta follow images seen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from equipoise.core.schedules import Schedule, at
+from equipoise.core.types import component
+
+__all__ = ["Adam", "OptimConfig", "RMSprop"]
+
+
+LATE = 10**15
+"""Images seen when every schedule has ended."""
+
+
+class OptimConfig(ABC):
+    """Settings of an optimiser."""
+
+    @abstractmethod
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        """An optimiser of the parameters of `net` that require a gradient now."""
+
+    @abstractmethod
+    def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
+        """Set what follows a schedule to its value after `nimg` images."""
+
+
+@component
+class Adam(OptimConfig):
+    """Adam (Kingma & Ba 2015). lr and betas may be schedules of images seen.
+
+    weight_decay: so many times the weights are added to the gradient, before its averages are taken. A weight whose
+        gradient is 0 otherwise decays at the full learning rate.
+    """
+
+    lr: Schedule = 2e-4
+    betas: tuple[Schedule, Schedule] = (0.0, 0.99)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a beta that is not below 1 at the start and at the end of its schedule."""
+        for beta in self.betas:
+            for value in (at(beta, 0), at(beta, LATE)):
+                if not 0 <= value < 1:
+                    raise ValueError(
+                        f"betas={self.betas!r} reach {value:g}, and Adam divides by 1 - beta: give numbers from 0 to "
+                        "below 1, such as betas=[0,0.99]"
+                    )
+
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        lr, beta1, beta2 = float(at(self.lr, 0)), float(at(self.betas[0], 0)), float(at(self.betas[1], 0))
+        weights = [p for p in net.parameters() if p.requires_grad]
+        return torch.optim.Adam(
+            weights, lr=lr, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )
+
+    def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = float(at(self.lr, nimg))
+            group["betas"] = (float(at(self.betas[0], nimg)), float(at(self.betas[1], nimg)))
+
+
+@component
+class RMSprop(OptimConfig):
+    """RMSProp (Hinton 2012), as WGAN uses it. lr may be a schedule of images seen."""
+
+    lr: Schedule = 5e-5
+    alpha: float = Field(default=0.99, ge=0, lt=1)
+
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        weights = [p for p in net.parameters() if p.requires_grad]
+        return torch.optim.RMSprop(weights, lr=float(at(self.lr, 0)), alpha=self.alpha)
+
+    def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = float(at(self.lr, nimg))

@@ -1,0 +1,32 @@
+"""A run on disk: claimed, saved, read."""
+
+from .checkpoint import Checkpoints, exist, finished, newest_whole
+from .directory import Run, claim, config_text, own_features, parse_config, read_run, statistics_of
+from .environment import record, threads_before
+from .lock import locked
+from .logs import LARGEST, Log, read_log
+from .progress import Progress
+from .stats import Stats, require_finite
+
+__all__ = [
+    "LARGEST",
+    "Checkpoints",
+    "Log",
+    "Progress",
+    "Run",
+    "Stats",
+    "claim",
+    "config_text",
+    "exist",
+    "finished",
+    "locked",
+    "newest_whole",
+    "own_features",
+    "parse_config",
+    "read_log",
+    "read_run",
+    "record",
+    "require_finite",
+    "statistics_of",
+    "threads_before",
+]

@@ -1,0 +1,235 @@
+"""Checkpoints: a directory each, written under a temporary name, flushed, renamed; the last two are kept.
+
+    checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
+                                state.pt                      optimisers and nimg, read with weights_only=True
+                                manifest.json                 SHA-256 of each file
+    generator/generator.safetensors                           the averaged generator alone, see `sampling`
+
+A crash at any moment leaves every earlier checkpoint whole. A damaged newest one is detected by its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_weights
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from equipoise.compute.distributed import from_rank_0, max_over_ranks
+from equipoise.core.files import flush, read_file, read_json, remove, set_aside, writing
+from equipoise.core.types import RunError
+
+__all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
+
+KEEP = 2
+FORMAT = 1
+FOLDERS = ("", "checkpoints", "generator", "samples", "best", "best/generator")
+"""Where a run writes."""
+
+
+class Checkpoints:
+    """The checkpoints of a run. Rank 0 reads and writes; what it reads reaches the other ranks by broadcast.
+
+    nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    ):
+        self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
+        self.last = "none yet"
+
+    def load_latest(self) -> int:
+        """Restore the newest whole checkpoint; returns its nimg, 0 if there is none.
+
+        One that is damaged or cannot be read is renamed to `*.damaged` and the one before it is used, with a warning
+        on stderr.
+
+        Raises:
+            RunError: if there are checkpoints and all of them are damaged, or if another process, on a machine with a
+                disk of its own, sees a newer one than rank 0.
+        """
+        newest = max((nimg_of(path) for path in finished(self.folder)), default=0)
+        if max_over_ranks(newest) > from_rank_0(lambda: newest):
+            raise RunError(
+                f"rank 0 does not see the newest checkpoint in {self.folder}, which another machine does. Put the run "
+                "on a disk that all share, or start on the machines as before."
+            )
+        found = from_rank_0(self._read_latest)
+        if found is None:
+            return 0
+        name, weights, state = found
+        try:
+            for key, net in self.nets.items():
+                net.load_state_dict(weights.get(key, {}))
+            for key, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][key])
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.folder / name} does not fit the networks, whose code has changed since: {error}. "
+                "Restore that code, or start a new run."
+            ) from error
+        self.last = str(self.folder / name)
+        return int(state["nimg"])
+
+    def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        found = newest_whole(self.folder)
+        if found is not None:
+            path, weights, state = found
+            for other in finished(self.folder):
+                if nimg_of(other) > nimg_of(path) or not other.is_dir():  # damaged, or a stray file
+                    with writing(self.folder):
+                        aside = set_aside(other)
+                    print(f"warning: {other} renamed to {aside.name}", file=sys.stderr)
+            return path.name, weights, state
+        if finished(self.folder):
+            raise RunError(
+                f"every checkpoint in {self.folder} is damaged. Restore one from a backup, "
+                f"or delete {self.folder} to start the run again."
+            )
+        return None
+
+    def save(self, nimg: int) -> None:
+        """Write a checkpoint, then delete those older than the last two.
+
+        Raises:
+            RunError: if it cannot be written; every earlier checkpoint is kept.
+        """
+        final = self.folder / f"{nimg:012d}"
+        if str(final) != self.last:
+            from_rank_0(lambda: self._write(final, nimg))
+        self.last = str(final)
+
+    def _write(self, final: Path, nimg: int) -> None:
+        with writing(self.folder, kept=f"The last good checkpoint is {self.last}."):
+            self._write_atomically(final, nimg)
+
+    def _write_atomically(self, final: Path, nimg: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{final.name}.tmp"
+        for leftover in self.folder.glob(".*.tmp"):
+            if is_nimg(leftover.name.removeprefix(".").removesuffix(".tmp")):
+                remove(leftover)
+        try:
+            temporary.mkdir()
+            for key, net in self.nets.items():
+                if weights := net.state_dict():  # without a state, no file
+                    save_weights(weights, temporary / f"{key}.safetensors")
+            state = {"format": FORMAT, "nimg": nimg}
+            optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
+            with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
+                torch.save(state | {"optimizers": optimizers}, file)
+            digests = {path.name: digest(path.read_bytes()) for path in sorted(temporary.iterdir())}
+            (temporary / "manifest.json").write_text(json.dumps(digests, indent=1))
+            for path in temporary.iterdir():
+                flush(path)
+            flush(temporary)
+            temporary.rename(final)
+            flush(self.folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in finished(self.folder)[:-KEEP]:
+            shutil.rmtree(old)
+
+
+def finished(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name.
+
+    Raises:
+        RunError: if the folder cannot be read. A run must not begin anew for that.
+    """
+    try:
+        return sorted((path for path in folder.iterdir() if is_nimg(path.name)), key=nimg_of)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"cannot read {folder}: {error.strerror}. Make it readable, or restore it.") from error
+
+
+def nimg_of(checkpoint: Path) -> int:
+    return int(checkpoint.name)
+
+
+def is_nimg(name: str) -> bool:
+    """Whether a checkpoint has such a name: twelve digits or more."""
+    return name.isascii() and name.isdecimal() and f"{int(name):012d}" == name
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """The newest whole checkpoint in `folder`, its weights by network and its state; None if there is none.
+
+    Each damaged one that is passed over is named on stderr.
+    """
+    for path in reversed(finished(folder)):
+        try:
+            return path, *read_verified(path)
+        except (OSError, ValueError) as error:
+            print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
+    return None
+
+
+def exist(run_dir: Path) -> bool:
+    """Whether the run has saved a checkpoint."""
+    return from_rank_0(lambda: bool(finished(run_dir / "checkpoints")))
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file of `weights`, wherever they are and however they are laid out in memory."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Weights by network and the state of the checkpoint at `path`.
+
+    Raises:
+        OSError, ValueError: if it is damaged, or cannot be read.
+        RunError: if it is whole, but of another version.
+    """
+    expected = read_json(read_file(path / "manifest.json"), "manifest.json")
+    if "state.pt" not in expected or not all(Path(name).name == name for name in expected):
+        raise ValueError("manifest.json does not list the files of a checkpoint")
+    contents = {name: read_file(path / name, sys.maxsize) for name in expected}
+    for name, content in contents.items():
+        if digest(content) != expected[name]:
+            raise ValueError(f"{name} does not match its checksum")
+    state = read_state(contents["state.pt"])
+    if state["format"] != FORMAT:
+        raise RunError(f"{path} has format {state['format']} and this version of equipoise reads {FORMAT}: use another")
+    if state["nimg"] != nimg_of(path):
+        raise ValueError(f"its state is of nimg={state['nimg']}")
+    try:
+        weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
+    except SafetensorError as error:
+        raise ValueError(f"its weights cannot be read: {error}") from None
+    return weights, state
+
+
+def read_state(content: bytes) -> dict[str, Any]:
+    """What a state.pt holds: format and nimg, integers, and the state of each optimiser.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    try:
+        state: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch documents none, and strange bytes raise many
+        raise ValueError(f"state.pt cannot be read: {type(error).__name__}") from error
+    kinds = {"format": int, "nimg": int, "optimizers": dict}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError("state.pt holds no state of a run")
+    return state

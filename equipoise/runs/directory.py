@@ -1,0 +1,157 @@
+"""A run that is there to be read: its settings, its statistics, and what its images are judged by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from equipoise.config import SCHEDULE_ONLY, TrainConfig, components, known_to, override, to_text
+from equipoise.core.files import read_file, remove_litter, replace_file, writing
+from equipoise.core.grammar import differences, parse
+from equipoise.data import MNIST, Digits, Few
+
+from .checkpoint import FOLDERS
+from .logs import LARGEST, read_log
+
+__all__ = ["Run", "claim", "config_text", "own_features", "parse_config", "read_run", "statistics_of"]
+
+
+class Run(NamedTuple):
+    """folder: of the run.  config: its settings.  stats: the lines of stats.jsonl, oldest first."""
+
+    folder: Path
+    config: TrainConfig
+    stats: list[dict[str, float]]
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+
+def read_run(folder: Path, known: Mapping[str, Any] | None = None) -> Run:
+    """The run in `folder`, which may still go on. `known`: components its config may call, default the library's.
+
+    Raises:
+        ValueError: if it holds none, its config.txt is damaged, or its config names unknown components.
+    """
+    path = folder / "config.txt"
+    if not path.exists():
+        raise ValueError(
+            f"{folder} is no run: it holds no config.txt. Give a directory that `equipoise train` has made"
+        )
+    text = config_text(path)
+    try:
+        config = parse_config(text, known or components())
+    except ValueError as error:
+        raise ValueError(
+            f"cannot read the config of {folder} in {path.name}: {error}. If it comes from a file of yours, name it: "
+            "--recipe FILE.py:FUNCTION"
+        ) from None
+    return Run(folder, config, statistics_of(folder))
+
+
+def config_text(path: Path) -> str:
+    """The text of a run's config.txt.
+
+    Raises:
+        ValueError: if it cannot be read, is no text, or empty.
+    """
+    try:
+        text = read_file(path).decode()
+        if not text.strip():
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. Restore it from a backup, or from what `equipoise train RECIPE RUN "
+            "[KEY=VALUE]... --dry-run` prints for this run"
+        ) from None
+    return text
+
+
+def parse_config(text: str, known: Mapping[str, Any]) -> TrainConfig:
+    """The config that a config.txt holds. Raises ValueError as `parse`, and for other values."""
+    config = parse(text, known)
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"expected TrainConfig(...), got {shorten(text)}")
+    return config
+
+
+def shorten(text: str) -> str:
+    """The first words of a text, on a line."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def statistics_of(folder: Path) -> list[dict[str, float]]:
+    """The intact lines of the run's stats.jsonl, oldest first, but for one that is being written.
+
+    Damaged lines are counted on stderr, and stay where they are.
+    """
+    path = folder / "stats.jsonl"
+    try:
+        content = read_file(path, LARGEST)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        print(f"warning: {path} cannot be read ({error}): the run is taken without statistics", file=sys.stderr)
+        return []
+    log = read_log(content[: content.rfind(b"\n") + 1])
+    if log.damaged:
+        print(f"warning: {log.described()} of {path} left out", file=sys.stderr)
+    return [values for _, values in log.intact]
+
+
+def own_features(config: TrainConfig) -> str:
+    """The feature network that fits a run's data, if none is named: "digits" for digits, else "inception"."""
+    data = config.data.of if isinstance(config.data, Few) else config.data
+    return "digits" if isinstance(data, Digits | MNIST) else "inception"
+
+
+def claim(run_dir: Path, cfg: TrainConfig) -> None:
+    """Make `run_dir` the home of `cfg`, or check that it already is. Temporary files of killed processes are removed.
+
+    Raises:
+        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg`,
+            `snapshot_kimg` and `evaluation` may change, because they do not change what is computed. Also if
+            config.txt is damaged.
+        RunError: if it cannot be written.
+    """
+    text = to_text(cfg)
+    path = run_dir / "config.txt"
+    old = config_text(path) if path.exists() else None
+    if old is None and any(run_dir.glob("checkpoints/*")):
+        raise ValueError(f"{run_dir} holds checkpoints but no config.txt. Choose another directory.")
+    if old not in (None, text):
+        require_same(run_dir, old, cfg)
+    for folder in FOLDERS:
+        remove_litter(run_dir / folder)
+    if old != text:
+        with writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            replace_file(path, text.encode())
+
+
+def require_same(run_dir: Path, old_text: str, cfg: TrainConfig) -> None:
+    """Raises ValueError if the config of `old_text` computes something else than `cfg`."""
+    another = f"{run_dir} holds a run of another config"
+    try:
+        old = parse_config(old_text, known_to(cfg))
+    except ValueError as error:  # it is damaged, or names a component that `cfg` does not know
+        changed = line_changes(old_text, to_text(cfg))
+        another = f"{another}, or its config.txt is damaged ({error})"
+    else:
+        changed = differences(override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY}), cfg)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ValueError(f"{another}. Choose another directory, or undo:\n  {lines}")
+
+
+def line_changes(old: str, new: str, shown: int = 20) -> list[str]:
+    """Lines that one text alone has, the first `shown` of each, marked - and +; in time linear in their lengths."""
+    marks = (("-", old.splitlines(), {*new.splitlines()}), ("+", new.splitlines(), {*old.splitlines()}))
+    found = []
+    for mark, lines, others in marks:
+        changed = [f"{mark} {line[:120]}" for line in lines if line not in others]
+        found += changed[:shown] + (["..."] if len(changed) > shown else [])
+    return found

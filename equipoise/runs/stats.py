@@ -1,0 +1,154 @@
+"""What a run reports: averages over a window, as JSON lines, to TensorBoard and on the screen.
+
+Values stay on the device until a window is written: the only place where the host waits, and where a run that
+produced NaN or Inf is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.compute.distributed import from_rank_0, mean_over_ranks, rank
+from equipoise.core.files import free_name, read_file, replace_file, set_aside, writing
+from equipoise.core.types import RunError
+
+from .logs import LARGEST, read_log
+from .progress import Progress
+
+__all__ = ["Stats", "require_finite"]
+
+
+class Stats:
+    """Collects scalars of every step; `write` averages them since the last write. Rank 0 reports."""
+
+    def __init__(self, run_dir: Path, total_kimg: float, start: int):
+        self.path, self.start = run_dir / "stats.jsonl", start
+        self.window: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+        self.since = (time.perf_counter(), start)
+        from_rank_0(lambda: self._forget_after(start))
+        self.tensorboard = tensorboard_writer(run_dir, start) if rank() == 0 else None
+        self.progress = Progress(total_kimg, start) if rank() == 0 else None
+
+    def __enter__(self) -> Self:
+        if self.progress is not None:
+            self.progress.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.progress is not None:
+            self.progress.close()
+        if self.tensorboard is not None:
+            with suppress(OSError):  # of a full disk, which what was written before has reported
+                self.tensorboard.close()
+
+    def _forget_after(self, nimg: int) -> None:
+        """Drop lines that a killed run wrote after its last checkpoint: they are about to be written again.
+
+        Damaged lines move to a file of their own, with a warning on stderr.
+        """
+        with writing(self.path.parent):
+            content = self._content()
+            log = read_log(content)
+            if log.damaged:
+                aside = free_name(self.path)
+                replace_file(aside, b"".join(line + b"\n" for line in log.damaged.values()))
+                print(f"warning: {log.described()} of {self.path} moved to {aside.name}", file=sys.stderr)
+            kept = b"".join(line + b"\n" for line, values in log.intact if values["nimg"] <= nimg)
+            if kept != content:
+                replace_file(self.path, kept)
+
+    def _content(self) -> bytes:
+        """What the file holds; nothing after one that cannot be read has been set aside."""
+        if not self.path.exists():
+            return b""
+        try:
+            return read_file(self.path, LARGEST)
+        except (OSError, ValueError) as error:
+            aside = set_aside(self.path)
+            print(f"warning: {self.path} cannot be read ({error}): renamed to {aside.name}", file=sys.stderr)
+            return b""
+
+    def add(self, values: dict[str, Tensor], nimg: int) -> None:
+        """Remember the scalars of the step that ended after `nimg` images."""
+        for name, value in values.items():
+            self.window[name].append((nimg, value))
+
+    def write(self, nimg: int, last_checkpoint: str) -> None:
+        """Report the averages since the last write.
+
+        Raises:
+            RunError: if a value was NaN or Inf, naming it, where it happened and the last good checkpoint.
+        """
+        if not self.window:
+            return
+        columns = [torch.stack([value.float() for _, value in column]) for column in self.window.values()]
+        flat = mean_over_ranks(torch.cat(columns)).cpu()  # the host waits here
+        averages, bad = {}, []
+        for (name, column), values in zip(self.window.items(), flat.split([len(c) for c in columns]), strict=True):
+            finite = values.isfinite()
+            if not finite.all():
+                first = int((~finite).nonzero()[0])
+                bad.append((column[first][0], name, float(values[first])))
+            averages[name] = values.mean().item()
+        if bad:
+            seen, name, number = min(bad, key=lambda found: found[0])
+            raise RunError(diverged(f"{name} is {number}", seen, last_checkpoint))
+        now, (then, before) = time.perf_counter(), self.since
+        self.window.clear()
+        self.since = (now, nimg)
+        averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
+        from_rank_0(lambda: self._report(nimg, averages, last_checkpoint))
+
+    def _report(self, nimg: int, averages: dict[str, float], last_checkpoint: str) -> None:
+        line = {"nimg": nimg, "kimg": nimg / 1000} | {name: float(f"{value:.6g}") for name, value in averages.items()}
+        with writing(self.path.parent, kept=f"The last good checkpoint is {last_checkpoint}."):
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if self.tensorboard is not None:
+                for name, value in averages.items():
+                    self.tensorboard.add_scalar(name, value, nimg)
+        if self.progress is not None:
+            self.progress.show(nimg, averages)
+
+    def image(self, name: str, pixels: Any, nimg: int) -> None:
+        """Show a picture (H, W, C) uint8 in TensorBoard."""
+        if self.tensorboard is not None:
+            self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
+
+
+def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) -> None:
+    """Raises RunError if a weight is NaN or Inf: such a state is never saved as a checkpoint."""
+    for net_name, net in nets.items():
+        for name, p in net.named_parameters():
+            if not p.isfinite().all():
+                raise RunError(diverged(f"the weight {net_name}.{name} holds NaN or Inf", nimg, last_checkpoint))
+
+
+def diverged(what: str, nimg: int, last_checkpoint: str) -> str:
+    return (
+        f"training diverged: {what} at nimg={nimg}. The last good checkpoint is {last_checkpoint}. "
+        "Lower the learning rates, or add a stabiliser (d_normalizer=SpectralNorm, 'penalties=[R1]'), in a new run."
+    )
+
+
+def tensorboard_writer(run_dir: Path, start: int) -> Any:
+    """A SummaryWriter, or None where TensorBoard is not installed (extra `tensorboard`)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run_dir), purge_step=start + 1)

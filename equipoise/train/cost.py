@@ -1,0 +1,104 @@
+"""Floating-point operations of an iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from equipoise.compute.distributed import owned
+from equipoise.config import TrainConfig
+from equipoise.core.randomness import Purpose
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.losses.base import Term
+from equipoise.rules import NoGrowth
+
+from .gan import GAN
+from .steps import d_step, g_step
+
+__all__ = ["iteration_flops"]
+
+
+def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
+    """Floating-point operations of an iteration of `train`: updates of D on ``cfg.batch_size`` images, and G's.
+
+    Two for each multiply-add of matrix products and convolutions: forward, backward, the gradients of gradients that
+    penalties take, and what checkpointed blocks compute again. A lazy term counts with its share; networks that grow
+    have their full size. Without what is elementwise, matrix-vector products (spectral norm's iterations), the
+    optimisers and the average of G.
+
+    The trainer's own steps run on the meta device, so this is what they do, not what a formula says they should.
+    `precision`, `convolutions` and `compile` decide how fast they do it, and change nothing here.
+
+    Raises:
+        ValueError: if D is updated until it converges, which no count foresees.
+    """
+    if not isinstance(cfg.d_steps, int):
+        raise ValueError(
+            f"d_steps={cfg.d_steps!r} makes as many updates of D as its loss asks for: count an iteration with a fixed "
+            "number, d_steps=5"
+        )
+    with torch.random.fork_rng(devices=[]):  # building seeds
+        with torch.device("meta"):
+            plain = replace(cfg, growth=NoGrowth(), micro_batch=None, precision="float32")
+            plain = replace(plain, convolutions="torch", compile=False, reuse_fakes=False)
+            gan = GAN.build(plain, spec, "meta")
+            x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
+            batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
+        # Adam's fused kernel does not know the meta device.
+        gan.d_optim, gan.g_optim = (torch.optim.SGD(owned(optim)) for optim in (gan.d_optim, gan.g_optim))
+        held_out = batch if cfg.augment.held_out else None
+
+        d_steps = cfg.d_steps
+        d = mean_over_period(
+            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch),
+            (*cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties),
+        )
+        g = mean_over_period(
+            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
+            (*cfg.g_regularizers, *cfg.joint_penalties),
+        )
+        if cfg.reuse_fakes:  # G's update, counted without it, makes its images anew
+            (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
+            g -= operations(lambda _: gan.images_for_d(piece), 0)
+    return round(d_steps * d + g)
+
+
+def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:
+    """Operations of an update, given by its number. Updates at which the same terms are due cost the same."""
+    period = math.lcm(*(term.every for term in terms))
+    due = [tuple(update % term.every == 0 for term in terms) for update in range(period)]
+    known = {which: operations(step, due.index(which)) for which in set(due)}
+    return sum(known[which] for which in due) / period
+
+
+def operations(step: Callable[[int], object], update: int) -> int:
+    counter = Products()
+    with counter:
+        step(update)
+    return counter.flops
+
+
+class Products(TorchDispatchMode):
+    """Counts the operations of matrix products and convolutions, inside `torch.autograd.grad` too.
+
+    `FlopCounterMode` follows modules by hooks on their gradients, with which autograd refuses gradients of inputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out

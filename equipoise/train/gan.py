@@ -1,0 +1,267 @@
+"""The two players: networks, optimisers, what remembers, and what each of them minimises."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.augment import Augmentation
+from equipoise.compute.convolutions import Convolutions
+from equipoise.compute.distributed import owned, rank, trainable, world_size
+from equipoise.compute.pieces import Piece, count_pieces, in_pieces
+from equipoise.compute.precision import Precision, mixed, tensor_float32
+from equipoise.config import TrainConfig
+from equipoise.core.randomness import Purpose, seed_torch, stream
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.doctor import voided
+from equipoise.losses import (
+    JointPenalty,
+    Output,
+    Regularization,
+    accuracy,
+    class_loss,
+    discriminator_loss,
+    generator_loss,
+    logits,
+    pairs,
+)
+from equipoise.nn import grows, renormalize, set_lod
+from equipoise.rules import Stages
+
+__all__ = ["GAN"]
+
+
+@dataclass
+class GAN:
+    """The two players and what a step needs to train them."""
+
+    cfg: TrainConfig
+    spec: ImageSpec
+    G: nn.Module
+    D: nn.Module
+    augment: Augmentation
+    g_optim: torch.optim.Optimizer
+    d_optim: torch.optim.Optimizer
+    g_regularizations: list[Regularization] = field(init=False)
+    d_regularizations: list[Regularization] = field(init=False)
+    precision: Precision = field(init=False)
+    """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
+    convolutions: AbstractContextManager[object] = field(init=False)
+    """The context in which convolutions are computed as `cfg.convolutions` says."""
+    kept: Batch | None = field(init=False, default=None)
+    """Images of D's last update, with their graph: `cfg.reuse_fakes`."""
+
+    def __post_init__(self) -> None:
+        self.remember()
+        self.precision = "float32" if self.cfg.precision == "auto" else self.cfg.precision
+        self.convolutions = Convolutions() if self.cfg.convolutions == "measured" else nullcontext()
+
+    @classmethod
+    def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
+        """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
+
+        Raises:
+            ValueError: if the networks or the head are not defined for the data, or G is to grow and does not.
+        """
+        seed_torch(cfg.seed, Purpose.WEIGHTS)
+        G = cfg.generator.build(spec)
+        D = cfg.head.build(cfg.discriminator.build, spec)
+        cfg.g_normalizer(G)
+        cfg.d_normalizer(D)
+        augment = cfg.augment.build()
+        for net in (G, D, augment):
+            net.to(device)
+        if rank() == 0:
+            for reason in voided(
+                D, loss=cfg.loss, penalties=cfg.penalties, normalizer=cfg.d_normalizer, constraints=cfg.constraints
+            ):
+                warnings.warn(reason, stacklevel=2)
+        if cfg.transfer is not None:
+            cfg.transfer.freeze(D)
+        gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
+        if gan.stages.lod(0) > 0 and not grows(G):
+            raise ValueError(
+                f"growth={cfg.growth!r} starts with small images, and {type(cfg.generator).__name__} makes all in full "
+                "size. Take a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
+            )
+        for net in (G, D):
+            net.requires_grad_(False)  # a step lets the weights that it trains require one
+        gan.compile()
+        return gan
+
+    def compile(self) -> None:
+        """Compile both networks, where the config asks for it. A deep copy loses it."""
+        mode = self.cfg.compile
+        for net in (self.G, self.D) if mode else ():
+            net.compile(mode=None if mode is True else mode)
+
+    def remember(self) -> None:
+        """Start what regularisers remember from the weights as they are."""
+        self.g_regularizations = [regularizer.build(self.G) for regularizer in self.cfg.g_regularizers]
+        self.d_regularizations = [regularizer.build(self.D) for regularizer in self.cfg.d_regularizers]
+
+    @property
+    def constraints(self) -> Sequence[Callable[[nn.Module], None]]:
+        """What is done to D after each of its steps: the config's constraints, and what a learned scale needs."""
+        return (*self.cfg.constraints, *([renormalize] if self.cfg.head.scale == "learned" else []))
+
+    @property
+    def stages(self) -> Stages:
+        """What the images seen decide of the size of batches and the detail of images."""
+        return Stages(self.cfg.growth, self.spec.resolution, self.cfg.batch_size)
+
+    def at(self, nimg: int) -> None:
+        """Follow the schedules, but for the optimisers' own: D has seen `nimg` real images.
+
+        Where layers begin or end to fade in, the optimiser of their network forgets the past. That of the new ones is
+        a past without gradients, after which Adam's first steps would be 1 / √(1 - beta2) times as long as later ones.
+        """
+        self.augment.at(nimg)
+        lod = self.stages.lod(nimg)
+        for net, optimizer in ((self.G, self.g_optim), (self.D, self.d_optim)):
+            if set_lod(net, lod):
+                optimizer.state.clear()
+
+    def outputs(self, x: Tensor, y: Tensor | None) -> Output:
+        """What D returns. It never sees an image that was not augmented, real or generated."""
+        output: Output = self.D(self.augment(x), y)
+        return output
+
+    def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
+        eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
+        measured = self.convolutions.for_penalties() if isinstance(self.convolutions, Convolutions) else nullcontext()
+        with eager, measured:
+            return logits(self.outputs(x, y))
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """The context in which a loss is computed, in `precision`; its backward is not."""
+        return mixed(self.precision, self.device)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context of a whole step: how its convolutions are computed, and its products of float32 numbers."""
+        with self.convolutions, tensor_float32(self.precision, self.device):
+            yield
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.D.parameters()).device
+
+    def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
+        """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
+        return self.images(self.latents(like, purpose, nimg), like.y)
+
+    def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
+        """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
+        share = len(like.x)
+        rows, config = share * world_size(), self.cfg.generator
+        z = config.prior.draw(rows, config.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
+        z = z[rank() * share : (rank() + 1) * share]
+        if like.x.is_cuda:
+            z = z.pin_memory()  # so that the host need not wait for the copy
+        return z.to(like.x.device, non_blocking=True)
+
+    def images(self, z: Tensor, y: Tensor | None) -> Batch:
+        """G(z, y), with its labels, in float32 under autocast too."""
+        x: Tensor = self.G(z, y)
+        if isinstance(self.cfg.compile, str):
+            x = x.clone()  # a CUDA graph writes to the same place again
+        return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
+
+    def images_for_d(self, piece: Piece) -> Batch:
+        """G(z, y) as D's update needs them, which has no use for their graph; it is kept if G's update is to."""
+        if not self.cfg.reuse_fakes:
+            with torch.no_grad():
+                return self.images(piece.z, piece.real.y)
+        self.kept = None  # the graph of an earlier one
+        with trainable(self.g_optim):
+            self.kept = self.images(piece.z, piece.real.y)
+        return Batch(self.kept.x.detach(), self.kept.y)
+
+    def images_for_g(self, piece: Piece) -> Batch:
+        """G(z, y) with their graph: those of D's last update if they were kept.
+
+        Raises:
+            ValueError: if those that were kept are not as many as the images of this update.
+        """
+        kept, self.kept = self.kept, None
+        if kept is None:
+            return self.images(piece.z, piece.real.y)
+        if len(kept.x) != len(piece.real.x):
+            raise ValueError(
+                f"reuse_fakes=true: G's update on {len(piece.real.x)} images follows one of D on {len(kept.x)}. Give "
+                "both the same batch, or set reuse_fakes=false."
+            )
+        return kept
+
+    def pieces(
+        self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
+    ) -> Iterator[Piece]:
+        """What an update is computed from, with z of `purpose`: one piece, or several of `micro_batch` images each."""
+        count, z = count_pieces(len(batch.x), self.cfg.micro_batch), self.latents(batch, purpose, nimg)
+        return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
+
+    # ---- what each player minimises ----------------------------------------------------------------------
+
+    def d_loss(self, real: Batch, fake: Batch, labelled: Batch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """What D minimises, (), and detached scalars to report.
+
+        mean L_D(D(x), D(G(z))), with SAN's direction loss; plus the cross-entropy of classes where D gives them: of
+        `real` and of `fake`, or of `labelled`, as `Head.classifies` says.
+
+        Raises:
+            ValueError: if D learns classes from `labelled`, and it is None.
+        """
+        cfg = self.cfg
+        on_real, on_fake = self.outputs(real.x, real.y), self.outputs(fake.x, fake.y)
+        loss = discriminator_loss(cfg.loss, on_real, on_fake, normalize=cfg.head.normalize_loss)
+        right, fooled = logits(on_real).detach(), logits(on_fake).detach()
+        stats = {"D/real": right.mean(), "D/fake": fooled.mean(), "D/sign_real": right.sign().mean()}
+        if cfg.loss.estimates is not None:
+            stats[f"D/{cfg.loss.estimates}"] = right.mean() - fooled.mean()
+        if cfg.head.classifies == "all":
+            loss = loss + class_loss(on_real, real.y) + class_loss(on_fake, fake.y)
+        elif cfg.head.classifies == "labelled":
+            if labelled is None:
+                raise ValueError("this D learns classes from some images alone: pass them, d_step(..., labelled=batch)")
+            loss = loss + class_loss(self.outputs(labelled.x, labelled.y), labelled.y)
+        if cfg.head.classifies is not None and real.y is not None:
+            stats["D/accuracy"] = accuracy(on_real, real.y)
+        return loss, stats | {"D/loss": loss.detach()}
+
+    def g_loss(self, real: Batch, fake: Batch, nimg: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What G minimises, (), and detached scalars to report.
+
+        mean L_G(D(G(z))) unless feature matching takes its place, plus the weighted distance of feature matching, plus
+        the cross-entropy of the classes of `fake` where G was told them. D sees `real` if something compares with it.
+        """
+        cfg, matching = self.cfg, self.cfg.feature_matching
+        on_fake = self.outputs(fake.x, fake.y)
+        on_real = self.outputs(real.x, real.y) if cfg.loss.paired or matching is not None else None
+        adversarial = matching is None or matching.adversarial
+        loss = generator_loss(cfg.loss, on_fake, on_real) if adversarial else fake.x.new_zeros(())
+        stats = {}
+        if cfg.head.classifies == "all":
+            loss = loss + class_loss(on_fake, fake.y)
+        if matching is not None and on_real is not None:
+            distances = [matching(r.features, f.features) for r, f in pairs(on_real, on_fake)]
+            distance = torch.stack(distances).sum()
+            loss = loss + matching.weight(nimg) * distance
+            stats["G/FeatureMatching"] = distance.detach()
+        return loss, stats | {"G/loss": loss.detach()}
+
+    def joint_value(
+        self, joint: JointPenalty, batch: Batch, labelled: Batch | None, purpose: Purpose, nimg: int
+    ) -> Tensor:
+        """A penalty on both losses, at the noise of `purpose`. The losses are without penalties and regularisers."""
+        with trainable(self.d_optim, self.g_optim):
+            fake = self.generate(batch, purpose, nimg)
+            losses = self.d_loss(batch, fake, labelled)[0], self.g_loss(batch, fake, nimg)[0]
+            return joint(*losses, owned(self.d_optim), owned(self.g_optim))

@@ -1,0 +1,153 @@
+"""What a run measures once and keeps: the precision of its losses, and how its convolutions are computed.
+
+The choices are written to `tuned.json` in the run's directory when they are made, so that a run which goes on computes
+what it would have computed, on another machine too. Delete that file to measure again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+
+from equipoise.compute.convolutions import WAYS, Convolutions, Layout, ready
+from equipoise.compute.distributed import from_rank_0, rank, world_size
+from equipoise.compute.precision import Precision
+from equipoise.core.files import read_file, read_json, replace_file, writing
+from equipoise.core.types import Batch, RunError
+
+from .gan import GAN
+
+__all__ = ["tune"]
+
+FILE = "tuned.json"
+ROUNDS = 3
+GAIN = 0.9
+"""TF32 and bfloat16 must take at most this share of float32's time: digits are not given away for nothing."""
+
+Iteration = Callable[[GAN, Batch, int], object]
+"""One update of each player on a batch, at nimg."""
+
+
+class Manner(NamedTuple):
+    """How an iteration can be computed."""
+
+    precision: Precision
+    layout: Layout
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
+    """Choose what `precision=auto` and `convolutions=measured` leave to a measurement, or what the run chose before.
+
+    A few updates of each player of a copy are timed in each precision that the config allows, and with maps in each
+    layout where convolutions are measured. Nothing of `gan` changes but the way it computes.
+
+    Raises:
+        RunError: if the choices cannot be written, or what was written before cannot be read.
+    """
+    cfg, path = gan.cfg, run_dir / FILE
+    measured = cfg.convolutions == "measured"
+    if cfg.precision != "auto" and not measured:
+        return
+    kept: dict[str, Any] | None = from_rank_0(lambda: read(path))
+    if kept is None:
+        precisions: tuple[Precision, ...] = precisions_of(gan.device) if cfg.precision == "auto" else (cfg.precision,)
+        layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
+        seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
+        choice = from_rank_0(lambda: choose(seconds))
+        kept = {**choice._asdict(), "convolutions": found[choice]}
+        if rank() == 0:
+            timed = ", ".join(f"{way} {value:.3g} s" for way, value in seconds.items())
+            print(f"measured an iteration: {timed}. Chosen: {choice}, kept in {path}", file=sys.stderr)
+        save(path, kept)
+    gan.precision = kept["precision"]
+    if measured:
+        gan.convolutions = Convolutions(kept["convolutions"], kept["layout"], keep=partial(save, path, kept))
+
+
+Choices = dict[str, str]
+"""The name of a way by convolution, as `Convolutions` has them."""
+
+
+def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[Manner, float], dict[Manner, Choices]]:
+    """Seconds of an iteration in each way, the best of some rounds, and how each convolution was computed in it.
+
+    A way in which a network cannot be computed is left out: one that calls ``view`` on maps, with channels last.
+    """
+    found: dict[Manner, Choices] = {way: {} for way in ways}
+    nimg = round(gan.cfg.total_kimg * 1000)  # growth is over then
+    copy = deepcopy(gan)
+    copy.compile()
+    copy.at(nimg)
+    images, spec = gan.stages.batch_size(nimg) // world_size(), gan.spec
+    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=gan.device)
+    y = torch.arange(images, device=gan.device) % spec.num_classes if spec.num_classes else None
+    batch = Batch(x.view(images, spec.channels, spec.resolution, spec.resolution), y)
+    seconds = dict.fromkeys(ways, float("inf"))
+    for turn in range(ROUNDS + 1):
+        for way in list(seconds):
+            copy.precision = way.precision
+            if gan.cfg.convolutions == "measured":
+                copy.convolutions = Convolutions(found[way], way.layout)
+            start = time.perf_counter()
+            try:
+                iteration(copy, batch, nimg)
+            except RuntimeError:
+                if way.layout == "contiguous":
+                    raise
+                del seconds[way]
+                continue
+            ready(gan.device)
+            if turn > 0:  # the first one warms up
+                seconds[way] = min(seconds[way], time.perf_counter() - start)
+    return seconds, found
+
+
+def precisions_of(device: torch.device) -> tuple[Precision, ...]:
+    """The precisions that are told apart there."""
+    return ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
+
+
+def choose(seconds: dict[Manner, float]) -> Manner:
+    """The fastest way, in float32 unless another is clearly faster."""
+    fastest = min(seconds, key=seconds.__getitem__)
+    exact = min((w for w in seconds if w.precision == "float32"), key=seconds.__getitem__, default=fastest)
+    return fastest if seconds[fastest] < GAIN * seconds[exact] else exact
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    try:
+        settings: dict[str, Any] = read_json(read_file(path), "it")
+        ways = {name for known in WAYS.values() for name in known}
+        if (
+            settings["precision"] not in get_args(Precision)
+            or settings["layout"] not in get_args(Layout)
+            or not ways.issuperset(settings["convolutions"].values())
+        ):
+            raise ValueError("it names what this version does not know")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Delete it to measure again.") from error
+    return settings
+
+
+def save(path: Path, settings: dict[str, Any]) -> None:
+    """Write the choices, on rank 0; every process calls it."""
+
+    def write() -> None:
+        with writing(path.parent):
+            replace_file(path, json.dumps(settings, indent=1).encode())
+
+    from_rank_0(write)

@@ -1,0 +1,91 @@
+"""Constraints project D's weights in place after each of its updates: callables net -> None."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from equipoise.core.types import component
+
+from .matrices import as_matrix, clip_singular_values, output_axis, weighted_layers
+
+__all__ = ["ClipSingularValues", "ClipWeights", "Constraint", "UnitSphere"]
+
+
+class Constraint(ABC):
+    """A set that D's weights stay in."""
+
+    @abstractmethod
+    def __call__(self, net: nn.Module) -> None:
+        """Project the weights of `net` in place, without gradient."""
+
+
+@component
+class ClipWeights(Constraint):
+    """Clamps the weights and biases of D's layers to [-bound, bound] (Arjovsky et al. 2017, alg. 1).
+
+    Gains of norms are not clamped: a D under this constraint has none. Of a normalised layer it would clamp what the
+    normaliser reads, which bounds nothing; a config refuses that.
+    """
+
+    bound: float = Field(default=0.01, gt=0)
+
+    @torch.no_grad()
+    def __call__(self, net: nn.Module) -> None:
+        for _, layer in weighted_layers(net):
+            for weight in layer.parameters():
+                weight.clamp_(-self.bound, self.bound)
+
+
+@component
+class ClipSingularValues(Constraint):
+    """W <- U min(S, bound) Vᵀ of each layer's W = U S Vᵀ, (C_out, C_in·kh·kw) (Saito et al. 2017).
+
+    The nearest weights without a singular value above `bound`. Biases are free.
+    """
+
+    bound: float = Field(default=1.0, gt=0)
+
+    @torch.no_grad()
+    def __call__(self, net: nn.Module) -> None:
+        """Raises ValueError if a layer is normalised."""
+        for layer, weight in stored_weights(net, self):
+            axis = output_axis(layer)
+            clipped = clip_singular_values(as_matrix(weight, axis), self.bound)  # (C_out, the rest)
+            weight.copy_(clipped.view_as(weight.movedim(axis, 0)).movedim(0, axis))
+
+
+@component
+class UnitSphere(Constraint):
+    """W <- W / ‖W‖_F, each layer's weight on a sphere of its own, after "projecting the weights to a sphere".
+
+    Tried and found to differ little from clipping by Arjovsky et al. 2017, sec. 3. Biases are free.
+    """
+
+    @torch.no_grad()
+    def __call__(self, net: nn.Module) -> None:
+        """Raises ValueError if a layer is normalised."""
+        for _, weight in stored_weights(net, self):
+            weight.div_(torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny))
+
+
+def stored_weights(net: nn.Module, constraint: Constraint) -> list[tuple[nn.Module, nn.Parameter]]:
+    """The layers of `net` and their weights.
+
+    Raises:
+        ValueError: if a weight is computed by a normaliser: projecting what it is computed from would move the
+            weight itself who knows where.
+    """
+    found = []
+    for name, layer in weighted_layers(net):
+        weight = dict(layer.named_parameters(recurse=False)).get("weight")
+        if weight is None:
+            raise ValueError(
+                f"{constraint!r} cannot project the weight of layer {name!r}, which a normaliser computes anew at "
+                "every forward. Use one of the two: d_normalizer=NoNormalizer, or no such constraint."
+            )
+        found.append((layer, weight))
+    return found

@@ -1,0 +1,206 @@
+"""Weights as matrices, and their exact singular values: what normalisers, constraints and regularisers share.
+
+A layer's weight is read as the matrix (C_out, the rest), which is (C_out, C_in·kh·kw) for a convolution, transposed or
+not (Miyato et al. 2018, sec. 2.1). Its squared singular values are the eigenvalues of the smaller Gram matrix, W Wᵀ or
+Wᵀ W, which costs a tenth of a singular value decomposition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from equipoise.compute.precision import without_autocast
+from equipoise.nn import Discriminator, SANHead
+
+__all__ = [
+    "as_matrix",
+    "clip_singular_values",
+    "effective_weight",
+    "gram",
+    "lipschitz_bound",
+    "output_axis",
+    "singular_values",
+    "spectral_norms",
+    "spectral_stats",
+    "squared_singular_values",
+    "weighted_layers",
+]
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
+
+
+# ---- layers and their weights ----------------------------------------------------------------------------
+
+
+def weighted_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of the linear, convolutional and embedding layers, outside SAN heads.
+
+    A SAN head learns the direction of its vector apart from its length, which no normaliser, constraint or regulariser
+    may mix again.
+    """
+    inside = {part for head in net.modules() if isinstance(head, SANHead) for part in head.modules()}
+    return ((n, m) for n, m in net.named_modules() if isinstance(m, WEIGHTED) and m not in inside)
+
+
+def effective_weight(layer: nn.Module) -> Tensor:
+    """The weight that `layer` computes with, after its normaliser; differentiable, and reading it changes nothing.
+
+    In training mode a plain ``layer.weight`` would move the singular vectors of a spectral norm.
+    """
+    if not parametrize.is_parametrized(layer, "weight"):
+        assert isinstance(layer.weight, Tensor)
+        return layer.weight
+    assert isinstance(layer.parametrizations, nn.ModuleDict)
+    computed = layer.parametrizations["weight"]
+    flags = [(module, module.training) for module in computed.modules()]
+    computed.eval()
+    try:
+        weight: Tensor = computed()
+    finally:
+        for module, training in flags:
+            module.training = training
+    return weight
+
+
+def output_axis(layer: nn.Module) -> int:
+    """The axis of a layer's weight that counts its outputs."""
+    return 1 if isinstance(layer, TRANSPOSED) else 0
+
+
+def as_matrix(weight: Tensor, axis: int = 0) -> Tensor:
+    """A weight as (C_out, the rest); `axis` counts its outputs."""
+    return weight.movedim(axis, 0).flatten(1)
+
+
+def matrices(net: nn.Module) -> dict[str, Tensor]:
+    """The effective weight of each weighted layer, as a matrix."""
+    return {name: as_matrix(effective_weight(layer), output_axis(layer)) for name, layer in weighted_layers(net)}
+
+
+# ---- matrices and their singular values ------------------------------------------------------------------
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """W Wᵀ, (m, n) -> (m, m), in float32 or wider even under autocast."""
+    wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    with without_autocast(matrix):
+        return wide @ wide.T
+
+
+def squared_singular_values(matrix: Tensor) -> Tensor:
+    """(m, n) -> (min(m, n),), ascending; NaN for a matrix that is not finite.
+
+    The gradient of the i-th is exact, 2 s_i u_i v_iᵀ, and finite where s_i is 0 or repeated.
+    """
+    squares = gram(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
+    sound = squares.isfinite().all()  # LAPACK fails on NaN; a run that diverged has a clearer error of its own
+    values = torch.linalg.eigvalsh(torch.where(sound, squares, 0.0))
+    return torch.where(sound, values.clamp_min(0), torch.nan)
+
+
+def clip_singular_values(matrix: Tensor, bound: float) -> Tensor:
+    """U min(S, bound) Vᵀ of matrix = U S Vᵀ: the nearest matrix without a singular value above `bound`.
+
+    In float64; a matrix that is within the bound, or not finite, comes back as it was.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return clip_singular_values(matrix.T, bound).T
+    wide = matrix.double()
+    squares = gram(wide)
+    squared, left = torch.linalg.eigh(torch.where(squares.isfinite().all(), squares, 0.0))
+    excess = (1 - bound / squared.clamp_min(0).sqrt()).clamp_min(0)  # 0 where s <= bound
+    clipped: Tensor = wide - (left * excess) @ (left.T @ wide)
+    return clipped.to(matrix.dtype)
+
+
+# ---- networks --------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def singular_values(net: nn.Module) -> dict[str, Tensor]:
+    """All singular values of each layer's effective weight, descending, float64, by singular value decomposition."""
+    return {name: torch.linalg.svdvals(matrix.double()) for name, matrix in matrices(net).items()}
+
+
+@torch.no_grad()
+def spectral_norms(net: nn.Module) -> dict[str, Tensor]:
+    """The largest singular value σ, (), of each layer's effective weight, float64: what spectral norm brings to 1."""
+    return {name: squared_singular_values(matrix.double())[-1].sqrt() for name, matrix in matrices(net).items()}
+
+
+def lipschitz_bound(net: nn.Module) -> Tensor:
+    """Π σ_l √r_l over the linear and convolutional layers, () float64: at least ‖net‖_Lip.
+
+    It holds for a chain of such layers with zero padding, between which all functions are 1-Lipschitz: ReLU, leaky
+    ReLU, tanh, reshapes and mean pooling are, batch norm is not. A layer counts as often as it stands in the chain.
+    Embeddings take no part, nor do SAN heads, so of a discriminator with a conditional or a SAN head take the bound of
+    its features, ``lipschitz_bound(D.body)``.
+
+    r_l is how often a convolution reads a value: σ(W) bounds the map from one patch, and patches overlap. The usual
+    product of σ (Miyato et al. 2018, sec. 2.1) leaves r_l out, and is a bound where no patches overlap.
+    """
+    norms = spectral_norms(net)
+    return bound_of(net, {layer: norms[name] for name, layer in weighted_layers(net)})
+
+
+def bound_of(net: nn.Module, norms: Mapping[nn.Module, Tensor]) -> Tensor:
+    """`lipschitz_bound` of `net`, from the spectral norm of each layer; one that has none takes no part."""
+    bound = torch.ones((), dtype=torch.float64)
+    for _, layer in net.named_modules(remove_duplicate=False):  # a chain applies a layer wherever it stands
+        if layer in norms and not isinstance(layer, nn.Embedding):
+            bound = bound * norms[layer] * math.sqrt(reads(layer))
+    return bound
+
+
+@torch.no_grad()
+def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
+    """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`.
+
+    Of a SAN head, which normalises nothing, σ is max_y ‖w(y)‖. The bound is left out where it is not known to be one,
+    see `is_chain`.
+    """
+    norms = spectral_norms(D)
+    found = {f"D/sigma/{name}": sigma for name, sigma in norms.items()}
+    for name, head in D.named_modules():
+        if isinstance(head, SANHead):
+            found[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
+    body = D.body if isinstance(D, Discriminator) else D
+    if is_chain(body):
+        found["D/lipschitz"] = bound_of(body, {layer: norms[name] for name, layer in weighted_layers(D)})
+    return found
+
+
+def every_vector(conditioning: nn.Module) -> Tensor:
+    """w(y) for each class, (classes, F), or the one for all, (1, F)."""
+    tables = [layer for layer in conditioning.modules() if isinstance(layer, nn.Embedding)]
+    y = torch.arange(tables[0].num_embeddings, device=tables[0].weight.device) if tables else None
+    vectors: Tensor = conditioning(y)
+    return vectors
+
+
+def is_chain(net: nn.Module) -> bool:
+    """Whether `net` is an `nn.Sequential` of weighted layers and functions known to be 1-Lipschitz, and no more."""
+    if isinstance(net, nn.Sequential):
+        return all(is_chain(part) for part in net)
+    if isinstance(net, nn.LeakyReLU):
+        return abs(net.negative_slope) <= 1
+    if isinstance(net, CONVOLUTIONS):
+        return net.padding_mode == "zeros"
+    return isinstance(net, (nn.Linear, *TRANSPOSED, nn.ReLU, nn.Tanh, nn.Flatten, nn.Unflatten, nn.Identity))
+
+
+def reads(layer: nn.Module) -> int:
+    """The largest number of patches of `layer` that one value of its input is in."""
+    if isinstance(layer, TRANSPOSED):
+        return math.prod(layer.kernel_size)
+    if isinstance(layer, CONVOLUTIONS):
+        sizes = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        return math.prod(math.ceil(k * math.gcd(stride, dilation) / stride) for k, stride, dilation in sizes)
+    return 1
