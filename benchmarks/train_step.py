@@ -44,8 +44,8 @@ from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import InfiniteBatches
 from equipoise.recipes import load
 from equipoise.rules import Adam, RMSprop
-from equipoise.train import GAN, d_step, g_step, iteration_flops, tune
-from equipoise.train.steps import iteration, mean_penalty
+from equipoise.train import GAN, d_step, g_step, iteration_flops, loss_on, tune
+from equipoise.train.steps import iteration
 from equipoise.train.tuning import precisions_of
 from equipoise.weights import DividedBySigma
 
@@ -110,10 +110,10 @@ def eager(gan: GAN) -> Iteration:
             d_optim.zero_grad()
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
             fake = Batch(fake.x.detach(), fake.y)
-            loss, _ = gan.d_loss(batch, fake, batch)
+            loss = loss_on(gan, gan.players[0], batch, fake, nimg, batch)
             for penalty in cfg.penalties:
                 if update % penalty.every == 0:
-                    value = mean_penalty(penalty, gan.critic, batch, fake)
+                    value = penalty(gan.critic, batch, fake).mean()
                     loss = loss + penalty.every * penalty.weight(nimg) * value
             for regularizer, term in zip(cfg.d_regularizers, gan.d_regularizations, strict=True):
                 if update % regularizer.every == 0:
@@ -125,7 +125,7 @@ def eager(gan: GAN) -> Iteration:
             nimg += cfg.batch_size
         g_optim.zero_grad()
         batch = repeated(batch, cfg.g_batches)
-        loss, _ = gan.g_loss(batch, gan.generate(batch, Purpose.Z_FOR_G, start), start)
+        loss = loss_on(gan, gan.players[1], batch, gan.generate(batch, Purpose.Z_FOR_G, start), start)
         update = start // (cfg.batch_size * d_steps(cfg))
         for regularizer, term in zip(cfg.g_regularizers, gan.g_regularizations, strict=True):
             if update % regularizer.every == 0:

@@ -270,8 +270,9 @@ def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
     page = (ROOT / "docs" / "loop.md").read_text("utf-8")
     quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
     source = ""
-    for file, first in (("gan.py", "\n@dataclass"), ("steps.py", "\ndef d_step"), ("loop.py", "\ndef train")):
-        code = (ROOT / "equipoise" / "train" / file).read_text("utf-8")
+    beginnings = {"gan": "\n@dataclass", "context": "\nclass StepContext", "steps": "\ndef step", "loop": "\ndef train"}
+    for file, first in beginnings.items():
+        code = (ROOT / "equipoise" / "train" / f"{file}.py").read_text("utf-8")
         source += code[code.index(first) :]
     assert stripped("\n".join(quoted)) == stripped(source)
 

@@ -394,7 +394,7 @@ def test_what_has_no_theory_says_so(monkeypatch):
             return F.softplus(-2 * fake)
 
     @component
-    class NewPenalty:
+    class NewPenalty(penalties.Penalty):
         every: int = 1
 
         def weight(self, nimg):

@@ -19,7 +19,7 @@ from equipoise.data import InfiniteBatches
 from equipoise.features.base import exact_float32
 from equipoise.losses import R1, Consensus, Hinge, class_loss, discriminator_loss, flat
 from equipoise.models import Head
-from equipoise.train import GAN, d_step, g_step
+from equipoise.train import GAN, d_step, g_step, loss_on
 from equipoise.weights import NoNormalizer
 
 
@@ -32,11 +32,11 @@ def built(**changes):
 def gradients(gan, batch):
     """Of both losses, by player."""
     found = []
-    for optim in (gan.d_optim, gan.g_optim):
-        weights = [p.requires_grad_() for group in optim.param_groups for p in group["params"]]
+    for player in gan.players:
+        weights = [p.requires_grad_() for group in player.optim.param_groups for p in group["params"]]
         with gan.mixed():
             fake = gan.generate(batch, Purpose.Z_FOR_D, 0)
-            loss, _ = gan.d_loss(batch, fake) if optim is gan.d_optim else gan.g_loss(batch, fake, 0)
+            loss = loss_on(gan, player, batch, fake)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
     return found
 

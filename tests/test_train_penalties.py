@@ -9,12 +9,12 @@ from torch import nn
 
 from equipoise.compute.distributed import trainable
 from equipoise.core.types import Batch, component
-from equipoise.losses import R1
+from equipoise.losses import R1, Penalty
 from equipoise.train import d_step
 
 
 @component
-class Cut:
+class Cut(Penalty):
     """‖grad D(x)‖², cut from the weights of D in one of the ways in which that happens."""
 
     how: str

@@ -10,10 +10,10 @@ from .adversarial import (
     SoftLeastSquares,
     Wasserstein,
 )
+from .base import Game, Output, Seen, Term
 from .features import FeatureMatching
 from .joint import Consensus, JointPenalty
 from .objective import (
-    Output,
     accuracy,
     class_loss,
     direction_loss,
@@ -25,11 +25,13 @@ from .objective import (
     pairs,
 )
 from .penalties import R1, R2, Dragan, Drift, GradientPenalty, Penalty
+from .players import ClassLoss, DiscriminatorLoss, GeneratorLoss
 from .regularizers import (
     HistoricalAverage,
     Orthogonal,
     Regularization,
     Regularizer,
+    Regularizing,
     SingularValuePenalty,
     SpectralNormPenalty,
 )
@@ -37,11 +39,15 @@ from .regularizers import (
 __all__ = [
     "R1",
     "R2",
+    "ClassLoss",
     "Consensus",
+    "DiscriminatorLoss",
     "Dragan",
     "Drift",
     "FeatureMatching",
     "GANLoss",
+    "Game",
+    "GeneratorLoss",
     "GradientPenalty",
     "Hinge",
     "HistoricalAverage",
@@ -53,11 +59,14 @@ __all__ = [
     "Penalty",
     "Regularization",
     "Regularizer",
+    "Regularizing",
     "RelativisticPairing",
     "Saturating",
+    "Seen",
     "SingularValuePenalty",
     "SoftLeastSquares",
     "SpectralNormPenalty",
+    "Term",
     "Wasserstein",
     "accuracy",
     "class_loss",

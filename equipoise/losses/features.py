@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 
+from .base import Seen, Term
+from .objective import pairs
+
 __all__ = ["FeatureMatching"]
 
 
 @component
-class FeatureMatching:
+class FeatureMatching(Term):
     """strength ‖mean_i f(x_i) - mean_j f(G(z_j))‖², f what D's head reads (Salimans et al. 2016, sec. 3.1).
 
     The squared distance of two means, never a mean over pairs, which would pull every image to the mean image.
 
     adversarial: False: G minimises this in place of its adversarial loss, as in the paper. True: besides it.
     """
+
+    every = 1
+    place: ClassVar[Literal["fused", "apart", "whole"]] = "fused"
 
     strength: Schedule = 1.0
     adversarial: bool = True
@@ -48,6 +56,11 @@ class FeatureMatching:
                 f"{tuple(real.shape)} and {tuple(fake.shape)}"
             )
         return (mean(real) - mean(fake)).square().sum()
+
+    def of(self, seen: Seen) -> Tensor:
+        """The sum over D's outputs."""
+        on_fake, on_real = seen.on_fake, seen.on_real
+        return torch.stack([self(r.features, f.features) for r, f in pairs(on_real, on_fake)]).sum()
 
 
 def mean(features: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ images keep their history. In your own loop:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,17 +21,15 @@ from torch.autograd.graph import Node, get_gradient_edge
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 
+from .base import Seen, Term
+
 __all__ = ["Consensus", "JointPenalty"]
 
 
-class JointPenalty(ABC):
-    """A penalty on both players. Field `every`: applied on every `every`-th update of each, times `every`."""
+class JointPenalty(Term):
+    """A penalty on both players: each minimises it, at every `every`-th update of its own."""
 
-    every: int
-
-    @abstractmethod
-    def weight(self, nimg: int) -> float:
-        """Factor after `nimg` images."""
+    place: ClassVar[Literal["fused", "apart", "whole"]] = "whole"
 
     @abstractmethod
     def __call__(
@@ -41,6 +40,10 @@ class JointPenalty(ABC):
         d_loss, g_loss: (), what each player minimises, each with a graph that reaches all the weights.
         d_weights, g_weights: what D and G train.
         """
+
+    def of(self, seen: Seen) -> Tensor:
+        with seen.game() as game:
+            return self(*game)
 
 
 @component

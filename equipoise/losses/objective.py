@@ -15,9 +15,9 @@ from torch import Tensor
 from equipoise.core.types import Logits
 
 from .adversarial import GANLoss
+from .base import Output
 
 __all__ = [
-    "Output",
     "accuracy",
     "class_loss",
     "direction_loss",
@@ -28,9 +28,6 @@ __all__ = [
     "monotone",
     "pairs",
 ]
-
-Output = Logits | Tensor | Sequence["Output"]
-"""What a discriminator may return."""
 
 
 def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: bool = False) -> Tensor:

@@ -6,7 +6,8 @@ A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import abstractmethod
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,22 +17,33 @@ from equipoise.compute.precision import without_autocast
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import Batch, Critic, component
 
+from .base import Seen, Term
+
 __all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
 
 
-@runtime_checkable
-class Penalty(Protocol):
-    """A penalty on D, a frozen value."""
+class Penalty(Term):
+    """A penalty on D, a frozen value that sees D as a function of images alone."""
 
-    @property
-    def every(self) -> int:
-        """Applied on every `every`-th D update, times `every` (lazy regularisation, Karras et al. 2020)."""
+    place: ClassVar[Literal["fused", "apart", "whole"]] = "apart"
 
-    def weight(self, nimg: int) -> float:
-        """Factor after `nimg` images; kept apart from the value, so that logs compare across weights."""
-
+    @abstractmethod
     def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
         """-> (N,), in float32."""
+
+    def of(self, seen: Seen) -> Tensor:
+        """Mean over images.
+
+        Raises:
+            ValueError: if it does not depend on D's weights.
+        """
+        value = self(seen.critic, seen.real, seen.fake).mean()
+        if not value.requires_grad:
+            raise ValueError(
+                f"{self!r} does not depend on D's weights, so it would train nothing: something cut it from the graph "
+                "(detach(), torch.no_grad(), or torch.autograd.grad without create_graph=True)"
+            )
+        return value
 
 
 # ---- what they share -------------------------------------------------------------------------------------
@@ -68,7 +80,7 @@ def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
 
 
 @component
-class R1:
+class R1(Penalty):
     """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
 
     gamma: Schedule = 10.0
@@ -82,7 +94,7 @@ class R1:
 
 
 @component
-class R2:
+class R2(Penalty):
     """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
 
     gamma: Schedule = 10.0
@@ -99,7 +111,7 @@ class R2:
 
 
 @component
-class GradientPenalty:
+class GradientPenalty(Penalty):
     """strength (‖grad D(x̂)‖ - target)², x̂ uniform on the segment real_i - fake_i (Gulrajani et al. 2017, eq. 3).
 
     One ε and one norm per image. The labels of x̂ are the real images'.
@@ -136,7 +148,7 @@ def one_each(x: Tensor) -> tuple[int, ...]:
 
 
 @component
-class Dragan:
+class Dragan(Penalty):
     """strength (‖grad D(x̂)‖ - target)², x̂ = real + noise·std(real)·u, u ~ U[0, 1] per pixel (Kodali et al. 2017).
 
     A penalty in the neighbourhood of the data; no generated image takes part. std is one number, over all pixels of
@@ -162,7 +174,7 @@ class Dragan:
 
 
 @component
-class Drift:
+class Drift(Penalty):
     """strength D(x)² on real images: keeps a Wasserstein critic from drifting (Karras et al. 2018, app. A).
 
     The loss of a critic does not change when a constant is added to D, so nothing else holds its logits near 0. Of

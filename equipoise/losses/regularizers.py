@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,11 +21,14 @@ from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 from equipoise.weights import as_matrix, effective_weight, gram, output_axis, squared_singular_values, weighted_layers
 
+from .base import Seen, Term
+
 __all__ = [
     "HistoricalAverage",
     "Orthogonal",
     "Regularization",
     "Regularizer",
+    "Regularizing",
     "SingularValuePenalty",
     "SpectralNormPenalty",
 ]
@@ -54,6 +58,26 @@ class Regularizer(ABC):
     @abstractmethod
     def build(self, net: nn.Module) -> Regularization:
         """For `net`, where its weights are now."""
+
+
+class Regularizing(Term):
+    """A regulariser at work, as a term of its player."""
+
+    place: ClassVar[Literal["fused", "apart", "whole"]] = "whole"
+
+    def __init__(self, regularizer: Regularizer, state: Regularization):
+        self.regularizer, self.state, self.every = regularizer, state, regularizer.every
+
+    @property
+    def name(self) -> str:
+        return type(self.regularizer).__name__
+
+    def weight(self, nimg: int) -> float:
+        return self.regularizer.weight(nimg)
+
+    def of(self, seen: Seen) -> Tensor:
+        value: Tensor = self.state(seen.net)
+        return value
 
 
 class Memoryless(Regularization):

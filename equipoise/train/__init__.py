@@ -1,13 +1,15 @@
 """The training loop."""
 
 from .batches import BatchesByStage
+from .context import StepContext
 from .cost import iteration_flops
 from .gan import GAN
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
+from .players import Player
 from .snapshot import Evaluations, Snapshots
 from .start import load_networks
-from .steps import d_step, g_step
+from .steps import d_step, g_step, loss_on, step
 from .tuning import tune
 
 __all__ = [
@@ -15,14 +17,18 @@ __all__ = [
     "BatchesByStage",
     "Evaluations",
     "Memory",
+    "Player",
     "Snapshots",
+    "StepContext",
     "d_step",
     "fit_or_say_so",
     "g_step",
     "host_memory",
     "iteration_flops",
     "load_networks",
+    "loss_on",
     "require_fitting",
+    "step",
     "train",
     "tune",
 ]

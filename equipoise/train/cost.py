@@ -56,12 +56,10 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
 
         d_steps = cfg.d_steps
         d = mean_over_period(
-            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch),
-            (*cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties),
+            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch), gan.players[0].terms
         )
         g = mean_over_period(
-            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
-            (*cfg.g_regularizers, *cfg.joint_penalties),
+            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch), gan.players[1].terms
         )
         if cfg.reuse_fakes:  # G's update, counted without it, makes its images anew
             (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)

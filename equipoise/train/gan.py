@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from equipoise.augment import Augmentation
 from equipoise.compute.convolutions import Convolutions
-from equipoise.compute.distributed import owned, rank, trainable, world_size
+from equipoise.compute.distributed import rank, trainable, world_size
 from equipoise.compute.pieces import Piece, count_pieces, in_pieces
 from equipoise.compute.precision import Precision, mixed, tensor_float32
 from equipoise.config import TrainConfig
@@ -21,18 +21,21 @@ from equipoise.core.randomness import Purpose, seed_torch, stream
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.doctor import voided
 from equipoise.losses import (
-    JointPenalty,
+    ClassLoss,
+    DiscriminatorLoss,
+    GeneratorLoss,
     Output,
     Regularization,
+    Regularizing,
+    Seen,
+    Term,
     accuracy,
-    class_loss,
-    discriminator_loss,
-    generator_loss,
     logits,
-    pairs,
 )
 from equipoise.nn import grows, renormalize, set_lod
 from equipoise.rules import Stages
+
+from .players import Player
 
 __all__ = ["GAN"]
 
@@ -208,60 +211,59 @@ class GAN:
         count, z = count_pieces(len(batch.x), self.cfg.micro_batch), self.latents(batch, purpose, nimg)
         return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
 
-    # ---- what each player minimises ----------------------------------------------------------------------
+    # ---- the players -------------------------------------------------------------------------------------
 
-    def d_loss(self, real: Batch, fake: Batch, labelled: Batch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """What D minimises, (), and detached scalars to report.
-
-        mean L_D(D(x), D(G(z))), with SAN's direction loss; plus the cross-entropy of classes where D gives them: of
-        `real` and of `fake`, or of `labelled`, as `Head.classifies` says.
-
-        Raises:
-            ValueError: if D learns classes from `labelled`, and it is None.
-        """
-        cfg = self.cfg
-        on_real, on_fake = self.outputs(real.x, real.y), self.outputs(fake.x, fake.y)
-        loss = discriminator_loss(cfg.loss, on_real, on_fake, normalize=cfg.head.normalize_loss)
-        right, fooled = logits(on_real).detach(), logits(on_fake).detach()
-        stats = {"D/real": right.mean(), "D/fake": fooled.mean(), "D/sign_real": right.sign().mean()}
-        if cfg.loss.estimates is not None:
-            stats[f"D/{cfg.loss.estimates}"] = right.mean() - fooled.mean()
-        if cfg.head.classifies == "all":
-            loss = loss + class_loss(on_real, real.y) + class_loss(on_fake, fake.y)
-        elif cfg.head.classifies == "labelled":
-            if labelled is None:
-                raise ValueError("this D learns classes from some images alone: pass them, d_step(..., labelled=batch)")
-            loss = loss + class_loss(self.outputs(labelled.x, labelled.y), labelled.y)
-        if cfg.head.classifies is not None and real.y is not None:
-            stats["D/accuracy"] = accuracy(on_real, real.y)
-        return loss, stats | {"D/loss": loss.detach()}
-
-    def g_loss(self, real: Batch, fake: Batch, nimg: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What G minimises, (), and detached scalars to report.
-
-        mean L_G(D(G(z))) unless feature matching takes its place, plus the weighted distance of feature matching, plus
-        the cross-entropy of the classes of `fake` where G was told them. D sees `real` if something compares with it.
-        """
+    @property
+    def players(self) -> tuple[Player, Player]:
+        """D and G."""
         cfg, matching = self.cfg, self.cfg.feature_matching
-        on_fake = self.outputs(fake.x, fake.y)
-        on_real = self.outputs(real.x, real.y) if cfg.loss.paired or matching is not None else None
-        adversarial = matching is None or matching.adversarial
-        loss = generator_loss(cfg.loss, on_fake, on_real) if adversarial else fake.x.new_zeros(())
-        stats = {}
+        of_d: list[Term] = [DiscriminatorLoss(cfg.loss, cfg.head.normalize_loss)]
+        of_g: list[Term] = [GeneratorLoss(cfg.loss)] if matching is None or matching.adversarial else []
         if cfg.head.classifies == "all":
-            loss = loss + class_loss(on_fake, fake.y)
-        if matching is not None and on_real is not None:
-            distances = [matching(r.features, f.features) for r, f in pairs(on_real, on_fake)]
-            distance = torch.stack(distances).sum()
-            loss = loss + matching.weight(nimg) * distance
-            stats["G/FeatureMatching"] = distance.detach()
-        return loss, stats | {"G/loss": loss.detach()}
+            of_d += [ClassLoss("real"), ClassLoss("fake")]
+            of_g += [ClassLoss("fake")]
+        elif cfg.head.classifies == "labelled":
+            of_d += [ClassLoss("labelled")]
+        of_g += [] if matching is None else [matching]
+        of_d += cfg.penalties
+        of_d += map(Regularizing, cfg.d_regularizers, self.d_regularizations)
+        of_g += map(Regularizing, cfg.g_regularizers, self.g_regularizations)
+        D = Player(
+            "D",
+            self.D,
+            self.d_optim,
+            terms=(*of_d, *cfg.joint_penalties),
+            purpose=Purpose.Z_FOR_D,
+            images=self.images_for_d,
+            updates=self.stages.updates,
+            after=(*self.constraints, *(state.update for state in self.d_regularizations)),
+            read=self.logits_of,
+            watch=self.held_out_logit,
+        )
+        steps = cfg.d_steps if isinstance(cfg.d_steps, int) else 1
+        G = Player(
+            "G",
+            self.G,
+            self.g_optim,
+            terms=(*of_g, *cfg.joint_penalties),
+            purpose=Purpose.Z_FOR_G,
+            images=self.images_for_g,
+            updates=lambda nimg: self.stages.updates(nimg) // steps,
+            after=[state.update for state in self.g_regularizations],
+            times=cfg.g_batches,
+        )
+        return D, G
 
-    def joint_value(
-        self, joint: JointPenalty, batch: Batch, labelled: Batch | None, purpose: Purpose, nimg: int
-    ) -> Tensor:
-        """A penalty on both losses, at the noise of `purpose`. The losses are without penalties and regularisers."""
-        with trainable(self.d_optim, self.g_optim):
-            fake = self.generate(batch, purpose, nimg)
-            losses = self.d_loss(batch, fake, labelled)[0], self.g_loss(batch, fake, nimg)[0]
-            return joint(*losses, owned(self.d_optim), owned(self.g_optim))
+    def logits_of(self, seen: Seen) -> dict[str, Tensor]:
+        """What is reported of D's logits: their means, the mean sign on real images, what the loss estimates."""
+        right, fooled = logits(seen.on_real).detach(), logits(seen.on_fake).detach()
+        stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
+        if self.cfg.loss.estimates is not None:
+            stats[self.cfg.loss.estimates] = right.mean() - fooled.mean()
+        if self.cfg.head.classifies is not None and seen.real.y is not None:
+            stats["accuracy"] = accuracy(seen.on_real, seen.real.y)
+        return stats
+
+    def held_out_logit(self, unseen: Batch | None) -> dict[str, Tensor]:
+        """The mean logit of images that D is not trained on."""
+        return {} if unseen is None else {"held_out": self.critic(unseen.x, unseen.y).mean()}

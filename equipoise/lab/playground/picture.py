@@ -16,6 +16,7 @@ from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import Batch
 from equipoise.data import Distribution, Mixture
 from equipoise.metrics import high_quality, kl_to_uniform, modes_covered
+from equipoise.train import loss_on
 
 from ..points.gan import PointGAN
 
@@ -57,7 +58,7 @@ def picture(gan: PointGAN, view: View) -> dict[str, Tensor]:
     real = gan.distribution.sample(SHOWN, stream(0, Purpose.POINTS))
     with evaluating(gan.gan.D), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # instance noise is the same in every picture
-        loss, _ = gan.gan.g_loss(Batch(real[:, :, None, None]), Batch(x), gan.nimg)
+        loss = loss_on(gan.gan, gan.gan.players[1], Batch(real[:, :, None, None]), Batch(x), gan.nimg)
         (gradient,) = torch.autograd.grad(SHOWN * loss, x)
         with torch.no_grad():
             heat = gan.value(lattice(view)).view(HEAT, HEAT)
