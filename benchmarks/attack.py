@@ -439,7 +439,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.keep is not None:
         args.keep.mkdir(parents=True, exist_ok=True)
 
-    from equipoise.cli import app as cli  # noqa: F401  (so that forks need not import them)
+    from equipoise.cli.app import app as cli  # noqa: F401  (so that forks need not import them)
     from equipoise.evaluate import compare  # noqa: F401  (so that forks need not import them)
     from equipoise.generate import export  # noqa: F401  (so that forks need not import them)
     from equipoise.train import loop as train  # noqa: F401  (so that forks need not import them)

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, resource, torch
-from equipoise.allocator import keep_freed_memory
+from equipoise.compute.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

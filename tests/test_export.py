@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shlex
@@ -467,7 +468,7 @@ def test_a_folder_is_there_whole_or_not_at_all(trained, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("equipoise.generate.export.save_generator", full)
+    monkeypatch.setattr(importlib.import_module("equipoise.generate.export"), "save_generator", full)
     with pytest.raises(RunError, match=r"cannot write to .*hub: No space left on device"):
         export(trained, "hub-folder", tmp_path / "hub")
     assert list(tmp_path.iterdir()) == []

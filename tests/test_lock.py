@@ -26,7 +26,7 @@ pytest.importorskip("fcntl", reason="locks are a POSIX feature")
 HOLDING = """
 import sys
 from pathlib import Path
-from equipoise.lock import Lock
+from equipoise.runs.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

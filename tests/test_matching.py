@@ -89,7 +89,7 @@ def test_bfloat16_features_are_averaged_in_float32():
 
 def test_what_cannot_be_compared_is_refused():
     for real, fake in ((None, features(2)), (features(2), None), (None, None)):
-        with pytest.raises(ValueError, match=r"D returned no features.*equipoise\.heads\.Discriminator"):
+        with pytest.raises(ValueError, match=r"D returned no features.*equipoise\.nn\.heads\.Discriminator"):
             matching(real, fake)
     for real, fake in ((features(2, 5), features(2, 4)), (features(2, 5, 1, 1), features(2, 5)), (features(3)[0],) * 2):
         with pytest.raises(ValueError, match=r"the same features .* got \("):

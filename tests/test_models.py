@@ -27,7 +27,11 @@ from equipoise.models import (
 from equipoise.weights import SpectralNorm
 
 ALL = [
-    c for name in models.__all__ if dataclasses.is_dataclass(c := getattr(models, name)) and not inspect.isabstract(c)
+    c
+    for c in map(vars(models).get, models.__all__)
+    if dataclasses.is_dataclass(c)
+    and issubclass(c, GeneratorConfig | DiscriminatorConfig)
+    and not inspect.isabstract(c)
 ]
 GENERATORS = [c for c in ALL if issubclass(c, GeneratorConfig)]
 DISCRIMINATORS = [c for c in ALL if issubclass(c, DiscriminatorConfig)]

@@ -249,7 +249,7 @@ def test_the_command_serves_until_it_is_interrupted():
     code = """if True:
         import signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to Ctrl-C
-        from equipoise.cli import app
+        from equipoise.cli.app import app
         app(["lab", "playground", "--port", "0"])
     """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -572,7 +572,7 @@ from dataclasses import replace
 
 from equipoise import GANLoss
 from equipoise.recipes.dcgan import dcgan_digits
-from equipoise.types import component
+from equipoise.core.types import component
 
 
 @component

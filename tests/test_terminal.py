@@ -82,7 +82,7 @@ CODE = f"""
 import os, sys
 sys.path.insert(0, {str(HERE)!r})
 sys.argv[0] = "equipoise"
-from equipoise.cli import app
+from equipoise.cli.app import app
 app()
 """
 

@@ -1,6 +1,6 @@
 """Ten ways to train one GAN: a plain one, and those of the literature that keep it from failing.
 
-from equipoise.lab.settings import SETTINGS
+from equipoise.lab.points.settings import SETTINGS
 
 SETTINGS["R1"]()  # the config of a GAN of points
 SETTINGS["R1"](cfg)  # the networks, data and learning rates of `cfg`, with R1 in place of what held it together
