@@ -1,6 +1,7 @@
 """The public API. `__init__.py` reads this list, and imports a name when it is first used."""
 
 from .augment import ADA as ADA
+from .augment import Augment as Augment
 from .augment import Chain as Chain
 from .augment import DiffAugment as DiffAugment
 from .augment import InstanceNoise as InstanceNoise
@@ -36,11 +37,13 @@ from .losses import HistoricalAverage as HistoricalAverage
 from .losses import LeastSquares as LeastSquares
 from .losses import NonSaturating as NonSaturating
 from .losses import Orthogonal as Orthogonal
+from .losses import Penalty as Penalty
 from .losses import RelativisticPairing as RelativisticPairing
 from .losses import Saturating as Saturating
 from .losses import SingularValuePenalty as SingularValuePenalty
 from .losses import SoftLeastSquares as SoftLeastSquares
 from .losses import SpectralNormPenalty as SpectralNormPenalty
+from .losses import Term as Term
 from .losses import Wasserstein as Wasserstein
 from .losses import class_loss as class_loss
 from .losses import direction_loss as direction_loss
@@ -70,10 +73,12 @@ from .rules import RMSprop as RMSprop
 from .rules import ToConvergence as ToConvergence
 from .weights import ClipSingularValues as ClipSingularValues
 from .weights import ClipWeights as ClipWeights
+from .weights import Constraint as Constraint
 from .weights import EqualizedLearningRate as EqualizedLearningRate
 from .weights import ExactSpectralNorm as ExactSpectralNorm
 from .weights import FrobeniusNorm as FrobeniusNorm
 from .weights import NoNormalizer as NoNormalizer
+from .weights import Normalizer as Normalizer
 from .weights import SpectralNorm as SpectralNorm
 from .weights import UnitSphere as UnitSphere
 from .weights import WeightNorm as WeightNorm

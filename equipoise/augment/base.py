@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from torch import Tensor, nn
 
@@ -62,6 +62,12 @@ class Augment(ABC):
 
     @abstractmethod
     def build(self) -> Augmentation: ...
+
+    def __call__(self, x: Tensor) -> NoReturn:
+        """Raises TypeError: an augmentation has a state, and these are its settings."""
+        raise TypeError(
+            f"{self!r} are settings. Build the augmentation once, augment = {self!r}.build(), call augment(x)"
+        )
 
 
 class Identity(Augmentation):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar, cast, dataclass_transform
+from typing import NamedTuple, NoReturn, TypeVar, cast, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -76,6 +76,19 @@ class Logits(NamedTuple):
     dir: Tensor | None = None
     classes: Tensor | None = None
     features: Tensor | None = None
+
+
+def asked_like_a_tensor(logits: Logits, name: str) -> NoReturn:
+    """Answers what a tensor would have been asked, such as ``D(x).mean()``."""
+    if hasattr(Tensor, name):
+        raise AttributeError(
+            f"Logits has no {name!r}: a discriminator returns several tensors. Take D(x).fun, the logits, or give D(x) "
+            "to discriminator_loss or generator_loss"
+        )
+    raise AttributeError(f"{type(logits).__name__!r} object has no attribute {name!r}")
+
+
+Logits.__getattr__ = asked_like_a_tensor  # type: ignore[attr-defined]  # in the class, mypy would allow every name
 
 
 Critic = Callable[[Tensor, Tensor | None], Tensor]

@@ -33,6 +33,7 @@ __all__ = [
 def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: bool = False) -> Tensor:
     """Scalar that D minimises: mean of loss.d(real, fake), plus SAN's direction term where `dir` is given.
 
+    real, fake: may differ in the number of images, unless the loss is paired; each has a mean of its own then.
     normalize: of the direction term, as in `direction_loss`. Each of several outputs has means of its own.
 
     Raises:
@@ -40,10 +41,10 @@ def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: 
             set and no output has `dir`; and as `direction_loss`.
     """
     total, is_san = [], False
-    for r, f in pairs(real, fake):
-        value = loss.d(r.fun, f.fun).mean()
+    for r, f in pairs(real, fake, alike=loss.paired):
+        value = mean_d(loss, r.fun, f.fun)
         if r.dir is not None and f.dir is not None:
-            value = value + direction_loss(loss, r.dir, f.dir, normalize=normalize).mean()
+            value = value + mean_direction(loss, r.dir, f.dir, normalize=normalize)
             is_san = True
         total.append(value)
     if normalize and not is_san:
@@ -52,6 +53,23 @@ def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: 
             "a SAN (SANHead, sanify), or leave normalize=False"
         )
     return torch.stack(total).sum()
+
+
+def mean_d(loss: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """Mean of loss.d. Of an unpaired loss, d(r, f) = a(r) + b(f), real and fake may differ in number."""
+    if real.shape == fake.shape:
+        return loss.d(real, fake).mean()
+    zero = real.new_zeros(())
+    return loss.d(real, zero).mean() + loss.d(zero, fake).mean() - loss.d(zero, zero)
+
+
+def mean_direction(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool) -> Tensor:
+    """Mean of `direction_loss`, likewise."""
+    if real.shape == fake.shape or loss.paired:
+        return direction_loss(loss, real, fake, normalize=normalize).mean()
+    if not normalize:
+        return loss.g(real).mean() - loss.g(fake).mean()
+    return loss.g(real).mean() / mean_weight(loss, real) - loss.g(fake).mean() / mean_weight(loss, fake)
 
 
 def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool = False) -> Tensor:
@@ -175,8 +193,10 @@ def flat(output: object) -> Iterator[Logits]:
         raise ValueError(f"expected logits as Logits, a tensor or a list of these, got {output!r}")
 
 
-def pairs(real: Output, fake: Output) -> Iterator[tuple[Logits, Logits]]:
+def pairs(real: Output, fake: Output, *, alike: bool = True) -> Iterator[tuple[Logits, Logits]]:
     """The outputs for real and for generated images, each with its counterpart, as `flat` gives them.
+
+    alike: whether there must be as many real images as generated ones.
 
     Raises:
         ValueError: if they differ in number, shape or kind, which would broadcast silently.
@@ -185,7 +205,7 @@ def pairs(real: Output, fake: Output) -> Iterator[tuple[Logits, Logits]]:
     if len(reals) != len(fakes):
         raise ValueError(f"D gave {len(reals)} outputs for real and {len(fakes)} for generated images")
     for r, f in zip(reals, fakes, strict=True):
-        require_same_shape(r.fun, f.fun)
+        require_same_shape(r.fun if alike else r.fun[:1], f.fun if alike else f.fun[:1])
         if (r.dir is None) != (f.dir is None):
             raise ValueError(
                 "one of real and fake has SAN's `dir` and the other has not: use one discriminator for both"

@@ -22,14 +22,22 @@ from .base import Seen, Term
 __all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
 
 
+Images = Batch | Tensor
+"""Images with their classes, or without."""
+
+
 class Penalty(Term):
     """A penalty on D, a frozen value that sees D as a function of images alone."""
 
     place: ClassVar[Literal["fused", "apart", "whole"]] = "apart"
 
     @abstractmethod
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
-        """-> (N,), in float32."""
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
+        """-> (N,), in float32.
+
+        real, fake: images with their classes, or a plain tensor of images. `fake` may be left out where no generated
+            image takes part.
+        """
 
     def of(self, seen: Seen) -> Tensor:
         """Mean over images.
@@ -52,6 +60,13 @@ class Penalty(Term):
 def precise(x: Tensor) -> Tensor:
     """`x` in float32 or wider, without its history."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def batch_of(images: Images | None, name: str) -> Batch:
+    """Images without classes as a batch. Raises ValueError if there are none."""
+    if images is None:
+        raise ValueError(f"this penalty looks at {name} images, and was given none: pass critic, real and fake")
+    return Batch(images) if isinstance(images, Tensor) else images
 
 
 def input_gradient(critic: Critic, batch: Batch) -> Tensor:
@@ -89,8 +104,8 @@ class R1(Penalty):
     def weight(self, nimg: int) -> float:
         return at(self.gamma, nimg) / 2
 
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
-        return squared_norm(input_gradient(critic, real))
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
+        return squared_norm(input_gradient(critic, batch_of(real, "real")))
 
 
 @component
@@ -103,8 +118,8 @@ class R2(Penalty):
     def weight(self, nimg: int) -> float:
         return at(self.gamma, nimg) / 2
 
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
-        return squared_norm(input_gradient(critic, fake))
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
+        return squared_norm(input_gradient(critic, batch_of(fake, "generated")))
 
 
 # ---- around a target, elsewhere --------------------------------------------------------------------------
@@ -129,8 +144,9 @@ class GradientPenalty(Penalty):
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)
 
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
         """Raises ValueError if there are not as many generated images as real ones, of the same shape."""
+        real, fake = batch_of(real, "real"), batch_of(fake, "generated")
         if real.x.shape != fake.x.shape:
             raise ValueError(
                 f"GradientPenalty pairs real and generated images one by one, got {tuple(real.x.shape)} and "
@@ -163,7 +179,8 @@ class Dragan(Penalty):
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)
 
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
+        real = batch_of(real, "real")
         x = precise(real.x)
         u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
         near = Batch(x + self.noise * x.std(correction=0) * u, real.y)
@@ -187,7 +204,8 @@ class Drift(Penalty):
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)
 
-    def __call__(self, critic: Critic, real: Batch, fake: Batch) -> Tensor:
+    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
+        real = batch_of(real, "real")
         x = precise(real.x)
         with without_autocast(x):
             return critic(x, real.y).square().mean(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -42,7 +42,10 @@ ADVICE = {
 OTHER_ADVICE = "Return the logits as they are; if these are none, name the layers that make them: sanify(D, layers=...)"
 
 
-def sanify(discriminator: nn.Module, layers: str | Sequence[str] | None = None) -> nn.Module:
+M = TypeVar("M", bound=nn.Module)
+
+
+def sanify(discriminator: M, layers: str | Sequence[str] | None = None) -> M:
     """Turn a discriminator into a SAN (Takida et al. 2024), in place, and return it.
 
         D = sanify(D)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -27,6 +28,10 @@ class EMA(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(source).eval().requires_grad_(False)
         self.halflife_kimg, self.rampup = halflife_kimg, rampup
+
+    def forward(self, *args: Any) -> Any:
+        """What the average makes of it: ``ema(z)`` is ``ema.model(z)``."""
+        return self.model(*args)
 
     @torch.no_grad()
     def update(self, source: nn.Module, nimg: int, num_images: int) -> None:

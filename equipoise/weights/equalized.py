@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from equipoise.core.types import component
 from equipoise.nn import initial_std
 
-from .normalizers import Normalizer, chosen
+from .normalizers import M, Normalizer, chosen
 
 __all__ = ["EqualizedLearningRate"]
 
@@ -32,11 +32,12 @@ class EqualizedLearningRate(Normalizer):
 
     skip: tuple[str, ...] = ()
 
-    def __call__(self, net: nn.Module) -> None:
+    def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             assert isinstance(layer.weight, Tensor)
             parametrize.register_parametrization(layer, "weight", Scaled(layer.weight, initial_std(layer)))
+        return net
 
 
 class Scaled(nn.Module):

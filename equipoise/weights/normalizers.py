@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import partial
+from typing import TypeVar
 
 import torch
 from pydantic import Field
@@ -25,20 +26,23 @@ from .spectral import DividedBySigma
 __all__ = ["ExactSpectralNorm", "FrobeniusNorm", "NoNormalizer", "Normalizer", "SpectralNorm", "WeightNorm", "remove"]
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
 class Normalizer(ABC):
     """How the weights of a network are parametrised."""
 
     @abstractmethod
-    def __call__(self, net: nn.Module) -> None:
-        """Rewrite the layers of `net` in place."""
+    def __call__(self, net: M) -> M:
+        """Rewrite the layers of `net` in place. Returns it."""
 
 
 @component
 class NoNormalizer(Normalizer):
     """Leaves every weight as it is."""
 
-    def __call__(self, net: nn.Module) -> None:
-        pass
+    def __call__(self, net: M) -> M:
+        return net
 
 
 @component
@@ -55,11 +59,12 @@ class SpectralNorm(Normalizer):
     iterations: int = Field(default=1, ge=1)
     skip: tuple[str, ...] = ()
 
-    def __call__(self, net: nn.Module) -> None:
+    def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             divided = DividedBySigma(effective_weight(layer), self.iterations, output_axis(layer))
             parametrize.register_parametrization(layer, "weight", divided)
+        return net
 
 
 @component
@@ -73,11 +78,12 @@ class ExactSpectralNorm(Normalizer):
 
     skip: tuple[str, ...] = ()
 
-    def __call__(self, net: nn.Module) -> None:
+    def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             norm = partial(spectral_norm, axis=output_axis(layer))
             parametrize.register_parametrization(layer, "weight", Quotient(norm))
+        return net
 
 
 @component
@@ -92,10 +98,11 @@ class FrobeniusNorm(Normalizer):
 
     skip: tuple[str, ...] = ()
 
-    def __call__(self, net: nn.Module) -> None:
+    def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             parametrize.register_parametrization(layer, "weight", Quotient(torch.linalg.vector_norm))
+        return net
 
 
 @component
@@ -109,10 +116,11 @@ class WeightNorm(Normalizer):
 
     skip: tuple[str, ...] = ()
 
-    def __call__(self, net: nn.Module) -> None:
+    def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
             parametrizations.weight_norm(layer, dim=output_axis(layer))
+        return net
 
 
 class Quotient(nn.Module):
