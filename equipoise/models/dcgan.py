@@ -36,9 +36,6 @@ REFERENCE = 64
 """Rows of z in the reference batch of a generator with virtual batch norm."""
 
 
-# ---- what both networks are made of ----------------------------------------------------------------------
-
-
 # ---- generator -------------------------------------------------------------------------------------------
 
 

@@ -215,6 +215,3 @@ class Discriminator(nn.Module):
         h = self.body(x, y) if isinstance(self.body, MiddleConcat) else self.body(x)
         logits: Logits = self.head(h, y)
         return logits._replace(features=h)
-
-
-# ---- settings --------------------------------------------------------------------------------------------

@@ -20,8 +20,6 @@ from .layers import conditions, joined
 from .norms import NormKind, make_norm, normalise
 from .resample import enlarge
 
-__all__ = []
-
 
 def convolution(c_in: int, c_out: int, kernel: int = 3, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
     """One that keeps the size of the map: weights uniform with variance 2 gain² / (fan_in + fan_out), biases 0."""

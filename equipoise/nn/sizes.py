@@ -6,8 +6,6 @@ from typing import Literal
 
 from equipoise.core.types import ImageSpec
 
-__all__ = []
-
 
 def sizes(spec: ImageSpec, name: str) -> tuple[int, int]:
     """(base, halvings): resolution = base · 2^halvings, base from 4 to 7 and one halving at least.

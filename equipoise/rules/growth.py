@@ -137,12 +137,3 @@ class Stages:
             begun = max(int(last - position) // size + 1, 0)  # in this part; the last of them may end in the next
             count, position = count + begun, position + begun * size
         return count + (nimg - position) // size
-
-
-# ---- images of less detail -------------------------------------------------------------------------------
-
-
-# ---- networks that grow ----------------------------------------------------------------------------------
-
-
-# ---- batches ---------------------------------------------------------------------------------------------

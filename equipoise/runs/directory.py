@@ -1,4 +1,4 @@
-"""A run that is there to be read: its settings, its statistics, and what its images are judged by."""
+"""A run's directory: claimed for one config, and read: settings, statistics, the features that judge its images."""
 
 from __future__ import annotations
 
