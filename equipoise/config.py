@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from equipoise.augment import Augment, NoAugment
@@ -40,6 +40,17 @@ from equipoise.rules import Adam, EMAConfig, Evaluate, FreezeD, Growth, NoGrowth
 from equipoise.weights import ClipSingularValues, ClipWeights, Constraint, NoNormalizer, Normalizer, UnitSphere
 
 __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
+
+
+def require_penalty(given: object) -> object:
+    """Raises ValueError for a term that belongs into another field, with its name."""
+    if isinstance(given, Regularizer | JointPenalty):
+        field = "joint_penalties" if isinstance(given, JointPenalty) else "d_regularizers"
+        raise ValueError(
+            f"{given!r} is no penalty on images, which `penalties` holds: give it as "
+            + shlex.quote(f"{field}=[{given!r}]")
+        )
+    return given
 
 
 @component
@@ -74,7 +85,7 @@ class TrainConfig:
     discriminator: DiscriminatorConfig
     head: Head = Head()
     loss: GANLoss = NonSaturating()
-    penalties: tuple[Penalty, ...] = ()
+    penalties: tuple[Annotated[Penalty, BeforeValidator(require_penalty)], ...] = ()
     g_regularizers: tuple[Regularizer, ...] = ()
     d_regularizers: tuple[Regularizer, ...] = ()
     joint_penalties: tuple[JointPenalty, ...] = ()
@@ -135,14 +146,6 @@ class TrainConfig:
                 f"head.conditioning=semi_supervised and {self.loss!r} do not go together: the head's logit is that of "
                 "the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
                 "loss=NonSaturating or loss=Saturating, or another conditioning."
-            )
-        given: tuple[object, ...] = self.penalties  # these have all that the protocol asks for, but the call differs
-        misplaced = next((p for p in given if isinstance(p, Regularizer | JointPenalty)), None)
-        if misplaced is not None:
-            field = "joint_penalties" if isinstance(misplaced, JointPenalty) else "d_regularizers"
-            raise ValueError(
-                f"{misplaced!r} is no penalty on images, which `penalties` holds: give it as "
-                + shlex.quote(f"{field}=[{misplaced!r}]")
             )
         projection = next(
             (c for c in self.constraints if isinstance(c, ClipWeights | ClipSingularValues | UnitSphere)), None
