@@ -119,7 +119,7 @@ MOST_MISTAKES = 20
 
 
 def _explain(error: ValidationError, name: str, names: Sequence[str], known: Mapping[str, Any]) -> str:
-    """What pydantic found, a line each: where, what was given, what was expected."""
+    """A message of pydantic's findings, a line each: where, what was given, what was expected."""
     lines, mistakes = [], error.errors()
     for found in mistakes[:MOST_MISTAKES]:
         where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)

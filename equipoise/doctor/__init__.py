@@ -1,4 +1,4 @@
-"""What a combination takes away."""
+"""Guarantees that a combination takes away."""
 
 from .guarantees import voided
 

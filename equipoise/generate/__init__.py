@@ -1,4 +1,4 @@
-"""What one does with a trained generator."""
+"""A trained generator at work: samples, walks, exports."""
 
 from .export import FORMATS, export, save_hub_folder, save_onnx, save_program
 from .frames import require_writable, write_frames, write_grid

@@ -1,4 +1,4 @@
-"""What players minimise: the loss, and every term that is added to it."""
+"""The terms of what players minimise: the loss, and all that is added to it."""
 
 from .adversarial import (
     GANLoss,

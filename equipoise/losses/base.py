@@ -1,4 +1,4 @@
-"""Terms: what a player's loss is a sum of. A loss, a penalty, a regulariser, a loss of classes: one interface."""
+"""The terms of a player's loss. A loss, a penalty, a regulariser, a loss of classes have one interface."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Game(NamedTuple):
 
 
 class Seen(Protocol):
-    """What an update shows to its terms. Each thing is computed once, when a term first asks for it.
+    """The view of an update that its terms have. Each thing is computed once, when a term first asks for it.
 
     real, fake: images and their classes. In D's update the generated ones carry no graph.
     labelled: images whose classes D learns, or None.

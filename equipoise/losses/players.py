@@ -1,4 +1,4 @@
-"""What every player minimises: its adversarial loss, and the losses of classes that a head asks for."""
+"""The terms of every config: the adversarial losses, and the losses of classes that a head asks for."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MOST_WEIGHTS = 10_000
 
 @contextmanager
 def kept_for_backward(net: nn.Module) -> Iterator[dict[int, Tensor]]:
-    """What forwards of `net` in the block keep for their backwards, without its weights, by address."""
+    """Tensors that forwards of `net` in the block keep for their backwards, by address; its weights left out."""
     weights = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
     kept: dict[int, Tensor] = {}
 

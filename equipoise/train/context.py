@@ -1,4 +1,4 @@
-"""What an update shows to its terms: each thing is computed once, when a term first asks for it."""
+"""The context of an update: each thing is computed once, when a term first asks for it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StepContext:
 
 
 def fused(terms: Iterable[Term]) -> list[Term]:
-    """Those in the graph of the loss."""
+    """The terms in the graph of the loss."""
     return [term for term in terms if term.place == "fused"]
 
 

@@ -88,7 +88,7 @@ def iteration(gan: GAN, batch: Batch, nimg: int) -> None:
 
 
 def loss_on(gan: GAN, me: Player, real: Batch, fake: Batch, nimg: int = 0, labelled: Batch | None = None) -> Tensor:
-    """What a player minimises on these images at `nimg`, (), without terms that have a backward of their own."""
+    """The loss of a player on these images at `nimg`, (), without terms that have a backward of their own."""
     piece = Piece(real, real.x[:0], labelled=labelled)
     return weighted_sum(fused(me.terms), StepContext(gan, me, piece, nimg, fake))[0]
 

@@ -1,4 +1,4 @@
-"""What is done to weights: spectral norm and its relatives, constraints, singular values."""
+"""Rules for weights: spectral norm and its relatives, constraints, singular values."""
 
 from .constraints import ClipSingularValues, ClipWeights, Constraint, UnitSphere
 from .equalized import EqualizedLearningRate
