@@ -14,6 +14,7 @@ import inspect
 import shlex
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -23,7 +24,7 @@ from equipoise.augment import Augment, NoAugment
 from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
 from equipoise.core.types import component
-from equipoise.data import DatasetConfig
+from equipoise.data import DatasetConfig, Images
 from equipoise.losses import (
     Dragan,
     FeatureMatching,
@@ -40,6 +41,11 @@ from equipoise.rules import Adam, EMAConfig, Evaluate, FreezeD, Growth, NoGrowth
 from equipoise.weights import ClipSingularValues, ClipWeights, Constraint, NoNormalizer, Normalizer, UnitSphere
 
 __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
+
+
+def as_images(given: object) -> object:
+    """The images at a path that exists: ``data=photos`` is ``data=Images(path="photos")``."""
+    return Images(path=given) if isinstance(given, str) and Path(given).expanduser().exists() else given
 
 
 def require_penalty(given: object) -> object:
@@ -80,7 +86,7 @@ class TrainConfig:
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
     """
 
-    data: DatasetConfig
+    data: Annotated[DatasetConfig, BeforeValidator(as_images)]
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
     head: Head = Head()

@@ -660,3 +660,21 @@ def test_a_difference_of_kind_shows_both():
     assert differences(san_digits(), changed(san_digits(), "d_normalizer=NoNormalizer")) == [
         f"d_normalizer: {SpectralNorm(skip=('body.0', 'head.*'))!r} -> {NoNormalizer()!r}"
     ]
+
+
+# ---- data by its path ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["photos", "my photos", "a-b.zip", "photos.d"])
+def test_a_path_that_exists_means_the_images_there(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    cfg = override(sngan_digits(), {"data": parse(name, components())})
+    assert cfg.data == Images(path=name)
+    assert parse(to_text(cfg), components()) == cfg
+
+
+def test_a_path_that_does_not_exist_is_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"data takes a DatasetConfig, got 'Digit'; known: .*Digits"):
+        override(sngan_digits(), {"data": "Digit"})
