@@ -32,13 +32,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from .hostile import DAMAGES, INPUTS, damaged, make_input, override
 from .report import machine, markdown
-from .victims import PATIENCE, Ended, Victim, fingerprint, full_after, killed_at, litter, refused_at
+from .victims import PATIENCE, Ended, Victim, descendants, fingerprint, full_after, killed_at, litter, refused_at
 
 __all__ = ["CAMPAIGNS", "Case", "main"]
 
@@ -379,7 +380,8 @@ def torchrun_killed(shop: Workshop, number: int, folder: Path) -> list[Case]:
     try:
         killed.wait(chance.uniform(6, 25))
     except subprocess.TimeoutExpired:
-        os.killpg(killed.pid, signal.SIGKILL)
+        for pid in (killed.pid, *descendants(killed.pid)):
+            os.kill(pid, signal.SIGKILL)
         killed.wait()
     torchrun(shop, run_dir).wait(300)
     said = run_dir.with_suffix(".log").read_text(errors="replace")
@@ -439,10 +441,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.keep is not None:
         args.keep.mkdir(parents=True, exist_ok=True)
 
-    from equipoise.cli.app import app as cli  # noqa: F401  (so that forks need not import them)
-    from equipoise.evaluate import compare  # noqa: F401  (so that forks need not import them)
-    from equipoise.generate import export  # noqa: F401  (so that forks need not import them)
-    from equipoise.train import loop as train  # noqa: F401  (so that forks need not import them)
+    for module in ("cli.app", "evaluate", "generate", "train"):  # so that forks need not
+        import_module(f"equipoise.{module}")
 
     found: dict[str, list[Case]] = {}
     with tempfile.TemporaryDirectory() as folder, pool(args.jobs) as workers:

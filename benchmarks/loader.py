@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from equipoise.cli.app import assignments
+from equipoise.cli.options import assignments
 from equipoise.config import TrainConfig, override
 from equipoise.data import ArrayDataset, Dataset, Images, InfiniteBatches
 from equipoise.data.prepared import write_prepared

@@ -14,11 +14,22 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["PATIENCE", "Ended", "Victim", "fingerprint", "full_after", "killed_at", "litter", "refused_at"]
+__all__ = [
+    "PATIENCE",
+    "Ended",
+    "Victim",
+    "descendants",
+    "fingerprint",
+    "full_after",
+    "killed_at",
+    "litter",
+    "refused_at",
+]
 
 PATIENCE = 30.0
 """Seconds after which a command counts as hanging."""
@@ -141,6 +152,18 @@ def exit_code(arguments: Sequence[str]) -> int:
 def address_space() -> int:
     """Bytes of address space that this process uses."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 # ---- disks that fail -------------------------------------------------------------------------------------

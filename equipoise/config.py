@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,7 +46,11 @@ __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "
 
 def as_images(given: object) -> object:
     """The images at a path that exists: ``data=photos`` is ``data=Images(path="photos")``."""
-    return Images(path=given) if isinstance(given, str) and Path(given).expanduser().exists() else given
+    if isinstance(given, str):
+        with suppress(OSError, ValueError, RuntimeError):  # no name of a file: too long, with a zero, of no user
+            if Path(given).expanduser().exists():
+                return Images(path=given)
+    return given
 
 
 def require_penalty(given: object) -> object:

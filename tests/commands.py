@@ -4,7 +4,8 @@ from unittest.mock import patch
 
 from typer.testing import CliRunner
 
-from equipoise.cli.app import app, out
+from equipoise.cli.app import app
+from equipoise.cli.options import out
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -106,5 +106,5 @@ def test_a_file_of_the_room_is_imported_from_its_sibling():
 def test_the_check_sees_what_it_is_for():
     assert "equipoise.core.types" in IMPORTS["equipoise.losses.penalties"]
     assert "equipoise.losses.adversarial" in IMPORTS["equipoise.losses.objective"]  # relative
-    assert "equipoise.recipes.__init__" in IMPORTS["equipoise.cli.app"]  # in a function
+    assert "equipoise.recipes.__init__" in IMPORTS["equipoise.cli.train"]  # in a function
     assert "equipoise.config" in IMPORTS["equipoise.recipes.__init__"]  # under TYPE_CHECKING

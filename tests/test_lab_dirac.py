@@ -16,18 +16,10 @@ from equipoise.augment import InstanceNoise
 from equipoise.core.plots import encode
 from equipoise.core.types import component
 from equipoise.lab import available
-from equipoise.lab.dirac import (
-    dynamics as dirac_dynamics,
-)
-from equipoise.lab.dirac import (
-    experiment as dirac,
-)
-from equipoise.lab.dirac import (
-    figures as dirac_figures,
-)
-from equipoise.lab.dirac import (
-    games as dirac_games,
-)
+from equipoise.lab.dirac import dynamics as dirac_dynamics
+from equipoise.lab.dirac import experiment as dirac
+from equipoise.lab.dirac import figures as dirac_figures
+from equipoise.lab.dirac import games as dirac_games
 from equipoise.lab.dirac.dynamics import jacobian, kinked
 from equipoise.lab.dirac.experiment import Dirac
 from equipoise.lab.dirac.games import DISCRIMINATORS, Games, Stabiliser, all_losses, stabilisers, undecided

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from equipoise import recipes
-from equipoise.cli.app import app, raised_here
+from equipoise.cli.app import app
+from equipoise.cli.options import raised_here
 from equipoise.config import components, override, to_text
 from equipoise.core.grammar import parse
 from equipoise.core.nesting import DEEPEST, DIGITS, LONGEST, MOST, check_text, shown

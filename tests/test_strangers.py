@@ -29,7 +29,8 @@ from test_data_cifar import pickled
 from test_data_mnist import FILES
 from typer.testing import CliRunner
 
-from equipoise.cli.app import app, raised_here
+from equipoise.cli.app import app
+from equipoise.cli.options import raised_here
 from equipoise.core.files import read_json
 from equipoise.data import CIFAR10, Images, open_dataset, prepare, tars
 from equipoise.data.shards import Shards

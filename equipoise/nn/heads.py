@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from equipoise.compute.precision import without_autocast
 from equipoise.core.types import Logits
 
-from .conditioning import (
-    LearnedScale,
-    MiddleConcat,
-)
+from .conditioning import LearnedScale, MiddleConcat
 
 __all__ = [
     "AuxiliaryHead",

@@ -7,11 +7,7 @@ import math
 from torch import nn
 
 from .initial import normal_
-from .norms import (
-    ConditionalBatchNorm,
-    LinearConditionalBatchNorm,
-    VirtualBatchNorm,
-)
+from .norms import ConditionalBatchNorm, LinearConditionalBatchNorm, VirtualBatchNorm
 
 __all__ = ["init_normal"]
 

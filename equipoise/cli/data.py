@@ -1,0 +1,43 @@
+"""The command `data prepare`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import clear_errors, err
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    source: Annotated[
+        str, typer.Argument(help="A folder, zip, .npz or IDX directory, or: digits, mnist, fashion_mnist, cifar10.")
+    ],
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to make.")],
+    resolution: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Crop to a square and resize to so many pixels.", min=1),
+    ] = None,
+    channels: Annotated[Optional[int], typer.Option(help="1: grey, 3: colour; default as the source.")] = None,  # noqa: UP045
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes that decode image files; default one per processor core.", min=1),
+    ] = None,
+    shard_gb: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The most gigabytes of a file of images; default all in one file."),
+    ] = None,
+) -> None:
+    """Turn images into a set on disk that opens at once: train with 'data=Images(path="OUT")'."""
+    with clear_errors():
+        from equipoise.data import prepare as make
+        from equipoise.data.workers import cores
+
+        make(source, out_dir, resolution=resolution, channels=channels, workers=workers or cores(), shard_gb=shard_gb)
+        data = shlex.quote(f"data=Images(path={json.dumps(str(out_dir), ensure_ascii=False)})")
+        err.print(f"wrote {out_dir}. Train with: {data}", markup=False)

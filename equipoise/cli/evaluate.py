@@ -1,0 +1,148 @@
+"""The commands `evaluate`, `compare` and `sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import OwnFeatures, OwnRecipe, Weights, clear_errors, err, out, own_components
+
+__all__ = ["compare", "evaluate", "sweep"]
+
+
+def sweep(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    truncation: Annotated[str, typer.Option(help="LOW:HIGH, or thresholds separated by commas.")] = "0.2:2.0",
+    steps: Annotated[int, typer.Option(help="Thresholds from LOW to HIGH.", min=2)] = 10,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Data to compare with, as in `equipoise evaluate`; default what the run was trained on."),
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="As in `equipoise evaluate`.")] = "frechet,pr,classes",
+    num: Annotated[int, typer.Option(help="Images that are measured at each threshold.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: OwnFeatures = None,
+    weights: Weights = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where figures, numbers and grids go.")] = Path("sweep"),
+    recipe: OwnRecipe = None,
+) -> None:
+    """Measure quality against diversity over thresholds of truncation: curves, numbers and grids."""
+    with clear_errors():
+        from equipoise.core import plots  # noqa: F401  (says before the work that matplotlib is missing)
+        from equipoise.evaluate import Evaluator, open_source, thresholds, tradeoff_table, write_sweep
+        from equipoise.evaluate import sweep as measure
+        from equipoise.generate import Generator
+        from equipoise.runs import own_features, read_run
+
+        known, values = own_components(recipe), thresholds(truncation, steps)
+        config, generator = read_run(run_dir, known).config, Generator.from_pretrained(run_dir, known)
+        evaluator = Evaluator(
+            open_source(against or config.data, known),
+            metrics=metrics,
+            num=num,
+            seed=seed,
+            features=features or own_features(config),
+            weights=weights,
+            progress=True,
+        )
+        found = measure(generator, evaluator, [*values, None], name=str(run_dir))
+        files = write_sweep(found, out_dir)
+        out.print(tradeoff_table(found), soft_wrap=False)
+        err.print("wrote " + ", ".join(map(str, files)), markup=False)
+
+
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Two runs or more.")],
+    metrics: Annotated[
+        str, typer.Option(help="As in `equipoise evaluate`, against the data of each run; none measures nothing.")
+    ] = "frechet,pr,classes",
+    num: Annotated[int, typer.Option(help="Images that are measured of each run.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: OwnFeatures = None,
+    weights: Weights = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("compare"),
+    recipe: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="FILE.py:FUNCTION, if a run was trained from a file of your own; may be given again."),
+    ] = None,
+) -> None:
+    """Lay runs side by side: in what they differ, how they went, how good they are; curves and grids."""
+    with clear_errors():
+        from equipoise.core import plots  # noqa: F401  (says before the work that matplotlib is missing)
+        from equipoise.evaluate import compare as measure
+        from equipoise.evaluate import compare_table, write_compared
+
+        known = {name: value for own in recipe or () for name, value in (own_components(own) or {}).items()}
+        found = measure(
+            run_dirs,
+            metrics=None if metrics == "none" else metrics,
+            num=num,
+            seed=seed,
+            features=features,
+            weights=weights,
+            known=known or None,
+            progress=True,
+        )
+        files = write_compared(found, out_dir)
+        out.print(compare_table(found), soft_wrap=False)
+        err.print("wrote " + ", ".join(map(str, files)), markup=False)
+
+
+def evaluate(
+    images: Annotated[
+        str, typer.Argument(metavar="RUN_OR_IMAGES", help="A run, a folder of images, a .zip or an .npz.")
+    ],
+    against: Annotated[
+        str,
+        typer.Option(help="What to compare with: any of these, or a data set, such as Digits or 'Images(path=\"F\")'."),
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Some of frechet, fid, kid, is, pr, dc, swd, parzen, nearest, classes, modes; of runs probe, critic; "
+            "with settings, as in kid(subsets=50)."
+        ),
+    ] = "fid,kid,pr",
+    num: Annotated[int, typer.Option(help="How many images are measured.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    features: Annotated[
+        str, typer.Option(help="The feature network: inception, efficientnet_lite0, digits or FILE.py:NAME.")
+    ] = "inception",
+    weights: Weights = None,
+    out_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FILE.json", help="Write the numbers with every setting."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Measure generated images against real ones: a table, and a JSON file with every setting."""
+    with clear_errors():
+        from equipoise.compute.distributed import processes, rank
+        from equipoise.core.files import replace_file, writing
+        from equipoise.evaluate import evaluate as measure
+
+        with processes() as device:
+            found = measure(
+                images,
+                against,
+                metrics=metrics,
+                num=num,
+                seed=seed,
+                features=features,
+                weights=weights,
+                device=device,
+                batch_size=batch,
+                known=own_components(recipe),
+                progress=True,
+            )
+            if rank() > 0:
+                return
+            out.print(found.table(), soft_wrap=False)
+            if out_path is not None:
+                with writing(out_path):
+                    out_path.parent.mkdir(parents=True, exist_ok=True)
+                    replace_file(out_path, found.json().encode())
+                err.print(f"wrote {out_path}", markup=False)

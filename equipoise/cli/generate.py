@@ -1,0 +1,141 @@
+"""The commands `sample`, `export`, `interpolate` and `arithmetic`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import OwnRecipe, clear_errors, err, numbers, own_components
+
+__all__ = ["arithmetic", "export", "interpolate", "sample"]
+
+
+def sample(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    num: Annotated[int, typer.Option(help="Number of images.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Equal seeds draw equal images.", min=0)] = 0,
+    out_path: Annotated[
+        Path, typer.Option("--out", help="NAME.png: a grid; NAME.npz: arrays x and y; else a folder of PNGs.")
+    ] = Path("samples.png"),
+    classes: Annotated[Optional[str], typer.Option(help="Class ids used in turn, such as 0,1,2; default all.")] = None,  # noqa: UP045
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Draw every component of z within this distance of 0: fewer kinds of images, better ones."),
+    ] = None,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Draw images from the averaged generator of a run."""
+    with clear_errors():
+        from equipoise.compute.distributed import processes, rank
+        from equipoise.generate import Generator, truncated, write_samples
+
+        chosen = None if classes is None else numbers(classes, "--classes", "ids")
+        with processes():
+            generator = Generator.from_pretrained(run_dir, own_components(recipe))
+            if truncation is not None:
+                generator = truncated(generator, truncation)
+            write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
+            if rank() == 0:
+                err.print(f"wrote {out_path}", markup=False)
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint, or its best/.")],
+    to: Annotated[str, typer.Option(help="safetensors, onnx, pt2 (torch.export) or hub-folder.")],
+    out_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out", help="The file or, for hub-folder, the folder to make; default generator.onnx and so on."
+        ),
+    ] = None,
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="As in `equipoise sample`: batch norms are made for z within this distance of 0."),
+    ] = None,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Write the averaged generator of a run for other programs, or as a folder to publish."""
+    with clear_errors():
+        from equipoise.generate import export as write
+
+        made = write(run_dir, to, out_path, truncation=truncation, known=own_components(recipe))
+        err.print(f"wrote {made}", markup=False)
+
+
+def interpolate(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="SEED/INDEX", help="Where to start: an image of `equipoise sample --seed SEED`."
+        ),
+    ],
+    end: Annotated[str, typer.Option("--to", metavar="SEED/INDEX", help="Where to end.")],
+    frames: Annotated[int, typer.Option(help="Number of images, both ends among them.", min=2)] = 10,
+    path: Annotated[Optional[str], typer.Option(help="spherical or linear; default that of the prior.")] = None,  # noqa: UP045
+    classes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default those of the images."),
+    ] = None,
+    truncation: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="As in `equipoise sample`."),
+    ] = None,
+    out_path: Annotated[
+        Path, typer.Option("--out", help="NAME.png: a strip; NAME.gif; NAME.mp4, if ffmpeg is installed.")
+    ] = Path("interpolation.png"),
+    fps: Annotated[float, typer.Option(help="Frames per second of NAME.gif and NAME.mp4.", min=1, max=100)] = 20,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Go from one image of a run to another, step by step."""
+    with clear_errors():
+        from equipoise.generate import Generator, latent, require_writable, truncated, write_frames
+        from equipoise.generate import interpolate as walk
+
+        require_writable(out_path)
+        generator = Generator.from_pretrained(run_dir, own_components(recipe))
+        if truncation is not None:
+            generator = truncated(generator, truncation)
+        labels: list[int] | list[None] = [None, None] if classes is None else numbers(classes, "--classes", "ids", 2)
+        first, last = (
+            latent(generator, index, seed=seed, label=label)
+            for option, text, label in zip(("--from", "--to"), (start, end), labels, strict=True)
+            for seed, index in [numbers(text, option, "a seed and an index", 2, "/")]
+        )
+        write_frames(walk(generator, first, last, frames, path=path), out_path, fps=fps)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+def arithmetic(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    plus: Annotated[
+        list[str],
+        typer.Option(metavar="I,J,...", help="Images, whose mean z is added; may be given again for other images."),
+    ],
+    minus: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="I,J,...", help="Images, whose mean z is subtracted; likewise."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The images are those of `equipoise sample --seed`.", min=0)] = 0,
+    label: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--class", help="Class of the result; default that of the first image added."),
+    ] = None,
+    noise: Annotated[float, typer.Option(help="How far neighbours of the result are from it.", min=0)] = 0.25,
+    out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png")] = Path("arithmetic.png"),
+    recipe: OwnRecipe = None,
+) -> None:
+    """Add and subtract the mean z of images: a row for each of the means, then neighbours and the result."""
+    with clear_errors():
+        from equipoise.generate import Generator, arithmetic_grid, write_grid
+
+        added, subtracted = (
+            [numbers(text, option, "indices of images") for text in given or ()]
+            for option, given in (("--plus", plus), ("--minus", minus))
+        )
+        generator = Generator.from_pretrained(run_dir, own_components(recipe))
+        made, columns = arithmetic_grid(generator, added, subtracted, seed=seed, label=label, noise=noise)
+        write_grid(made, columns, out_path)
+        err.print(f"wrote {out_path}", markup=False)

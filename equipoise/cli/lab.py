@@ -1,0 +1,77 @@
+"""The command `lab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import assignments, clear_errors, err, out
+
+__all__ = ["lab"]
+
+
+def lab(
+    name: Annotated[Optional[str], typer.Argument(help="An experiment, or all; without one they are listed.")] = None,  # noqa: UP045
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: seed=1."),
+    ] = None,
+    out_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="Where figures and numbers go; default lab."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Of ring, grid, swiss_roll: ten settings side by side, with seeds.")
+    ] = False,
+    host: Annotated[Optional[str], typer.Option(help="Of the playground; by default this machine alone.")] = None,  # noqa: UP045
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of the playground; 0 takes one that is free.", min=0, max=65535),
+    ] = None,
+) -> None:
+    """Run an experiment on the theory of GANs: a figure, its numbers and a table; or serve the playground."""
+    from rich.table import Table
+
+    from equipoise.lab import COMPARING, PLAYGROUND, available, load
+
+    known = available()
+    listing = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    if name is None:
+        for experiment, line in known.items():
+            listing.add_row(f"[bold]{experiment}[/]", line)
+        listing.add_row("[bold]playground[/]", PLAYGROUND)
+        out.print(listing)
+        return
+    with clear_errors():
+        if compare and name not in COMPARING:
+            raise ValueError(f"{name} compares no settings: --compare is for {', '.join(COMPARING)}")
+        if name == "playground":
+            if out_dir is not None:
+                raise ValueError("the playground writes no files: --out belongs to experiments")
+            from equipoise.lab.playground.server import serve
+
+            serve(host, port, overrides or (), announce=lambda text: out.print(text, markup=False))
+            return
+        if host is not None or port is not None:
+            raise ValueError(f"{name} is no server: --host and --port belong to `equipoise lab playground`")
+        if name == "all" and overrides:
+            raise ValueError(f"settings belong to one experiment: name it in place of all, to change {overrides[0]!r}")
+        for experiment in known if name == "all" else (name,):
+            from equipoise.config import components, override
+            from equipoise.lab.base import carry_out
+            from equipoise.lab.progress import shown
+
+            changes = assignments(overrides or (), components()) | ({"compare": True} if compare else {})
+            settings = override(load(experiment)(), changes)
+            compares = experiment in COMPARING and settings.compare
+            with shown(err, experiment):
+                found, files = carry_out(
+                    settings, f"{experiment}_compare" if compares else experiment, out_dir or Path("lab")
+                )
+            table = Table(*found.columns, title=experiment, title_justify="left")
+            for row in found.rows:
+                table.add_row(*row)
+            out.print(table, soft_wrap=False)
+            err.print("wrote " + ", ".join(map(str, files)), markup=False)

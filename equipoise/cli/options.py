@@ -1,0 +1,130 @@
+"""Shared by all commands: options, what their texts mean, messages without a traceback."""
+
+from __future__ import annotations
+
+import shlex
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+__all__ = [
+    "OwnFeatures",
+    "OwnRecipe",
+    "Weights",
+    "assignments",
+    "clear_errors",
+    "err",
+    "numbers",
+    "out",
+    "own_components",
+    "pasted",
+    "raised_here",
+    "say",
+]
+
+OwnRecipe = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--recipe", help="FILE.py:FUNCTION, if the run was trained from a file of your own."),
+]
+
+
+OwnFeatures = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."),
+]
+
+
+Weights = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="The file of its weights, if it is not in the cache."),
+]
+
+
+out = Console(soft_wrap=True, highlight=False)
+
+
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Says what the user can mend in one message, without a traceback."""
+    from equipoise.compute.interrupt import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        say(str(stop))
+        raise typer.Exit(128 + stop.signal) from None
+    except Exception as error:
+        from equipoise.core.types import RunError
+        from equipoise.train.memory import out_of_memory
+
+        if isinstance(error, ValueError | RunError) and raised_here(error):
+            message = str(error)
+        elif out_of_memory(error):
+            message = "out of memory: ask for less at a time, such as fewer images or a smaller batch"
+        elif isinstance(error, OSError):
+            message = str(error)
+        else:
+            raise  # a bug in somebody's network or recipe: its traceback says more than a line
+        say(message, error=True)
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+def say(message: str, *, error: bool = False) -> None:
+    """On stderr; of several processes the first does."""
+    from equipoise.compute.distributed import speaks
+
+    if speaks():
+        if error:
+            err.print("[bold red]error:[/] ", end="")
+        err.print(message, markup=False)
+
+
+def pasted(path: Path) -> str:
+    """`path` as an argument in a shell, where it is no option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether this package raised it, and so wrote its message for the user."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(__file__).parents[1])
+
+
+def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``key=value`` arguments say, by key. Raises ValueError for one that is no assignment."""
+    from equipoise.core.grammar import parse
+    from equipoise.core.nesting import shown
+
+    changes = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"{shown(item)} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
+        changes[key] = parse(text, known)
+    return changes
+
+
+def numbers(text: str, option: str, what: str, count: int | None = None, separator: str = ",") -> list[int]:
+    """The whole numbers, from 0 on, that an option lists. Raises ValueError if it does not, or not `count` of them."""
+    parts = text.split(separator)
+    if not all(part.strip().isdecimal() for part in parts) or count not in (None, len(parts)):
+        example = separator.join(map(str, range(count or 3)))
+        between = "commas" if separator == "," else separator
+        raise ValueError(f"{option} takes {what} separated by {between}, such as {example}; got {text!r}")
+    return [int(part) for part in parts]
+
+
+def own_components(recipe: str | None) -> Mapping[str, Any] | None:
+    """What configs of a user's own file may call; None without one."""
+    from equipoise import recipes as library
+
+    return library.load(recipe)[1] if recipe else None

@@ -1,0 +1,57 @@
+"""The commands `recipes` and `train`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .options import assignments, clear_errors, err, out, pasted
+
+__all__ = ["recipes", "train"]
+
+
+def recipes() -> None:
+    """List the recipes, a line each."""
+    from rich.table import Table
+
+    from equipoise.recipes import available
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, (_, line) in available().items():
+        table.add_row(f"[bold]{name}[/]", line)
+    out.print(table)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from `equipoise recipes`, or FILE.py:FUNCTION.")],
+    run_dir: Annotated[Path, typer.Argument(help="Where everything of the run goes. The same command resumes.")],
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Fields to change: loss=Hinge d_optim.lr=4e-4 'penalties=[R1(gamma=5)]'."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the config and stop.")] = False,
+) -> None:
+    """Train a recipe; run the same command again to resume."""
+    with clear_errors():
+        from equipoise import recipes as library
+        from equipoise.config import override, to_text
+
+        config, known = library.load(recipe)
+        config = override(config, assignments(overrides or (), known))
+        if dry_run:
+            out.print(to_text(config), markup=False, end="")
+            return
+        from equipoise.compute.distributed import processes, rank
+        from equipoise.train import train as run
+
+        with processes():
+            run(config, run_dir)
+            if rank() == 0:
+                own = f" --recipe {shlex.quote(recipe)}" if ".py" in recipe else ""
+                then = f"equipoise sample {pasted(run_dir)}{own} --out samples.png"
+                err.print(f"done: {run_dir}. Next: {then}", markup=False)
