@@ -256,7 +256,7 @@ def hostile_input(shop: Workshop, kind: str, number: int, folder: Path) -> list[
 
 
 def overrides(shop: Workshop, count: int) -> Iterator[Task]:
-    """Settings out of a fuzzer, one to three a command, printed with --dry-run; every tenth is trained, at most 2 s."""
+    """Settings out of a fuzzer, one to three a command, with --dry-run; every tenth is trained, 10 s at most."""
     for i in range(count):
         yield partial(fuzzed, shop, i)
 
