@@ -227,7 +227,7 @@ def corrupted(shop: Workshop, file: str, kind: str, number: int, folder: Path) -
 
 
 def same_images(shop: Workshop, best: bool, drawn: Path) -> bool:
-    """Whether images drawn from the damaged generator are those of the undamaged one."""
+    """Whether the damaged generator draws the same images as the undamaged one."""
     place = shop.undisturbed("evaluation")
     out = drawn.with_name("expected.npz")
     command = ["sample", str(place / "best" if best else place), "--num", "4", "--out", str(out)]
@@ -338,7 +338,7 @@ def dead_terminal(shop: Workshop, terminal: str, name: str, folder: Path) -> lis
         code: int | None = onto(terminal, command).wait(120)
     except subprocess.TimeoutExpired:
         code = None
-    said = "error" if code == 1 and name == "train --dry-run" else ""  # a config that nobody can read has no use
+    said = "error" if code == 1 and name == "train --dry-run" else ""  # its only result is the text
     ended = Ended(code, said, time.perf_counter() - start)
     same = alike(run_dir, shop.undisturbed("plain")) if name == "train" else None
     return [case(f"{name}, {terminal}", ended, same)]

@@ -66,7 +66,7 @@ class Victim:
     """`equipoise ARGUMENTS` in a fork of this process, from now on. What it says goes to the file `log`.
 
     before: called in the fork first.
-    memory: bytes of address space that it may use beyond those of this process; None is no limit.
+    memory: bytes of address space that it may use beyond those of this process; None: no limit.
     """
 
     def __init__(

@@ -35,8 +35,8 @@ def prepare(
 ) -> None:
     """Turn images into a set on disk that opens at once: train with 'data=Images(path="OUT")'."""
     with clear_errors():
+        from equipoise.compute.cores import cores
         from equipoise.data import prepare as make
-        from equipoise.data.workers import cores
 
         make(source, out_dir, resolution=resolution, channels=channels, workers=workers or cores(), shard_gb=shard_gb)
         data = shlex.quote(f"data=Images(path={json.dumps(str(out_dir), ensure_ascii=False)})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -13,16 +12,11 @@ from typing import TypeVar
 
 from equipoise.core.types import RunError
 
-__all__ = ["cores", "share_out"]
+__all__ = ["share_out"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers: int) -> Generator[R]:

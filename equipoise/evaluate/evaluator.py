@@ -1,4 +1,4 @@
-"""How good a generator's images are: the metrics of `measures` beside everything that they depend on.
+"""How good a generator's images are: the metrics of `metrics.measures` beside everything that they depend on.
 
 All metrics read the same activations of one feature network, computed once for each of the two sets, if one of them
 reads any. Several processes share out the batches of images, then the metrics, and find the numbers of one.

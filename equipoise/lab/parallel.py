@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +14,10 @@ import torch
 
 from equipoise.core.types import RunError
 
-__all__ = ["cores", "one_thread", "spread"]
+__all__ = ["one_thread", "spread"]
 
 J = TypeVar("J")
 R = TypeVar("R")
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

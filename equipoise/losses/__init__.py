@@ -10,7 +10,7 @@ from .adversarial import (
     SoftLeastSquares,
     Wasserstein,
 )
-from .base import Game, Output, Seen, Term
+from .base import Game, Output, Place, Seen, Term
 from .features import FeatureMatching
 from .joint import Consensus, JointPenalty
 from .objective import (
@@ -57,6 +57,7 @@ __all__ = [
     "Orthogonal",
     "Output",
     "Penalty",
+    "Place",
     "Regularization",
     "Regularizer",
     "Regularizing",

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from equipoise.core.types import Batch, Critic, Logits
 
-__all__ = ["Game", "Output", "Seen", "Term"]
+__all__ = ["Game", "Output", "Place", "Seen", "Term"]
 
 Output = Logits | Tensor | Sequence["Output"]
 """What a discriminator may return."""
+
+
+Place = Literal["fused", "apart", "whole"]
+"""Where the gradient of a term is computed; see `Term`."""
 
 
 class Game(NamedTuple):
@@ -77,7 +81,7 @@ class Term(ABC):
     """
 
     every: int
-    place: ClassVar[Literal["fused", "apart", "whole"]]
+    place: ClassVar[Place]
 
     @property
     def name(self) -> str | None:

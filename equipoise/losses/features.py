@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 
-from .base import Seen, Term
+from .base import Place, Seen, Term
 from .objective import pairs
 
 __all__ = ["FeatureMatching"]
@@ -26,7 +26,7 @@ class FeatureMatching(Term):
     """
 
     every = 1
-    place: ClassVar[Literal["fused", "apart", "whole"]] = "fused"
+    place: ClassVar[Place] = "fused"
 
     strength: Schedule = 1.0
     adversarial: bool = True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 
-from .base import Seen, Term
+from .base import Place, Seen, Term
 
 __all__ = ["Consensus", "JointPenalty"]
 
@@ -29,7 +29,7 @@ __all__ = ["Consensus", "JointPenalty"]
 class JointPenalty(Term):
     """A penalty on both players: each minimises it, at every `every`-th update of its own."""
 
-    place: ClassVar[Literal["fused", "apart", "whole"]] = "whole"
+    place: ClassVar[Place] = "whole"
 
     @abstractmethod
     def __call__(

@@ -7,7 +7,7 @@ A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from equipoise.compute.precision import without_autocast
 from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import Batch, Critic, component
 
-from .base import Seen, Term
+from .base import Place, Seen, Term
 
 __all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
 
@@ -29,7 +29,7 @@ Images = Batch | Tensor
 class Penalty(Term):
     """A penalty on D, a frozen value that sees D as a function of images alone."""
 
-    place: ClassVar[Literal["fused", "apart", "whole"]] = "apart"
+    place: ClassVar[Place] = "apart"
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .adversarial import GANLoss
-from .base import Seen, Term
+from .base import Place, Seen, Term
 from .objective import class_loss, discriminator_loss, generator_loss
 
 __all__ = ["ClassLoss", "DiscriminatorLoss", "GeneratorLoss"]
@@ -18,7 +18,7 @@ class Plain(Term):
     """A term of weight 1 at every update, which is reported within the player's loss."""
 
     every: int = 1
-    place: ClassVar[Literal["fused", "apart", "whole"]] = "fused"
+    place: ClassVar[Place] = "fused"
 
     @property
     def name(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 from equipoise.weights import as_matrix, effective_weight, gram, output_axis, squared_singular_values, weighted_layers
 
-from .base import Seen, Term
+from .base import Place, Seen, Term
 
 __all__ = [
     "HistoricalAverage",
@@ -63,7 +63,7 @@ class Regularizer(ABC):
 class Regularizing(Term):
     """A regulariser at work, as a term of its player."""
 
-    place: ClassVar[Literal["fused", "apart", "whole"]] = "whole"
+    place: ClassVar[Place] = "whole"
 
     def __init__(self, regularizer: Regularizer, state: Regularization):
         self.regularizer, self.state, self.every = regularizer, state, regularizer.every

@@ -18,7 +18,7 @@ class Evaluate:
 
     It draws from a randomness of its own: the run trains as it does without. Every evaluation is a snapshot too.
 
-    metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `measures`.
+    metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `metrics.measures`.
     num, seed: how many images are drawn, and which.
     features: a feature network, "inception", "efficientnet_lite0", "digits" or "FILE.py:NAME"; weights: its file.
     against: data to compare with; None is the data that the run trains on, less what is held out.

@@ -3,7 +3,7 @@
     checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
                                 state.pt                      optimisers and nimg, read with weights_only=True
                                 manifest.json                 SHA-256 of each file
-    generator/generator.safetensors                           the averaged generator alone, see `sampling`
+    generator/generator.safetensors                           the averaged generator alone, see `generate`
 
 A crash at any moment leaves every earlier checkpoint whole. A damaged newest one is detected by its manifest.
 """

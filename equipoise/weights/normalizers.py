@@ -71,7 +71,7 @@ class SpectralNorm(Normalizer):
 class ExactSpectralNorm(Normalizer):
     """W / σ(W) with σ computed at every forward, not estimated: the reference that `SpectralNorm` approaches.
 
-    Its gradient is exact too. For small networks: every forward decomposes every weight (`singular`).
+    Its gradient is exact too. For small networks: every forward decomposes every weight (`matrices`).
 
     skip: names or patterns of layers to leave alone.
     """

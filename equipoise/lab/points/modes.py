@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from equipoise.compute.cores import cores
 from equipoise.config import TrainConfig
 from equipoise.core.grammar import differences, suggest
 from equipoise.core.schedules import Cosine
@@ -21,7 +22,7 @@ from equipoise.core.types import component
 from equipoise.rules import Adam, OptimConfig, RMSprop
 
 from ..base import Numbers, Table
-from ..parallel import cores, spread
+from ..parallel import spread
 from ..progress import say
 from .gan import PointGAN, points_of
 from .measures import Measure, measured, measures_of, real_points, truth
