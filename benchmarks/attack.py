@@ -48,7 +48,7 @@ WRONG = ("traceback", "crash", "hang", "different", "litter")
 MEMORY = 3 * 2**30
 """Bytes of address space that a command may use for hostile input, beyond what importing takes."""
 
-SHORT = ["batch_size=16", "total_kimg=0.32", "snapshot_kimg=0.08", "log_kimg=0.04"]
+SHORT = ["batch_size=16", "total_kimg=0.32", "report.snapshot_kimg=0.08", "report.log_kimg=0.04"]
 NARROW = [*SHORT, "generator.width=4", "discriminator.width=4", "generator.z_dim=8"]
 KINDS: Mapping[str, list[str]] = {
     "plain": ["quickstart", *NARROW],
@@ -58,7 +58,7 @@ KINDS: Mapping[str, list[str]] = {
         "growth=ProgressiveGrowing(initial=4,stable_kimg=0.06,fade_kimg=0.08)",
     ],
     "evaluation": [
-        "quickstart", *NARROW, "evaluation=Evaluate(every_kimg=0.08,num=100,features=digits,metrics=[frechet])",
+        "quickstart", *NARROW, "report.evaluation=Evaluate(every_kimg=0.08,num=100,features=digits,metrics=[frechet])",
     ],
 }  # fmt: skip
 
@@ -278,7 +278,7 @@ SIZES = (
     "batch_size=1000000000", "batch_size=1000000", "g_batches=100000000", "generator.width=20000",
     "generator=MLPGenerator(depth=1000000000)", "generator=MLPGenerator(width=1000000000)", "g_optim.betas=[1,1]",
     "d_optim.lr=inf", "total_kimg=inf", "total_kimg=1e400", "g_optim.lr=nan", "generator.z_dim=100000000000000000000",
-    "micro_batch=1000000000000", "ema.halflife_kimg=inf", "penalties=[R1(gamma=inf)]", "seed=1000000000000000000000",
+    "micro_batch=1000000000000", "ema.halflife_kimg=inf", "terms=[R1(gamma=inf)]", "seed=1000000000000000000000",
 )  # fmt: skip
 
 

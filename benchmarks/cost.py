@@ -40,10 +40,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spectral norm, exact": {"d_normalizer": ExactSpectralNorm()},
     "weight norm": {"d_normalizer": WeightNorm()},
     "SAN": {"head.san": True},
-    "WGAN-GP": {"loss": Wasserstein(), "penalties": (GradientPenalty(),)},
-    "R1": {"penalties": (R1(every=1),)},
-    "R1, every 16": {"penalties": (R1(every=16),)},
-    "consensus": {"joint_penalties": (Consensus(),)},
+    "WGAN-GP": {"loss": Wasserstein(), "terms": (GradientPenalty(),)},
+    "R1": {"terms": (R1(every=1),)},
+    "R1, every 16": {"terms": (R1(every=16),)},
+    "consensus": {"terms": (Consensus(),)},
     "minibatch discrimination": {"discriminator.minibatch": "discrimination"},
     "DiffAugment": {"augment": DiffAugment()},
     "ADA, p = 0.5": {"augment": ADA(heuristic="fixed", initial=0.5)},
@@ -56,7 +56,7 @@ class Variant:
 
     def __init__(self, cfg: TrainConfig, batch: Batch):
         self.gan, self.batch = GAN.build(cfg, cfg.data.build().spec), batch
-        self.period = math.lcm(*(penalty.every for penalty in cfg.penalties))
+        self.period = math.lcm(*(term.every for term in cfg.terms))
         self.nimg = 0
 
     def seconds(self) -> float:

@@ -283,7 +283,7 @@ def make_input(kind: str, place: Path, chance: random.Random) -> Path:
 # ---- settings --------------------------------------------------------------------------------------------
 
 NAMES = (
-    "loss", "penalties", "penalties.0.gamma", "penalties.5", "d_normalizer", "augment", "growth", "head", "head.san",
+    "loss", "penalties", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
     "head.conditioning", "head.nothing", "g_optim.lr", "g_optim.betas", "d_optim", "ema.halflife_kimg", "batch_size",
     "micro_batch", "total_kimg", "snapshot_kimg", "seed", "precision", "compile", "generator", "generator.width",
     "generator.z_dim", "discriminator.width", "data", "data.path", "transfer", "evaluation", "d_steps", "__class__",

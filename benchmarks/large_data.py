@@ -24,6 +24,7 @@ from equipoise.core.types import ImageSpec
 from equipoise.data import Images
 from equipoise.data.prepared import INFO, describe, plan
 from equipoise.models import DCGANDiscriminator, DCGANGenerator
+from equipoise.rules import Report
 from equipoise.train import train
 
 from .report import machine, markdown
@@ -87,8 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
             discriminator=DCGANDiscriminator(width=args.width),
             batch_size=args.batch,
             total_kimg=kimg,
-            log_kimg=kimg,
-            snapshot_kimg=kimg,
+            report=Report(log_kimg=kimg, snapshot_kimg=kimg),
         )
         before, start = resident(), time.perf_counter()
         train(cfg, Path(folder, "run"))

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from equipoise.compute.allocator import keep_freed_memory
@@ -42,6 +42,7 @@ from equipoise.core.grammar import parse
 from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import InfiniteBatches
+from equipoise.losses import Penalty, Regularizing, Term
 from equipoise.recipes import load
 from equipoise.rules import Adam, RMSprop
 from equipoise.train import GAN, d_step, g_step, iteration_flops, loss_on, tune
@@ -60,7 +61,7 @@ WAYS = (
     "convolutions=measured",
     "precision=bf16",
     "precision=bf16 convolutions=measured",
-    "precision=bf16 convolutions=measured reuse_fakes=true",
+    "precision=bf16 convolutions=measured game.reuse=true",
 )
 """What our loop is measured with, where a recipe allows it: overrides of the recipe."""
 AS_USUAL = {
@@ -111,29 +112,32 @@ def eager(gan: GAN) -> Iteration:
             fake = gan.generate(batch, Purpose.Z_FOR_D, nimg)
             fake = Batch(fake.x.detach(), fake.y)
             loss = loss_on(gan, gan.players[0], batch, fake, nimg, batch)
-            for penalty in cfg.penalties:
-                if update % penalty.every == 0:
-                    value = penalty(gan.critic, batch, fake).mean()
-                    loss = loss + penalty.every * penalty.weight(nimg) * value
-            for regularizer, term in zip(cfg.d_regularizers, gan.d_regularizations, strict=True):
-                if update % regularizer.every == 0:
-                    loss = loss + regularizer.every * regularizer.weight(nimg) * term(D)
+            for term in gan.terms("D"):
+                if update % term.every == 0 and isinstance(term, Penalty):
+                    value = term(gan.critic, batch, fake).mean()
+                    loss = loss + term.every * term.weight(nimg) * value
+            loss = loss + regularisation(gan.terms("D"), update, nimg, D)
             loss.backward()
             d_optim.step()
-            for constrain in gan.constraints:
+            for constrain in (*cfg.constraints, *cfg.head.after):
                 constrain(D)
             nimg += cfg.batch_size
         g_optim.zero_grad()
         batch = repeated(batch, cfg.g_batches)
         loss = loss_on(gan, gan.players[1], batch, gan.generate(batch, Purpose.Z_FOR_G, start), start)
         update = start // (cfg.batch_size * d_steps(cfg))
-        for regularizer, term in zip(cfg.g_regularizers, gan.g_regularizations, strict=True):
-            if update % regularizer.every == 0:
-                loss = loss + regularizer.every * regularizer.weight(start) * term(G)
+        loss = loss + regularisation(gan.terms("G"), update, start, G)
         loss.backward()
         g_optim.step()
 
     return one
+
+
+def regularisation(terms: Iterable[Term], update: int, nimg: int, net: nn.Module) -> Tensor | float:
+    """Weighted sum of the terms on the weights of `net` that are due."""
+    due = [term for term in terms if isinstance(term, Regularizing) and update % term.every == 0]
+    values: list[Tensor] = [term.every * term.weight(nimg) * term.memory.forward(net) for term in due]
+    return torch.stack(values).sum() if values else 0.0
 
 
 def take_torchs_spectral_norm(net: nn.Module) -> None:
@@ -160,7 +164,7 @@ def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer
 
 
 def d_steps(cfg: TrainConfig) -> int:
-    if not isinstance(cfg.d_steps, int) or cfg.joint_penalties or cfg.augment.held_out:
+    if not isinstance(cfg.d_steps, int) or any(t.player == "both" for t in cfg.terms) or cfg.augment.held_out:
         raise ValueError("a fixed number of D updates is needed, and no joint penalties and no images held out")
     return cfg.d_steps
 

@@ -4,19 +4,18 @@ A config is a tree of frozen components, and stateless components (losses, penal
 there is nothing to register and nothing to build twice. The text form is the call that makes it, which is also
 what the command line accepts:
 
-    loss=Hinge  'penalties=[R1(gamma=5)]'  g_optim.lr=1e-4  head.san=true  penalties.0.every=8
+    loss=Hinge  'terms=[R1(gamma=5)]'  g_optim.lr=1e-4  head.san=true  terms.0.every=8
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import is_pydantic_dataclass
@@ -26,20 +25,21 @@ from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
 from equipoise.core.types import component
 from equipoise.data import DatasetConfig, Images
-from equipoise.losses import (
-    Dragan,
-    FeatureMatching,
-    GANLoss,
-    JointPenalty,
-    NonSaturating,
-    Penalty,
-    Regularizer,
-    Saturating,
-    monotone,
-)
+from equipoise.losses import GANLoss, NonSaturating, Term
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
-from equipoise.rules import Adam, EMAConfig, Evaluate, FreezeD, Growth, NoGrowth, OptimConfig, ToConvergence
-from equipoise.weights import ClipSingularValues, ClipWeights, Constraint, NoNormalizer, Normalizer, UnitSphere
+from equipoise.rules import (
+    Adam,
+    EMAConfig,
+    FreezeD,
+    Game,
+    Generation,
+    Growth,
+    NoGrowth,
+    OptimConfig,
+    Report,
+    ToConvergence,
+)
+from equipoise.weights import Constraint, NoNormalizer, Normalizer
 
 __all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
 
@@ -53,32 +53,19 @@ def as_images(given: object) -> object:
     return given
 
 
-def require_penalty(given: object) -> object:
-    """Raises ValueError for a term that belongs into another field, with its name."""
-    if isinstance(given, Regularizer | JointPenalty):
-        field = "joint_penalties" if isinstance(given, JointPenalty) else "d_regularizers"
-        raise ValueError(
-            f"{given!r} is no penalty on images, which `penalties` holds: give it as "
-            + shlex.quote(f"{field}=[{given!r}]")
-        )
-    return given
-
-
 @component
 class TrainConfig:
     """Everything that determines a run.
 
-    d_regularizers, g_regularizers: penalties on the weights of each network; joint_penalties: on both players at once.
-    feature_matching: G also, or only, matches the means of D's features.
+    game: what D is shown as real and as generated.
+    terms: what is added to a player's loss: penalties on D's gradients, penalties on weights, joint penalties, feature
+        matching. Each says which player minimises it, and how often.
     growth: images that start small, and the batch size of each of their sizes.
     d_steps: D updates per G update, or `ToConvergence`.
-    transfer: start from the networks of another run.
-    evaluation: measure the averaged generator while it trains, and keep the best.
     batch_size: images per update, over all processes.
     dequantise: width of the uniform noise U[0, dequantise] that training adds to each value of real images in [-1, 1],
         drawn anew for every batch. Published widths are 1/128, about the step between two bytes; 0: none.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
-    reuse_fakes: G's update takes the images of D's last one, made from D's z, and saves a forward of G.
     micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
         memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
     precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
@@ -88,19 +75,17 @@ class TrainConfig:
     compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
         are. "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
     total_kimg: thousands of real images shown to D.
-    log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
+    start: the networks of another run, to start from.
+    report: statistics, checkpoints, grids and evaluations while the run trains.
     """
 
     data: Annotated[DatasetConfig, BeforeValidator(as_images)]
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
+    game: Game = Generation()
     head: Head = Head()
     loss: GANLoss = NonSaturating()
-    penalties: tuple[Annotated[Penalty, BeforeValidator(require_penalty)], ...] = ()
-    g_regularizers: tuple[Regularizer, ...] = ()
-    d_regularizers: tuple[Regularizer, ...] = ()
-    joint_penalties: tuple[JointPenalty, ...] = ()
-    feature_matching: FeatureMatching | None = None
+    terms: tuple[Term, ...] = ()
     g_normalizer: Normalizer = NoNormalizer()
     d_normalizer: Normalizer = NoNormalizer()
     constraints: tuple[Constraint, ...] = ()
@@ -110,118 +95,32 @@ class TrainConfig:
     d_optim: OptimConfig = Adam()
     ema: EMAConfig = EMAConfig()
     d_steps: Annotated[int, Field(ge=1)] | ToConvergence = 1
-    transfer: FreezeD | None = None
-    evaluation: Evaluate | None = None
     batch_size: int = Field(default=64, ge=1)
     dequantise: float = Field(default=0.0, ge=0, le=1)
     g_batches: int = Field(default=1, ge=1)
-    reuse_fakes: bool = False
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
     convolutions: Literal["torch", "measured"] = "torch"
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     total_kimg: float = Field(default=1000, gt=0)
-    log_kimg: float = Field(default=1, gt=0)
-    snapshot_kimg: float = Field(default=10, gt=0)
+    start: FreezeD | None = None
+    report: Report = Report()
     seed: int = Field(default=0, ge=0)
 
     def __post_init__(self) -> None:
-        """The illegal combinations of the library, each with its reason and its fix."""
+        """Raises ValueError for values that do not go together. The component that knows the reason checks them."""
         require_int64(self)
-        if self.head.san and self.loss.paired:
-            raise ValueError(
-                f"head.san=true has no direction loss for the paired loss {self.loss!r}: SAN is defined for losses "
-                "on single logits. Use an unpaired loss (loss=Hinge), or a plain head (head.san=false)."
-            )
-        if self.head.normalize_loss and not monotone(self.loss):
-            raise ValueError(
-                f"head.normalize_loss=true and {self.loss!r} do not go together: the g that its G minimises rises "
-                "somewhere, so the weights -g' of the direction loss may be negative, and their mean 0. Use a loss "
-                "that falls everywhere (loss=SoftLeastSquares, loss=NonSaturating), or head.normalize_loss=false."
-            )
-        if self.augment.reads_sign and not self.loss.signed:
-            raise ValueError(
-                f"augment={self.augment!r} goes by the sign of D's logits on real images, which says nothing with "
-                f"{self.loss!r}, because a logit of 0 does not mean undecided there. Compare with images held out "
-                "(augment=ADA(heuristic=rv,held_out=0.1)), keep p (augment=ADA(heuristic=fixed,initial=0.3)), or take "
-                "a loss with a verdict (loss=NonSaturating, loss=Hinge)."
-            )
-        if self.head.conditional_generator != self.generator.conditional:
-            raise ValueError(
-                f"head.conditioning={self.head.conditioning} and generator.conditional={self.generator.conditional} "
-                "do not go together: one network would read labels that the other ignores. Set both "
-                "(head.conditioning=projection generator.conditional=true) or neither."
-            )
-        if self.head.conditioning == "semi_supervised" and not isinstance(self.loss, Saturating | NonSaturating):
-            raise ValueError(
-                f"head.conditioning=semi_supervised and {self.loss!r} do not go together: the head's logit is that of "
-                "the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
-                "loss=NonSaturating or loss=Saturating, or another conditioning."
-            )
-        projection = next(
-            (c for c in self.constraints if isinstance(c, ClipWeights | ClipSingularValues | UnitSphere)), None
-        )
-        if projection is not None and self.d_normalizer != NoNormalizer():
-            raise ValueError(
-                f"{projection!r} and d_normalizer={self.d_normalizer!r} do not go together: a normalised weight is "
-                "computed at every forward, not stored, so there is nothing to project. Use one of the two: "
-                "d_normalizer=NoNormalizer, or no such constraint."
-            )
-        if self.joint_penalties and self.head.san:
-            raise ValueError(
-                f"{self.joint_penalties[0]!r} and head.san=true do not go together: a SAN head makes its gradients by "
-                "holding parts of itself still, and their own gradients, which a joint penalty needs, lack those "
-                "parts. Take a plain head (head.san=false), or no joint penalty."
-            )
-        whole: tuple[object, ...] = (
-            *(["head.normalize_loss=true"] if self.head.normalize_loss else []),
-            *([] if self.feature_matching is None else [self.feature_matching]),
-            *self.joint_penalties,
-            *(penalty for penalty in self.penalties if isinstance(penalty, Dragan)),
-        )
-        if whole and self.micro_batch is not None:
-            raise ValueError(
-                f"micro_batch={self.micro_batch} and {whole[0]} do not go together: this is no mean over images, but "
-                "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
-                "micro_batch=none with more processes or a smaller batch_size, or go without it."
-            )
-        if self.reuse_fakes and (self.g_batches > 1 or self.micro_batch is not None):
-            other = f"g_batches={self.g_batches}" if self.g_batches > 1 else f"micro_batch={self.micro_batch}"
-            raise ValueError(
-                f"reuse_fakes=true and {other} do not go together: G would need more images than D was shown, "
-                "or those of all its pieces at once. Use reuse_fakes=false, or g_batches=1 micro_batch=none."
-            )
-        replayed = isinstance(self.compile, str)
-        if replayed and (self.reuse_fakes or self.micro_batch is not None):
-            other = "reuse_fakes=true" if self.reuse_fakes else f"micro_batch={self.micro_batch}"
-            raise ValueError(
-                f"compile={self.compile} and {other} do not go together: a CUDA graph that is replayed overwrites what "
-                "its last run left, and this is still needed. Use compile=true, or go without it."
-            )
-        decayed = next((o for o in (self.g_optim, self.d_optim) if isinstance(o, Adam) and o.weight_decay > 0), None)
-        if decayed is not None and self.growth != NoGrowth():
-            raise ValueError(
-                f"{decayed!r} and growth={self.growth!r} do not go together: layers that wait to fade in have no "
-                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or "
-                "growth=NoGrowth."
-            )
-        if self.compile and self.joint_penalties:
-            raise ValueError(
-                f"compile=true and {self.joint_penalties[0]!r} do not go together: a joint penalty differentiates the "
-                "losses twice, which compiled networks refuse. Use compile=false, or no joint penalty."
-            )
-        if self.compile and self.convolutions == "measured":
-            raise ValueError(
-                "compile=true and convolutions=measured do not go together: the compiler chooses how convolutions are "
-                "computed. Use compile=false, or convolutions=torch."
-            )
-        of_g: tuple[Regularizer | JointPenalty, ...] = (*self.g_regularizers, *self.joint_penalties)
-        lazy = next((term for term in of_g if term.every > 1), None)
-        if lazy is not None and isinstance(self.d_steps, ToConvergence):
-            raise ValueError(
-                f"{lazy!r} and d_steps={self.d_steps!r} do not go together: `every` counts updates of G, whose number "
-                "is a function of images seen only for a fixed number of D updates. Use every=1, or d_steps=5."
-            )
+        for part in components_in(self):
+            if isinstance(part, Checks):
+                part.check(self)
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A component that some configs have no place for."""
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for such a config, with the reason and what to do."""
 
 
 def require_int64(config: TrainConfig) -> None:
@@ -232,6 +131,18 @@ def require_int64(config: TrainConfig) -> None:
             bits = int(value).bit_length()
             given = f"an integer of {bits} bits" if bits > 1024 else repr(value)  # Python prints no text that long
             raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
+
+
+def components_in(config: Any) -> Iterator[Any]:
+    """The components that `config` is made of, the outer ones first, in the order of fields."""
+    todo = [getattr(config, f.name) for f in reversed(dataclasses.fields(config))]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, tuple):
+            todo += reversed(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield value
+            todo += [getattr(value, f.name) for f in reversed(dataclasses.fields(value))]
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
@@ -249,7 +160,7 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
         todo += [(f"{path}.{name}" if path else name, item) for name, item in reversed(inner)]
 
 
-SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
+SCHEDULE_ONLY = ("total_kimg", "report")
 """Fields that decide how long a run goes on and what it reports, not what it computes."""
 
 

@@ -42,7 +42,7 @@ AUGMENTS = {
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     """With R1 through the augmentation, and several D updates per G update."""
-    cfg = override(recipe(), {"augment": AUGMENTS[name], "penalties": (R1(every=2),), "d_steps": 2})
+    cfg = override(recipe(), {"augment": AUGMENTS[name], "terms": (R1(every=2),), "d_steps": 2})
     whole = train(cfg, tmp_path / "whole").state_dict()
     train(override(cfg, {"total_kimg": 0.08}), tmp_path / "cut")
     resumed = train(cfg, tmp_path / "cut").state_dict()
@@ -113,13 +113,13 @@ class Passed:
 
 PENALTIES = (R1(every=1), R2(every=1), GradientPenalty(), Dragan(), Drift())
 STEPS = {  # changes, images that D sees in its own update and in G's
-    "penalties": ({"penalties": PENALTIES}, 2 + 1 + 5, 1),
+    "penalties": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
     "labelled": ({"head": Head("semi_supervised")}, 2 + 1 + 1, 1),
-    "joint": ({"joint_penalties": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
-    "pairs": ({"loss": RelativisticPairing(), "joint_penalties": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
-    "features": ({"feature_matching": FeatureMatching()}, 2 + 1, 2),
-    "kept": ({"reuse_fakes": True}, 2 + 1, 1),
-    "pieces": ({"micro_batch": 4, "penalties": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
+    "joint": ({"terms": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
+    "pairs": ({"loss": RelativisticPairing(), "terms": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
+    "features": ({"terms": (FeatureMatching(),)}, 2 + 1, 2),
+    "kept": ({"game.reuse": True}, 2 + 1, 1),
+    "pieces": ({"micro_batch": 4, "terms": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
 }
 
 

@@ -85,7 +85,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(runs.Reference, "__init__", reference)
     monkeypatch.setattr(runs, "SAMPLES", 50)
-    fast = {"batch_size": 8, "log_kimg": 0.008, "ema.halflife_kimg": 0.0, "g_optim.lr": 0.02, "d_optim.lr": 0.02}
+    fast = {"batch_size": 8, "report.log_kimg": 0.008, "ema.halflife_kimg": 0.0, "g_optim.lr": 0.02, "d_optim.lr": 0.02}
     return override(stabilisers.plain(0.064, width=2), fast)
 
 
@@ -159,8 +159,8 @@ def test_tables_and_spreads():
 
 
 def test_changes_are_written_as_on_the_command_line():
-    assert stabilisers.in_words({"penalties": (R1(every=1), R2()), "head.san": True}) == (
-        "penalties=[R1(every=1),R2] head.san=true"
+    assert stabilisers.in_words({"terms": (R1(every=1), R2()), "head.san": True}) == (
+        "terms=[R1(every=1),R2] head.san=true"
     )
     assert report.brief(Linear(start=0.1, end=0.0, kimg=5.0)) == "Linear(start=0.1,end=0.0,kimg=5.0)"
     for cfg, changes in CONFIGS.values():
@@ -231,9 +231,11 @@ def test_the_eager_loop_computes_what_ours_does():
     cfg = override(
         recipe(),
         {
-            "penalties": (R1(gamma=0.1, every=2),),
-            "g_regularizers": (Orthogonal(strength=0.01, every=2),),
-            "d_regularizers": (Orthogonal(strength=0.01, every=3),),
+            "terms": (
+                R1(gamma=0.1, every=2),
+                Orthogonal(strength=0.01, every=3),
+                Orthogonal(strength=0.01, every=2, player="G"),
+            ),
             "d_steps": 2,
             "g_batches": 2,
             "g_optim": Adam(lr=1e-3, weight_decay=0.01),
@@ -257,7 +259,7 @@ def test_every_loop_is_timed_and_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_step, "SIDE", 8)
     monkeypatch.setattr(train_step, "peaks", lambda _, names: dict.fromkeys(names, 1.0))
     arguments = ["train_step", f"--recipe={tiny}", "--rounds=2", "--warmup=1", f"--out={tmp_path / 'a.json'}", *ways]
-    monkeypatch.setattr(sys, "argv", [*arguments, "penalties=[R1]"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "terms=[R1]"])
     train_step.main()
     written = json.loads((tmp_path / "a.json").read_text())
     assert [row["loop"] for row in written["loops"]] == ["eager", "ours", "precision=bf16 convolutions=measured"]

@@ -454,7 +454,7 @@ def test_both_steps(name, resolution, san):
     """And R1, which differentiates through attention twice."""
     cfg = override(
         recipes.load(name)[0],
-        {"generator.width": 2, "discriminator.width": 2, "head.san": san, "penalties": (R1(every=1),), "batch_size": 4},
+        {"generator.width": 2, "discriminator.width": 2, "head.san": san, "terms": (R1(every=1),), "batch_size": 4},
     )
     spec = ImageSpec(resolution, channels=1 if resolution == 32 else 3, num_classes=4)
     gan = GAN.build(cfg, spec)

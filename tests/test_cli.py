@@ -66,7 +66,7 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "loss"], "'loss' is no override: give KEY=VALUE"),
         (["san_digits", "loss=RelativisticPairing"], "has no direction loss"),
         (["san_digits", "head.conditioning=projection"], "do not go together"),
-        (["san_digits", "penalties.0.every=8"], "'0' is not an index"),
+        (["san_digits", "terms.0.every=8"], "'0' is not an index"),
         (["nowhere.py:recipe"], "there is no file nowhere.py"),
         (["tests/tiny.py"], "names no function"),
         (["san_digits", 'data=Images(path="/does/not/exist")'], "/does/not/exist"),

@@ -36,6 +36,7 @@ from equipoise.losses import (
     LeastSquares,
     NonSaturating,
     Orthogonal,
+    Penalty,
     Saturating,
     SpectralNormPenalty,
     Wasserstein,
@@ -183,6 +184,9 @@ def name(part):
 # ---- configs of the smallest networks ----------------------------------------------------------------------------
 
 
+KINDS_OF_TERMS = ("penalties", "d_regularizers", "g_regularizers", "feature_matching", "joint_penalties")
+
+
 def settings(
     loss=Hinge,
     conditioning="none",
@@ -191,9 +195,17 @@ def settings(
     generator=SANDigitsGenerator,
     discriminator=SANDigitsDiscriminator,
     head=None,
+    terms=(),
     **fields,
 ):
-    """A config. generator, discriminator: classes, or constructors that know their sizes. head: a constructor too."""
+    """A config. generator, discriminator: classes, or constructors that know their sizes. head: a constructor too.
+
+    terms: with those of the axes that `KINDS_OF_TERMS` names.
+    """
+    of_kinds = [(kind, term) for kind in KINDS_OF_TERMS for term in fields.pop(kind, ())]
+    terms += tuple(
+        dataclasses.replace(term, player="G") if kind == "g_regularizers" else term for kind, term in of_kinds
+    )
     head = (head or partial(Head, san=san))(conditioning=conditioning)
     if isinstance(generator, type):
         generator = partial(generator, **fields_for(generator))
@@ -206,6 +218,7 @@ def settings(
         discriminator=discriminator(),
         head=head,
         loss=loss(),
+        terms=terms,
         d_normalizer=normalizer(),
         **optimisers | fields,
     )
@@ -254,7 +267,7 @@ def voids(cfg, D):
     if any(isinstance(layer, nn.GroupNorm) and layer.num_groups == 1 for layer in D.modules()):
         norms = ["layer" if kind == "group" else kind for kind in norms]  # one group is layer norm
     bounded = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)) or bool(cfg.constraints)
-    slopes = [penalty for penalty in cfg.penalties if not isinstance(penalty, Drift)]
+    slopes = [term for term in cfg.terms if isinstance(term, Penalty) and not isinstance(term, Drift)]
     found = []
     if "batch" in norms and slopes:
         found.append(("D has batch norm (", "no longer one on each image's own"))
@@ -364,7 +377,7 @@ def check_scalars(stats):
 def check(cfg, rounds=1):
     """Both steps, `rounds` times, with all that the loop would hand them."""
     gan = build(cfg)
-    assert (len(trained(gan.D, gan.d_optim)) < len(list(gan.D.parameters()))) == (cfg.transfer is not None)
+    assert (len(trained(gan.D, gan.d_optim)) < len(list(gan.D.parameters()))) == (cfg.start is not None)
     spec = spec_of(type(cfg.generator), type(cfg.discriminator))
     real = batch(spec=spec)
     held_out = batch(spec=spec) if cfg.augment.held_out else None
@@ -381,7 +394,7 @@ def check(cfg, rounds=1):
 def wanted_of_d(cfg):
     """Names of the statistics of D's step."""
     wanted = {"D/loss", "D/real", "D/fake", "D/sign_real"}
-    wanted |= {f"D/{type(term).__name__}" for term in (*cfg.penalties, *cfg.d_regularizers, *cfg.joint_penalties)}
+    wanted |= {f"D/{type(term).__name__}" for term in cfg.terms if term.player != "G"}
     if isinstance(cfg.loss, Wasserstein):
         wanted.add("D/wasserstein")
     if cfg.head.conditioning in ("auxiliary", "semi_supervised"):
@@ -392,8 +405,7 @@ def wanted_of_d(cfg):
 
 
 def wanted_of_g(cfg):
-    wanted = {"G/loss"} | {f"G/{type(term).__name__}" for term in (*cfg.g_regularizers, *cfg.joint_penalties)}
-    return wanted | ({"G/FeatureMatching"} if cfg.feature_matching else set())
+    return {"G/loss"} | {f"G/{type(term).__name__}" for term in cfg.terms if term.player != "D"}
 
 
 # ---- every pair of all axes --------------------------------------------------------------------------------------
@@ -406,6 +418,10 @@ def values(found):
 def each(found):
     """For a field that takes several: none, or one of them."""
     return {"none": ()} | {name: (make(),) for name, make in found.items()}
+
+
+def of_one_player(module):
+    return {name: make for name, make in all_variants(module).items() if ".player=" not in name}
 
 
 AUGMENTS = values(all_variants(augment)) | {
@@ -425,15 +441,15 @@ AXES = NETWORKS | {
     "penalties": each(all_variants(penalties)),
     "augment": AUGMENTS,
     "g_normalizer": values(all_variants(normalizers)),
-    "d_regularizers": each(all_variants(regularizers)),
-    "g_regularizers": each(all_variants(regularizers)) | {"lazy": (HistoricalAverage(every=2),)},
+    "d_regularizers": each(of_one_player(regularizers)),
+    "g_regularizers": each(of_one_player(regularizers)) | {"lazy": (HistoricalAverage(every=2),)},
     "joint_penalties": each(all_variants(joint)) | {"lazy": (Consensus(every=2),)},
-    "feature_matching": {"none": None} | values(all_variants(matching)),
+    "feature_matching": each(all_variants(matching)),
     "constraints": each(all_variants(constraints)),
     "d_optim": values(all_variants(optim)),
     "g_optim": values(all_variants(optim)),
     "d_steps": {"1": 1, "3": 3, "ToConvergence": ToConvergence()},
-    "transfer": {"none": None, "FreezeD": FreezeD(run="runs/a", layers=1)},
+    "start": {"none": None, "FreezeD": FreezeD(run="runs/a", layers=1)},
 }
 """What a config chooses, by axis and name: constructors for the arguments of `settings` that it calls, else values.
 
@@ -450,7 +466,7 @@ def networks(of_kind):
 ON_MLPS = networks(lambda _, network: network in OF_POINTS)
 ON_IMAGES = networks(lambda _, network: network in FIRST)
 ON_OTHERS = networks(lambda name, network: network not in (*OF_POINTS, *FIRST) and name == network.__name__)
-for axis in ("constraints", "joint_penalties", "transfer"):
+for axis in ("constraints", "joint_penalties", "start"):
     ON_OTHERS[axis] = ["none"]  # which leave networks so deep and so narrow no gradients that float32 could add
 ALL_AXES = {"mlps": ON_MLPS, "images": ON_IMAGES, "others": ON_OTHERS}
 
@@ -665,7 +681,7 @@ ALONE = [
     ("discriminator", "san", "normalizer"), ALONE, ids=["-".join(map(name, case)) for case in ALONE]
 )
 def test_penalties(penalty, discriminator, san, normalizer):
-    check(settings(NonSaturating, "per_class", san, normalizer, discriminator=discriminator, penalties=(penalty(),)))
+    check(settings(NonSaturating, "per_class", san, normalizer, discriminator=discriminator, terms=(penalty(),)))
 
 
 @pytest.mark.parametrize("constraint", components(constraints), ids=name)
@@ -707,7 +723,7 @@ def test_several_of_everything(fields):
 @pytest.mark.parametrize("san", [False, True], ids=name)
 def test_ds_gradient_is_that_of_its_loss_and_its_penalties(san):
     """mean loss + every · gamma/2 · mean ‖∇D‖² of R1, differentiated in one piece."""
-    cfg = settings(NonSaturating, san=san, penalties=(R1(gamma=3.0, every=4),))
+    cfg = settings(NonSaturating, san=san, terms=(R1(gamma=3.0, every=4),))
     gan, real = build(cfg), batch()
     gradients = Gradients(gan)
     fakes = []
@@ -803,8 +819,7 @@ def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditionin
     gan = on_mlps(
         loss=NonSaturating,
         conditioning=conditioning,
-        feature_matching=FeatureMatching(strength=5.0, adversarial=adversarial),
-        g_regularizers=(SpectralNormPenalty(strength=0.2),),
+        terms=(FeatureMatching(strength=5.0, adversarial=adversarial), SpectralNormPenalty(strength=0.2, player="G")),
     )
     real, noise, gradients = batch(spec=SPECS[0]), noise_of(gan), Gradients(gan)
 

@@ -252,7 +252,7 @@ schedules = st.floats(0, 1e9) | st.builds(Cosine, start=st.floats(0, 1), end=st.
         replace,
         st.sampled_from([dcgan_digits(), sngan_digits(), san_digits()]),
         loss=st.builds(LeastSquares, a=st.floats(-5, 5), b=st.floats(-5, 5), c=st.floats(-5, 5)),
-        penalties=st.lists(
+        terms=st.lists(
             st.builds(R1, gamma=schedules, every=st.integers(1, 64)) | st.builds(GradientPenalty, strength=schedules),
             max_size=3,
         ).map(tuple),
@@ -278,7 +278,7 @@ def test_override():
     cfg = changed(
         san_digits(),
         "loss=Wasserstein",
-        "penalties=[R1(gamma=5), GradientPenalty]",
+        "terms=[R1(gamma=5), GradientPenalty]",
         "d_optim.lr=4e-4",
         "head.san=false",
         "d_normalizer.skip=[]",
@@ -287,7 +287,7 @@ def test_override():
     assert cfg == replace(
         san_digits(),
         loss=Wasserstein(),
-        penalties=(R1(gamma=5.0), GradientPenalty()),
+        terms=(R1(gamma=5.0), GradientPenalty()),
         d_optim=replace(san_digits().d_optim, lr=4e-4),
         head=replace(san_digits().head, san=False),
         d_normalizer=SpectralNorm(),
@@ -308,8 +308,8 @@ def test_nothing_changes_the_original():
         ("loss=RelativisticPairing", "head.san=false"),
         ("head.conditioning=per_class", "generator.conditional=true"),
         ("d_optim=RMSprop", "d_optim.lr=1e-4"),
-        ("penalties=[R1, R2]", "penalties.1.gamma=3"),
-        ("penalties=[R1]", "penalties.0.gamma=Linear(start=1, end=0, kimg=1)", "penalties.0.gamma.kimg=5"),
+        ("terms=[R1, R2]", "terms.1.gamma=3"),
+        ("terms=[R1]", "terms.0.gamma=Linear(start=1, end=0, kimg=1)", "terms.0.gamma.kimg=5"),
     ],
     ids=" ".join,
 )
@@ -320,20 +320,20 @@ def test_the_order_of_overrides_does_not_matter(items):
 
 def test_changes_inside_a_new_value():
     assert changed(san_digits(), "d_optim.lr=1e-4", "d_optim=RMSprop").d_optim == RMSprop(lr=1e-4)
-    two = changed(san_digits(), "penalties.0.every=8", "penalties=[R1, R2]")
+    two = changed(san_digits(), "terms.0.every=8", "terms=[R1, R2]")
     assert two.penalties == (R1(every=8), R2())
 
 
 def test_an_index_names_one_of_several():
-    cfg = replace(san_digits(), penalties=(R1(), R2(), GradientPenalty()))
-    assert changed(cfg, "penalties.1.every=8").penalties == (R1(), R2(every=8), GradientPenalty())
-    assert changed(cfg, "penalties.2=R1(gamma=2)").penalties == (R1(), R2(), R1(gamma=2.0))
+    cfg = replace(san_digits(), terms=(R1(), R2(), GradientPenalty()))
+    assert changed(cfg, "terms.1.every=8").penalties == (R1(), R2(every=8), GradientPenalty())
+    assert changed(cfg, "terms.2=R1(gamma=2)").penalties == (R1(), R2(), R1(gamma=2.0))
     assert changed(cfg, "d_optim.betas.0=0.5").d_optim.betas == (0.5, 0.99)
 
 
 @pytest.mark.parametrize("index", ["3", "-1", "00", "first", "²"])
 def test_an_index_out_of_range_is_refused(index):
-    cfg = replace(san_digits(), penalties=(R1(), R2(), R1()))
+    cfg = replace(san_digits(), terms=(R1(), R2(), R1()))
     with pytest.raises(ValueError, match=rf"'{index}' is not an index into the 3 values"):
         override(cfg, {f"penalties.{index}.every": 8})
 
@@ -359,12 +359,12 @@ def test_an_index_out_of_range_is_refused(index):
         ("total_kimg=1e400", r"TrainConfig\.total_kimg: .*finite number, got inf"),
         ("d_optim.lr=1e400", r"^Adam\.lr: .*finite number, got inf$"),
         ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0: .*finite number, got inf$"),
-        ("penalties=[R1(gamma=1e400)]", r"^R1\.gamma: .*finite number, got inf$"),
+        ("terms=[R1(gamma=1e400)]", r"^R1\.gamma: .*finite number, got inf$"),
         ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg: .*finite number, got inf"),
         ("total_kimg=1e308", r"^total_kimg takes numbers below 2\*\*63 = 9\.2e18, got 1e\+308$"),
         ("seed=9223372036854775808", r"^seed takes numbers below 2\*\*63 = 9\.2e18, got 9223372036854775808$"),
         (f"seed=0x{'f' * 900}", r"^seed takes numbers below .*, got an integer of 3600 bits$"),
-        ("penalties=[R1(every=10000000000000000000)]", r"^penalties\.0\.every takes numbers below 2"),
+        ("terms=[R1(every=10000000000000000000)]", r"^penalties\.0\.every takes numbers below 2"),
         ("batch_size=10**9", r"TrainConfig\.batch_size: .*valid integer.*got '10\*\*9'"),
         ("seed=-1", r"TrainConfig\.seed: .*greater than or equal to 0, got -1"),
         ("d_optim.lr=fast", r"Adam\.lr: .*valid number, got 'fast'"),
@@ -379,8 +379,8 @@ def test_an_index_out_of_range_is_refused(index):
         ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; known: Hinge"),
         ("loss=none", r"TrainConfig\.loss takes a GANLoss, got None"),
         ("d_optim=Hinge", r"TrainConfig\.d_optim takes a OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
-        ("penalties=[Hinge]", r"TrainConfig\.penalties\.0 takes a Penalty, got Hinge\(\)"),
-        ("penalties=[R1, 5]", r"TrainConfig\.penalties\.1 takes a Penalty, got 5"),
+        ("terms=[Hinge]", r"TrainConfig\.penalties\.0 takes a Penalty, got Hinge\(\)"),
+        ("terms=[R1, 5]", r"TrainConfig\.penalties\.1 takes a Penalty, got 5"),
         ("penalties=R1", r"TrainConfig\.penalties takes a list, such as 'penalties=\[A,B\(field=1\)\]', got R1\("),
         ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: Clip"),
         ("generator=SANDigitsDiscriminator", r"TrainConfig\.generator takes a GeneratorConfig, got SANDigitsDisc"),
@@ -406,7 +406,7 @@ def test_several_mistakes_are_reported_together():
 
 
 def test_wrong_values_are_refused_in_python_too():
-    for change in ({"batch_size": 0.5}, {"batch_size": True}, {"loss": R1()}, {"penalties": (Hinge(),)}, {"seed": "1"}):
+    for change in ({"batch_size": 0.5}, {"batch_size": True}, {"loss": R1()}, {"terms": (Hinge(),)}, {"seed": "1"}):
         with pytest.raises(ValueError, match=next(iter(change))):
             replace(san_digits(), **change)
 
@@ -503,12 +503,12 @@ def test_the_gradients_of_a_san_head_have_no_joint_penalty():
     )
     for items in (("head.san=true",), ("head.conditioning=projection", "head.san=true", "generator.conditional=true")):
         with pytest.raises(ValueError, match=message):
-            changed(dcgan_digits(), "joint_penalties=[Consensus(gamma=2)]", *items)
+            changed(dcgan_digits(), "terms=[Consensus(gamma=2)]", *items)
         changed(dcgan_digits(), *items)
-    changed(dcgan_digits(), "joint_penalties=[Consensus(gamma=2)]", "head.san=false")
+    changed(dcgan_digits(), "terms=[Consensus(gamma=2)]", "head.san=false")
 
 
-@pytest.mark.parametrize("term", ["g_regularizers=[Orthogonal,{}(every=2)]", "joint_penalties=[{}(every=3)]"])
+@pytest.mark.parametrize("term", ["terms=[Orthogonal(player=G),{}(every=2)]", "terms=[{}(every=3)]"])
 def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(term):
     name = "Consensus" if "joint" in term else "HistoricalAverage"
     item, prompt = term.format(name), term.format(name).replace("every=2", "every=1").replace("every=3", "every=1")
@@ -517,7 +517,7 @@ def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(term):
         changed(dcgan_digits(), item, "d_steps=ToConvergence")
     changed(dcgan_digits(), item, "d_steps=5")
     changed(dcgan_digits(), prompt, "d_steps=ToConvergence")
-    changed(dcgan_digits(), "d_regularizers=[Orthogonal(every=2)]", "penalties=[R1]", "d_steps=ToConvergence")  # of D
+    changed(dcgan_digits(), "terms=[Orthogonal(every=2)]", "terms=[R1]", "d_steps=ToConvergence")  # of D
 
 
 @pytest.mark.parametrize(
@@ -526,17 +526,17 @@ def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(term):
         ("d_steps=5", "d_steps", 5),
         ("d_steps=ToConvergence", "d_steps", ToConvergence()),
         ("d_steps=ToConvergence(tolerance=0,window=5,max_steps=50)", "d_steps", ToConvergence(0.0, 5, 50)),
-        ("feature_matching=FeatureMatching", "feature_matching", FeatureMatching()),
-        ("feature_matching=FeatureMatching(adversarial=false)", "feature_matching", FeatureMatching(1.0, False)),
+        ("'terms=[FeatureMatching]'", "feature_matching", FeatureMatching()),
+        ("'terms=[FeatureMatching(adversarial=false)]'", "feature_matching", FeatureMatching(1.0, False)),
         ("feature_matching=none", "feature_matching", None),
-        ("d_regularizers=[Orthogonal]", "d_regularizers", (Orthogonal(),)),
+        ("terms=[Orthogonal]", "d_regularizers", (Orthogonal(),)),
         (
-            "g_regularizers=[Orthogonal(every=2),HistoricalAverage]",
+            "terms=[Orthogonal(every=2,player=G),HistoricalAverage(player=G)]",
             "g_regularizers",
             (Orthogonal(every=2), HistoricalAverage()),
         ),
-        ("joint_penalties=[Consensus(gamma=1)]", "joint_penalties", (Consensus(gamma=1.0),)),
-        ('transfer=FreezeD(run="runs/a",layers=2)', "transfer", FreezeD("runs/a", layers=2)),
+        ("terms=[Consensus(gamma=1)]", "joint_penalties", (Consensus(gamma=1.0),)),
+        ('start=FreezeD(run="runs/a",layers=2)', "transfer", FreezeD("runs/a", layers=2)),
         ("transfer=none", "transfer", None),
         ("data=Few(of=Digits,num=500)", "data", Few(Digits(), num=500)),
         ('data=Few(of=Images(path="a"))', "data", Few(Images("a"))),
@@ -562,15 +562,15 @@ def test_terms_on_the_command_line(item, field, value):
         ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 leaves no two windows of 20 .* at least max_steps=40"),
         ("feature_matching=true", r"feature_matching takes a FeatureMatching, got True"),
         (
-            "d_regularizers=[R1]",
+            "terms=[R1]",
             r"d_regularizers\.0 takes a Regularizer, got R1\(.*known: HistoricalAverage, Orthogonal",
         ),
         ("d_regularizers=Orthogonal", r"d_regularizers takes a list, such as 'd_regularizers=\[A,B"),
-        ("penalties=[Orthogonal]", r"Orthogonal\(.*\) is no penalty on images.*'d_regularizers=\[Orthogonal\("),
-        ("penalties=[R1,Consensus]", r"Consensus\(.*\) is no penalty on images.*'joint_penalties=\[Consensus\("),
-        ("joint_penalties=[Orthogonal]", r"joint_penalties\.0 takes a JointPenalty, got Orthogonal.*known: Consensus"),
+        ("terms=[Orthogonal]", r"Orthogonal\(.*\) is no penalty on images.*'d_regularizers=\[Orthogonal\("),
+        ("terms=[R1,Consensus]", r"Consensus\(.*\) is no penalty on images.*'joint_penalties=\[Consensus\("),
+        ("terms=[Orthogonal]", r"joint_penalties\.0 takes a JointPenalty, got Orthogonal.*known: Consensus"),
         ("transfer=runs/a", r"transfer takes a FreezeD, got 'runs/a'"),
-        ("transfer=FreezeD", r"FreezeD needs the field 'run'"),
+        ("start=FreezeD", r"FreezeD needs the field 'run'"),
         ("data=Few(num=0)", r"Few\.num: .*greater than or equal to 1, got 0"),
         ("data=Few(of=Hinge)", r"Few\.of takes a DatasetConfig, got Hinge"),
     ],
@@ -645,7 +645,7 @@ def test_a_component_of_the_users_own_reads_back():
 
 def test_differences_name_the_fields():
     old = san_digits()
-    new = changed(old, "d_optim.lr=2e-3", "loss=Wasserstein", "head.san=false", "penalties=[R1]", "d_optim.betas.0=0.5")
+    new = changed(old, "d_optim.lr=2e-3", "loss=Wasserstein", "head.san=false", "terms=[R1]", "d_optim.betas.0=0.5")
     assert differences(old, new) == [
         "head.san: True -> False",
         "loss: Hinge() -> Wasserstein()",

@@ -84,7 +84,7 @@ def test_figure():
 def small():
     """A BigGAN for 64x64 images of width 4, plain and with checkpointed blocks, and its two networks."""
     changes = {"generator.width": 4, "generator.z_dim": 20, "generator.embed": 8, "discriminator.width": 4}
-    changes |= {"batch_size": 64, "g_regularizers": ()}
+    changes |= {"batch_size": 64, "terms": ()}
     changes |= dict.fromkeys(("g_normalizer", "d_normalizer"), NoNormalizer())  # they take most of the time to build
     spec = ImageSpec(64, 3, 10)
     configs = [override(on_paper.published(checkpoint=checkpoint)[0], changes) for checkpoint in (False, True)]

@@ -120,15 +120,15 @@ class TestIteration:
         by_w, by_g = sum(self.D), sum(self.D) - last
         through_slopes = first + 2 * sum(middle)
         penalty = forward_and_gradient + by_w + by_g + through_slopes
-        every = self.macs(penalties=(GradientPenalty(),))
+        every = self.macs(terms=(GradientPenalty(),))
         assert every == self.d_step + self.g_step + penalty
-        lazy = iteration_flops(self.config(penalties=(GradientPenalty(), R1(every=16))), self.SPEC)
+        lazy = iteration_flops(self.config(terms=(GradientPenalty(), R1(every=16))), self.SPEC)
         assert lazy == round(2 * self.N * (every + penalty / 16))
 
     def test_regulariser_of_weights(self):
         """‖W Wᵀ‖ costs the same for every batch: a product, and two for its gradient, W being in it twice."""
         small, large = (
-            iteration_flops(replace(self.config(g_regularizers=(Orthogonal(),)), batch_size=n), self.SPEC)
+            iteration_flops(replace(self.config(terms=(Orthogonal(player="G"),)), batch_size=n), self.SPEC)
             for n in (self.N, 2 * self.N)
         )
         of_batch = 2 * self.N * (self.d_step + self.g_step)

@@ -139,7 +139,7 @@ def test_all_processes_go_by_their_mean_loss(tmp_path):
 SOONER = ToConvergence(window=2, max_steps=7)
 BOUNDS = {
     "clipping": {"constraints": (ClipWeights(bound=0.05),), "d_optim": RMSprop(lr=1e-3), "g_optim": RMSprop(lr=1e-3)},
-    "gradient penalty": {"penalties": (GradientPenalty(),)},
+    "gradient penalty": {"terms": (GradientPenalty(),)},
 }
 
 
@@ -151,8 +151,8 @@ def wasserstein(**changes) -> TrainConfig:
         "d_normalizer": NoNormalizer(),
         "loss": Wasserstein(),
         "total_kimg": 0.2,
-        "log_kimg": 0.008,  # so that each iteration writes a line
-        "snapshot_kimg": 0.1,
+        "report.log_kimg": 0.008,  # so that each iteration writes a line
+        "report.snapshot_kimg": 0.1,
     }
     return override(recipe(), networks | changes)
 

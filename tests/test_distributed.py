@@ -110,7 +110,7 @@ def test_one_process_reduces_nothing():
 
 CASES = {
     "loss alone": small(d_normalizer=SpectralNorm(), head=Head(san=True), loss=Hinge()),
-    "R1 now and then, in pieces": small(penalties=(R1(every=3),), micro_batch=2, g_batches=2),
+    "R1 now and then, in pieces": small(terms=(R1(every=3),), micro_batch=2, g_batches=2),
 }
 
 

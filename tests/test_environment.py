@@ -10,10 +10,11 @@ import torch
 from runs import assert_same_run
 from tiny import recipe
 
+from equipoise.rules import Report
 from equipoise.runs import record, threads_before
 from equipoise.train import train
 
-SHORT = replace(recipe(), total_kimg=0.016, snapshot_kimg=0.016)
+SHORT = replace(recipe(), total_kimg=0.016, report=Report(snapshot_kimg=0.016))
 
 
 @pytest.fixture

@@ -435,7 +435,8 @@ def test_the_command_says_what_is_wrong(files):
 def evaluated(**changes):
     """The tiny recipe, with an evaluation that takes no time."""
     settings = {"every_kimg": 0.04, "metrics": ("frechet", "classes"), "num": 30, "features": "digits"}
-    return dataclasses.replace(recipe(), evaluation=Evaluate(**settings | {"against": Few(num=60)} | changes))
+    report = dataclasses.replace(recipe().report, evaluation=Evaluate(**settings | {"against": Few(num=60)} | changes))
+    return dataclasses.replace(recipe(), report=report)
 
 
 def test_a_run_trains_as_it_does_without_and_its_numbers_are_those_of_evaluate(trained, tmp_path):
@@ -611,7 +612,7 @@ def test_an_evaluation_is_part_of_the_config_and_may_change_in_a_run(tmp_path):
     from equipoise.config import components
 
     text = 'Evaluate(every_kimg=0.08,metrics=[frechet,"kid(subsets=5,subset_size=20)"],num=30,features=digits)'
-    cfg = override(recipe(), {"evaluation": parse(text, components())})
+    cfg = override(recipe(), {"report.evaluation": parse(text, components())})
     assert parse(to_text(cfg), components()) == cfg
     train(override(cfg, {"total_kimg": 0.08}), tmp_path)
     train(recipe(), tmp_path)  # goes on without

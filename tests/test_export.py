@@ -200,7 +200,7 @@ def trained(tmp_path_factory):
     """A run that was measured half-way and at its end."""
     folder = tmp_path_factory.mktemp("trained") / "my_digits"
     asked = Evaluate(every_kimg=0.08, metrics=("classes",), num=50, seed=3, features="digits", best="top_probability")
-    train(override(recipe(), {"evaluation": asked}), folder)
+    train(override(recipe(), {"report.evaluation": asked}), folder)
     return folder
 
 
@@ -352,8 +352,8 @@ def test_a_truncated_generator_stays_truncated(trained, tmp_path):
     [
         (["/opt/venv/bin/equipoise", "train", "san", "runs/a"], "equipoise train san runs/a"),
         (
-            ["/src/equipoise/__main__.py", "train", "a b", "penalties=[R1(gamma=5)]"],
-            "equipoise train 'a b' 'penalties=[R1(gamma=5)]'",
+            ["/src/equipoise/__main__.py", "train", "a b", "terms=[R1(gamma=5)]"],
+            "equipoise train 'a b' 'terms=[R1(gamma=5)]'",
         ),
         (["/home/somebody/work/loop.py", "--lr", "1"], "python loop.py --lr 1"),
     ],

@@ -49,11 +49,11 @@ def net(norm=None):
 
 @pytest.mark.parametrize("penalty", GRADIENT, ids=named)
 def test_batch_norm_under_a_penalty_on_gradients(penalty):
-    (said,) = voided(net(nn.BatchNorm2d(3)), penalties=[penalty])
+    (said,) = voided(net(nn.BatchNorm2d(3)), terms=[penalty])
     assert said.startswith(f"D has batch norm (1) under {type(penalty).__name__}: ")
     assert "layer, instance or group norm" in said
     for kind, norm in NORMS.items():
-        assert (voided(net(norm), penalties=[penalty]) == []) == (kind != "batch norm")
+        assert (voided(net(norm), terms=[penalty]) == []) == (kind != "batch norm")
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=lambda b: named(next(iter(b.values()))) if "normalizer" in b else str(b))
@@ -85,7 +85,7 @@ def test_such_a_norm_undoes_the_scale_of_a_layer(kind):
 
 
 def test_both_and_every_penalty_is_named():
-    said = voided(net(nn.BatchNorm2d(3)), penalties=[R1(), Dragan()], normalizer=SpectralNorm())
+    said = voided(net(nn.BatchNorm2d(3)), terms=[R1(), Dragan()], normalizer=SpectralNorm())
     assert [sentence.split("under ")[1].split(":")[0] for sentence in said] == ["R1, Dragan", "SpectralNorm"]
 
 
@@ -112,7 +112,7 @@ def test_a_wasserstein_loss_wants_a_bound(san):
         said = voided(D, loss=Wasserstein(), **bound)
         assert len(said) == san
         assert all("leaves a SAN head alone" in sentence for sentence in said)
-        assert voided(D, loss=Wasserstein(), penalties=[GradientPenalty()], **bound) == []
+        assert voided(D, loss=Wasserstein(), terms=[GradientPenalty()], **bound) == []
     assert voided(D, loss=NonSaturating(), normalizer=NoNormalizer()) == []
 
 

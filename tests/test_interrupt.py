@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from equipoise.cli import launch
 from equipoise.compute.interrupt import SAVE, STOP, Interrupt, Interrupted, handled, terminable
+from equipoise.rules import Report
 from equipoise.runs import Checkpoints
 from equipoise.train import Snapshots, d_step, train
 
@@ -63,7 +64,7 @@ def test_sigusr1_saves_once_and_changes_nothing(tmp_path, asking):
 def test_sigusr1_before_the_first_iteration_kills_nothing(tmp_path, monkeypatch):
     load = Checkpoints.load_latest
     monkeypatch.setattr(Checkpoints, "load_latest", lambda own: send(signal.SIGUSR1) or load(own))
-    train(replace(recipe(), total_kimg=0.016, log_kimg=1.0), tmp_path)
+    train(replace(recipe(), total_kimg=0.016, report=Report(log_kimg=1.0)), tmp_path)
     assert [line["nimg"] for line in lines(tmp_path)] == [8, 16]
 
 

@@ -337,7 +337,7 @@ def lab(*arguments, code=0):
 
 
 def test_the_command_trains_any_config(tmp_path):
-    said = lab("ring", *SMALL, "gan.loss=Hinge", "gan.penalties=[R1(gamma=1)]", "gan.head.san=true", "--out", tmp_path)
+    said = lab("ring", *SMALL, "gan.loss=Hinge", "gan.terms=[R1(gamma=1)]", "gan.head.san=true", "--out", tmp_path)
     assert "this GAN" in said
     assert "ring: minimax (seed 0)" in said
     read = json.loads((tmp_path / "ring.json").read_text())["numbers"]["runs"]
@@ -376,7 +376,7 @@ def test_the_command_compares(tmp_path, monkeypatch):
         (["ring", "workers=0"], "RingGAN.workers"),
         (["ring", "moments=0"], "RingGAN.moments"),
         (["ring", "--compare", "gan.loss=Hinge"], "gan.loss: NonSaturating(smoothing=0.0) -> Hinge(): a comparison"),
-        (["ring", "--compare", "gan.joint_penalties=[Consensus]"], "and head.san=true do not go together"),
+        (["ring", "--compare", "gan.terms=[Consensus]"], "and head.san=true do not go together"),
         (["ring", "gan.generator=DCGANGenerator", "workers=1"], "resolution"),
     ],
 )

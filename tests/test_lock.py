@@ -63,7 +63,7 @@ def test_the_holder_is_named_and_kill_9_frees_the_directory(tmp_path):
 def test_training_holds_it_from_before_the_checkpoints_are_read_until_it_returns_or_raises(tmp_path, monkeypatch):
     """And a run that is refused leaves the other one as it is."""
     run_dir, load = tmp_path / "run", Checkpoints.load_latest
-    cfg = override(recipe(), {"total_kimg": 0.016, "snapshot_kimg": 0.008})
+    cfg = override(recipe(), {"total_kimg": 0.016, "report.snapshot_kimg": 0.008})
     seen = []
 
     def meanwhile(checkpoints):

@@ -300,7 +300,7 @@ def synced(kind):
         discriminator=DCGANDiscriminator(width=4, norm=kind),
         head=Head("projection"),
         loss=NonSaturating(),
-        penalties=(R1(gamma=1.0, every=2),),
+        terms=(R1(gamma=1.0, every=2),),
         d_normalizer=NoNormalizer(),
         d_optim=Adam(lr=1e-3, eps=1e-3),  # an element whose gradient is rounding noise stays put
         g_optim=Adam(lr=1e-3, eps=1e-3),

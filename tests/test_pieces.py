@@ -48,19 +48,22 @@ def conditional(**fields):
 
 
 CASES = {
-    "penalised": small(penalties=(GradientPenalty(), R1(gamma=3.0, every=1), Drift(strength=0.5))),
+    "penalised": small(terms=(GradientPenalty(), R1(gamma=3.0, every=1), Drift(strength=0.5))),
     "weights": small(
-        d_regularizers=(Orthogonal(strength=0.3), HistoricalAverage(strength=0.5)),
-        g_regularizers=(Orthogonal(strength=0.2),),
+        terms=(
+            R1(every=1),
+            Orthogonal(strength=0.3),
+            HistoricalAverage(strength=0.5),
+            Orthogonal(strength=0.2, player="G"),
+        ),
         loss=Wasserstein(),
-        penalties=(R1(every=1),),
     ),
     "spectral norm": conditional(
         head=Head("projection", san=True),
         loss=Hinge(),
         d_normalizer=SpectralNorm(),
         g_normalizer=SpectralNorm(),
-        penalties=(R1(every=1),),
+        terms=(R1(every=1),),
     ),
     "paired": small(loss=RelativisticPairing()),
     "paired, G on more": small(loss=RelativisticPairing(), g_batches=3),
@@ -129,7 +132,7 @@ def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
 @pytest.mark.parametrize("loss", [NonSaturating(), RelativisticPairing()], ids=["unpaired", "paired"])
 @pytest.mark.parametrize("matching", [None, FeatureMatching(strength=0.3)], ids=["", "matching"])
 def test_g_learns_from_several_batches_of_one_set_of_labels(loss, matching):
-    cfg = conditional(head=Head("auxiliary"), loss=loss, feature_matching=matching, g_batches=2)
+    cfg = conditional(head=Head("auxiliary"), loss=loss, terms=(matching,), g_batches=2)
     gan, real = build(cfg), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
@@ -211,7 +214,7 @@ def test_pieces_hold_their_share_of_the_memory(penalties):
         data=small().data,
         generator=SANDigitsGenerator(z_dim=4, width=2),
         discriminator=SANDigitsDiscriminator(width=2),
-        penalties=penalties,
+        terms=penalties,
     )
     most = {}
     for micro_batch in (None, 16, 4):
@@ -246,9 +249,9 @@ def test_sizes_that_leave_a_remainder_are_refused_before_anything_is_written(tmp
     ("fields", "named"),
     [
         ({"head": Head(san=True, normalize_loss=True), "loss": SoftLeastSquares()}, "head.normalize_loss=true"),
-        ({"feature_matching": FeatureMatching()}, "FeatureMatching"),
-        ({"joint_penalties": (Consensus(),)}, "Consensus"),
-        ({"penalties": (R1(), Dragan())}, "Dragan"),
+        ({"terms": (FeatureMatching(),)}, "FeatureMatching"),
+        ({"terms": (Consensus(),)}, "Consensus"),
+        ({"terms": (R1(), Dragan())}, "Dragan"),
     ],
 )
 def test_what_is_no_mean_over_images_is_refused(fields, named):

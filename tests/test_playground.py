@@ -124,10 +124,13 @@ VARIANTS = {
         plain_gan(),
         data=Points(of=Grid(side=3)),
         loss=NonSaturating(smoothing=0.1),
-        penalties=(R1(gamma=0.5, every=2), penalties.GradientPenalty(one_sided=True)),
+        terms=(
+            R1(gamma=0.5, every=2),
+            penalties.GradientPenalty(one_sided=True),
+            FeatureMatching(adversarial=False),
+        ),
         d_normalizer=SpectralNorm(iterations=2, skip=("head.*",)),
         augment=InstanceNoise(std=Linear(start=0.5, end=0.0, kimg=20.0)),
-        feature_matching=FeatureMatching(adversarial=False),
         d_optim=Adam(lr=Linear(start=1e-3, end=1e-05, kimg=100.0), betas=(0.0, 0.99)),
         seed=7,
     ),
@@ -148,9 +151,7 @@ def test_an_address_holds_the_setting(name, variant):
 def test_an_address_says_what_differs_and_nothing_else():
     assert written("R1", SETTINGS["R1"]()) == "setting=R1"
     other = override(SETTINGS["SN+SAN"](), {"d_optim.lr": 4e-4, "data.of": Grid(side=3), "penalties": (R1(every=1),)})
-    assert written("SN+SAN", other) == (
-        "setting=SN%2BSAN&data.of=Grid(side=3)&penalties=[R1(every=1)]&d_optim.lr=0.0004"
-    )
+    assert written("SN+SAN", other) == ("setting=SN%2BSAN&data.of=Grid(side=3)&terms=[R1(every=1)]&d_optim.lr=0.0004")
 
 
 @pytest.mark.parametrize("cfg", VARIANTS.values(), ids=VARIANTS)
@@ -187,14 +188,14 @@ def test_every_text_on_the_page_is_the_value(cfg):
         ("data.of=Ring(num=1000000000)", "data.of.num=1000000000 is more than"),
         ("d_steps=ToConvergence", "d_steps.max_steps=500 is more than the playground takes, 100"),
         ("d_normalizer=SpectralNorm(iterations=100000)", "d_normalizer.iterations=100000 is more"),
-        ("penalties=[R1,R1,R1,R1,R1,R1,R1]", "penalties holds 7 terms, and the playground takes 6"),
+        ("terms=[R1,R1,R1,R1,R1,R1,R1]", "penalties holds 7 terms, and the playground takes 6"),
         ("data.of=Dirac", "Dirac.* has points on a line"),
         ("data=Digits", "TrainConfig.data takes a DatasetConfig, got 'Digits'"),
         ('data=Images(path="/etc")', "unknown component 'Images'"),
         ("augment=ADA()", "unknown component 'ADA'"),
         ("seed=__import__('os').getpid()", "cannot read"),
         ("head.san=true&loss=RelativisticPairing", "has no direction loss for the paired loss"),
-        ("head.san=true&joint_penalties=[Consensus]", "do not go together"),
+        ("head.san=true&terms=[Consensus]", "do not go together"),
         ("constraints=[ClipWeights]&d_normalizer=SpectralNorm", "there is nothing to project"),
         (f"seed={'1' * 5000}", "too long"),
         ("compile=true", r"the playground cannot change compile: give one of its knobs, data\.of, loss, "),
@@ -241,8 +242,7 @@ WATCHED = replace(
     TINY,
     d_normalizer=SpectralNorm(),
     augment=InstanceNoise(std=0.3),
-    penalties=(penalties.Dragan(),),
-    feature_matching=FeatureMatching(),
+    terms=(penalties.Dragan(), FeatureMatching()),
 )
 
 

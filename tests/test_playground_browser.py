@@ -229,15 +229,15 @@ def test_a_knob_is_turned_while_it_runs(browser, address):
         page.choose("loss", "Hinge")
         assert page.iteration() >= 5
         page.choose("penalties", "R1")
-        page.fill("penalties.0.gamma", "0.5")
+        page.fill("terms.0.gamma", "0.5")
         assert page.js("location.hash") == (
             "#setting=minimax&generator.width=16&discriminator.width=16&loss=Hinge"
-            "&penalties=[R1(gamma=0.5,every=1)]&batch_size=32"
+            "&terms=[R1(gamma=0.5,every=1)]&batch_size=32"
         )
         assert "gamma/2 ‖grad D(x)‖² on real images" in page.text("#knobs")  # the docstring
         assert page.js("[...$('changes').children].map((item) => item.textContent.split(': ')[1])") == [
-            "penalties=[R1(gamma=0.5,every=1)]",
-            "penalties=[R1(gamma=0.1,every=1)]",
+            "terms=[R1(gamma=0.5,every=1)]",
+            "terms=[R1(gamma=0.1,every=1)]",
             "loss=Hinge",
         ]
         assert page.js("frame.playing")
@@ -289,7 +289,7 @@ def test_a_value_that_is_none_is_refused_beside_its_knob(browser, address):
         page.until(f"({said}).length === 1")
         assert "Consensus(gamma=0.1, every=1) and head.san=true do not go together" in page.js(said)[0]
         assert page.js("document.querySelector('input[data-path=\"head.san\"]').checked") is False
-        assert page.js("location.hash").replace("&joint_penalties=[Consensus(gamma=0.1)]", "") == before
+        assert page.js("location.hash").replace("&terms=[Consensus(gamma=0.1)]", "") == before
 
 
 def test_an_address_is_the_setting(browser, address):

@@ -91,7 +91,7 @@ def reference(cfg, start, steps, gamma):
 def test_an_iteration_is_that_of_plain_pytorch(d_steps, gamma):
     cfg = tiny(
         loss=NonSaturating(),
-        penalties=(R1(gamma=gamma, every=1),),
+        terms=(R1(gamma=gamma, every=1),),
         d_steps=d_steps,
         g_optim=Adam(lr=Linear(start=2e-3, end=0.0, kimg=0.3), betas=(0.5, 0.9)),
         d_optim=Adam(lr=Linear(start=1e-3, end=0.0, kimg=0.2), betas=(0.5, 0.9)),
@@ -186,7 +186,7 @@ def test_a_change_keeps_the_networks_and_moves_the_loss():
     changed = tiny(
         data=Points(of=Grid()),
         loss=RelativisticPairing(),
-        penalties=(R1(gamma=0.3, every=1),),
+        terms=(R1(gamma=0.3, every=1),),
         constraints=(ClipWeights(bound=0.05),),
         d_optim=Adam(lr=1e-4, betas=(0.1, 0.8), eps=1e-3),
         ema=EMAConfig(halflife_kimg=0.0),
@@ -231,14 +231,14 @@ def test_instance_noise_comes_and_goes():
 
 
 def test_regularisers_that_did_not_change_go_on_remembering():
-    cfg = tiny(d_regularizers=(HistoricalAverage(),))
+    cfg = tiny(terms=(HistoricalAverage(),))
     gan = PointGAN(cfg)
     for _ in range(3):
         gan.iterate()
     remembered = gan.gan.d_regularizations
     gan.change(replace(cfg, loss=Hinge()))
     assert gan.gan.d_regularizations is remembered
-    gan.change(replace(cfg, d_regularizers=()))
+    gan.change(replace(cfg, terms=()))
     assert gan.gan.d_regularizations == []
 
 
@@ -273,7 +273,7 @@ def test_what_was_made_with_the_networks_cannot_change(changes, message):
     [
         ({"data": Digits()}, r"expected points, such as data=Points\(of=Ring\), got data=Digits"),
         ({"augment": ADA(heuristic="fixed", initial=0.1)}, "augment=ADA.* is for images; points take augment=Instance"),
-        ({"transfer": FreezeD(run="runs/a", layers=1)}, "transfer=FreezeD.* starts from a run, and points have none"),
+        ({"start": FreezeD(run="runs/a", layers=1)}, "start=FreezeD.* starts from a run, and points have none"),
         (
             {
                 "head": Head(conditioning="projection"),

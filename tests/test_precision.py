@@ -75,7 +75,7 @@ def test_penalties_are_computed_in_float32():
     """R1 reads real images and D alone, so its value is that of a float32 run, bit for bit."""
     values = []
     for precision in ("float32", "bf16"):
-        gan, batch = built(precision=precision, penalties=(R1(every=1),), d_normalizer=NoNormalizer())
+        gan, batch = built(precision=precision, terms=(R1(every=1),), d_normalizer=NoNormalizer())
         values.append(d_step(gan, batch, 0))
     assert values[0]["D/R1"] == values[1]["D/R1"]
     assert values[0]["D/loss"] != values[1]["D/loss"]
@@ -106,7 +106,7 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compile_module(net, backend="aot_eager"))
     ends = []
     for compiled in (False, True):
-        gan, batch = built(compile=compiled, penalties=(R1(every=1),))
+        gan, batch = built(compile=compiled, terms=(R1(every=1),))
         assert (gan.D._compiled_call_impl is not None) == compiled
         d_step(gan, batch, 0)
         g_step(gan, batch, 0)
@@ -118,11 +118,11 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     ("changes", "message"),
     [
         (
-            {"joint_penalties": (Consensus(gamma=1.0),), "head": Head("projection")},
+            {"terms": (Consensus(gamma=1.0),), "head": Head("projection")},
             r"compile=true and Consensus\(.*twice",
         ),
         ({"convolutions": "measured"}, r"compile=true and convolutions=measured .* Use compile=false, or"),
-        ({"reuse_fakes": True}, r"compile=reduce-overhead and reuse_fakes=true .*overwrites.* Use compile=true, or"),
+        ({"game.reuse": True}, r"compile=reduce-overhead and game.reuse=true .*overwrites.* Use compile=true, or"),
         ({"micro_batch": 4}, r"compile=reduce-overhead and micro_batch=4 .*overwrites"),
     ],
 )
@@ -198,7 +198,7 @@ def test_tf32_holds_in_both_steps_and_their_backward(monkeypatch):
         on.pop()
 
     monkeypatch.setattr("equipoise.train.gan.tensor_float32", switch)
-    gan, batch = built(precision="tf32", penalties=(R1(every=1),), d_normalizer=NoNormalizer())
+    gan, batch = built(precision="tf32", terms=(R1(every=1),), d_normalizer=NoNormalizer())
 
     def note(module, given, made):
         seen.append(("forward", *on))

@@ -493,9 +493,9 @@ def test_both_steps_in_the_middle_of_a_fade(conditioning, san):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": Hinge(), "d_normalizer": SpectralNorm(), "penalties": ()},
-        {"d_normalizer": NoNormalizer(), "penalties": (R1(every=1),), "loss": Hinge()},
-        {"g_regularizers": (Orthogonal(),), "d_regularizers": (Orthogonal(),)},
+        {"loss": Hinge(), "d_normalizer": SpectralNorm(), "terms": ()},
+        {"d_normalizer": NoNormalizer(), "terms": (R1(every=1),), "loss": Hinge()},
+        {"terms": (Orthogonal(), Orthogonal(player="G"))},
         {"discriminator": DCGANDiscriminator(width=4, norm="none")},  # which does not grow
     ],
     ids=["SpectralNorm", "R1", "Orthogonal", "DCGAN"],

@@ -242,7 +242,7 @@ PAPERS = {
     "wgan": {  # Arjovsky et al. 2017, alg. 1
         "loss": Wasserstein(),
         "constraints": (ClipWeights(bound=0.01),),
-        "penalties": (),
+        "terms": (),
         "d_optim": RMSprop(lr=5e-5),
         "d_steps": 5,
         "batch_size": 64,
@@ -252,7 +252,7 @@ PAPERS = {
     "wgan_gp": {  # Gulrajani et al. 2017, alg. 1 and sec. 4
         "loss": Wasserstein(),
         "constraints": (),
-        "penalties": (GradientPenalty(strength=10, target=1, every=1),),
+        "terms": (GradientPenalty(strength=10, target=1, every=1),),
         "d_optim": Adam(lr=1e-4, betas=(0.0, 0.9)),
         "d_steps": 5,
         "batch_size": 64,
@@ -260,7 +260,7 @@ PAPERS = {
     },
     "lsgan": {  # Mao et al. 2017, eq. 9 and sec. 4
         "loss": LeastSquares(a=0, b=1, c=1),
-        "penalties": (),
+        "terms": (),
         "d_optim": Adam(lr=2e-4, betas=(0.5, 0.999)),
         "d_steps": 1,
         "batch_size": 64,
@@ -269,7 +269,7 @@ PAPERS = {
     },
     "r1_gan": {  # Mescheder et al. 2018, sec. 6, and LMescheder/GAN_stability: reg_param 10 is not halved
         "loss": NonSaturating(),
-        "penalties": (R1(gamma=20, every=1),),
+        "terms": (R1(gamma=20, every=1),),
         "dequantise": 1 / 128,
         "d_optim": RMSprop(lr=1e-4, alpha=0.99),
         "d_steps": 1,
@@ -286,7 +286,7 @@ PAPERS = {
     },
     "dragan": {  # Kodali et al. 2017, and the code of its authors
         "loss": NonSaturating(),
-        "penalties": (Dragan(strength=10, noise=0.5, target=1, every=1),),
+        "terms": (Dragan(strength=10, noise=0.5, target=1, every=1),),
         "d_optim": Adam(lr=1e-4, betas=(0.5, 0.9)),
         "d_steps": 1,
         "batch_size": 128,
@@ -296,7 +296,7 @@ PAPERS = {
     "acgan": {  # Odena et al. 2017, sec. 3 and the appendix
         "loss": NonSaturating(),
         "head": Head("auxiliary", init_std=0.02),
-        "penalties": (),
+        "terms": (),
         "d_optim": Adam(lr=2e-4, betas=(0.5, 0.999)),
         "batch_size": 100,
         "generator.z_dim": 100,
@@ -308,7 +308,7 @@ PAPERS = {
         "loss": NonSaturating(),
         "augment": ADA(target=0.6, kimg=500, groups=("blit", "geometric", "color"), heuristic="rt", every=4),
         "d_optim": Adam(lr=1e-3, betas=(0.0, 0.99)),
-        "penalties.0.every": 16,
+        "terms.0.every": 16,
         "ema": EMAConfig(halflife_kimg=20, rampup=0.05),
         "batch_size": 64,
         "discriminator.minibatch": "std",
@@ -316,7 +316,7 @@ PAPERS = {
     "improved_gan": {  # Salimans et al. 2016, sec. 3.1, 5 and 6.1, and the code of its authors
         "loss": NonSaturating(),
         "head": Head("semi_supervised", labelled=100, init_std=0.02),
-        "feature_matching": FeatureMatching(adversarial=False),
+        "terms": (FeatureMatching(adversarial=False),),
         "d_normalizer": WeightNorm(),
         "d_optim": Adam(lr=3e-4, betas=(0.5, 0.999)),
         "batch_size": 100,

@@ -57,7 +57,7 @@ def gan(generator, discriminator, checkpoint):
             d_normalizer=SpectralNorm(),
             g_optim=Adam(lr=1e-3),
             d_optim=Adam(lr=1e-3),
-            penalties=(R1(every=2),),
+            terms=(R1(every=2),),
             batch_size=6,
         ),
         SPEC,

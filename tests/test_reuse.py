@@ -16,7 +16,7 @@ from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch
 from equipoise.data import Digits, InfiniteBatches
 from equipoise.losses import GradientPenalty
-from equipoise.rules import ToConvergence
+from equipoise.rules import Generation, ToConvergence
 from equipoise.train import GAN, d_step, g_step, iteration_flops
 
 
@@ -36,7 +36,7 @@ def weights(net):
 def test_d_learns_as_without():
     ends = []
     for reuse in (False, True):
-        gan, batch, _ = built(reuse_fakes=reuse, penalties=(GradientPenalty(),))
+        gan, batch, _ = built(game=Generation(reuse=reuse), terms=(GradientPenalty(),))
         d_step(gan, batch, 0)
         ends.append(weights(gan.D))
     assert torch.equal(*ends)
@@ -44,7 +44,7 @@ def test_d_learns_as_without():
 
 def test_g_learns_from_the_images_that_d_has_seen():
     """As if it made them again from the same z, but for batch norm's averages, which move once."""
-    gan, batch, z = built(reuse_fakes=True)
+    gan, batch, z = built(game=Generation(reuse=True))
     d_step(gan, batch, 0)
     g_step(gan, batch, 0)
     assert len(z) == 1
@@ -67,31 +67,31 @@ def test_without_it_g_meets_images_of_its_own():
 
 
 def test_of_several_updates_of_d_the_last_counts_and_nothing_is_kept_after():
-    gan, batch, z = built(reuse_fakes=True, d_steps=3)
+    gan, batch, z = built(game=Generation(reuse=True), d_steps=3)
     for i in range(3):
         d_step(gan, batch, 8 * i)
-    kept = gan.kept.x
+    kept = gan.showing.kept.fake.x
     seen = []
     gan.D.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     g_step(gan, batch, 0)
     assert len(z) == 3
     assert torch.equal(seen[0], kept)
-    assert gan.kept is None
+    assert gan.showing.kept is None
     g_step(gan, batch, 0)  # in a loop of one's own: with images of its own
     assert len(z) == 4
 
 
 def test_the_graph_of_an_earlier_update_is_gone_before_the_next_is_built():
-    gan, batch, _ = built(reuse_fakes=True, d_steps=2)
+    gan, batch, _ = built(game=Generation(reuse=True), d_steps=2)
     kept = []
-    gan.G.register_forward_pre_hook(lambda *_: kept.append(gan.kept))
+    gan.G.register_forward_pre_hook(lambda *_: kept.append(gan.showing.kept))
     d_step(gan, batch, 0)
     d_step(gan, batch, 8)
     assert kept == [None, None]
 
 
 def test_another_batch_than_ds_is_refused():
-    gan, batch, _ = built(reuse_fakes=True)
+    gan, batch, _ = built(game=Generation(reuse=True))
     d_step(gan, batch, 0)
     with pytest.raises(ValueError, match=r"update on 4 images follows one of D on 8\. Give"):
         g_step(gan, Batch(batch.x[:4], batch.y[:4]), 0)
@@ -103,7 +103,7 @@ def test_it_saves_one_forward_of_g():
     forward = torch.utils.flop_counter.FlopCounterMode(display=False)
     with forward, torch.no_grad():
         gan.generate(batch, Purpose.Z_FOR_G, 0)
-    saved = iteration_flops(cfg, spec) - iteration_flops(replace(cfg, reuse_fakes=True), spec)
+    saved = iteration_flops(cfg, spec) - iteration_flops(replace(cfg, game=Generation(reuse=True)), spec)
     assert saved == forward.get_total_flops() > 0
 
 
@@ -111,15 +111,15 @@ def test_it_saves_one_forward_of_g():
     "changes",
     [
         {"precision": "bf16"},
-        {"augment": ADA(heuristic="rv", held_out=0.1), "penalties": (GradientPenalty(),)},
+        {"augment": ADA(heuristic="rv", held_out=0.1), "terms": (GradientPenalty(),)},
         {"d_steps": ToConvergence(window=1, max_steps=2)},
     ],
 )
 def test_resumes_bit_for_bit(changes, tmp_path):
-    assert_resumes(replace(recipe(), reuse_fakes=True, **changes), tmp_path)
+    assert_resumes(replace(recipe(), game=Generation(reuse=True), **changes), tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"g_batches": 2}, {"micro_batch": 4}])
 def test_where_other_images_are_needed_it_is_refused(changes):
-    with pytest.raises(ValueError, match=r"reuse_fakes=true and (g_batches=2|micro_batch=4) .*reuse_fakes=false"):
-        replace(recipe(), reuse_fakes=True, **changes)
+    with pytest.raises(ValueError, match=r"game.reuse=true and (g_batches=2|micro_batch=4) .*game.reuse=false"):
+        replace(recipe(), game=Generation(reuse=True), **changes)

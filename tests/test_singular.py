@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from equipoise.models import Head
 from equipoise.nn import Discriminator
+from equipoise.rules import Report
 from equipoise.train import GAN, train
 from equipoise.weights import (
     ExactSpectralNorm,
@@ -343,7 +344,7 @@ def test_each_layer_is_decomposed_once_and_the_bound_is_that_of_the_body(D, monk
 )
 def test_a_snapshot_says_sigma_of_every_layer_and_the_bound_of_the_features(head, normalizer, tmp_path):
     """Those of the weights in its checkpoint, by singular value decomposition of what D computes with."""
-    cfg = small(head=head, d_normalizer=normalizer, total_kimg=0.08, snapshot_kimg=0.04, log_kimg=0.016)
+    cfg = small(head=head, d_normalizer=normalizer, total_kimg=0.08, report=Report(snapshot_kimg=0.04, log_kimg=0.016))
     train(cfg, tmp_path)
     for line in lines(tmp_path):
         path = tmp_path / "checkpoints" / f"{line['nimg']:012d}"

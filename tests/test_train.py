@@ -24,7 +24,7 @@ from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import InfiniteBatches
 from equipoise.losses import R1, GradientPenalty
 from equipoise.models import GeneratorConfig
-from equipoise.rules import Adam
+from equipoise.rules import Adam, Report
 from equipoise.train import GAN, d_step, g_step, train
 
 HERE = Path(__file__).parent
@@ -83,8 +83,8 @@ def newest_line(run_dir: Path) -> bytes:
 
 
 def test_kill_9_at_random_moments_then_resume_is_the_uninterrupted_run_bit_for_bit(tmp_path):
-    cfg = ("total_kimg=2.4", "penalties=[R1(every=2),GradientPenalty]", "d_steps=2")
-    whole = replace(recipe(), total_kimg=2.4, penalties=(R1(every=2), GradientPenalty()), d_steps=2)
+    cfg = ("total_kimg=2.4", "terms=[R1(every=2),GradientPenalty]", "d_steps=2")
+    whole = replace(recipe(), total_kimg=2.4, terms=(R1(every=2), GradientPenalty()), d_steps=2)
     train(whole, tmp_path / "whole")
     seed = random.randrange(10**6)
     print(f"moments of the kills from seed {seed}")  # shown if the test fails
@@ -110,7 +110,7 @@ def test_kill_9_at_random_moments_then_resume_is_the_uninterrupted_run_bit_for_b
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(tmp_path, number):
-    run = start(tmp_path, "total_kimg=1000", "snapshot_kimg=1000")
+    run = start(tmp_path, "total_kimg=1000", "report.snapshot_kimg=1000")
     deadline = time.monotonic() + 60
     while not (tmp_path / "stats.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -151,7 +151,7 @@ def plain() -> TrainConfig:
         recipe(),
         generator=PlainGenerator(),
         head=replace(recipe().head, conditioning="none"),
-        penalties=(R1(every=2),),
+        terms=(R1(every=2),),
         d_optim=Adam(lr=1e-3, eps=1e-3),  # an element whose gradient is rounding noise stays put
         g_optim=Adam(lr=1e-3, eps=1e-3),
         total_kimg=0.08,
@@ -189,7 +189,7 @@ def test_what_only_rank_0_finds_is_said_once_and_ends_both(tmp_path):
 
 
 def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint(tmp_path):
-    explosive = replace(recipe(), d_optim=Adam(lr=Jump()), log_kimg=0.016)
+    explosive = replace(recipe(), d_optim=Adam(lr=Jump()), report=Report(log_kimg=0.016))
     with pytest.raises(RunError, match=r"G/loss is (nan|-?inf) at nimg=88\..*checkpoints/000000000080"):
         train(explosive, tmp_path)
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -266,7 +266,7 @@ def bytes_of_tensors() -> int:
 
 
 def test_training_holds_networks_average_optimisers_and_a_batch_and_no_more():
-    cfg = replace(recipe(), penalties=(R1(every=1),))
+    cfg = replace(recipe(), terms=(R1(every=1),))
     dataset = cfg.data.build()
     before = bytes_of_tensors()
     gan = GAN.build(cfg, dataset.spec)

@@ -162,5 +162,5 @@ def test_images_that_are_held_out_cannot_be_labelled(tmp_path):
 @pytest.mark.parametrize("head", [Head("auxiliary", san=True), Head("semi_supervised", labelled=12)])
 def test_a_run_that_learns_classes_resumes_bit_for_bit(head, tmp_path):
     matching = FeatureMatching(adversarial=False)
-    changes = {"head": head, "generator.conditional": head.conditional_generator, "feature_matching": matching}
+    changes = {"head": head, "generator.conditional": head.conditional_generator, "terms": (matching,)}
     assert_resumes(small(**changes, d_steps=2), tmp_path)

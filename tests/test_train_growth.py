@@ -38,15 +38,15 @@ def growing(**changes):
         "discriminator": ProGANDiscriminator(width=4, full_until=28, minibatch="std"),
         "head": Head(),
         "loss": Wasserstein(),
-        "penalties": (GradientPenalty(), Drift(every=2)),
+        "terms": (GradientPenalty(), Drift(every=2)),
         "g_normalizer": EqualizedLearningRate(),
         "d_normalizer": EqualizedLearningRate(),
         "growth": GROWTH,
         "ema": EMAConfig(halflife_kimg=0.02, rampup=None),
         "batch_size": 16,
         "total_kimg": 0.24,
-        "log_kimg": 0.08,
-        "snapshot_kimg": 0.08,
+        "report.log_kimg": 0.08,
+        "report.snapshot_kimg": 0.08,
     }
     return override(recipe(), settings | changes)
 
@@ -245,7 +245,7 @@ def weights(net):
 def test_the_first_steps_of_a_new_layer_are_no_longer_than_those_of_others():
     """A step is at most lr · (1 + ε); with a past of 1,000 updates without a gradient it would be 10 lr."""
     adam = Adam(lr=1e-3, betas=(0.0, 0.99))
-    gan = built(d_optim=adam, g_optim=adam, penalties=(), loss=NonSaturating())
+    gan = built(d_optim=adam, g_optim=adam, terms=(), loss=NonSaturating())
     for nimg in (0, 8, 16, 24, 32):
         both_steps(gan, nimg)
     for nimg in (48, 100, 150, 200):  # 14x14 begins to fade in, is there; 28x28, likewise
@@ -258,7 +258,7 @@ def test_the_first_steps_of_a_new_layer_are_no_longer_than_those_of_others():
 
 
 def test_an_optimiser_keeps_its_past_within_a_stage():
-    gan = built(penalties=(), loss=NonSaturating())
+    gan = built(terms=(), loss=NonSaturating())
     states = defaultdict(list)
     for nimg in (0, 8, 48, 60, 96, 108, 120, 144):
         both_steps(gan, nimg)
@@ -268,7 +268,7 @@ def test_an_optimiser_keeps_its_past_within_a_stage():
 
 
 def test_without_growth_an_optimiser_keeps_its_past():
-    gan = built(growth=NoGrowth(), penalties=(), loss=NonSaturating())
+    gan = built(growth=NoGrowth(), terms=(), loss=NonSaturating())
     for nimg in (0, 8, 1_000_000):
         both_steps(gan, nimg)
     assert {int(state["step"]) for state in gan.g_optim.state.values()} == {3}
@@ -286,7 +286,7 @@ def test_layers_that_are_not_grown_stay_as_they_are():
 
 
 def test_a_lazy_penalty_is_due_at_every_so_many_updates_whatever_their_size():
-    gan, nimg, due = built(penalties=(R1(every=3),)), 0, []
+    gan, nimg, due = built(terms=(R1(every=3),)), 0, []
     for _ in range(24):
         due.append("D/R1" in both_steps(gan, nimg)[0])
         nimg += gan.stages.batch_size(nimg)
@@ -335,7 +335,7 @@ def test_images_held_out_and_images_with_labels_are_shown_alike(tmp_path, monkey
     seen = watch(monkeypatch)
     ada = ADA(heuristic="rv", held_out=0.1, kimg=0.2)
     head = Head("semi_supervised", labelled=20)
-    train(growing(augment=ada, head=head, loss=NonSaturating(), penalties=(), total_kimg=0.12), tmp_path)
+    train(growing(augment=ada, head=head, loss=NonSaturating(), terms=(), total_kimg=0.12), tmp_path)
     for _, g, _, batch, held_out, labelled in seen:
         assert len(held_out.x) == len(labelled.x) == len(batch.x)
         assert coarse(held_out.x, g)
@@ -428,7 +428,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     cfg = growing(
         **{
             "discriminator.minibatch": "none",
-            "penalties": (R1(gamma=1.0, every=2), Drift()),
+            "terms": (R1(gamma=1.0, every=2), Drift()),
             "loss": NonSaturating(),
             "g_optim": smooth,
             "d_optim": smooth,

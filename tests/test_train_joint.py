@@ -20,7 +20,7 @@ from equipoise.train import d_step, g_step
 @pytest.mark.parametrize("every", [1, 2])
 def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(loss, every):
     """own loss + every · gamma/2 · (‖∇_θ L_D‖² + ‖∇_φ L_G‖²), differentiated by each player's own weights."""
-    cfg = small(loss=loss, joint_penalties=(Consensus(gamma=0.7, every=every),))
+    cfg = small(loss=loss, terms=(Consensus(gamma=0.7, every=every),))
     for mover, step in (("D", d_step), ("G", g_step)):
         gan, real = build(cfg), batch()
         watch, reference = Watch(gan), Reference(gan)
@@ -39,6 +39,6 @@ def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(l
 
 
 def test_a_run_with_consensus_resumes_bit_for_bit(tmp_path):
-    changes = {"joint_penalties": (Consensus(gamma=0.1, every=2),), "head.san": False, "d_steps": 2}
+    changes = {"terms": (Consensus(gamma=0.1, every=2),), "head.san": False, "d_steps": 2}
     assert_resumes(override(recipe(), changes | {"total_kimg": 0.096}), tmp_path)
     assert {"D/Consensus", "G/Consensus"} <= lines(tmp_path / "whole")[0].keys()

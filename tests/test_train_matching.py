@@ -23,7 +23,7 @@ def test_gs_gradient_is_that_of_feature_matching_alone_or_besides_its_loss(loss,
     """strength ‖mean f(x) - mean f(G(z))‖², f what comes out of D's body."""
     matching = FeatureMatching(strength=0.3, adversarial=adversarial)
     bound = (GradientPenalty(),)  # of D alone; a Wasserstein loss asks for it
-    gan, real = build(small(loss=loss, head=Head(san=san), feature_matching=matching, penalties=bound)), batch()
+    gan, real = build(small(loss=loss, head=Head(san=san), terms=(*bound, matching))), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
     fake = reference.images(watch.z[0])
@@ -39,7 +39,7 @@ def test_gs_gradient_is_that_of_feature_matching_alone_or_besides_its_loss(loss,
 def test_feature_matching_changes_nothing_for_d():
     real, gradients = batch(), []
     for matching in (None, FeatureMatching(strength=5.0)):
-        gan = build(small(feature_matching=matching))
+        gan = build(small(terms=(matching,)))
         watch = Watch(gan)
         stats = d_step(gan, real, 0)
         gradients.append(watch.gradients[0]["D"])
@@ -49,7 +49,7 @@ def test_feature_matching_changes_nothing_for_d():
 
 def test_consensus_knows_that_the_features_to_be_matched_are_ds():
     """∇_φ of the distance moves with the mean of real features, so with D."""
-    cfg = small(joint_penalties=(Consensus(gamma=0.7),), feature_matching=FeatureMatching(strength=0.3))
+    cfg = small(terms=(FeatureMatching(strength=0.3), Consensus(gamma=0.7)))
     for mover, step in (("D", d_step), ("G", g_step)):
         gan, real = build(cfg), batch()
         watch, reference = Watch(gan), Reference(gan)

@@ -37,7 +37,7 @@ class Cut(Penalty):
 @pytest.mark.parametrize("how", ["no_grad", "create_graph", "detach"])
 def test_a_penalty_that_trains_nothing_is_refused(how):
     """It would be reported, and do nothing. After the error D's weights rest, as between steps."""
-    gan = build(small(penalties=(R1(every=1), Cut(how))))
+    gan = build(small(terms=(R1(every=1), Cut(how))))
     with pytest.raises(
         ValueError, match=rf"Cut\(how='{how}', every=1\) does not depend on D's weights.* train nothing"
     ):
@@ -49,7 +49,7 @@ def test_the_same_penalty_in_one_piece_is_that_of_r1():
     """So the test above refuses what was cut, and no more."""
     found = []
     for penalty in (Cut("not"), R1(gamma=2.0, every=1)):
-        gan, real = build(small(penalties=(penalty,))), Batch(torch.linspace(-1, 1, 8 * 784).view(8, 1, 28, 28))
+        gan, real = build(small(terms=(penalty,))), Batch(torch.linspace(-1, 1, 8 * 784).view(8, 1, 28, 28))
         watch = Watch(gan)
         d_step(gan, real, 0)
         found.append(watch.gradients[0]["D"])

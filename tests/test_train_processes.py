@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from processes import on_two_processes
 from reference import small
@@ -16,12 +18,14 @@ from equipoise.train import GAN, train
 @pytest.mark.parametrize("d_steps", [2, ToConvergence(window=2, max_steps=6)], ids=["fixed", "ToConvergence"])
 def test_two_processes_hold_equal_players_and_equal_pasts(d_steps, tmp_path, monkeypatch):
     """And D converges on both at once."""
-    average = (HistoricalAverage(strength=0.5),)
+    average = HistoricalAverage(strength=0.5)
     cfg = small(
-        d_regularizers=average,
-        g_regularizers=average,
-        joint_penalties=(Consensus(gamma=0.1),),
-        feature_matching=FeatureMatching(strength=0.1),
+        terms=(
+            *average,
+            *(replace(term, player="G") for term in average),
+            FeatureMatching(strength=0.1),
+            Consensus(gamma=0.1),
+        ),
         d_steps=d_steps,
     )
     built, build = [], GAN.build
@@ -30,7 +34,7 @@ def test_two_processes_hold_equal_players_and_equal_pasts(d_steps, tmp_path, mon
     def work(rank):
         train(cfg, tmp_path / "run")
         (gan,) = built
-        parts = {"G": gan.G, "D": gan.D, "g": gan.g_regularizations[0], "d": gan.d_regularizations[0]}
+        parts = {"G": gan.G, "D": gan.D, "g": gan.memories("G")[0], "d": gan.memories("D")[0]}
         return {name: part.state_dict() for name, part in parts.items()}
 
     a, b = on_two_processes(work, tmp_path / "ranks")

@@ -45,7 +45,7 @@ def regularised(reference, player, update):
 
 @pytest.mark.parametrize("update", [0, 2, 3, 5, 6])
 def test_ds_gradient_is_that_of_its_loss_and_its_regularizers(update):
-    gan, real = build(small(d_regularizers=TERMS)), batch()
+    gan, real = build(small(terms=TERMS)), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = d_step(gan, real, 8 * update)
     fake = reference.images(watch.z[0]).detach()
@@ -65,7 +65,7 @@ def test_ds_gradient_is_that_of_its_loss_and_its_regularizers(update):
 @pytest.mark.parametrize("d_steps", [1, 2])
 def test_gs_gradient_is_that_of_its_loss_and_its_regularizers(d_steps):
     """`every` counts updates of G, also where D makes more of them. Few pixels: correlations are a pair's each."""
-    cfg = small(g_regularizers=TERMS, d_steps=d_steps)
+    cfg = small(terms=tuple(replace(term, player="G") for term in TERMS), d_steps=d_steps)
     gan, real = build(cfg, pixels=3), batch(pixels=3)
     watch = Watch(gan)
     for update in range(7):
@@ -80,7 +80,12 @@ def test_gs_gradient_is_that_of_its_loss_and_its_regularizers(d_steps):
 
 @pytest.mark.parametrize("d_steps", [1, 2])
 def test_in_a_run_a_lazy_regularizer_of_g_is_due_on_every_so_many_updates(d_steps, tmp_path):
-    cfg = small(g_regularizers=(Orthogonal(every=3),), d_steps=d_steps, log_kimg=0.008, total_kimg=0.056 * d_steps)
+    cfg = small(
+        terms=(Orthogonal(every=3, player="G"),),
+        d_steps=d_steps,
+        **{"report.log_kimg": 0.008},
+        total_kimg=0.056 * d_steps,
+    )
     train(cfg, tmp_path)
     assert ["G/Orthogonal" in line for line in lines(tmp_path)] == [True, False, False, True, False, False, True]
 
@@ -88,8 +93,7 @@ def test_in_a_run_a_lazy_regularizer_of_g_is_due_on_every_so_many_updates(d_step
 # ---- the mean of the past --------------------------------------------------------------------------------
 
 REMEMBERING = {
-    "g_regularizers": (HistoricalAverage(strength=0.3),),
-    "d_regularizers": (HistoricalAverage(strength=0.5, every=2), Orthogonal()),
+    "terms": (HistoricalAverage(strength=0.5, every=2), Orthogonal(), HistoricalAverage(strength=0.3, player="G")),
     "constraints": (ClipWeights(bound=0.05),),
 }
 
@@ -128,7 +132,7 @@ def test_the_checkpoint_holds_the_mean_of_the_parameters_that_each_step_started_
 
 def test_the_gradient_of_a_historical_average_is_that_of_the_distance_to_the_mean():
     """2 · strength · (θ - mean), added to that of the loss; nothing at the first step, which has no past."""
-    cfg = small(d_regularizers=(HistoricalAverage(strength=0.5),), d_optim=replace(recipe().d_optim, lr=0.05))
+    cfg = small(terms=(HistoricalAverage(strength=0.5),), d_optim=replace(recipe().d_optim, lr=0.05))
     gan = build(cfg)
     watch, past = Watch(gan), []
     for update in range(4):

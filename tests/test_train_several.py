@@ -46,7 +46,7 @@ class TwoScalesDiscriminator(DiscriminatorConfig):
 
 
 def two_scales(**changes):
-    changes = {"discriminator": TwoScalesDiscriminator(), "penalties": (R1(gamma=3.0, every=1),)} | changes
+    changes = {"discriminator": TwoScalesDiscriminator(), "terms": (R1(gamma=3.0, every=1),)} | changes
     return build(small(**changes), pixels=8)
 
 
@@ -89,7 +89,7 @@ def test_ds_gradient_is_that_of_the_sum_of_both_losses_and_a_penalty_on_all_logi
 @pytest.mark.parametrize("adversarial", [False, True], ids=["alone", "besides"])
 def test_gs_gradient_is_that_of_both_losses_and_of_the_features_of_both(loss, san, adversarial):
     matching = FeatureMatching(strength=0.3, adversarial=adversarial)
-    gan, real = two_scales(loss=loss, head=Head(san=san), feature_matching=matching), batch(pixels=8)
+    gan, real = two_scales(loss=loss, head=Head(san=san), terms=(matching,)), batch(pixels=8)
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
     on_real, on_fake = reference.logits(real.x), reference.logits(reference.images(watch.z[0]))
@@ -106,7 +106,7 @@ def test_gs_gradient_is_that_of_both_losses_and_of_the_features_of_both(loss, sa
 
 def test_both_discriminators_name_the_class():
     """AC-GAN on two scales: both cross-entropies are minimised, the mean of both accuracies is reported."""
-    gan = two_scales(head=Head("auxiliary"), loss=Hinge(), penalties=(), **{"generator.conditional": True})
+    gan = two_scales(head=Head("auxiliary"), loss=Hinge(), terms=(), **{"generator.conditional": True})
     real = batch(pixels=8)
     watch, reference = Watch(gan), Reference(gan)
     stats = d_step(gan, real, 0)
@@ -124,11 +124,10 @@ def test_a_run_with_two_discriminators_resumes_bit_for_bit_and_adapts_to_all_log
         "discriminator": TwoScalesDiscriminator(),
         "head": Head("projection", san=True),
         "generator.conditional": True,
-        "penalties": (R1(every=2),),
-        "feature_matching": FeatureMatching(),
+        "terms": (R1(every=2), FeatureMatching()),
         "augment": ADA(kimg=0.2, target=-0.9),
     }
-    assert_resumes(small(**changes, log_kimg=0.008), tmp_path, ("G", "D", "ema", "augment"))
+    assert_resumes(small(**changes, **{"report.log_kimg": 0.008}), tmp_path, ("G", "D", "ema", "augment"))
     written = lines(tmp_path / "whole")
     signs = [line["D/sign_real"] for line in written[:4]]  # ADA moves after four iterations
     assert written[3]["augment/r"] == pytest.approx(sum(signs) / 4, abs=1e-6)

@@ -34,7 +34,7 @@ def copied(net):
 
 
 def transferred(source, **changes) -> TrainConfig:
-    return override(recipe(), {"transfer": FreezeD(run=str(source), layers=2), "seed": 3} | changes)
+    return override(recipe(), {"start": FreezeD(run=str(source), layers=2), "seed": 3} | changes)
 
 
 def test_a_run_starts_from_anothers_networks_and_does_not_train_the_first_layers(source, tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_nothing_else_of_the_other_run_is_taken(source, tmp_path):
 def test_the_past_of_a_historical_average_begins_where_the_transferred_networks_are(source, tmp_path):
     """And not at the initial weights that they replaced: the first step has no past to be drawn to."""
     average = (HistoricalAverage(),)
-    changes = {"d_regularizers": average, "g_regularizers": average, "total_kimg": 0.008, "log_kimg": 0.008}
+    changes = {"terms": (*average, HistoricalAverage(player="G")), "total_kimg": 0.008, "report.log_kimg": 0.008}
     train(transferred(source, **changes), tmp_path)
     first = lines(tmp_path)[0]
     assert first["nimg"] == 8
@@ -95,7 +95,7 @@ def test_a_run_that_does_not_fit_is_refused_and_leaves_its_directory_free(source
         (transferred(source, **{"generator.width": 3}), r"G of .* does not fit this config's"),
         (transferred(source, d_normalizer=NoNormalizer()), r"D of .* does not fit this config's"),
         (transferred(tmp_path / "nowhere"), r"cannot start from the run .*nowhere: there is no checkpoint in"),
-        (transferred(source, **{"transfer.layers": 99}), r"asks for more layers than the Discriminator can spare"),
+        (transferred(source, **{"start.layers": 99}), r"asks for more layers than the Discriminator can spare"),
     ):
         with pytest.raises(ValueError, match=message):
             train(refused, place)
@@ -126,7 +126,7 @@ def test_a_run_killed_before_its_first_snapshot_starts_from_the_same_weights(lat
     """Whatever has become of the other run by then: it saved what it took, with the past of its regularisers."""
     other = tmp_path / "other"
     shutil.copytree(source, other)
-    cfg = transferred(other, d_regularizers=(HistoricalAverage(strength=0.3),), total_kimg=0.048)
+    cfg = transferred(other, terms=(HistoricalAverage(strength=0.3),), total_kimg=0.048)
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
         steps = iter([g_step, g_step, killed])
@@ -175,12 +175,10 @@ def test_the_transferred_average_lasts(source, tmp_path, monkeypatch):
 def test_every_other_term_leaves_frozen_layers_alone(layers, tmp_path):
     """Penalties, regularisers and joint penalties, which see the whole of D."""
     terms = {
-        "d_regularizers": (SpectralNormPenalty(strength=1.0), HistoricalAverage()),
-        "joint_penalties": (Consensus(gamma=0.1),),
-        "penalties": (R1(every=1),),
+        "terms": (R1(every=1), SpectralNormPenalty(strength=1.0), HistoricalAverage(), Consensus(gamma=0.1)),
     }
     train(small(), tmp_path / "a")
-    train(small(**terms, transfer=FreezeD(run=tmp_path / "a", layers=layers), seed=1), tmp_path / "b")
+    train(small(**terms, start=FreezeD(run=tmp_path / "a", layers=layers), seed=1), tmp_path / "b")
     before, after = saved(tmp_path / "a", "D"), saved(tmp_path / "b", "D")
     resting = {"body.1.weight", "body.1.bias", "body.3.weight", "body.3.bias"} if layers else set()
     assert {name for name in after if torch.equal(before[name], after[name])} == resting
@@ -190,9 +188,9 @@ def test_a_regularizer_of_frozen_layers_alone_is_reported_and_moves_nothing(tmp_
     """Of a SAN, whose head regularisers leave alone."""
     cfg = small(head=Head(san=True))
     train(cfg, tmp_path / "a")
-    later = override(cfg, {"transfer": FreezeD(run=tmp_path / "a", layers=2), "seed": 1})
+    later = override(cfg, {"start": FreezeD(run=tmp_path / "a", layers=2), "seed": 1})
     train(later, tmp_path / "plain")
-    train(override(later, {"d_regularizers": (Orthogonal(strength=1.0),)}), tmp_path / "b")
+    train(override(later, {"terms": (Orthogonal(strength=1.0),)}), tmp_path / "b")
     assert same(saved(tmp_path / "plain", "D"), saved(tmp_path / "b", "D"))
     values = [line["D/Orthogonal"] for line in lines(tmp_path / "b")]
     assert min(values) == max(values) > 0

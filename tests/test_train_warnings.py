@@ -26,7 +26,7 @@ def build_on_28(**changes):
 @pytest.mark.parametrize("penalty", [R1(), GradientPenalty(), Dragan()], ids=lambda p: type(p).__name__)
 def test_batch_norm_under_a_gradient_penalty_is_warned_of(penalty):
     with pytest.warns(UserWarning, match=rf"D has batch norm \(body\..*\) under {type(penalty).__name__}: .*its whole"):
-        build_on_28(**BATCH_NORM | {"penalties": (penalty,)})
+        build_on_28(**BATCH_NORM | {"terms": (penalty,)})
 
 
 @pytest.mark.parametrize("normalizer", [SpectralNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
@@ -54,7 +54,7 @@ def test_a_wasserstein_loss_that_nothing_bounds_is_warned_of():
 def test_every_sentence_is_a_warning_and_one_process_says_it(monkeypatch):
     """Each guarantee that is void, once, at the line that built the players."""
     loss, penalties, normalizer = Wasserstein(), (R1(),), SpectralNorm()
-    changes = BATCH_NORM | {"loss": loss, "penalties": penalties, "d_normalizer": normalizer}
+    changes = BATCH_NORM | {"loss": loss, "terms": penalties, "d_normalizer": normalizer}
     with pytest.warns(UserWarning, match="D has batch norm") as caught:
         gan = build_on_28(**changes)
     said = [str(warning.message) for warning in caught]
@@ -70,12 +70,12 @@ def test_nothing_else_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build_on_28(**BATCH_NORM)
-        build_on_28(**BATCH_NORM | {"d_normalizer": WeightNorm(), "d_regularizers": (Orthogonal(),)})
+        build_on_28(**BATCH_NORM | {"d_normalizer": WeightNorm(), "terms": (Orthogonal(),)})
         build_on_28(**BATCH_NORM | {"g_normalizer": SpectralNorm()})
-        build_on_28(penalties=(R1(),))  # G of tiny.py has batch norm
+        build_on_28(terms=(R1(),))  # G of tiny.py has batch norm
         build_on_28(loss=Wasserstein(), **{"head.san": False})
         build_on_28(loss=Wasserstein(), constraints=(ClipWeights(),), **{"head.san": False, **BATCH_FREE})
-        build_on_28(loss=Wasserstein(), penalties=(GradientPenalty(),))
+        build_on_28(loss=Wasserstein(), terms=(GradientPenalty(),))
         for norm in ("none", "layer", "instance", "group"):
             discriminator = DCGANDiscriminator(width=2, norm=norm)
-            build_on_28(discriminator=discriminator, penalties=(R1(),), d_normalizer=NoNormalizer())
+            build_on_28(discriminator=discriminator, terms=(R1(),), d_normalizer=NoNormalizer())

@@ -236,7 +236,7 @@ def test_as_a_config(tmp_path):
     for bad in ({"run": "a", "layers": -1}, {"run": 3}, {"layers": 2}):
         with pytest.raises(ValueError, match="run" if "layers" not in bad or "run" not in bad else "layers"):
             FreezeD(**bad)
-    cfg = replace(recipe(), transfer=FreezeD("runs/a", layers=2))
+    cfg = replace(recipe(), start=FreezeD("runs/a", layers=2))
     assert parse(to_text(cfg), components()) == cfg
 
 

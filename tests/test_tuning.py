@@ -148,7 +148,7 @@ def test_penalties_are_spared_the_taps(monkeypatch):
     monkeypatch.setattr(taps, "weight_gradient", lambda *given: calls.append(1) or real(*given))
     counts = []
     for penalties in ((), (R1(every=1),)):
-        gan = built(replace(recipe(), convolutions="measured", penalties=penalties))
+        gan = built(replace(recipe(), convolutions="measured", terms=penalties))
         d_step(gan, next(InfiniteBatches(Digits().build(), 8, seed=0)), 0)
         counts.append(len(calls))
         calls.clear()

@@ -4,7 +4,7 @@ from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import Hinge
 from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
-from equipoise.rules import Adam, EMAConfig
+from equipoise.rules import Adam, EMAConfig, Report
 from equipoise.weights import SpectralNorm
 
 
@@ -21,6 +21,5 @@ def recipe() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=0.05),
         batch_size=8,
         total_kimg=0.16,
-        log_kimg=0.032,
-        snapshot_kimg=0.04,
+        report=Report(log_kimg=0.032, snapshot_kimg=0.04),
     )

@@ -27,7 +27,7 @@ __all__ = ["cfg"]
 def cfg() -> TrainConfig:
     """Networks without batch statistics, a checkpoint after every 10 updates, 30 updates in all."""
     adam = Adam(lr=1e-3, eps=1e-3)  # an element whose gradient is rounding noise stays put
-    return small(penalties=(R1(every=3),), d_optim=adam, g_optim=adam, total_kimg=0.24, snapshot_kimg=0.08)
+    return small(terms=(R1(every=3),), d_optim=adam, g_optim=adam, total_kimg=0.24, **{"report.snapshot_kimg": 0.08})
 
 
 def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None:

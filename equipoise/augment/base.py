@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from torch import Tensor, nn
 
@@ -62,6 +62,16 @@ class Augment(ABC):
 
     @abstractmethod
     def build(self) -> Augmentation: ...
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError if it goes by the sign of D's logits, and the loss gives that no meaning."""
+        if self.reads_sign and not cfg.loss.signed:
+            raise ValueError(
+                f"augment={self!r} goes by the sign of D's logits on real images, which says nothing with "
+                f"{cfg.loss!r}, because a logit of 0 does not mean undecided there. Compare with images held out "
+                "(augment=ADA(heuristic=rv,held_out=0.1)), keep p (augment=ADA(heuristic=fixed,initial=0.3)), or take "
+                "a loss with a verdict (loss=NonSaturating, loss=Hinge)."
+            )
 
     def __call__(self, x: Tensor) -> NoReturn:
         """Raises TypeError: an augmentation has a state, and these are its settings."""

@@ -31,7 +31,7 @@ def train(
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Fields to change: loss=Hinge d_optim.lr=4e-4 'penalties=[R1(gamma=5)]'."
+            metavar="[KEY=VALUE]...", help="Fields to change: loss=Hinge d_optim.lr=4e-4 'terms=[R1(gamma=5)]'."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the config and stop.")] = False,

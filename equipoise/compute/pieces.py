@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -79,16 +78,15 @@ def split(batch: Batch, count: int) -> list[Batch]:
     """In so many equal parts, in order."""
     if len(batch.x) % count:
         raise ValueError(f"{len(batch.x)} images make no {count} equal pieces: give as many as the batch holds")
-    labels = repeat(None, count) if batch.y is None else batch.y.chunk(count)
-    return [Batch(x, y) for x, y in zip(batch.x.chunk(count), labels, strict=True)]
+    size = len(batch.x) // count
+    return [batch.map(lambda t, start=i * size: t[start : start + size]) for i in range(count)]  # type: ignore[misc]
 
 
 def repeated(batch: Batch, times: int) -> Batch:
     """Each image and its label so many times in succession, so that the shares of processes stay in their order."""
     if times == 1:
         return batch
-    y = None if batch.y is None else batch.y.repeat_interleave(times)
-    return Batch(batch.x.repeat_interleave(times, dim=0), y)
+    return batch.map(lambda t: t.repeat_interleave(times, dim=0))
 
 
 def mean_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

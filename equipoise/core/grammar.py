@@ -76,7 +76,7 @@ def _make(cls: Any, name: str, fields: Mapping[str, Any], known: Mapping[str, An
 
 
 def override(config: Any, changes: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
-    """A copy of `config` with the fields at dotted paths replaced, e.g. ``{"penalties.0.gamma": 5, "loss": Hinge()}``.
+    """A copy of `config` with the fields at dotted paths replaced, e.g. ``{"terms.0.gamma": 5, "loss": Hinge()}``.
 
     All changes are made before the copy is checked, so their order does not matter.
 

@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     """Dequantisation noise of the images that D is trained on, different on every process."""
     NOISE_ON_HELD_OUT = auto()
     NOISE_ON_LABELLED = auto()
+    HISTORY = auto()
+    """Which generated images D is shown again."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn, TypeVar, cast, dataclass_transform
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -19,7 +19,19 @@ from torch import Tensor
 
 from .first_calls import warm_up
 
-__all__ = ["NONE_IS_A_WORD", "Batch", "Critic", "ImageSpec", "Logits", "RunError", "component"]
+__all__ = [
+    "NONE_IS_A_WORD",
+    "Batch",
+    "Condition",
+    "Critic",
+    "Generated",
+    "ImageSpec",
+    "Logits",
+    "RunError",
+    "Told",
+    "component",
+    "label_of",
+]
 
 warm_up()  # every module that computes imports this one, so before any large tensor
 
@@ -50,16 +62,71 @@ The command line reads the word as None.
 """
 
 
+class Condition(NamedTuple):
+    """What G is told and D may read. Only conditioning opens it; the loop, penalties and losses pass it on.
+
+    label: (N,) int64 class of each image, or its domain.
+    image: (N, C', H, W), an image to translate or to rebuild. A map of labels is one-hot channels.
+    code: (N, n), a latent: the z of G(z) for a D that judges pairs (x, z), or what a head reads back.
+    """
+
+    label: Tensor | None = None
+    image: Tensor | None = None
+    code: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with each tensor replaced by ``function(tensor)``."""
+        return Condition(*(None if part is None else function(part) for part in self))
+
+
+Told = Condition | Tensor | None
+"""A condition. A plain (N,) int64 tensor is its label; None: no condition."""
+
+
+def label_of(y: Told) -> Tensor | None:
+    """(N,) int64 classes, or None."""
+    return y.label if isinstance(y, Condition) else y
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images and their classes.
+    """Images and their condition.
 
     x: (N, C, H, W) float32 in [-1, 1] (toy data: (N, 2)).
-    y: (N,) int64 class ids, or None for unlabelled data.
+    y: (N,) int64 class ids, a `Condition`, or None for unlabelled data.
     """
 
     x: Tensor
-    y: Tensor | None = None
+    y: Told = None
+
+    @property
+    def label(self) -> Tensor | None:
+        """(N,) int64 class ids, or None."""
+        return label_of(self.y)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each tensor replaced by ``function(tensor)``, whose first axis is the images'."""
+        y = self.y.map(function) if isinstance(self.y, Condition) else None if self.y is None else function(self.y)
+        return Batch(function(self.x), y)
+
+
+class Generated(NamedTuple):
+    """What a generator may return. A plain tensor x means Generated(x).
+
+    x: (N, C, H, W) images.
+    loss: (), a loss of G's own, such as that of a codebook; or None.
+    codes: (N, ...) int64 entries of a codebook, or None.
+    """
+
+    x: Tensor
+    loss: Tensor | None = None
+    codes: Tensor | None = None
+
+    @classmethod
+    def by(cls, G: Callable[..., Any], *inputs: Any) -> Generated:
+        """``G(*inputs)``, whichever of the two G returns."""
+        out = G(*inputs)
+        return out if isinstance(out, Generated) else cls(out)
 
 
 class Logits(NamedTuple):
@@ -91,7 +158,7 @@ def asked_like_a_tensor(logits: Logits, name: str) -> NoReturn:
 Logits.__getattr__ = asked_like_a_tensor  # type: ignore[attr-defined]  # in the class, mypy would allow every name
 
 
-Critic = Callable[[Tensor, Tensor | None], Tensor]
+Critic = Callable[[Tensor, Told], Tensor]
 """A discriminator as penalties see it: (x, y) -> fun logits (N, K), augmentation included."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from equipoise.losses import R1, R2, Dragan, GANLoss, GradientPenalty, Penalty
+from equipoise.losses import GANLoss, Penalty, Term
 from equipoise.nn import SANHead, VirtualBatchNorm
 from equipoise.weights import (
     ClipSingularValues,
@@ -45,7 +45,7 @@ def voided(
     D: nn.Module,
     *,
     loss: GANLoss | None = None,
-    penalties: Iterable[Penalty] = (),
+    terms: Iterable[Term] = (),
     normalizer: Normalizer = NoNormalizer(),  # noqa: B008  (a frozen value)
     constraints: Iterable[Constraint] = (),
 ) -> list[str]:
@@ -54,7 +54,7 @@ def voided(
     Norms of activations in D under what bounds its Lipschitz constant, batch norm in D under a penalty on the gradient
     of each image, and a Wasserstein loss that nothing bounds.
     """
-    gradient = [type(p).__name__ for p in penalties if isinstance(p, (R1, R2, GradientPenalty, Dragan))]
+    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.bounds_gradient]
     bounds = [
         type(part).__name__
         for part in (normalizer, *constraints)
@@ -86,11 +86,11 @@ def voided(
         if not bounds:
             found.append(
                 f"nothing bounds D's Lipschitz constant, and {loss!r} has no minimum without: logits grow for ever. "
-                "Add 'penalties=[GradientPenalty]', d_normalizer=SpectralNorm or 'constraints=[ClipWeights]'."
+                "Add 'terms=[GradientPenalty]', d_normalizer=SpectralNorm or 'constraints=[ClipWeights]'."
             )
         elif any(isinstance(layer, SANHead) for layer in D.modules()):
             found.append(
                 f"{', '.join(bounds)} leaves a SAN head alone, whose vector is then as long as {loss!r} likes: its "
-                "logits grow for ever. Add 'penalties=[GradientPenalty]', or take a plain head (head.san=false)."
+                "logits grow for ever. Add 'terms=[GradientPenalty]', or take a plain head (head.san=false)."
             )
     return found

@@ -145,7 +145,7 @@ def numbers(generator: Generator, run: Run) -> str:
             "of images, or a data set."
         )
     line = next((line for line in measured if line["nimg"] == generator.nimg), measured[-1])
-    settings = run.config.evaluation
+    settings = run.config.report.evaluation
     better = {} if settings is None else settings.better
     rows = [
         f"| {name} | {value:.4g} | {better.get(name, '')} |"

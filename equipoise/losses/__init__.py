@@ -10,7 +10,7 @@ from .adversarial import (
     SoftLeastSquares,
     Wasserstein,
 )
-from .base import Game, Output, Place, Seen, Term
+from .base import BothLosses, Memory, Output, Place, Players, Seen, Term, require_whole_batches
 from .features import FeatureMatching
 from .joint import Consensus, JointPenalty
 from .objective import (
@@ -39,6 +39,7 @@ from .regularizers import (
 __all__ = [
     "R1",
     "R2",
+    "BothLosses",
     "ClassLoss",
     "Consensus",
     "DiscriminatorLoss",
@@ -46,18 +47,19 @@ __all__ = [
     "Drift",
     "FeatureMatching",
     "GANLoss",
-    "Game",
     "GeneratorLoss",
     "GradientPenalty",
     "Hinge",
     "HistoricalAverage",
     "JointPenalty",
     "LeastSquares",
+    "Memory",
     "NonSaturating",
     "Orthogonal",
     "Output",
     "Penalty",
     "Place",
+    "Players",
     "Regularization",
     "Regularizer",
     "Regularizing",
@@ -78,4 +80,5 @@ __all__ = [
     "logits",
     "monotone",
     "pairs",
+    "require_whole_batches",
 ]

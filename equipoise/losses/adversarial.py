@@ -36,6 +36,8 @@ class GANLoss(ABC):
     """Whether `g` needs the real logits too."""
     signed: ClassVar[bool] = True
     """Whether a logit of 0 means undecided, so that the sign of a logit is D's verdict."""
+    cross_entropy: ClassVar[bool] = False
+    """Whether D minimises the cross-entropy of its verdict, so that a logit is a log-odds."""
     estimates: ClassVar[str | None] = None
     """Name of the distance that mean D(x) - mean D(G(z)) of the best D is, if it is one."""
 
@@ -66,6 +68,8 @@ class Saturating(GANLoss):
         ones stays 0 (Salimans et al. 2016, sec. 3.4; 0.1 there).
     """
 
+    cross_entropy: ClassVar[bool] = True
+
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -81,6 +85,8 @@ class NonSaturating(GANLoss):
 
     smoothing: as in `Saturating`.
     """
+
+    cross_entropy: ClassVar[bool] = True
 
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 

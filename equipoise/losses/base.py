@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from equipoise.core.types import Batch, Critic, Logits
+from equipoise.core.types import Batch, Critic, Generated, Logits, Told
 
-__all__ = ["Game", "Output", "Place", "Seen", "Term"]
+__all__ = ["BothLosses", "Memory", "Output", "Place", "Players", "Seen", "Term", "require_whole_batches"]
 
 Output = Logits | Tensor | Sequence["Output"]
 """What a discriminator may return."""
@@ -20,8 +20,11 @@ Output = Logits | Tensor | Sequence["Output"]
 Place = Literal["fused", "apart", "whole"]
 """Where the gradient of a term is computed; see `Term`."""
 
+Players = Literal["D", "G", "both"]
+"""Which player minimises a term."""
 
-class Game(NamedTuple):
+
+class BothLosses(NamedTuple):
     """Both losses on the same images, (), and the weights that each player trains; graphs reach all of them."""
 
     d_loss: Tensor
@@ -33,11 +36,13 @@ class Game(NamedTuple):
 class Seen(Protocol):
     """The view of an update that its terms have. Each thing is computed once, when a term first asks for it.
 
-    real, fake: images and their classes. In D's update the generated ones carry no graph.
+    real, fake: images as the game shows them to D, with what D is told. In D's update they carry no graph.
+    made: everything that G returned.
     labelled: images whose classes D learns, or None.
-    on_real, on_fake, on_labelled: what D returns for them, augmented.
+    on_real, on_fake, on_labelled: D's output for them, augmented.
     critic: D as a function of images, augmented, that can be differentiated twice.
     net: the network that is updated.  nimg: real images that D has seen.
+    z: (N, z_dim), the latents of the generated images.
     """
 
     @property
@@ -45,6 +50,9 @@ class Seen(Protocol):
 
     @property
     def fake(self) -> Batch: ...
+
+    @property
+    def made(self) -> Generated: ...
 
     @property
     def labelled(self) -> Batch | None: ...
@@ -67,21 +75,50 @@ class Seen(Protocol):
     @property
     def nimg(self) -> int: ...
 
-    def game(self) -> AbstractContextManager[Game]:
+    @property
+    def z(self) -> Tensor: ...
+
+    def again(self, y: Told) -> Generated:
+        """G once more, with the same z and another condition: cycles, identities."""
+        ...
+
+    def both_losses(self) -> AbstractContextManager[BothLosses]:
         """The losses of both players, without terms of place "apart" and "whole"."""
+        ...
+
+
+class Memory(nn.Module, ABC):
+    """Buffers that a term keeps between updates. Checkpoints hold them."""
+
+    @abstractmethod
+    def update(self, net: nn.Module) -> None:
+        """Account for a step that `net` has made."""
 
 
 class Term(ABC):
     """Part of what a player minimises.
 
+    player: the player that minimises it.
     every: it is due at every `every`-th update of its player, and counts `every` times then (lazy regularisation,
         Karras et al. 2020).
     place: "fused" in the graph of the loss, and of its precision; "apart" with a backward of its own for each piece of
         the batch, in float32; "whole" with a backward of its own, once an update.
+    whole_batch: it reads a mean or spread of the batch, so that the gradients of pieces do not add up to its own.
+    opposes: it is the loss of a player against the other one.
+    replaces_loss: its player minimises it in place of the adversarial loss.
+    memory: what it keeps between updates, or None.
     """
 
     every: int
+    player: Players
     place: ClassVar[Place]
+    whole_batch: ClassVar[bool] = False
+    opposes: ClassVar[bool] = False
+    memory: Memory | None = None
+
+    @property
+    def replaces_loss(self) -> bool:
+        return False
 
     @property
     def name(self) -> str | None:
@@ -95,3 +132,22 @@ class Term(ABC):
     @abstractmethod
     def of(self, seen: Seen) -> Tensor:
         """-> (), unweighted."""
+
+    def at_work(self, net: nn.Module) -> Term:
+        """The term as the player of `net` uses it: itself, unless it starts to remember something here."""
+        return self
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for micro-batches, if the term reads a mean or spread of the batch."""
+        if self.whole_batch:
+            require_whole_batches(cfg, repr(self))
+
+
+def require_whole_batches(cfg: Any, setting: str) -> None:
+    """Raises ValueError if `cfg` computes its updates in pieces, which `setting` does not bear."""
+    if cfg.micro_batch is not None:
+        raise ValueError(
+            f"micro_batch={cfg.micro_batch} and {setting} do not go together: this is no mean over images, but "
+            "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
+            "micro_batch=none with more processes or a smaller batch_size, or go without it."
+        )

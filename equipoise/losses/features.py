@@ -26,10 +26,16 @@ class FeatureMatching(Term):
     """
 
     every = 1
+    player = "G"
     place: ClassVar[Place] = "fused"
+    whole_batch: ClassVar[bool] = True
 
     strength: Schedule = 1.0
     adversarial: bool = True
+
+    @property
+    def replaces_loss(self) -> bool:
+        return not self.adversarial
 
     def weight(self, nimg: int) -> float:
         """Factor after `nimg` images."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -29,7 +29,9 @@ __all__ = ["Consensus", "JointPenalty"]
 class JointPenalty(Term):
     """A penalty on both players: each minimises it, at every `every`-th update of its own."""
 
+    player = "both"
     place: ClassVar[Place] = "whole"
+    whole_batch: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(
@@ -41,9 +43,24 @@ class JointPenalty(Term):
         d_weights, g_weights: what D and G train.
         """
 
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for a SAN head, for compiled networks, and for micro-batches."""
+        super().check(cfg)
+        if cfg.head.san:
+            raise ValueError(
+                f"{self!r} and head.san=true do not go together: a SAN head makes its gradients by holding parts of "
+                "itself still, and their own gradients, which a joint penalty needs, lack those parts. Take a plain "
+                "head (head.san=false), or no joint penalty."
+            )
+        if cfg.compile:
+            raise ValueError(
+                f"compile=true and {self!r} do not go together: a joint penalty differentiates the losses twice, which "
+                "compiled networks refuse. Use compile=false, or no joint penalty."
+            )
+
     def of(self, seen: Seen) -> Tensor:
-        with seen.game() as game:
-            return self(*game)
+        with seen.both_losses() as losses:
+            return self(*losses)
 
 
 @component

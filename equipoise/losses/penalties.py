@@ -29,7 +29,10 @@ Images = Batch | Tensor
 class Penalty(Term):
     """A penalty on D, a frozen value that sees D as a function of images alone."""
 
+    player = "D"
     place: ClassVar[Place] = "apart"
+    bounds_gradient: ClassVar[bool] = False
+    """Whether it is one on the gradient of each image's own logit."""
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
@@ -98,6 +101,8 @@ def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
 class R1(Penalty):
     """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
 
+    bounds_gradient: ClassVar[bool] = True
+
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
 
@@ -111,6 +116,8 @@ class R1(Penalty):
 @component
 class R2(Penalty):
     """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
+
+    bounds_gradient: ClassVar[bool] = True
 
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
@@ -135,6 +142,8 @@ class GradientPenalty(Penalty):
     one_sided: max(0, ‖grad D(x̂)‖ - target)², which lets D be flatter (Gulrajani et al. 2017, sec. 4; Petzka et al.
         2018).
     """
+
+    bounds_gradient: ClassVar[bool] = True
 
     strength: Schedule = 10.0
     target: float = Field(default=1.0, ge=0)
@@ -170,6 +179,9 @@ class Dragan(Penalty):
     A penalty in the neighbourhood of the data; no generated image takes part. std is one number, over all pixels of
     the batch (of this process's share of it). The labels of x̂ are the real images'.
     """
+
+    whole_batch: ClassVar[bool] = True
+    bounds_gradient: ClassVar[bool] = True
 
     strength: Schedule = 10.0
     noise: float = Field(default=0.5, ge=0)

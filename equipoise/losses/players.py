@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .adversarial import GANLoss
-from .base import Place, Seen, Term
+from .base import Place, Players, Seen, Term
 from .objective import class_loss, discriminator_loss, generator_loss
 
 __all__ = ["ClassLoss", "DiscriminatorLoss", "GeneratorLoss"]
@@ -32,6 +32,9 @@ class Plain(Term):
 class DiscriminatorLoss(Plain):
     """mean L_D(D(x), D(G(z))), with SAN's direction loss where D has one. normalize: as in `direction_loss`."""
 
+    player = "D"
+    opposes: ClassVar[bool] = True
+
     loss: GANLoss
     normalize: bool = False
 
@@ -42,6 +45,9 @@ class DiscriminatorLoss(Plain):
 @dataclass(frozen=True)
 class GeneratorLoss(Plain):
     """mean L_G(D(G(z))); a paired loss compares with D(x)."""
+
+    player = "G"
+    opposes: ClassVar[bool] = True
 
     loss: GANLoss
 
@@ -54,12 +60,13 @@ class ClassLoss(Plain):
     """`class_loss` on some of the images: real, generated, or those whose labels D may read."""
 
     images: Literal["real", "fake", "labelled"]
+    player: Players
 
     def of(self, seen: Seen) -> Tensor:
         if self.images == "real":
-            return class_loss(seen.on_real, seen.real.y)
+            return class_loss(seen.on_real, seen.real.label)
         if self.images == "fake":
-            return class_loss(seen.on_fake, seen.fake.y)
+            return class_loss(seen.on_fake, seen.fake.label)
         if seen.labelled is None:
             raise ValueError("this D learns classes from some images alone: pass them, d_step(..., labelled=batch)")
-        return class_loss(seen.on_labelled, seen.labelled.y)
+        return class_loss(seen.on_labelled, seen.labelled.label)

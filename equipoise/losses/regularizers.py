@@ -9,7 +9,7 @@ They see the network, not images: a weight is the effective one, after its norma
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from equipoise.core.schedules import Schedule, at
 from equipoise.core.types import component
 from equipoise.weights import as_matrix, effective_weight, gram, output_axis, squared_singular_values, weighted_layers
 
-from .base import Place, Seen, Term
+from .base import Memory, Place, Players, Seen, Term
 
 __all__ = [
     "HistoricalAverage",
@@ -34,39 +34,43 @@ __all__ = [
 ]
 
 
-class Regularization(nn.Module, ABC):
-    """A regulariser at work on one network. What it remembers are buffers, which go into checkpoints."""
+class Regularization(Memory):
+    """A regulariser at work on one network."""
 
     @abstractmethod
     def forward(self, net: nn.Module) -> Tensor:
         """-> (), unweighted, differentiable in the weights of `net`."""
 
-    @abstractmethod
-    def update(self, net: nn.Module) -> None:
-        """Account for a step that `net` has made."""
 
+class Regularizer(Term):
+    """A penalty on the weights of a network, whichever its player trains.
 
-class Regularizer(ABC):
-    """Settings of a regulariser. Field `every`: applied on every `every`-th update, times `every`."""
+    player: whose weights: "D", "G", or those of "both" networks, each by itself.
+    """
 
-    every: int
-
-    @abstractmethod
-    def weight(self, nimg: int) -> float:
-        """Factor after `nimg` images."""
+    place: ClassVar[Place] = "whole"
 
     @abstractmethod
     def build(self, net: nn.Module) -> Regularization:
         """For `net`, where its weights are now."""
+
+    def at_work(self, net: nn.Module) -> Term:
+        return Regularizing(self, self.build(net))
+
+    def of(self, seen: Seen) -> Tensor:
+        value: Tensor = self.build(seen.net)(seen.net)
+        return value
 
 
 class Regularizing(Term):
     """A regulariser at work, as a term of its player."""
 
     place: ClassVar[Place] = "whole"
+    memory: Regularization
 
-    def __init__(self, regularizer: Regularizer, state: Regularization):
-        self.regularizer, self.state, self.every = regularizer, state, regularizer.every
+    def __init__(self, regularizer: Regularizer, memory: Regularization):
+        self.regularizer, self.memory = regularizer, memory
+        self.every, self.player = regularizer.every, regularizer.player
 
     @property
     def name(self) -> str:
@@ -76,7 +80,7 @@ class Regularizing(Term):
         return self.regularizer.weight(nimg)
 
     def of(self, seen: Seen) -> Tensor:
-        value: Tensor = self.state(seen.net)
+        value: Tensor = self.memory(seen.net)
         return value
 
 
@@ -119,6 +123,7 @@ class Orthogonal(Regularizer):
     strength: Schedule = 1e-4
     off_diagonal: bool = True
     every: int = Field(default=1, ge=1)
+    player: Players = "D"
 
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)
@@ -148,6 +153,7 @@ class SpectralNormPenalty(Regularizer):
 
     strength: Schedule = 0.01
     every: int = Field(default=1, ge=1)
+    player: Players = "D"
 
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg) / 2
@@ -169,6 +175,7 @@ class SingularValuePenalty(Regularizer):
     strength: Schedule = 1.0
     bound: float = Field(default=1.0, gt=0)
     every: int = Field(default=1, ge=1)
+    player: Players = "D"
 
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)
@@ -194,6 +201,7 @@ class HistoricalAverage(Regularizer):
 
     strength: Schedule = 0.01
     every: int = Field(default=1, ge=1)
+    player: Players = "D"
 
     def weight(self, nimg: int) -> float:
         return at(self.strength, nimg)

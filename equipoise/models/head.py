@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 from torch import nn
 
 from equipoise.core.types import NONE_IS_A_WORD, ImageSpec, component
+from equipoise.losses import (
+    ClassLoss,
+    DiscriminatorLoss,
+    GANLoss,
+    GeneratorLoss,
+    Term,
+    monotone,
+    require_whole_batches,
+)
 from equipoise.nn import (
     AuxiliaryHead,
     BiasedHead,
@@ -24,6 +33,7 @@ from equipoise.nn import (
     SANHead,
     SemiSupervisedHead,
     Unconditional,
+    renormalize,
 )
 from equipoise.nn.conditioning import initialised
 
@@ -88,6 +98,49 @@ class Head:
                 "head.normalize_loss=true is about the direction loss of SAN heads, and a plain head (head.san=false) "
                 "has none. Set head.san=true, or head.normalize_loss=false."
             )
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for a loss that has no meaning for the head, and for a G that is told what D ignores."""
+        if self.san and cfg.loss.paired:
+            raise ValueError(
+                f"head.san=true has no direction loss for the paired loss {cfg.loss!r}: SAN is defined for losses "
+                "on single logits. Use an unpaired loss (loss=Hinge), or a plain head (head.san=false)."
+            )
+        if self.normalize_loss and not monotone(cfg.loss):
+            raise ValueError(
+                f"head.normalize_loss=true and {cfg.loss!r} do not go together: the g that its G minimises rises "
+                "somewhere, so the weights -g' of the direction loss may be negative, and their mean 0. Use a loss "
+                "that falls everywhere (loss=SoftLeastSquares, loss=NonSaturating), or head.normalize_loss=false."
+            )
+        if self.normalize_loss:
+            require_whole_batches(cfg, "head.normalize_loss=true")
+        if self.conditional_generator != cfg.generator.conditional:
+            raise ValueError(
+                f"head.conditioning={self.conditioning} and generator.conditional={cfg.generator.conditional} "
+                "do not go together: one network would read labels that the other ignores. Set both "
+                "(head.conditioning=projection generator.conditional=true) or neither."
+            )
+        if self.classifies == "labelled" and not cfg.loss.cross_entropy:
+            raise ValueError(
+                f"head.conditioning=semi_supervised and {cfg.loss!r} do not go together: the head's logit is that of "
+                "the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
+                "loss=NonSaturating or loss=Saturating, or another conditioning."
+            )
+
+    def losses(self, loss: GANLoss) -> tuple[Term, ...]:
+        """What the players minimise with this head: the loss of each, and those of the classes that D names."""
+        terms: tuple[Term, ...] = (DiscriminatorLoss(loss, self.normalize_loss), GeneratorLoss(loss))
+        match self.classifies:
+            case "all":
+                return (*terms, ClassLoss("real", "D"), ClassLoss("fake", "both"))
+            case "labelled":
+                return (*terms, ClassLoss("labelled", "D"))
+        return terms
+
+    @property
+    def after(self) -> tuple[Callable[[nn.Module], None], ...]:
+        """What is done to D after each of its updates."""
+        return (renormalize,) if self.scale == "learned" else ()
 
     @property
     def reads_labels(self) -> bool:

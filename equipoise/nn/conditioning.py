@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equipoise.core.types import Told, label_of
+
 from .initial import normal_
 
 __all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "MiddleConcat", "PerClass", "Projection", "Unconditional"]
@@ -183,7 +185,8 @@ def unit_rows_(w: Tensor) -> Tensor:
     return lengths
 
 
-def labels(y: Tensor | None) -> Tensor:
-    if y is None:
+def labels(y: Told) -> Tensor:
+    label = label_of(y)
+    if label is None:
         raise ValueError("this discriminator is conditioned on the class: call it with labels, D(x, y)")
-    return y
+    return label

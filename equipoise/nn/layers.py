@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equipoise.core.types import Told, label_of
+
 from .conditioning import EMBED, MiddleConcat
 
 __all__ = ["OneHot", "conditions", "in_a_row", "joined", "labels", "require_labels"]
@@ -25,11 +27,12 @@ class OneHot(nn.Module):
         return F.one_hot(y, self.num_classes).to(torch.float32)
 
 
-def labels(y: Tensor | None) -> Tensor:
+def labels(y: Told) -> Tensor:
     """The labels of a conditional generator. Raises ValueError if it was called without."""
-    if y is None:
+    label = label_of(y)
+    if label is None:
         raise ValueError("this generator is conditioned on the class: call it with labels, G(z, y)")
-    return y
+    return label
 
 
 def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:

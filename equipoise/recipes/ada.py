@@ -8,7 +8,7 @@ As published: ADA with target 0.6, p from 0 to 1 in 500 kimg and the transforms 
 batch 64, minibatch standard deviation in groups of 4, and an average of G of half-life 10 · batch / 32 kimg, at
 most 5 % of the images seen (the automatic configuration of the authors' code, on two GPUs).
 
-gamma is that of 28x28. For other sizes set `penalties.0.gamma`: 0.0032 for 32x32, 0.0128 for 64x64, 0.0512 for
+gamma is that of 28x28. For other sizes set `terms.0.gamma`: 0.0032 for 32x32, 0.0128 for 64x64, 0.0512 for
 128x128.
 
 Different here:
@@ -45,7 +45,7 @@ def ada() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none", minibatch="std"),
         head=Head(init_std=0.02),
         loss=NonSaturating(),
-        penalties=(R1(gamma=0.0002 * 28**2 / BATCH, every=16),),
+        terms=(R1(gamma=0.0002 * 28**2 / BATCH, every=16),),
         augment=ADA(target=0.6, kimg=500.0, groups=("blit", "geometric", "color")),
         g_optim=adam,
         d_optim=adam,

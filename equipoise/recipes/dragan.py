@@ -9,7 +9,7 @@ Different here:
 - A DCGAN instead of a network of one hidden layer, without batch norm in D because the penalty is one per image.
 - x̂ is the noisy image itself. Their code draws a point between it and the image.
 - Images lie in [-1, 1], theirs in [0, 1]. A gradient of length 1 per unit of theirs has length 1/2 here. So D may be
-  twice as steep here; `penalties.0.strength=40 penalties.0.target=0.5` is exactly their penalty.
+  twice as steep here; `terms.0.strength=40 terms.0.target=0.5` is exactly their penalty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def dragan() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head(init_std=0.02),
         loss=NonSaturating(),
-        penalties=(Dragan(strength=10.0, noise=0.5, target=1.0),),
+        terms=(Dragan(strength=10.0, noise=0.5, target=1.0),),
         g_optim=adam,
         d_optim=adam,
         ema=EMAConfig(halflife_kimg=0),

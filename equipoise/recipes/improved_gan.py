@@ -43,7 +43,7 @@ def improved_gan() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head("semi_supervised", labelled=100, init_std=0.02),
         loss=NonSaturating(),
-        feature_matching=FeatureMatching(adversarial=False),
+        terms=(FeatureMatching(adversarial=False),),
         d_normalizer=WeightNorm(),
         g_optim=adam,
         d_optim=adam,

@@ -29,7 +29,7 @@ from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import Drift, GradientPenalty, Wasserstein
 from equipoise.models import ProGANDiscriminator, ProGANGenerator
-from equipoise.rules import Adam, EMAConfig, ProgressiveGrowing
+from equipoise.rules import Adam, EMAConfig, ProgressiveGrowing, Report
 from equipoise.weights import EqualizedLearningRate
 
 __all__ = ["progan", "progan_small"]
@@ -45,7 +45,7 @@ def progan() -> TrainConfig:
         generator=ProGANGenerator(output="linear"),
         discriminator=ProGANDiscriminator(minibatch="std", group_size=BATCH),
         loss=Wasserstein(),
-        penalties=(GradientPenalty(strength=10.0), Drift(strength=0.001)),
+        terms=(GradientPenalty(strength=10.0), Drift(strength=0.001)),
         g_normalizer=EqualizedLearningRate(),
         d_normalizer=EqualizedLearningRate(),
         growth=ProgressiveGrowing(
@@ -56,7 +56,7 @@ def progan() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=BATCH * math.log(0.5) / math.log(0.999) / 1000),  # 11 kimg
         batch_size=BATCH,
         total_kimg=19000,
-        snapshot_kimg=100,
+        report=Report(snapshot_kimg=100),
     )
 
 
@@ -67,12 +67,12 @@ def progan_small() -> TrainConfig:
         progan(),
         generator=ProGANGenerator(z_dim=128, width=64, full_until=8, output="linear"),
         discriminator=ProGANDiscriminator(width=64, full_until=8, minibatch="std"),
-        penalties=(GradientPenalty(strength=10.0), Drift(strength=0.001, every=4)),
+        terms=(GradientPenalty(strength=10.0), Drift(strength=0.001, every=4)),
         growth=ProgressiveGrowing(initial=4, stable_kimg=30, fade_kimg=30, batch_sizes=((32, 16),)),
         g_optim=adam,
         d_optim=adam,
         ema=EMAConfig(halflife_kimg=5),
         batch_size=32,
         total_kimg=400,
-        snapshot_kimg=10,
+        report=Report(snapshot_kimg=10),
     )

@@ -38,7 +38,7 @@ def r1_gan() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head(init_std=0.02),
         loss=NonSaturating(),
-        penalties=(R1(gamma=20.0, every=1),),
+        terms=(R1(gamma=20.0, every=1),),
         g_optim=rmsprop,
         d_optim=rmsprop,
         ema=EMAConfig(halflife_kimg=BATCH * math.log(0.5) / math.log(0.999) / 1000, rampup=0.1),  # 44 kimg

@@ -42,7 +42,7 @@ def r3gan() -> TrainConfig:
         discriminator=DCGANDiscriminator(norm="none"),
         head=Head(init_std=0.02),
         loss=RelativisticPairing(),
-        penalties=(R1(gamma=gamma, every=1), R2(gamma=gamma, every=1)),
+        terms=(R1(gamma=gamma, every=1), R2(gamma=gamma, every=1)),
         g_optim=adam,
         d_optim=adam,
         ema=EMAConfig(halflife_kimg=10),

@@ -55,7 +55,7 @@ def wgan_gp_resnet() -> TrainConfig:
         generator=ResNetGenerator(width=128, channels="constant"),
         discriminator=ResNetDiscriminator(width=128, channels="constant", pool="mean"),
         loss=Wasserstein(),
-        penalties=(GradientPenalty(strength=10.0),),
+        terms=(GradientPenalty(strength=10.0),),
         g_optim=adam,
         d_optim=adam,
         ema=EMAConfig(halflife_kimg=0),

@@ -30,7 +30,7 @@ def wgan_gp() -> TrainConfig:
     return replace(
         wgan(),
         discriminator=DCGANDiscriminator(norm="layer"),
-        penalties=(GradientPenalty(strength=10.0),),
+        terms=(GradientPenalty(strength=10.0),),
         constraints=(),
         g_optim=adam,
         d_optim=adam,

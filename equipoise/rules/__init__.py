@@ -3,8 +3,11 @@
 from .critic import Rounds, ToConvergence
 from .ema import EMA, EMAConfig
 from .evaluation import Evaluate
+from .game import Game, Generation, Shown
 from .growth import Growth, NoGrowth, ProgressiveGrowing, Stages
+from .history import History, Pool
 from .optim import Adam, OptimConfig, RMSprop
+from .report import Report
 from .transfer import FreezeD
 
 __all__ = [
@@ -13,12 +16,18 @@ __all__ = [
     "EMAConfig",
     "Evaluate",
     "FreezeD",
+    "Game",
+    "Generation",
     "Growth",
+    "History",
     "NoGrowth",
     "OptimConfig",
+    "Pool",
     "ProgressiveGrowing",
     "RMSprop",
+    "Report",
     "Rounds",
+    "Shown",
     "Stages",
     "ToConvergence",
 ]

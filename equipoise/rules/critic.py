@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -37,6 +38,15 @@ class ToConvergence:
             raise ValueError(
                 f"max_steps={self.max_steps} leaves no two windows of {self.window} updates to compare: give at least "
                 f"max_steps={2 * self.window}, or a smaller window"
+            )
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError if G has a term that is not due at each of its updates."""
+        lazy = next((term for term in cfg.terms if term.player != "D" and term.every > 1), None)
+        if lazy is not None:
+            raise ValueError(
+                f"{lazy!r} and d_steps={self!r} do not go together: `every` counts updates of G, whose number "
+                "is a function of images seen only for a fixed number of D updates. Use every=1, or d_steps=5."
             )
 
 

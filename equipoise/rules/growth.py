@@ -10,12 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from equipoise.core.types import component
+from equipoise.nn import grows, set_lod
 
 __all__ = ["Growth", "NoGrowth", "ProgressiveGrowing", "Stages"]
 
@@ -76,6 +78,16 @@ class ProgressiveGrowing(Growth):
                 "'batch_sizes=[[4,128],[32,64]]'"
             )
 
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for an optimiser that decays weights."""
+        decayed = next((optim for optim in (cfg.g_optim, cfg.d_optim) if optim.decays), None)
+        if decayed is not None:
+            raise ValueError(
+                f"{decayed!r} and growth={self!r} do not go together: layers that wait to fade in have no "
+                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or "
+                "growth=NoGrowth."
+            )
+
     def doublings(self, resolution: int) -> int:
         """How often images double on their way to `resolution`."""
         count = 0
@@ -114,6 +126,30 @@ class Stages:
     def __init__(self, growth: Growth, resolution: int, batch_size: int):
         self.growth, self.resolution = growth, resolution
         self.parts = growth.batches(resolution, batch_size)
+
+    @classmethod
+    def of(cls, cfg: Any, resolution: int) -> Self:
+        """Those of a config, for data of `resolution` pixels."""
+        return cls(cfg.growth, resolution, cfg.batch_size)
+
+    def require(self, G: nn.Module, settings: object) -> None:
+        """Raises ValueError if images start small and `G`, made by `settings`, makes all in full size."""
+        if self.lod(0) > 0 and not grows(G):
+            raise ValueError(
+                f"growth={self.growth!r} starts with small images, and {type(settings).__name__} makes all in full "
+                "size. Take a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
+            )
+
+    def follow(self, nimg: int, *players: tuple[nn.Module, torch.optim.Optimizer]) -> None:
+        """Bring each network to the level of detail of `nimg`.
+
+        Where layers begin or end to fade in, the optimiser of their network forgets the past. That of the new ones is
+        a past without gradients, after which Adam's first steps would be 1 / √(1 - beta2) times as long as later ones.
+        """
+        lod = self.lod(nimg)
+        for net, optimizer in players:
+            if set_lod(net, lod):
+                optimizer.state.clear()
 
     def lod(self, nimg: int) -> float:
         """The level of detail."""

@@ -21,6 +21,11 @@ LATE = 10**15
 class OptimConfig(ABC):
     """Settings of an optimiser."""
 
+    @property
+    def decays(self) -> bool:
+        """Whether weights without a gradient shrink."""
+        return False
+
     @abstractmethod
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         """An optimiser of the parameters of `net` that require a gradient now."""
@@ -52,6 +57,10 @@ class Adam(OptimConfig):
                         f"betas={self.betas!r} reach {value:g}, and Adam divides by 1 - beta: give numbers from 0 to "
                         "below 1, such as betas=[0,0.99]"
                     )
+
+    @property
+    def decays(self) -> bool:
+        return self.weight_decay > 0
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         lr, beta1, beta2 = float(at(self.lr, 0)), float(at(self.betas[0], 0)), float(at(self.betas[1], 0))

@@ -1,4 +1,4 @@
-"""Checkpoints: a directory each, written under a temporary name, flushed, renamed; the last two are kept.
+"""Checkpoints: a directory each, written under a temporary name, flushed, renamed; the newest few are kept.
 
     checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
                                 state.pt                      optimisers and nimg, read with weights_only=True
@@ -31,7 +31,6 @@ from equipoise.core.types import RunError
 
 __all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
 
-KEEP = 2
 FORMAT = 1
 FOLDERS = ("", "checkpoints", "generator", "samples", "best", "best/generator")
 """Where a run writes."""
@@ -41,12 +40,18 @@ class Checkpoints:
     """The checkpoints of a run. Rank 0 reads and writes; what it reads reaches the other ranks by broadcast.
 
     nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
+    keep: how many are kept, the newest.
     """
 
     def __init__(
-        self, run_dir: Path, *, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+        self,
+        run_dir: Path,
+        *,
+        nets: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        keep: int = 2,
     ):
-        self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
+        self.folder, self.nets, self.optimizers, self.keep = run_dir / "checkpoints", nets, optimizers, keep
         self.last = "none yet"
 
     def load_latest(self) -> int:
@@ -100,7 +105,7 @@ class Checkpoints:
         return None
 
     def save(self, nimg: int) -> None:
-        """Write a checkpoint, then delete those older than the last two.
+        """Write a checkpoint, then delete those older than the last `keep`.
 
         Raises:
             RunError: if it cannot be written; every earlier checkpoint is kept.
@@ -139,7 +144,7 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in finished(self.folder)[:-KEEP]:
+        for old in finished(self.folder)[: -self.keep]:
             shutil.rmtree(old)
 
 

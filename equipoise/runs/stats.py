@@ -140,7 +140,7 @@ def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) 
 def diverged(what: str, nimg: int, last_checkpoint: str) -> str:
     return (
         f"training diverged: {what} at nimg={nimg}. The last good checkpoint is {last_checkpoint}. "
-        "Lower the learning rates, or add a stabiliser (d_normalizer=SpectralNorm, 'penalties=[R1]'), in a new run."
+        "Lower the learning rates, or add a stabiliser (d_normalizer=SpectralNorm, 'terms=[R1]'), in a new run."
     )
 
 

@@ -3,6 +3,7 @@
 from .batches import BatchesByStage
 from .context import StepContext
 from .cost import iteration_flops
+from .events import Event, Moment
 from .gan import GAN
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
@@ -16,7 +17,9 @@ __all__ = [
     "GAN",
     "BatchesByStage",
     "Evaluations",
+    "Event",
     "Memory",
+    "Moment",
     "Player",
     "Snapshots",
     "StepContext",

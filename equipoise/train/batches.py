@@ -1,22 +1,27 @@
-"""Batches whose size follows the stages of a growth."""
+"""What is drawn for each update of D: batches whose size follows the stages of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import repeat
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 
+from equipoise.compute.distributed import rank, world_size
+from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import Batch
-from equipoise.data import Dataset, InfiniteBatches
+from equipoise.data import Dataset, InfiniteBatches, few
 from equipoise.data.pixels import dequantise
 from equipoise.data.resident import resident
 from equipoise.nn import detail
 from equipoise.rules import Stages
 
-__all__ = ["BatchesByStage"]
+__all__ = ["BatchesByStage", "Drawn", "Streams"]
 
 
 class BatchesByStage:
@@ -73,3 +78,48 @@ class BatchesByStage:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.batches.close()
+
+
+class Drawn(NamedTuple):
+    """The images of an update of D: the share of this process, on its device.
+
+    held_out: real images that D is not trained on, for an augmentation that reads them.
+    labelled: images whose classes D learns, for a head that may not read those of the batch.
+    """
+
+    batch: Batch
+    held_out: Batch | None
+    labelled: Batch | None
+
+
+class Streams:
+    """The images of a run.
+
+    held_out: images of the data set that D is not trained on, or None.
+
+    Raises:
+        ValueError: if the head asks for more labelled images than there are.
+    """
+
+    def __init__(self, cfg: TrainConfig, stages: Stages, dataset: Dataset, held_out: Dataset | None):
+        labelled = None
+        if cfg.head.classifies == "labelled":
+            labelled = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
+        self.cfg, self.stages = cfg, stages
+        self.sources: list[tuple[Dataset | None, Purpose]] = [
+            (dataset, Purpose.NOISE_ON_REAL),
+            (held_out, Purpose.NOISE_ON_HELD_OUT),
+            (labelled, Purpose.NOISE_ON_LABELLED),
+        ]
+
+    @contextmanager
+    def opened(self, nimg: int, device: torch.device) -> Iterator[Iterator[Drawn]]:
+        """What is drawn for the updates of D from `nimg` on, without end."""
+        endless = partial(BatchesByStage, stages=self.stages, seed=self.cfg.seed, start=nimg, device=device)
+        endless = partial(endless, rank=rank(), world=world_size(), noise=self.cfg.dequantise)
+        with ExitStack() as stack:
+            streams: list[Iterator[Batch | None]] = [
+                repeat(None) if source is None else stack.enter_context(endless(source, purpose=purpose))
+                for source, purpose in self.sources
+            ]
+            yield (Drawn(*parts) for parts in zip(*streams, strict=False))

@@ -10,38 +10,50 @@ from torch import Tensor, nn
 
 from equipoise.compute.distributed import owned, trainable
 from equipoise.compute.pieces import Piece
-from equipoise.core.types import Batch, Critic
-from equipoise.losses import Output, Term
-from equipoise.losses.base import Game
+from equipoise.core.types import Batch, Critic, Generated, Told
+from equipoise.losses import BothLosses, Output, Term
+from equipoise.rules import Shown
 
 from .gan import GAN
 from .players import Player
 
-__all__ = ["StepContext", "weighted_sum"]
+__all__ = ["StepContext", "fused", "weighted_sum"]
 
 
 class StepContext:
     """A piece of the batch, as the terms of the player `me` see it at `nimg`: `losses.Seen`.
 
-    fake: generated images; None lets the player make them when they are first asked for.
+    shown: the images; None lets the player's game show them when they are first asked for.
     """
 
-    def __init__(self, gan: GAN, me: Player, piece: Piece, nimg: int, fake: Batch | None = None):
+    def __init__(self, gan: GAN, me: Player, piece: Piece, nimg: int, shown: Shown | None = None):
         self.gan, self.me, self.piece, self.nimg = gan, me, piece, nimg
-        if fake is not None:
-            self.fake = fake
+        if shown is not None:
+            self.shown = shown
+
+    @cached_property
+    def shown(self) -> Shown:
+        return self.me.show(self.piece)
 
     @property
     def real(self) -> Batch:
-        return self.piece.real
+        return self.shown.real
+
+    @property
+    def fake(self) -> Batch:
+        return self.shown.fake
+
+    @property
+    def made(self) -> Generated:
+        return self.shown.made
 
     @property
     def labelled(self) -> Batch | None:
         return self.piece.labelled
 
-    @cached_property
-    def fake(self) -> Batch:
-        return self.me.images(self.piece)
+    @property
+    def z(self) -> Tensor:
+        return self.piece.z
 
     @cached_property
     def on_real(self) -> Output:
@@ -64,17 +76,20 @@ class StepContext:
     def net(self) -> nn.Module:
         return self.me.net
 
+    def again(self, y: Told) -> Generated:
+        return Generated.by(self.gan.G, self.z, y)
+
     @contextmanager
-    def game(self) -> Iterator[Game]:
+    def both_losses(self) -> Iterator[BothLosses]:
         """Both losses on images of this piece, whose graphs reach both networks."""
         gan = self.gan
         with trainable(gan.d_optim, gan.g_optim):
-            fake = gan.images(self.piece.z, self.real.y)
+            shown = gan.showing.to_both(self.piece)
             d_loss, g_loss = (
-                weighted_sum(fused(player.terms), StepContext(gan, player, self.piece, self.nimg, fake))[0]
+                weighted_sum(fused(player.terms), StepContext(gan, player, self.piece, self.nimg, shown))[0]
                 for player in gan.players
             )
-            yield Game(d_loss, g_loss, owned(gan.d_optim), owned(gan.g_optim))
+            yield BothLosses(d_loss, g_loss, owned(gan.d_optim), owned(gan.g_optim))
 
 
 def fused(terms: Iterable[Term]) -> list[Term]:

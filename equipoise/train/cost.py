@@ -46,7 +46,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
     with torch.random.fork_rng(devices=[]):  # building seeds
         with torch.device("meta"):
             plain = replace(cfg, growth=NoGrowth(), micro_batch=None, precision="float32")
-            plain = replace(plain, convolutions="torch", compile=False, reuse_fakes=False)
+            plain = replace(plain, convolutions="torch", compile=False, game=replace(cfg.game, reuse=False))
             gan = GAN.build(plain, spec, "meta")
             x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
@@ -61,9 +61,9 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         g = mean_over_period(
             lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch), gan.players[1].terms
         )
-        if cfg.reuse_fakes:  # G's update, counted without it, makes its images anew
+        if cfg.game.reuse:  # G's update, counted without it, makes its images anew
             (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
-            g -= operations(lambda _: gan.images_for_d(piece), 0)
+            g -= operations(lambda _: gan.showing.to_d(piece), 0)
     return round(d_steps * d + g)
 
 

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.augment import Augmentation
 from equipoise.compute.convolutions import Convolutions
-from equipoise.compute.distributed import rank, trainable, world_size
+from equipoise.compute.distributed import rank, world_size
 from equipoise.compute.pieces import Piece, count_pieces, in_pieces
 from equipoise.compute.precision import Precision, mixed, tensor_float32
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, seed_torch, stream
-from equipoise.core.types import Batch, ImageSpec
+from equipoise.core.types import Batch, Generated, ImageSpec, Told
 from equipoise.doctor import voided
-from equipoise.losses import (
-    ClassLoss,
-    DiscriminatorLoss,
-    GeneratorLoss,
-    Output,
-    Regularization,
-    Regularizing,
-    Seen,
-    Term,
-    accuracy,
-    logits,
-)
-from equipoise.nn import grows, renormalize, set_lod
+from equipoise.losses import Memory, Output, Term, logits
 from equipoise.rules import Stages
 
 from .players import Player
+from .readings import Readings
+from .showing import Showing
 
 __all__ = ["GAN"]
 
@@ -51,26 +41,30 @@ class GAN:
     augment: Augmentation
     g_optim: torch.optim.Optimizer
     d_optim: torch.optim.Optimizer
-    g_regularizations: list[Regularization] = field(init=False)
-    d_regularizations: list[Regularization] = field(init=False)
+    added: dict[str, list[tuple[Term, Term]]] = field(init=False)
+    """The config's terms of each player, each with itself at work."""
+    showing: Showing = field(init=False)
+    """The config's game at work."""
     precision: Precision = field(init=False)
     """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
     convolutions: AbstractContextManager[object] = field(init=False)
     """The context in which convolutions are computed as `cfg.convolutions` says."""
-    kept: Batch | None = field(init=False, default=None)
-    """Images of D's last update, with their graph: `cfg.reuse_fakes`."""
 
     def __post_init__(self) -> None:
+        cfg = self.cfg
         self.remember()
-        self.precision = "float32" if self.cfg.precision == "auto" else self.cfg.precision
-        self.convolutions = Convolutions() if self.cfg.convolutions == "measured" else nullcontext()
+        self.precision = "float32" if cfg.precision == "auto" else cfg.precision
+        self.convolutions = Convolutions() if cfg.convolutions == "measured" else nullcontext()
+        pool = None if cfg.game.shown is None else cfg.game.shown.build(self.spec, cfg.seed).to(self.device)
+        self.showing = Showing(cfg.game, self.G, self.g_optim, pool, self.finished)
 
     @classmethod
     def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
         """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
 
         Raises:
-            ValueError: if the networks or the head are not defined for the data, or G is to grow and does not.
+            ValueError: if the networks or the head are not defined for the data, or G has not the layers to follow the
+                config's stages.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
         G = cfg.generator.build(spec)
@@ -82,17 +76,13 @@ class GAN:
             net.to(device)
         if rank() == 0:
             for reason in voided(
-                D, loss=cfg.loss, penalties=cfg.penalties, normalizer=cfg.d_normalizer, constraints=cfg.constraints
+                D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints
             ):
                 warnings.warn(reason, stacklevel=2)
-        if cfg.transfer is not None:
-            cfg.transfer.freeze(D)
+        if cfg.start is not None:
+            cfg.start.freeze(D)
         gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
-        if gan.stages.lod(0) > 0 and not grows(G):
-            raise ValueError(
-                f"growth={cfg.growth!r} starts with small images, and {type(cfg.generator).__name__} makes all in full "
-                "size. Take a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
-            )
+        gan.stages.require(G, cfg.generator)
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
         gan.compile()
@@ -104,39 +94,22 @@ class GAN:
         for net in (self.G, self.D) if mode else ():
             net.compile(mode=None if mode is True else mode)
 
-    def remember(self) -> None:
-        """Start what regularisers remember from the weights as they are."""
-        self.g_regularizations = [regularizer.build(self.G) for regularizer in self.cfg.g_regularizers]
-        self.d_regularizations = [regularizer.build(self.D) for regularizer in self.cfg.d_regularizers]
-
-    @property
-    def constraints(self) -> Sequence[Callable[[nn.Module], None]]:
-        """What is done to D after each of its steps: the config's constraints, and what a learned scale needs."""
-        return (*self.cfg.constraints, *([renormalize] if self.cfg.head.scale == "learned" else []))
-
     @property
     def stages(self) -> Stages:
         """What the images seen decide of the size of batches and the detail of images."""
-        return Stages(self.cfg.growth, self.spec.resolution, self.cfg.batch_size)
+        return Stages.of(self.cfg, self.spec.resolution)
 
     def at(self, nimg: int) -> None:
-        """Follow the schedules, but for the optimisers' own: D has seen `nimg` real images.
-
-        Where layers begin or end to fade in, the optimiser of their network forgets the past. That of the new ones is
-        a past without gradients, after which Adam's first steps would be 1 / √(1 - beta2) times as long as later ones.
-        """
+        """Follow the schedules, but for the optimisers' own: D has seen `nimg` real images."""
         self.augment.at(nimg)
-        lod = self.stages.lod(nimg)
-        for net, optimizer in ((self.G, self.g_optim), (self.D, self.d_optim)):
-            if set_lod(net, lod):
-                optimizer.state.clear()
+        self.stages.follow(nimg, (self.G, self.g_optim), (self.D, self.d_optim))
 
-    def outputs(self, x: Tensor, y: Tensor | None) -> Output:
+    def outputs(self, x: Tensor, y: Told) -> Output:
         """What D returns. It never sees an image that was not augmented, real or generated."""
         output: Output = self.D(self.augment(x), y)
         return output
 
-    def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def critic(self, x: Tensor, y: Told) -> Tensor:
         """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
         eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
         measured = self.convolutions.for_penalties() if isinstance(self.convolutions, Convolutions) else nullcontext()
@@ -157,9 +130,12 @@ class GAN:
     def device(self) -> torch.device:
         return next(self.D.parameters()).device
 
+    # ---- images ------------------------------------------------------------------------------------------
+
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
-        return self.images(self.latents(like, purpose, nimg), like.y)
+        made = Generated.by(self.G, self.latents(like, purpose, nimg), like.y)
+        return Batch(self.finished(made.x), like.y)
 
     def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
         """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
@@ -171,38 +147,11 @@ class GAN:
             z = z.pin_memory()  # so that the host need not wait for the copy
         return z.to(like.x.device, non_blocking=True)
 
-    def images(self, z: Tensor, y: Tensor | None) -> Batch:
-        """G(z, y), with its labels, in float32 under autocast too."""
-        x: Tensor = self.G(z, y)
+    def finished(self, x: Tensor) -> Tensor:
+        """What G made, in float32 under autocast too."""
         if isinstance(self.cfg.compile, str):
             x = x.clone()  # a CUDA graph writes to the same place again
-        return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
-
-    def images_for_d(self, piece: Piece) -> Batch:
-        """G(z, y) as D's update needs them, which has no use for their graph; it is kept if G's update is to."""
-        if not self.cfg.reuse_fakes:
-            with torch.no_grad():
-                return self.images(piece.z, piece.real.y)
-        self.kept = None  # the graph of an earlier one
-        with trainable(self.g_optim):
-            self.kept = self.images(piece.z, piece.real.y)
-        return Batch(self.kept.x.detach(), self.kept.y)
-
-    def images_for_g(self, piece: Piece) -> Batch:
-        """G(z, y) with their graph: those of D's last update if they were kept.
-
-        Raises:
-            ValueError: if those that were kept are not as many as the images of this update.
-        """
-        kept, self.kept = self.kept, None
-        if kept is None:
-            return self.images(piece.z, piece.real.y)
-        if len(kept.x) != len(piece.real.x):
-            raise ValueError(
-                f"reuse_fakes=true: G's update on {len(piece.real.x)} images follows one of D on {len(kept.x)}. Give "
-                "both the same batch, or set reuse_fakes=false."
-            )
-        return kept
+        return x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x
 
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
@@ -213,56 +162,61 @@ class GAN:
 
     # ---- the players -------------------------------------------------------------------------------------
 
+    def remember(self) -> None:
+        """Start what terms remember from the weights as they are."""
+        given = (*self.cfg.game.terms(), *self.cfg.terms)
+        self.added = {
+            name: [(term, term.at_work(net)) for term in given if term.player in (name, "both")]
+            for name, net in (("D", self.D), ("G", self.G))
+        }
+
+    def recall(self, other: GAN) -> None:
+        """Let terms that `other` has at work, on the same networks, go on with what they remember there."""
+        for name, terms in self.added.items():
+            before = other.added[name]
+            self.added[name] = [next((pair for pair in before if pair[0] == new[0]), new) for new in terms]
+
+    def memories(self, player: Literal["D", "G"]) -> list[Memory]:
+        """What a player's terms remember, in their order."""
+        return [term.memory for _, term in self.added[player] if term.memory is not None]
+
     @property
     def players(self) -> tuple[Player, Player]:
         """D and G."""
-        cfg, matching = self.cfg, self.cfg.feature_matching
-        of_d: list[Term] = [DiscriminatorLoss(cfg.loss, cfg.head.normalize_loss)]
-        of_g: list[Term] = [GeneratorLoss(cfg.loss)] if matching is None or matching.adversarial else []
-        if cfg.head.classifies == "all":
-            of_d += [ClassLoss("real"), ClassLoss("fake")]
-            of_g += [ClassLoss("fake")]
-        elif cfg.head.classifies == "labelled":
-            of_d += [ClassLoss("labelled")]
-        of_g += [] if matching is None else [matching]
-        of_d += cfg.penalties
-        of_d += map(Regularizing, cfg.d_regularizers, self.d_regularizations)
-        of_g += map(Regularizing, cfg.g_regularizers, self.g_regularizations)
+        cfg, readings = self.cfg, Readings(self.cfg)
+        steps = cfg.d_steps if isinstance(cfg.d_steps, int) else 1
         D = Player(
             "D",
             self.D,
             self.d_optim,
-            terms=(*of_d, *cfg.joint_penalties),
+            terms=self.terms("D"),
             purpose=Purpose.Z_FOR_D,
-            images=self.images_for_d,
+            show=self.showing.to_d,
             updates=self.stages.updates,
-            after=(*self.constraints, *(state.update for state in self.d_regularizations)),
-            read=self.logits_of,
+            after=(*cfg.constraints, *cfg.head.after, *(memory.update for memory in self.memories("D"))),
+            read=readings.of_logits,
             watch=self.held_out_logit,
         )
-        steps = cfg.d_steps if isinstance(cfg.d_steps, int) else 1
         G = Player(
             "G",
             self.G,
             self.g_optim,
-            terms=(*of_g, *cfg.joint_penalties),
+            terms=self.terms("G"),
             purpose=Purpose.Z_FOR_G,
-            images=self.images_for_g,
+            show=self.showing.to_g,
             updates=lambda nimg: self.stages.updates(nimg) // steps,
-            after=[state.update for state in self.g_regularizations],
+            after=[memory.update for memory in self.memories("G")],
             times=cfg.g_batches,
         )
         return D, G
 
-    def logits_of(self, seen: Seen) -> dict[str, Tensor]:
-        """What is reported of D's logits: their means, the mean sign on real images, what the loss estimates."""
-        right, fooled = logits(seen.on_real).detach(), logits(seen.on_fake).detach()
-        stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
-        if self.cfg.loss.estimates is not None:
-            stats[self.cfg.loss.estimates] = right.mean() - fooled.mean()
-        if self.cfg.head.classifies is not None and seen.real.y is not None:
-            stats["accuracy"] = accuracy(seen.on_real, seen.real.y)
-        return stats
+    def terms(self, player: Literal["D", "G"]) -> list[Term]:
+        """What a player minimises the sum of: its losses, then what the game and the config add."""
+        added = [term for _, term in self.added[player]]
+        losses = [term for term in self.cfg.head.losses(self.cfg.loss) if term.player in (player, "both")]
+        if any(term.replaces_loss for term in added):
+            losses = [term for term in losses if not term.opposes]
+        return losses + added
 
     def held_out_logit(self, unseen: Batch | None) -> dict[str, Tensor]:
         """The mean logit of images that D is not trained on."""

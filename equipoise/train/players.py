@@ -12,6 +12,7 @@ from equipoise.compute.pieces import Piece
 from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch
 from equipoise.losses import Seen, Term
+from equipoise.rules import Shown
 
 __all__ = ["Player"]
 
@@ -23,7 +24,7 @@ class Player:
     name: "D" or "G", under which statistics are reported.
     terms: what it minimises the weighted sum of.
     purpose: of the latents of its updates.
-    images: the generated images of a piece, as this player's terms see them.
+    show: the images of a piece, as this player's terms see them.
     updates: how many updates it has made when D has seen nimg images.
     after: called with its network after each of its steps.
     read: scalars to report of what was seen.  watch: likewise, computed first, without gradients.
@@ -35,7 +36,7 @@ class Player:
     optim: torch.optim.Optimizer
     terms: Sequence[Term]
     purpose: Purpose
-    images: Callable[[Piece], Batch]
+    show: Callable[[Piece], Shown]
     updates: Callable[[int], int]
     after: Sequence[Callable[[nn.Module], None]] = ()
     read: Callable[[Seen], dict[str, Tensor]] = lambda _: {}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equipoise.compute.distributed import from_rank_0
+from equipoise.compute.distributed import from_rank_0, max_over_ranks, rank
 from equipoise.compute.shares import rank_0_first
 from equipoise.config import TrainConfig
 from equipoise.core.files import read_file, read_json, replace_file, set_aside, writing
@@ -34,6 +35,8 @@ from equipoise.generate import Generator, averaged_generator, grid, png, sample,
 from equipoise.generate.generator import IN_RUN
 from equipoise.runs import Stats, require_finite
 
+from .events import Moment
+
 __all__ = ["Evaluations", "Snapshots"]
 
 GRID = 100
@@ -41,10 +44,27 @@ GRID = 100
 
 
 class Snapshots:
-    """Writes generator/ and samples/ of a run. Rank 0 writes."""
+    """Writes generator/ and samples/ of a run, as an event of the loop. Rank 0 writes."""
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
+        self.begun = time.monotonic()
+        self.minutes = cfg.report.minutes
+        """Until the next grid, as long as the run has written none for its kimg."""
+
+    def __call__(self, now: Moment) -> None:
+        if now.saved or self._in_time(now):
+            self.save(now.ema.model, now.nimg, now.checkpoints.last, now.stats)
+
+    def _in_time(self, now: Moment) -> bool:
+        """Whether `report.minutes` have gone since the start; the next grid is due after twice as many."""
+        if self.minutes is None or now.nimg >= now.report.snapshot_kimg * 1000:
+            return False
+        gone = (time.monotonic() - self.begun) / 60
+        if not max_over_ranks(int(rank() == 0 and gone >= self.minutes)):
+            return False
+        self.minutes *= 2
+        return True
 
     def missing(self, nimg: int) -> bool:
         """Whether the run was killed between its checkpoint at `nimg` and the grid, which is written last."""
@@ -74,9 +94,10 @@ class Snapshots:
 
 
 class Evaluations:
-    """Measures the averaged generator as `cfg.evaluation` says, and keeps the best one in best/, which rank 0 writes.
+    """Measures the averaged generator as `cfg.report.evaluation` says, as an event of the loop.
 
-    every_kimg: how often; inf without an evaluation.
+    The best generator so far is kept in best/, which rank 0 writes.
+
     D: the run's discriminator, for the metrics that ask it; a copy of it is what they see.
 
     Raises:
@@ -86,11 +107,15 @@ class Evaluations:
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset, D: nn.Module | None = None):
         self.folder, self.cfg, self.spec, self.D = run_dir / "best", cfg, dataset.spec, D
-        self.every_kimg = math.inf if cfg.evaluation is None else cfg.evaluation.every_kimg
+        self.settings = cfg.report.evaluation
         self._open(dataset)
 
+    def __call__(self, now: Moment) -> None:
+        if now.evaluated:
+            now.stats.add(self.of(now.ema.model, now.nimg, now.checkpoints.last), now.nimg)
+
     def _open(self, dataset: Dataset) -> None:
-        settings = self.cfg.evaluation
+        settings = self.settings
         if settings is None:
             return
         own, against = of_dataset(repr(self.cfg.data), dataset), settings.against
@@ -124,7 +149,7 @@ class Evaluations:
         Raises:
             RunError: if a weight is NaN or Inf, or best/ cannot be written; it names the last good checkpoint.
         """
-        if self.cfg.evaluation is None:
+        if self.settings is None:
             return {}
         require_finite({"ema": net} | ({} if self.D is None else {"D": self.D}), nimg, last_checkpoint)
         numbers = self._measure(net, nimg, last_checkpoint)
@@ -132,14 +157,14 @@ class Evaluations:
         return {f"eval/{name}": torch.tensor(value, device=device) for name, value in numbers.items()}
 
     def _measure(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, float]:
-        assert self.cfg.evaluation is not None
+        assert self.settings is not None
         averaged = averaged_generator(net, self.cfg, self.spec)
         generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
         name = f"the averaged generator at nimg={nimg}"
         found = self.evaluator(of_generator(name, generator, None, self._discriminator(nimg)))
-        if self.cfg.evaluation.deciding not in found.numbers:
+        if self.settings.deciding not in found.numbers:
             raise ValueError(
-                f"best={self.cfg.evaluation.deciding} cannot be told: this run asks its generator for no classes that "
+                f"best={self.settings.deciding} cannot be told: this run asks its generator for no classes that "
                 f"the feature network knows. Name another of {', '.join(found.numbers)}"
             )
         from_rank_0(lambda: self._keep(generator, found, nimg, last_checkpoint))
@@ -147,12 +172,12 @@ class Evaluations:
 
     def _keep(self, generator: Generator, found: Evaluation, nimg: int, last_checkpoint: str) -> None:
         """In best/, if it is better."""
-        assert self.cfg.evaluation is not None
+        assert self.settings is not None
         if not self._better(found):
             return
         with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.folder / IN_RUN)
-            about = {"nimg": nimg, "best": self.cfg.evaluation.deciding} | found.report
+            about = {"nimg": nimg, "best": self.settings.deciding} | found.report
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def _better(self, found: Evaluation) -> bool:
@@ -160,8 +185,8 @@ class Evaluations:
 
         If its report or its generator is damaged, best/ is set aside, with a warning on stderr.
         """
-        assert self.cfg.evaluation is not None
-        name, path = self.cfg.evaluation.deciding, self.folder / "evaluation.json"
+        assert self.settings is not None
+        name, path = self.settings.deciding, self.folder / "evaluation.json"
         if not path.exists():
             return True
         try:

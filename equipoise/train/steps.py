@@ -10,8 +10,9 @@ from torch import Tensor
 from equipoise.augment import Means
 from equipoise.compute.distributed import apply_gradients, mean_over_ranks, owned, reducing, trainable
 from equipoise.compute.pieces import Piece, mean_of, repeated
-from equipoise.core.types import Batch
+from equipoise.core.types import Batch, Generated
 from equipoise.losses import Term
+from equipoise.rules import Shown
 
 from .context import StepContext, fused, weighted_sum
 from .gan import GAN
@@ -90,7 +91,7 @@ def iteration(gan: GAN, batch: Batch, nimg: int) -> None:
 def loss_on(gan: GAN, me: Player, real: Batch, fake: Batch, nimg: int = 0, labelled: Batch | None = None) -> Tensor:
     """The loss of a player on these images at `nimg`, (), without terms that have a backward of their own."""
     piece = Piece(real, real.x[:0], labelled=labelled)
-    return weighted_sum(fused(me.terms), StepContext(gan, me, piece, nimg, fake))[0]
+    return weighted_sum(fused(me.terms), StepContext(gan, me, piece, nimg, Shown(real, fake, Generated(fake.x))))[0]
 
 
 def means(d_stats: dict[str, Tensor]) -> Means | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -11,6 +12,7 @@ from torch import nn
 from equipoise.core.types import component
 
 from .matrices import as_matrix, clip_singular_values, output_axis, weighted_layers
+from .normalizers import NoNormalizer
 
 __all__ = ["ClipSingularValues", "ClipWeights", "Constraint", "UnitSphere"]
 
@@ -21,6 +23,15 @@ class Constraint(ABC):
     @abstractmethod
     def __call__(self, net: nn.Module) -> None:
         """Project the weights of `net` in place, without gradient."""
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for a normalised D."""
+        if cfg.d_normalizer != NoNormalizer():
+            raise ValueError(
+                f"{self!r} and d_normalizer={cfg.d_normalizer!r} do not go together: a normalised weight is "
+                "computed at every forward, not stored, so there is nothing to project. Use one of the two: "
+                "d_normalizer=NoNormalizer, or no such constraint."
+            )
 
 
 @component

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from equipoise.augment import Augment, InstanceNoise, NoAugment
-from equipoise.core.types import Batch, Logits
+from equipoise.core.types import Batch, Logits, Told
 from equipoise.losses import (
     R1,
     R2,
@@ -279,7 +279,7 @@ class Games:
         for p, stabiliser in enumerate(self.stabilisers):
             weights = phi[:, p].flatten(0, 1)  # (L S, K)
 
-            def critic(x: Tensor, _y: Tensor | None, weights: Tensor = weights) -> Tensor:
+            def critic(x: Tensor, _y: Told, weights: Tensor = weights) -> Tensor:
                 return self.D.logits(weights, x.flatten()).fun
 
             fake = Batch(theta[:, p].reshape(-1, 1))

@@ -185,7 +185,7 @@ class Session:
         notes = voided(
             self.gan.gan.D,
             loss=cfg.loss,
-            penalties=cfg.penalties,
+            terms=cfg.terms,
             normalizer=cfg.d_normalizer,
             constraints=cfg.constraints,
         )

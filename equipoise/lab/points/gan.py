@@ -3,7 +3,7 @@
 from equipoise.data import Grid, Points
 from equipoise.lab.points.gan import PointGAN, plain_gan
 
-gan = PointGAN(replace(plain_gan(), data=Points(of=Grid()), penalties=(R1(gamma=1.0, every=1),)))
+gan = PointGAN(replace(plain_gan(), data=Points(of=Grid()), terms=(R1(gamma=1.0, every=1),)))
 for _ in range(3000):
     gan.iterate()
 gan.samples(1000)  # (1000, 2)
@@ -86,10 +86,7 @@ class PointGAN:
                 "start a new GAN"
             )
         gan = replace(self.gan, cfg=cfg, augment=cfg.augment.build())
-        if cfg.g_regularizers == self.cfg.g_regularizers:
-            gan.g_regularizations = self.gan.g_regularizations  # they go on remembering
-        if cfg.d_regularizers == self.cfg.d_regularizers:
-            gan.d_regularizations = self.gan.d_regularizations
+        gan.recall(self.gan)
         for optimizer, optim in ((gan.g_optim, cfg.g_optim), (gan.d_optim, cfg.d_optim)):
             settings = optim.build(nn.Linear(1, 1)).defaults  # eps and alpha, which follow no schedule, among them
             for group in optimizer.param_groups:
@@ -144,8 +141,8 @@ def points_of(cfg: TrainConfig) -> Distribution:
         raise ValueError(f"expected points, such as data=Points(of=Ring), got data={cfg.data!r}")
     if not isinstance(cfg.augment, NoAugment | InstanceNoise):
         raise ValueError(f"augment={cfg.augment!r} is for images; points take augment=InstanceNoise or none")
-    if cfg.transfer is not None:
-        raise ValueError(f"transfer={cfg.transfer!r} starts from a run, and points have none: leave it out")
+    if cfg.start is not None:
+        raise ValueError(f"start={cfg.start!r} starts from a run, and points have none: leave it out")
     if cfg.head.conditioning != "none" or cfg.generator.conditional:
         raise ValueError(f"points have no classes, and head.conditioning={cfg.head.conditioning} needs them")
     return cfg.data.of

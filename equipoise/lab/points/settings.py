@@ -33,7 +33,7 @@ __all__ = ["SETTINGS", "Setting"]
 
 NONE: Mapping[str, Any] = {
     "head": Head(),
-    "penalties": (),
+    "terms": (),
     "d_normalizer": NoNormalizer(),
     "constraints": (),
 }
@@ -64,13 +64,13 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "WGAN-GP": Setting(
         "gradient penalty, Gulrajani et al. 2017",
-        {"loss": Wasserstein(), "penalties": (GradientPenalty(strength=1.0),)},
+        {"loss": Wasserstein(), "terms": (GradientPenalty(strength=1.0),)},
     ),
     "SN": Setting(
         "spectral norm, Miyato et al. 2018; the last layer is free, as under SAN",
         {"loss": Hinge(), "d_normalizer": SpectralNorm(skip=("head.*",))},
     ),
-    "R1": Setting("Mescheder et al. 2018", {"loss": NonSaturating(), "penalties": (R1(gamma=0.1, every=1),)}),
+    "R1": Setting("Mescheder et al. 2018", {"loss": NonSaturating(), "terms": (R1(gamma=0.1, every=1),)}),
     "SAN": Setting("Takida et al. 2024", {"loss": Hinge(), "head": Head(san=True)}),
     "SN+SAN": Setting(
         "Takida et al. 2024, on spectral norm",
@@ -78,7 +78,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "R3GAN": Setting(
         "relativistic loss with R1 and R2, Huang et al. 2024",
-        {"loss": RelativisticPairing(), "penalties": (R1(gamma=0.1, every=1), R2(gamma=0.1, every=1))},
+        {"loss": RelativisticPairing(), "terms": (R1(gamma=0.1, every=1), R2(gamma=0.1, every=1))},
     ),
 }
 """By name, the three without a stabiliser first. Strengths are those for points a few units apart."""

@@ -124,7 +124,7 @@ class Particles(Experiment):
             data=Points(of=self.data),
             generator=Cloud(num=self.num, std=self.start),
             loss=loss,
-            penalties=penalties,
+            terms=penalties,
             g_optim=GradientDescent(lr=self.speed * self.num),  # the loss is a mean over the points
             batch_size=self.num,
             d_steps=self.d_steps,

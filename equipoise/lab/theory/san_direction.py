@@ -126,7 +126,7 @@ class SANDirection(Experiment):
             discriminator=MLPDiscriminator(width=self.width, depth=3),
             head=Head(san=san),
             loss=self.loss,
-            penalties=self.penalties,
+            terms=self.penalties,
             seed=seed,
         )
 

@@ -1,0 +1,75 @@
+"""Games: the images that D is shown as real and as generated."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from equipoise.core.types import Batch, Generated, component
+from equipoise.losses import Term
+
+from .history import History
+
+__all__ = ["Game", "Generation", "Shown"]
+
+
+class Shown(NamedTuple):
+    """What D is shown. real, fake: images, with what D is told of them.  made: everything that G returned."""
+
+    real: Batch
+    fake: Batch
+    made: Generated
+
+
+@component
+class Game(ABC):
+    """What G makes of a batch, and what D is shown.
+
+    G and D are one module each, whatever is inside: two translators, an encoder beside a generator.
+
+    shown: what D's update sees in place of the generated images: a `History` of them. None: the images as they are.
+    reuse: G's update takes the images of D's last update, made from the same z, which saves a forward of G.
+    """
+
+    shown: History | None = None
+    reuse: bool = False
+
+    @abstractmethod
+    def show(self, G: nn.Module, z: Tensor, batch: Batch) -> Shown:
+        """Real and generated images as D sees them; the trainer decides whether they carry G's graph.
+
+        z: (N, z_dim), a row per image of `batch`.
+        """
+
+    def terms(self) -> tuple[Term, ...]:
+        """Terms that the game itself needs."""
+        return ()
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError if `reuse` has no meaning in `cfg`: G's update needs as many images as D was shown, with
+        their graph.
+        """
+        if not self.reuse:
+            return
+        if self.shown is not None:
+            raise ValueError(
+                f"game.reuse=true and game.shown={self.shown!r} do not go together: D is shown old images, which carry "
+                "no graph of G. Use one of the two."
+            )
+        if cfg.g_batches > 1 or cfg.micro_batch is not None:
+            other = f"g_batches={cfg.g_batches}" if cfg.g_batches > 1 else f"micro_batch={cfg.micro_batch}"
+            raise ValueError(
+                f"game.reuse=true and {other} do not go together: G would need more images than D was shown, "
+                "or those of all its pieces at once. Use game.reuse=false, or g_batches=1 micro_batch=none."
+            )
+
+
+@component
+class Generation(Game):
+    """z against images: D compares x with G(z, y), and both carry the labels of the batch (Goodfellow et al. 2014)."""
+
+    def show(self, G: nn.Module, z: Tensor, batch: Batch) -> Shown:
+        made = Generated.by(G, z, batch.y)
+        return Shown(batch, Batch(made.x, batch.y), made)

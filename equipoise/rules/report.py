@@ -1,0 +1,30 @@
+"""What a run reports while it trains, and how often."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from equipoise.core.types import component
+
+from .evaluation import Evaluate
+
+__all__ = ["Report"]
+
+
+@component
+class Report:
+    """Statistics, checkpoints, grids and evaluations of a run. None of them changes what is computed.
+
+    log_kimg: statistics are written every `log_kimg` thousand images.
+    snapshot_kimg: a checkpoint and a grid of samples are written every `snapshot_kimg` thousand images.
+    minutes: until the first of these, grids are written after so many minutes of training, twice as many, four times as
+        many, and so on. None: none of them.
+    keep: how many checkpoints are kept, the newest.
+    evaluation: measure the averaged generator while it trains, and keep the best.
+    """
+
+    log_kimg: float = Field(default=1, gt=0)
+    snapshot_kimg: float = Field(default=10, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    keep: int = Field(default=2, ge=1)
+    evaluation: Evaluate | None = None

@@ -1,0 +1,77 @@
+"""What happens between iterations: evaluations, statistics, checkpoints, grids, and whatever a user adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from equipoise.rules import EMA, Report
+from equipoise.runs import Checkpoints, Stats, require_finite
+from equipoise.weights import spectral_stats
+
+from .gan import GAN
+
+__all__ = ["Event", "Moment", "checkpoint", "log", "spectra"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The end of an iteration.
+
+    gan, ema: the networks; the averaged generator is ``ema.model``.
+    nimg: real images that D has seen.  increment: those of this iteration.
+    last: whether the run ends here.
+    asked: the number of a signal that asks for a checkpoint, or for one and the end; 0: none.
+    stats: ``stats.add({"mine": tensor}, nimg)`` reports a scalar with those of the steps.
+    checkpoints: of the run; ``checkpoints.last`` names the newest.
+    report: how often things are reported.
+    """
+
+    gan: GAN
+    ema: EMA
+    nimg: int
+    increment: int
+    last: bool
+    asked: int
+    stats: Stats
+    checkpoints: Checkpoints
+    report: Report
+
+    def passed(self, every_kimg: float) -> bool:
+        """Whether this iteration went past a multiple of `every_kimg` thousand images."""
+        every = every_kimg * 1000
+        return self.nimg // every != (self.nimg - self.increment) // every
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the run measures its generator here, if it measures it at all."""
+        evaluation = self.report.evaluation
+        return self.last or (evaluation is not None and self.passed(evaluation.every_kimg))
+
+    @property
+    def saved(self) -> bool:
+        """Whether the run writes a checkpoint here."""
+        return bool(self.asked) or self.evaluated or self.passed(self.report.snapshot_kimg)
+
+
+Event = Callable[[Moment], None]
+"""Called after each iteration, on every process; it decides whether anything is due."""
+
+
+def spectra(now: Moment) -> None:
+    """Spectral norms of D's layers, among the statistics of a checkpoint."""
+    if now.saved:
+        now.stats.add(spectral_stats(now.gan.D), now.nimg)
+
+
+def log(now: Moment) -> None:
+    """Write the averages since the last time: the only place where the host waits for the device."""
+    if now.saved or now.passed(now.report.log_kimg):
+        now.stats.write(now.nimg, now.checkpoints.last)
+
+
+def checkpoint(now: Moment) -> None:
+    """Write a checkpoint. It comes before the grid: whoever asked to stop may not wait for that."""
+    if now.saved:
+        require_finite({"G": now.gan.G, "D": now.gan.D}, now.nimg, now.checkpoints.last)
+        now.checkpoints.save(now.nimg)

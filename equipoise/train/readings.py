@@ -1,0 +1,27 @@
+"""What is reported of D's logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from equipoise.config import TrainConfig
+from equipoise.losses import Seen, accuracy, logits
+
+__all__ = ["Readings"]
+
+
+class Readings:
+    """Scalars of an update of D, detached."""
+
+    def __init__(self, cfg: TrainConfig):
+        self.cfg = cfg
+
+    def of_logits(self, seen: Seen) -> dict[str, Tensor]:
+        """Mean logits, mean sign on real images, the distance that the loss estimates, the share of right classes."""
+        right, fooled = logits(seen.on_real).detach(), logits(seen.on_fake).detach()
+        stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
+        if self.cfg.loss.estimates is not None:
+            stats[self.cfg.loss.estimates] = right.mean() - fooled.mean()
+        if self.cfg.head.classifies is not None and seen.real.label is not None:
+            stats["accuracy"] = accuracy(seen.on_real, seen.real.label)
+        return stats

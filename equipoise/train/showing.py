@@ -1,0 +1,75 @@
+"""What each player is shown by the game, and with which graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.compute.distributed import trainable
+from equipoise.compute.pieces import Piece
+from equipoise.core.types import Generated
+from equipoise.rules.game import Game, Shown
+
+__all__ = ["Showing"]
+
+
+class Showing:
+    """A game at work on one G.
+
+    optimizer: of G, whose weights require a gradient where D's update keeps the graph for G's.
+    pool: of the generated images that D is shown again, or None.
+    images: what is done to generated images before anybody sees them.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        G: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        pool: nn.Module | None,
+        images: Callable[[Tensor], Tensor],
+    ):
+        self.game, self.G, self.optimizer, self.pool, self.images = game, G, optimizer, pool, images
+        self.kept: Shown | None = None
+        """Images of D's last update, with their graph, until G's update takes them."""
+
+    def to_both(self, piece: Piece) -> Shown:
+        """Images with the graph of whatever requires a gradient now."""
+        real, fake, made = self.game.show(self.G, piece.z, piece.real)
+        shown = fake.map(self.images)
+        x = shown.x if made.x is fake.x else self.images(made.x)
+        return Shown(real.map(self.images), shown, made._replace(x=x))
+
+    def to_d(self, piece: Piece) -> Shown:
+        """Images without a graph, old ones among them if there is a pool."""
+        if self.game.reuse:
+            self.kept = None  # the graph of an earlier one
+            with trainable(self.optimizer):
+                self.kept = self.to_both(piece)
+            return detached(self.kept)
+        with torch.no_grad():
+            shown = self.to_both(piece)
+        return shown if self.pool is None else shown._replace(fake=self.pool(shown.fake))
+
+    def to_g(self, piece: Piece) -> Shown:
+        """Images with their graph: those of D's last update if they were kept.
+
+        Raises:
+            ValueError: if the kept ones are not as many as the images of this update.
+        """
+        kept, self.kept = self.kept, None
+        if kept is None:
+            return self.to_both(piece)
+        if len(kept.fake.x) != len(piece.real.x):
+            raise ValueError(
+                f"game.reuse=true: G's update on {len(piece.real.x)} images follows one of D on {len(kept.fake.x)}. "
+                "Give both the same batch, or set game.reuse=false."
+            )
+        return kept
+
+
+def detached(shown: Shown) -> Shown:
+    made = Generated(*(None if part is None else part.detach() for part in shown.made))  # type: ignore[arg-type]
+    return Shown(shown.real.map(Tensor.detach), shown.fake.map(Tensor.detach), made)
