@@ -85,6 +85,8 @@ def ours(gan: GAN) -> Iteration:
     folder = tempfile.TemporaryDirectory()  # a shape that comes later is written there too
     tune(gan, Path(folder.name), iteration)
 
+    after: list[Callable[[nn.Module], None]] = [*cfg.constraints, *cfg.head.after]
+
     def one(batch: Batch, nimg: int) -> None:
         start = nimg
         for _ in range(d_steps(cfg)):
@@ -104,6 +106,8 @@ def eager(gan: GAN) -> Iteration:
     cfg, G, D = gan.cfg, gan.G.requires_grad_(True), gan.D.requires_grad_(True)
     g_optim, d_optim = usual(cfg.g_optim, gan.g_optim), usual(cfg.d_optim, gan.d_optim)
 
+    after: list[Callable[[nn.Module], None]] = [*cfg.constraints, *cfg.head.after]
+
     def one(batch: Batch, nimg: int) -> None:
         start = nimg
         for _ in range(d_steps(cfg)):
@@ -119,8 +123,8 @@ def eager(gan: GAN) -> Iteration:
             loss = loss + regularisation(gan.terms("D"), update, nimg, D)
             loss.backward()
             d_optim.step()
-            for constrain in (*cfg.constraints, *cfg.head.after):
-                constrain(D)
+            for then in after:
+                then(D)
             nimg += cfg.batch_size
         g_optim.zero_grad()
         batch = repeated(batch, cfg.g_batches)

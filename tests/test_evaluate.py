@@ -473,7 +473,7 @@ def test_a_run_that_was_cut_ends_with_the_same_curves_and_the_same_best(tmp_path
 def test_two_processes_that_train_share_the_evaluations(tmp_path, monkeypatch):
     seen, look = [], FeatureNet.__call__
     monkeypatch.setattr(FeatureNet, "__call__", lambda net, x: seen.append(len(x)) or look(net, x))
-    monkeypatch.setattr("equipoise.train.snapshot.Evaluator", partial(Evaluator, batch_size=10))
+    monkeypatch.setattr("equipoise.train.evaluations.Evaluator", partial(Evaluator, batch_size=10))
 
     def work(rank):
         train(dataclasses.replace(evaluated(every_kimg=0.08), total_kimg=0.08), tmp_path / "run")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from equipoise.config import TrainConfig
 
 PACKAGE = Path(__file__).parents[1] / "equipoise"
 ORDER = (
@@ -108,3 +112,50 @@ def test_the_check_sees_what_it_is_for():
     assert "equipoise.losses.adversarial" in IMPORTS["equipoise.losses.objective"]  # relative
     assert "equipoise.recipes.__init__" in IMPORTS["equipoise.cli.train"]  # in a function
     assert "equipoise.config" in IMPORTS["equipoise.recipes.__init__"]  # under TYPE_CHECKING
+
+
+# ---- the loop ----------------------------------------------------------------------------------------------------
+
+TECHNIQUES = re.compile(
+    r"\b(ada|san|sanify|wasserstein|freezed|transfer|consensus|growth|grow|grows|lod|auxiliary|semi_supervised|hinge|"
+    r"projection|spectral_norm|r1|r2|gradientpenalty|dragan|orthogonal|featurematching|matching|clipweights|"
+    r"renormalize|normalize_loss|learned|reuse|kept|history|translation|cycle|cyclegan|autoencoder|quantised|bigan)\b",
+    re.IGNORECASE,
+)
+"""Words that name what a loop must not know. A technique is a term, a head, a game or an event; see docs/design.md."""
+
+
+@pytest.mark.parametrize("name", ["loop", "steps", "gan"])
+def test_the_loop_names_no_technique(name):
+    text = FILES[f"equipoise.train.{name}"].read_text(encoding="utf-8")
+    assert sorted({found.group() for found in TECHNIQUES.finditer(text)}) == []
+
+
+def test_words_of_techniques_are_found():
+    assert TECHNIQUES.search("if cfg.head.san:")
+    assert TECHNIQUES.search("isinstance(term, R1)")
+    assert not TECHNIQUES.search("thousands of images")
+
+
+@pytest.mark.parametrize("module", sorted(module for module in FILES if room(module) == "train"))
+def test_a_file_of_the_trainer_imports_few_names(module):
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    found = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    assert len(found) <= 30, f"{module} imports {len(found)} names"
+
+
+# ---- sizes -------------------------------------------------------------------------------------------------------
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = [
+        f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for module, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert long == []
+
+
+def test_a_config_has_few_fields():
+    assert len(dataclasses.fields(TrainConfig)) <= 25

@@ -228,7 +228,7 @@ def test_a_knob_is_turned_while_it_runs(browser, address):
         page.until("frame.iteration > 5")
         page.choose("loss", "Hinge")
         assert page.iteration() >= 5
-        page.choose("penalties", "R1")
+        page.choose("terms", "R1")
         page.fill("terms.0.gamma", "0.5")
         assert page.js("location.hash") == (
             "#setting=minimax&generator.width=16&discriminator.width=16&loss=Hinge"
@@ -242,7 +242,7 @@ def test_a_knob_is_turned_while_it_runs(browser, address):
         ]
         assert page.js("frame.playing")
         page.click("button[aria-label='Remove R1']")
-        page.until("setting.values.penalties.length === 0")
+        page.until("setting.values.terms.length === 0")
         page.click("button[aria-label='D: width: more']")
         page.until("setting.values['discriminator.width'].text === '32'")
         page.until("document.querySelector('#notice').textContent.startsWith('Started anew: discriminator.width')")
@@ -264,9 +264,10 @@ def test_knobs_of_words_and_of_numbers(browser, address):
         page.choose("head.scale", "learned")
         assert page.js(shown % "head.scale") == ["learned"]
         assert "&head.scale=learned&" in page.js("location.hash")
-        page.choose("feature_matching", "FeatureMatching")
-        page.choose("feature_matching", "none")
-        assert page.js(shown % "feature_matching") == ["none"]
+        page.choose("terms", "FeatureMatching")
+        page.choose("terms", "Orthogonal")
+        page.fill("terms.1.player", "G")
+        assert "&terms=[FeatureMatching,Orthogonal(player=G)]&" in page.js("location.hash")
 
 
 def test_a_value_that_is_none_is_refused_beside_its_knob(browser, address):
@@ -283,7 +284,7 @@ def test_a_value_that_is_none_is_refused_beside_its_knob(browser, address):
         assert reason.startswith("Adam.lr")
         page.fill("d_optim.lr", "<img src=x onerror=alert(1)>")
         assert "img" in page.js("document.querySelector('input[data-path=\"d_optim.lr\"]').value")
-        page.fill("joint_penalties", "Consensus", "select")
+        page.fill("terms", "Consensus", "select")
         assert page.js(said) == []
         page.click("input[data-path='head.san']")
         page.until(f"({said}).length === 1")

@@ -30,6 +30,7 @@ from .norms import (
     WithReference,
     norm,
 )
+from .per_label import PerLabel
 from .resample import detail, enlarge, shrink
 from .san import sanify
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
@@ -57,6 +58,7 @@ __all__ = [
     "OneHot",
     "Origin",
     "PerClass",
+    "PerLabel",
     "PixelNorm",
     "Place",
     "Projection",

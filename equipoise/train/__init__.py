@@ -3,12 +3,13 @@
 from .batches import BatchesByStage
 from .context import StepContext
 from .cost import iteration_flops
+from .evaluations import Evaluations
 from .events import Event, Moment
 from .gan import GAN
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
 from .players import Player
-from .snapshot import Evaluations, Snapshots
+from .snapshot import Snapshots
 from .start import load_networks
 from .steps import d_step, g_step, loss_on, step
 from .tuning import tune

@@ -26,7 +26,8 @@ from equipoise.generate import averaged_generator
 from equipoise.rules import Rounds
 
 from .events import Event, Moment
-from .opened import Run, opened
+from .opened import opened
+from .run import Run
 from .steps import d_step, g_step, means
 
 __all__ = ["train"]

@@ -4,54 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from equipoise.compute.allocator import keep_freed_memory
-from equipoise.compute.distributed import from_rank_0, processes, world_size
-from equipoise.compute.interrupt import SAVE, STOP, Interrupt, handled, interrupts
-from equipoise.compute.pieces import count_pieces
-from equipoise.compute.terminal import surviving
+from equipoise.compute.distributed import from_rank_0
+from equipoise.compute.interrupt import STOP, handled
 from equipoise.config import TrainConfig
-from equipoise.core.types import ImageSpec
 from equipoise.data import hold_out
-from equipoise.rules import EMA
-from equipoise.runs import Checkpoints, Stats, claim, exist, locked, record
+from equipoise.runs import Stats, claim, record
 
-from .batches import Drawn, Streams
+from .batches import Streams
+from .evaluations import Evaluations
 from .events import Event, checkpoint, log, spectra
 from .gan import GAN
-from .memory import fit_or_say_so, require_fitting
-from .snapshot import Evaluations, Snapshots
-from .start import load_networks
+from .hosting import hosted
+from .memory import require_fitting
+from .run import Run
+from .snapshot import Snapshots
+from .start import require_shares, saved, started
 from .steps import iteration
 from .tuning import tune
 
-__all__ = ["Run", "opened"]
-
-
-@dataclass
-class Run:
-    """A run that is being trained.
-
-    nimg: where it begins.  total: where it ends.
-    data: of each update of D.  stats, events: as `Moment` has them. A finished run has none of these three.
-    """
-
-    cfg: TrainConfig
-    spec: ImageSpec
-    gan: GAN
-    ema: EMA
-    checkpoints: Checkpoints
-    interrupt: Interrupt
-    nimg: int
-    total: int
-    data: Iterator[Drawn] = field(init=False)
-    stats: Stats = field(init=False)
-    events: Sequence[Event] = field(init=False)
+__all__ = ["opened"]
 
 
 @contextmanager
@@ -66,8 +39,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
     if run_dir == "":
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     folder = Path(run_dir)
-    keep_freed_memory()
-    with surviving(), interrupts(SAVE) as interrupt, processes() as device, fit_or_say_so(), locked(folder):
+    with hosted(folder) as (device, interrupt):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
@@ -95,36 +67,3 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
             run.events = (spectra, evaluations, *events, log, checkpoint, snapshots)
             with run.stats, handled(interrupt, *STOP):
                 yield run
-
-
-def require_shares(gan: GAN) -> None:
-    """Raises ValueError if a batch of the run cannot be shared among the processes, or cut into pieces."""
-    cfg = gan.cfg
-    for size in gan.stages.batch_sizes:
-        if size % world_size():
-            raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
-        for images in (size, size * cfg.g_batches):
-            count_pieces(images // world_size(), cfg.micro_batch)
-
-
-def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
-    """The average of G, and whether the networks were taken from another run just now."""
-    start = gan.cfg.start
-    if start is None:
-        return gan.cfg.ema.build(gan.G), False
-    ema = replace(gan.cfg.ema, rampup=None).build(gan.G)
-    if exist(folder):
-        return ema, False
-    load_networks(start, {"G": gan.G, "D": gan.D, "ema": ema.model})
-    gan.remember()
-    return ema, True
-
-
-def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:
-    """The checkpoints of a run: all that a resumed run needs."""
-    nets: dict[str, nn.Module] = {"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment}
-    nets |= {"D_terms": nn.ModuleList(gan.memories("D")), "G_terms": nn.ModuleList(gan.memories("G"))}
-    if gan.showing.pool is not None:
-        nets["pool"] = gan.showing.pool
-    optimizers: dict[str, torch.optim.Optimizer] = {"G": gan.g_optim, "D": gan.d_optim}
-    return Checkpoints(folder, nets=nets, optimizers=optimizers, keep=gan.cfg.report.keep)

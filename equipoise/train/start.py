@@ -1,18 +1,23 @@
-"""A start from the networks of another run, as `FreezeD` asks for it."""
+"""What a run starts from: networks of another run, and what its checkpoints hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from equipoise.compute.distributed import from_rank_0
+from equipoise.compute.distributed import from_rank_0, world_size
+from equipoise.compute.pieces import count_pieces
 from equipoise.core.misfits import first_of, misfits
-from equipoise.rules import FreezeD
-from equipoise.runs import finished, newest_whole
+from equipoise.rules import EMA, FreezeD
+from equipoise.runs import Checkpoints, exist, finished, newest_whole
 
-__all__ = ["load_networks"]
+from .gan import GAN
+
+__all__ = ["load_networks", "require_shares", "saved", "started"]
 
 
 def load_networks(transfer: FreezeD, nets: Mapping[str, nn.Module]) -> None:
@@ -48,3 +53,36 @@ def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
         f"cannot start from the run {run}: {state}. Give the directory of a run that has saved one, "
         'such as transfer=FreezeD(run="runs/a").'
     )
+
+
+def require_shares(gan: GAN) -> None:
+    """Raises ValueError if a batch of the run cannot be shared among the processes, or cut into pieces."""
+    cfg = gan.cfg
+    for size in gan.stages.batch_sizes:
+        if size % world_size():
+            raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
+        for images in (size, size * cfg.g_batches):
+            count_pieces(images // world_size(), cfg.micro_batch)
+
+
+def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
+    """The average of G, and whether the networks were taken from another run just now."""
+    start = gan.cfg.start
+    if start is None:
+        return gan.cfg.ema.build(gan.G), False
+    ema = replace(gan.cfg.ema, rampup=None).build(gan.G)
+    if exist(folder):
+        return ema, False
+    load_networks(start, {"G": gan.G, "D": gan.D, "ema": ema.model})
+    gan.remember()
+    return ema, True
+
+
+def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:
+    """The checkpoints of a run: all that a resumed run needs."""
+    nets: dict[str, nn.Module] = {"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment}
+    nets |= {"D_terms": nn.ModuleList(gan.memories("D")), "G_terms": nn.ModuleList(gan.memories("G"))}
+    if gan.showing.pool is not None:
+        nets["pool"] = gan.showing.pool
+    optimizers: dict[str, torch.optim.Optimizer] = {"G": gan.g_optim, "D": gan.d_optim}
+    return Checkpoints(folder, nets=nets, optimizers=optimizers, keep=gan.cfg.report.keep)

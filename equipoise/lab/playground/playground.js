@@ -319,19 +319,18 @@ function renderReadings() {
 function renderFlow() {
   const text = (path) => setting.values[path].text;
   const names = (path) => setting.values[path].map(({ name }) => name);
+  const terms = (other) => setting.values.terms.filter(({ player }) => player !== other).map(({ name }) => name);
   const unless = (path, none) => (setting.values[path].name === none ? [] : [setting.values[path].name]);
   const layers = (net) => `${text(`${net}.depth`)} × ${text(`${net}.width`)}`;
   const ofD = [
     layers("discriminator"),
     ...unless("d_normalizer", "NoNormalizer"),
     ...(text("head.san") === "true" ? ["SAN"] : []),
-    ...names("penalties"),
+    ...terms("G"),
     ...names("constraints"),
-    ...names("d_regularizers"),
-    ...names("joint_penalties"),
     ...unless("augment", "NoAugment"),
   ];
-  const ofG = [layers("generator"), ...unless("g_normalizer", "NoNormalizer"), ...names("g_regularizers")];
+  const ofG = [layers("generator"), ...unless("g_normalizer", "NoNormalizer"), ...terms("D")];
   $("flow-z").textContent = `length ${text("generator.z_dim")}`;
   $("flow-g").textContent = ofG.join(" · ");
   $("flow-d").textContent = ofD.join(" · ");

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from equipoise.config import TrainConfig, override
 from equipoise.core.grammar import parse, suggest
+from equipoise.losses import Term
 
 from ..points.settings import SETTINGS, Setting
 from .choices import KNOBS, at, known, require_knobs, require_playable
@@ -106,4 +107,5 @@ def form(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return {"name": "", "text": text(value)}
     fields = [{"name": f.name, "text": text(getattr(value, f.name))} for f in dataclasses.fields(value)]
-    return {"name": type(value).__name__, "text": text(value), "fields": fields}
+    player: dict[str, str] = {"player": value.player} if isinstance(value, Term) else {}
+    return {"name": type(value).__name__, "text": text(value), "fields": fields} | player
