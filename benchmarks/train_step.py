@@ -69,7 +69,7 @@ AS_USUAL = {
     "convolutions": "torch",
     "compile": False,
     "micro_batch": None,
-    "reuse_fakes": False,
+    "game.reuse": False,
 }
 """What the eager loop has for these, whatever the recipe says."""
 SIDE = 2048
@@ -84,8 +84,6 @@ def ours(gan: GAN) -> Iteration:
     cfg, ema = gan.cfg, gan.cfg.ema.build(gan.G)
     folder = tempfile.TemporaryDirectory()  # a shape that comes later is written there too
     tune(gan, Path(folder.name), iteration)
-
-    after: list[Callable[[nn.Module], None]] = [*cfg.constraints, *cfg.head.after]
 
     def one(batch: Batch, nimg: int) -> None:
         start = nimg

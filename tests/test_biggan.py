@@ -421,14 +421,14 @@ def test_published_settings():
     assert cfg.head == Head("projection")
     assert (cfg.g_normalizer, cfg.d_normalizer) == (SpectralNorm(skip=("embed",)), SpectralNorm())
     assert (cfg.g_optim, cfg.d_optim) == (Adam(lr=5e-5, betas=(0.0, 0.999)), Adam(lr=2e-4, betas=(0.0, 0.999)))
-    assert (cfg.d_steps, cfg.batch_size, cfg.g_regularizers) == (2, 2048, (Orthogonal(strength=1e-4),))
+    assert (cfg.d_steps, cfg.batch_size, cfg.terms) == (2, 2048, (Orthogonal(strength=1e-4, player="G"),))
     assert cfg.generator == BigGANGenerator(z_dim=120, width=96, embed=128, conditional=True, norm="sync_batch")
     assert cfg.discriminator == BigGANDiscriminator(width=96)
     changed = {line.partition(":")[0] for line in differences(cfg, deep)}
     assert changed == {"generator", "discriminator"}
     cifar = recipes.load("biggan_cifar")[0]
     assert cifar.g_optim == cifar.d_optim == Adam(lr=2e-4, betas=(0.0, 0.999))
-    assert (cifar.d_steps, cifar.batch_size, cifar.g_regularizers, cifar.total_kimg) == (4, 50, (), 25_000)
+    assert (cifar.d_steps, cifar.batch_size, cifar.terms, cifar.total_kimg) == (4, 50, (), 25_000)
     assert (cifar.generator.attention, cifar.discriminator.attention) == (0, 0)
 
 

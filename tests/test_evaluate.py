@@ -508,7 +508,7 @@ def test_best_is_the_highest_where_higher_is_better_and_settings_do_not_mix(tmp_
         kept.append(json.loads((tmp_path / "best" / "evaluation.json").read_text())["nimg"])
     assert kept == [1, 1, 3, 3]
 
-    other = override(cfg, {"evaluation.seed": 1})  # numbers of other samples do not compare
+    other = override(cfg, {"report.evaluation.seed": 1})  # numbers of other samples do not compare
     Evaluations(tmp_path, other, data).of(generator.net, 5, "none yet")
     assert json.loads((tmp_path / "best" / "evaluation.json").read_text())["nimg"] == 5
 

@@ -461,7 +461,7 @@ def test_labels_of_other_classes_than_the_classifier_s_are_for_the_probe_alone(t
 
 def evaluated(**changes):
     settings = {"metrics": ("critic", SMALL), "num": N, "features": "digits", "against": Few(num=M)}
-    return wasserstein(**{"report.evaluation": Evaluate(**settings)}, **changes)
+    return wasserstein(report=dataclasses.replace(recipe().report, evaluation=Evaluate(**settings)), **changes)
 
 
 def test_the_discriminator_of_the_moment_is_asked_and_stays_as_it_was(trained, tmp_path):

@@ -120,7 +120,7 @@ def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
         ),
         ("data.of." * 40 + "num", "Digits has no field 'of'"),
         ("x" * 100_000, r"TrainConfig has no field 'xxx.*\.\.\. \(100000 characters\)"),
-        ("penalties." + "0" * 5000, r"'000.*\.\.\. \(5000 characters\) is not an index into the 0 values"),
+        ("terms." + "0" * 5000, r"'000.*\.\.\. \(5000 characters\) is not an index into the 0 values"),
         ("seed." + "a" * 5000, r"0 has no fields, so 'aaa.*\.\.\. \(5000 characters\) cannot be set in it"),
         ("", "TrainConfig has no field ''"),
     ],
@@ -132,7 +132,7 @@ def test_paths(path, message):
 
 
 @pytest.mark.parametrize("text", ["[" + "5," * 4000 + "5]", "'" + "a" * 90_000 + "'", "Digits", "0x" + "f" * 900])
-@pytest.mark.parametrize("field", ["penalties", "loss", "seed", "d_optim.lr", "head.conditioning", "batch_size"])
+@pytest.mark.parametrize("field", ["terms", "loss", "seed", "d_optim.lr", "head.conditioning", "batch_size"])
 def test_a_message_is_no_longer_than_the_mistake(text, field):
     start = time.perf_counter()
     try:
@@ -239,7 +239,7 @@ texts = (
         lambda piece, count: piece * count, st.lists(pieces, min_size=1, max_size=4).map("".join), st.integers(1, 1000)
     )
 )
-fields = st.sampled_from(["data", "loss", "penalties", "seed", "d_optim.lr", "d_optim.betas.0", "head.san", "d_steps"])
+fields = st.sampled_from(["data", "loss", "terms", "seed", "d_optim.lr", "d_optim.betas.0", "head.san", "d_steps"])
 
 
 @pytest.mark.filterwarnings("ignore")  # of the parser, of escapes and numbers that it will not read for ever

@@ -130,9 +130,9 @@ def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
 
 
 @pytest.mark.parametrize("loss", [NonSaturating(), RelativisticPairing()], ids=["unpaired", "paired"])
-@pytest.mark.parametrize("matching", [None, FeatureMatching(strength=0.3)], ids=["", "matching"])
+@pytest.mark.parametrize("matching", [(), (FeatureMatching(strength=0.3),)], ids=["", "matching"])
 def test_g_learns_from_several_batches_of_one_set_of_labels(loss, matching):
-    cfg = conditional(head=Head("auxiliary"), loss=loss, terms=(matching,), g_batches=2)
+    cfg = conditional(head=Head("auxiliary"), loss=loss, terms=matching, g_batches=2)
     gan, real = build(cfg), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
@@ -143,7 +143,7 @@ def test_g_learns_from_several_batches_of_one_set_of_labels(loss, matching):
     on_fake, on_real = reference.logits(reference.images(z, y), y), reference.logits(real.x, real.y)
     pairs = [loss.g(on_fake.fun[2 * i + j], on_real.fun[i]) for i in range(8) for j in range(2)]
     total = torch.stack(pairs).mean() + nn.functional.cross_entropy(on_fake.classes, y)
-    if matching is not None:
+    if matching:
         total = total + 0.3 * (on_real.features.mean(0) - on_fake.features.mean(0)).square().sum()
     assert_gradients(watch.gradients[0], reference.gradient("G", total), "G")
     assert stats["G/loss"].item() == pytest.approx(total.item(), rel=1e-5)

@@ -33,9 +33,7 @@ from equipoise.losses import (
     RelativisticPairing,
     Saturating,
     Wasserstein,
-    joint,
     penalties,
-    regularizers,
 )
 from equipoise.losses import adversarial as losses
 from equipoise.metrics import wasserstein

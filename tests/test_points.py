@@ -235,11 +235,11 @@ def test_regularisers_that_did_not_change_go_on_remembering():
     gan = PointGAN(cfg)
     for _ in range(3):
         gan.iterate()
-    remembered = gan.gan.d_regularizations
+    remembered = gan.gan.memories("D")
     gan.change(replace(cfg, loss=Hinge()))
-    assert gan.gan.d_regularizations is remembered
+    assert [*map(id, gan.gan.memories("D"))] == [*map(id, remembered)]
     gan.change(replace(cfg, terms=()))
-    assert gan.gan.d_regularizations == []
+    assert gan.gan.memories("D") == []
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_setting_takes_the_place_of_another_and_leaves_the_rest():
         for other in SETTINGS.values():
             assert other(setting(base)) == other(base)
         for field in fields(base):
-            if field.name not in ("loss", "head", "penalties", "d_normalizer", "constraints"):
+            if field.name not in ("loss", "head", "terms", "d_normalizer", "constraints"):
                 assert getattr(setting(base), field.name) == getattr(base, field.name)
     assert SETTINGS["minimax"]() == plain_gan()
     assert len({to_text(setting()) for setting in SETTINGS.values()}) == len(SETTINGS) == 10

@@ -495,7 +495,7 @@ def test_both_steps_in_the_middle_of_a_fade(conditioning, san):
     [
         {"loss": Hinge(), "d_normalizer": SpectralNorm(), "terms": ()},
         {"d_normalizer": NoNormalizer(), "terms": (R1(every=1),), "loss": Hinge()},
-        {"terms": (Orthogonal(), Orthogonal(player="G"))},
+        {"terms": (GradientPenalty(), Orthogonal(), Orthogonal(player="G"))},
         {"discriminator": DCGANDiscriminator(width=4, norm="none")},  # which does not grow
     ],
     ids=["SpectralNorm", "R1", "Orthogonal", "DCGAN"],
@@ -516,7 +516,7 @@ def test_the_recipe_has_the_numbers_of_the_paper():
     """App. A.1: 800 + 800 kimg, batches 16, 14, 6, 3, Adam 1e-3 (0, 0.99), gradient penalty 10, drift 0.001, 0.999."""
     cfg = recipes.load("progan")[0]
     assert cfg.loss == Wasserstein()
-    assert cfg.penalties == (GradientPenalty(strength=10.0, target=1.0, every=1), Drift(strength=0.001, every=1))
+    assert cfg.terms == (GradientPenalty(strength=10.0, target=1.0, every=1), Drift(strength=0.001, every=1))
     assert cfg.g_optim == cfg.d_optim == Adam(lr=1e-3, betas=(0.0, 0.99), eps=1e-8)
     assert cfg.g_normalizer == cfg.d_normalizer == EqualizedLearningRate()
     assert cfg.d_steps == 1

@@ -130,7 +130,7 @@ def test_the_steps_from_method_to_method():
     assert changed("sngan_digits", "sngan_digits_conditional") == ["generator.conditional", "head.conditioning"]
     assert changed("gan_digits", "san_digits") == ["head.san"]
     assert changed("san_digits", "san_digits_conditional") == ["generator.conditional", "head.conditioning"]
-    assert changed("wgan", "wgan_gp") == ["discriminator.norm", "penalties", "constraints", "g_optim", "d_optim"]
+    assert changed("wgan", "wgan_gp") == ["discriminator.norm", "terms", "constraints", "g_optim", "d_optim"]
 
 
 def test_published_settings():
@@ -206,7 +206,7 @@ def test_both_steps_on_images_of_any_kind(name, resolution, channels):
     assert any(not torch.equal(p, G[n]) for n, p in gan.G.named_parameters())
     assert all(torch.equal(p, D[n]) for n, p in gan.D.named_parameters())
     assert all(value.isfinite() for value in stats.values()), stats
-    assert {f"D/{type(p).__name__}" for p in cfg.penalties} <= set(stats)
+    assert {f"D/{type(p).__name__}" for p in cfg.terms if p.player != "G"} <= set(stats)
     for net in (gan.G, gan.D):
         assert all(p.isfinite().all() for p in net.parameters())
 
@@ -231,7 +231,7 @@ def test_a_penalty_per_image_meets_a_discriminator_per_image(name):
     x, others = images(spec).x, images(spec).x
     others[0] = x[0]
     alone = torch.equal(D(x, torch.arange(4)).fun[0], D(others, torch.arange(4)).fun[0])
-    if cfg.penalties and name != "ada":
+    if cfg.terms and name != "ada":
         assert alone
     assert alone == (cfg.discriminator.norm != "batch" and cfg.discriminator.minibatch == "none")
 
@@ -344,7 +344,7 @@ def test_r3gan_follows_the_published_cosines():
     """From their first to their last values, both penalties alike, at every update; gamma as for ImageNet at 64x64."""
     cfg = config("r3gan")
     start, middle, end = 0, round(cfg.total_kimg * 500), round(cfg.total_kimg * 1000)
-    r1, r2 = cfg.penalties
+    r1, r2 = cfg.terms
     assert (type(r1), type(r2)) == (R1, R2)
     assert r1.every == r2.every == 1
     for schedule, first, last in [
@@ -380,7 +380,7 @@ def test_adas_gamma_is_the_heuristic_for_the_digits():
     """0.0002 size² / batch, for the size of the default data, and for the other sizes as the module says."""
     cfg = config("ada")
     size = cfg.data.build().spec.resolution
-    assert cfg.penalties == (R1(gamma=0.0002 * size**2 / cfg.batch_size, every=16),)
+    assert cfg.terms == (R1(gamma=0.0002 * size**2 / cfg.batch_size, every=16),)
     said = inspect.getdoc(importlib.import_module("equipoise.recipes.ada"))
     others = re.findall(r"([\d.]+) for (\d+)x\2", " ".join(said.split()))
     assert [int(n) for _, n in others] == [32, 64, 128]
@@ -520,8 +520,8 @@ def test_six_iterations_of_r1_gan_are_those_of_its_authors(float64):
 def test_dragans_other_penalty_is_the_one_its_authors_compute_on_images_in_0_1():
     """10 (‖grad‖ - 1)² of D'(x') = D(2x' - 1), as the module says how to have it."""
     said = " ".join(inspect.getdoc(importlib.import_module("equipoise.recipes.dragan")).split())
-    changes = dict(re.findall(r"(penalties\.0\.\w+)=([\d.]+)", said))
-    (penalty,) = override(config("dragan"), {path: float(value) for path, value in changes.items()}).penalties
+    changes = dict(re.findall(r"(terms\.0\.\w+)=([\d.]+)", said))
+    (penalty,) = override(config("dragan"), {path: float(value) for path, value in changes.items()}).terms
     D = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 3), torch.nn.Softplus(), torch.nn.Linear(3, 1))
     D, real = D.double(), images(ImageSpec(28, 1)).x.double()
     torch.manual_seed(1)

@@ -531,7 +531,7 @@ def test_the_numbers_of_the_papers():
         assert at(cfg.g_optim.lr, 0) == 2e-4
     for name in ("wgan_gp_resnet", "wgan_gp_resnet64", "wgan_gp_varied", "wgan_gp_101"):
         cfg = load(name)[0]
-        assert (cfg.loss, cfg.penalties) == (Wasserstein(), (GradientPenalty(strength=10, target=1),))
+        assert (cfg.loss, cfg.terms) == (Wasserstein(), (GradientPenalty(strength=10, target=1),))
         assert (cfg.batch_size, cfg.generator.z_dim, cfg.d_steps) == (64, 128, 5)
         assert replace(cfg.d_optim, weight_decay=0.0) == cfg.g_optim
         assert cfg.d_normalizer == normalizers.NoNormalizer()

@@ -24,7 +24,7 @@ from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import InfiniteBatches
 from equipoise.losses import R1, GradientPenalty
 from equipoise.models import GeneratorConfig
-from equipoise.rules import Adam, Report
+from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step, train
 
 HERE = Path(__file__).parent
@@ -189,7 +189,7 @@ def test_what_only_rank_0_finds_is_said_once_and_ends_both(tmp_path):
 
 
 def test_divergence_stops_the_run_naming_quantity_place_and_last_good_checkpoint(tmp_path):
-    explosive = replace(recipe(), d_optim=Adam(lr=Jump()), report=Report(log_kimg=0.016))
+    explosive = replace(recipe(), d_optim=Adam(lr=Jump()), report=replace(recipe().report, log_kimg=0.016))
     with pytest.raises(RunError, match=r"G/loss is (nan|-?inf) at nimg=88\..*checkpoints/000000000080"):
         train(explosive, tmp_path)
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -246,7 +246,7 @@ class Jump:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("equipoise.train.loop.world_size", lambda: 3)
+    monkeypatch.setattr("equipoise.train.start.world_size", lambda: 3)
     with pytest.raises(ValueError, match="batch_size=8 must be a multiple of the 3 processes"):
         train(recipe(), tmp_path)
 

@@ -219,7 +219,7 @@ def test_ranks_share_each_batch():
 
 
 def test_a_size_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(equipoise.train.loop, "world_size", lambda: 8)
+    monkeypatch.setattr(equipoise.train.start, "world_size", lambda: 8)
     with pytest.raises(ValueError, match="batch_size=12 must be a multiple of the 8 processes"):
         train(growing(), tmp_path)
 

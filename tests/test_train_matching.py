@@ -38,8 +38,8 @@ def test_gs_gradient_is_that_of_feature_matching_alone_or_besides_its_loss(loss,
 
 def test_feature_matching_changes_nothing_for_d():
     real, gradients = batch(), []
-    for matching in (None, FeatureMatching(strength=5.0)):
-        gan = build(small(terms=(matching,)))
+    for matching in ((), (FeatureMatching(strength=5.0),)):
+        gan = build(small(terms=matching))
         watch = Watch(gan)
         stats = d_step(gan, real, 0)
         gradients.append(watch.gradients[0]["D"])

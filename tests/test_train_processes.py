@@ -21,8 +21,8 @@ def test_two_processes_hold_equal_players_and_equal_pasts(d_steps, tmp_path, mon
     average = HistoricalAverage(strength=0.5)
     cfg = small(
         terms=(
-            *average,
-            *(replace(term, player="G") for term in average),
+            average,
+            replace(average, player="G"),
             FeatureMatching(strength=0.1),
             Consensus(gamma=0.1),
         ),

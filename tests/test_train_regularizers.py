@@ -99,7 +99,7 @@ REMEMBERING = {
 
 
 def test_a_run_with_historical_averages_resumes_bit_for_bit(tmp_path):
-    assert_resumes(small(**REMEMBERING), tmp_path, ("G", "D", "ema", "g_regularizations", "d_regularizations"))
+    assert_resumes(small(**REMEMBERING), tmp_path, ("G", "D", "ema", "G_terms", "D_terms"))
 
 
 def flat(net):
@@ -124,7 +124,7 @@ def test_the_checkpoint_holds_the_mean_of_the_parameters_that_each_step_started_
     monkeypatch.setattr(equipoise.train.loop, "g_step", noting("G", g_step))
     train(small(**REMEMBERING, d_steps=2), tmp_path)
     for player, steps in (("D", 16), ("G", 8)):
-        buffers = saved(tmp_path, f"{player.lower()}_regularizations")
+        buffers = saved(tmp_path, f"{player}_terms")
         assert set(buffers) == {"0.mean", "0.t"}
         assert buffers["0.t"].item() == len(past[player]) == steps + 1
         assert_close(buffers["0.mean"].double(), torch.stack(past[player]).mean(0), rtol=1e-5, atol=1e-7)

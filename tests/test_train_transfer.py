@@ -41,13 +41,13 @@ def test_a_run_starts_from_anothers_networks_and_does_not_train_the_first_layers
     """Here two convolutions and their biases, the first four parameters that D registers."""
     seen = {}
 
-    class Watched(equipoise.train.loop.Checkpoints):
+    class Watched(equipoise.train.start.Checkpoints):
         def load_latest(self):
             nimg = super().load_latest()
             seen.update({name: copied(self.nets[name]) for name in ("G", "D", "ema")})
             return nimg
 
-    monkeypatch.setattr(equipoise.train.loop, "Checkpoints", Watched)
+    monkeypatch.setattr(equipoise.train.start, "Checkpoints", Watched)
     train(transferred(source), tmp_path)
     for name in ("G", "D", "ema"):
         assert same(seen[name], saved(source, name))
@@ -113,7 +113,7 @@ def test_a_run_killed_before_it_saved_what_it_took_starts_from_the_other_again(s
     cfg = transferred(source, total_kimg=0.048)
     train(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(equipoise.train.loop.Checkpoints, "save", killed)
+        patch.setattr(equipoise.train.start.Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "killed")
     (tmp_path / "killed" / "checkpoints" / ".000000000000.tmp").mkdir(parents=True)
@@ -141,7 +141,7 @@ def test_a_run_killed_before_its_first_snapshot_starts_from_the_same_weights(lat
         train(replace(recipe(), total_kimg=0.2), other)
         assert not same(saved(other, "G"), saved(source, "G"))
     train(cfg, tmp_path / "killed")
-    assert_same_run(tmp_path / "whole", tmp_path / "killed", ("G", "D", "ema", "d_regularizations"))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", ("G", "D", "ema", "D_terms"))
 
 
 def test_the_transferred_average_lasts(source, tmp_path, monkeypatch):

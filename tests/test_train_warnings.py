@@ -58,7 +58,7 @@ def test_every_sentence_is_a_warning_and_one_process_says_it(monkeypatch):
     with pytest.warns(UserWarning, match="D has batch norm") as caught:
         gan = build_on_28(**changes)
     said = [str(warning.message) for warning in caught]
-    assert said == voided(gan.D, loss=loss, penalties=penalties, normalizer=normalizer)
+    assert said == voided(gan.D, loss=loss, terms=penalties, normalizer=normalizer)
     assert len(said) == 2
     assert all(warning.filename == __file__ for warning in caught)
     monkeypatch.setattr("equipoise.train.gan.rank", lambda: 1)
