@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from equipoise.augment import Augment, NoAugment
+from equipoise.compute.settings import Compute
 from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
 from equipoise.core.types import component
@@ -79,14 +80,7 @@ class TrainConfig:
         drawn anew for every batch. Published widths are 1/128, about the step between two bytes; 0: none.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
     reuse_fakes: G's update takes the images of D's last one, made from D's z, and saves a forward of G.
-    micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
-        memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
-    precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
-        optimisers in float32; "tf32" all products of float32 numbers in TF32, on a GPU that has it. "auto" measures
-        whether one of them is faster here, says what it chose, and keeps to it.
-    convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
-    compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
-        are. "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
+    compute: how the run computes: precision, convolutions, the compiler, pieces of a batch, the device.
     total_kimg: thousands of real images shown to D.
     log_kimg, snapshot_kimg: statistics, and checkpoints with sample grids, are written every so many kimg.
     """
@@ -116,10 +110,7 @@ class TrainConfig:
     dequantise: float = Field(default=0.0, ge=0, le=1)
     g_batches: int = Field(default=1, ge=1)
     reuse_fakes: bool = False
-    micro_batch: Annotated[int, Field(ge=1)] | None = None
-    precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
-    convolutions: Literal["torch", "measured"] = "torch"
-    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    compute: Compute = Compute()
     total_kimg: float = Field(default=1000, gt=0)
     log_kimg: float = Field(default=1, gt=0)
     snapshot_kimg: float = Field(default=10, gt=0)
@@ -173,47 +164,18 @@ class TrainConfig:
                 "holding parts of itself still, and their own gradients, which a joint penalty needs, lack those "
                 "parts. Take a plain head (head.san=false), or no joint penalty."
             )
-        whole: tuple[object, ...] = (
-            *(["head.normalize_loss=true"] if self.head.normalize_loss else []),
-            *([] if self.feature_matching is None else [self.feature_matching]),
-            *self.joint_penalties,
-            *(penalty for penalty in self.penalties if isinstance(penalty, Dragan)),
-        )
-        if whole and self.micro_batch is not None:
+        if self.reuse_fakes and self.g_batches > 1:
             raise ValueError(
-                f"micro_batch={self.micro_batch} and {whole[0]} do not go together: this is no mean over images, but "
-                "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
-                "micro_batch=none with more processes or a smaller batch_size, or go without it."
+                f"reuse_fakes=true and g_batches={self.g_batches} do not go together: G would need more images than D "
+                "was shown. Use reuse_fakes=false, or g_batches=1."
             )
-        if self.reuse_fakes and (self.g_batches > 1 or self.micro_batch is not None):
-            other = f"g_batches={self.g_batches}" if self.g_batches > 1 else f"micro_batch={self.micro_batch}"
-            raise ValueError(
-                f"reuse_fakes=true and {other} do not go together: G would need more images than D was shown, "
-                "or those of all its pieces at once. Use reuse_fakes=false, or g_batches=1 micro_batch=none."
-            )
-        replayed = isinstance(self.compile, str)
-        if replayed and (self.reuse_fakes or self.micro_batch is not None):
-            other = "reuse_fakes=true" if self.reuse_fakes else f"micro_batch={self.micro_batch}"
-            raise ValueError(
-                f"compile={self.compile} and {other} do not go together: a CUDA graph that is replayed overwrites what "
-                "its last run left, and this is still needed. Use compile=true, or go without it."
-            )
+        self.compute.check(self)
         decayed = next((o for o in (self.g_optim, self.d_optim) if isinstance(o, Adam) and o.weight_decay > 0), None)
         if decayed is not None and self.growth != NoGrowth():
             raise ValueError(
                 f"{decayed!r} and growth={self.growth!r} do not go together: layers that wait to fade in have no "
                 "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or "
                 "growth=NoGrowth."
-            )
-        if self.compile and self.joint_penalties:
-            raise ValueError(
-                f"compile=true and {self.joint_penalties[0]!r} do not go together: a joint penalty differentiates the "
-                "losses twice, which compiled networks refuse. Use compile=false, or no joint penalty."
-            )
-        if self.compile and self.convolutions == "measured":
-            raise ValueError(
-                "compile=true and convolutions=measured do not go together: the compiler chooses how convolutions are "
-                "computed. Use compile=false, or convolutions=torch."
             )
         of_g: tuple[Regularizer | JointPenalty, ...] = (*self.g_regularizers, *self.joint_penalties)
         lazy = next((term for term in of_g if term.every > 1), None)
@@ -222,6 +184,16 @@ class TrainConfig:
                 f"{lazy!r} and d_steps={self.d_steps!r} do not go together: `every` counts updates of G, whose number "
                 "is a function of images seen only for a fixed number of D updates. Use every=1, or d_steps=5."
             )
+
+    @property
+    def whole_batch(self) -> tuple[object, ...]:
+        """Whatever reads a mean or spread of the batch before it takes a mean over images."""
+        return (
+            *(["head.normalize_loss=true"] if self.head.normalize_loss else []),
+            *([] if self.feature_matching is None else [self.feature_matching]),
+            *self.joint_penalties,
+            *(penalty for penalty in self.penalties if isinstance(penalty, Dragan)),
+        )
 
 
 def require_int64(config: TrainConfig) -> None:
@@ -249,14 +221,24 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
         todo += [(f"{path}.{name}" if path else name, item) for name, item in reversed(inner)]
 
 
-SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation")
-"""Fields that decide how long a run goes on and what it reports, not what it computes."""
+SCHEDULE_ONLY = ("total_kimg", "log_kimg", "snapshot_kimg", "evaluation", "compute.device")
+"""Fields that decide how long a run goes on, where, and what it reports, not what it computes."""
 
 
 # ---- names in its text -----------------------------------------------------------------------------------
 
 
-HOMES = ("core.latents", "core.schedules", "augment", "data", "weights", "losses", "models", "rules")
+HOMES = (
+    "core.latents",
+    "core.schedules",
+    "compute.settings",
+    "augment",
+    "data",
+    "weights",
+    "losses",
+    "models",
+    "rules",
+)
 """Rooms and modules whose `__all__` names components."""
 
 

@@ -10,6 +10,7 @@ from runs import lines
 from tiny import recipe
 
 from equipoise.augment import ADA, Chain, DiffAugment, InstanceNoise
+from equipoise.compute.settings import Compute
 from equipoise.config import override
 from equipoise.core.schedules import Linear
 from equipoise.data import Digits, hold_out
@@ -119,7 +120,7 @@ STEPS = {  # changes, images that D sees in its own update and in G's
     "pairs": ({"loss": RelativisticPairing(), "joint_penalties": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
     "features": ({"feature_matching": FeatureMatching()}, 2 + 1, 2),
     "kept": ({"reuse_fakes": True}, 2 + 1, 1),
-    "pieces": ({"micro_batch": 4, "penalties": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
+    "pieces": ({"compute": Compute(micro_batch=4), "penalties": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
 }
 
 
@@ -135,7 +136,7 @@ def test_every_image_that_d_sees_in_a_step_has_passed_the_augmentation(name):
         assert len(passed.seen) == images
         assert all(x is y for x, y in zip(passed.seen, passed.returned, strict=True))
         assert not any(torch.equal(x, y) for x, y in zip(passed.given, passed.returned, strict=True))
-        if step is d_step and "micro_batch" not in changes:
+        if step is d_step and "compute" not in changes:
             sources = [real.x, held_out.x, *([labelled.x] if name == "labelled" else [])]
             assert all(any(x is source for x in passed.given) for source in sources)
             assert passed.differentiated() == (4 if name == "penalties" else 0)

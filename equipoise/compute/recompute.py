@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ def as_now(*inputs: Tensor | None) -> Opening:
     `Convolutions` answers. PyTorch carries autocast to the second forward by itself.
     """
     if has_torch_function(inputs):
-        return cast("Opening", handle_torch_function(as_now, inputs, *inputs))
+        opening: Opening = handle_torch_function(as_now, inputs, *inputs)
+        return opening
     return nullcontext
 
 

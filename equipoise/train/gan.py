@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.augment import Augmentation
-from equipoise.compute.convolutions import Convolutions
+from equipoise.compute.computing import Computing
 from equipoise.compute.distributed import rank, trainable, world_size
 from equipoise.compute.pieces import Piece, count_pieces, in_pieces
-from equipoise.compute.precision import Precision, mixed, tensor_float32
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, seed_torch, stream
 from equipoise.core.types import Batch, ImageSpec
@@ -53,17 +51,14 @@ class GAN:
     d_optim: torch.optim.Optimizer
     g_regularizations: list[Regularization] = field(init=False)
     d_regularizations: list[Regularization] = field(init=False)
-    precision: Precision = field(init=False)
-    """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
-    convolutions: AbstractContextManager[object] = field(init=False)
-    """The context in which convolutions are computed as `cfg.convolutions` says."""
+    compute: Computing = field(init=False)
+    """How a step computes on the networks' device. `tune` measures what the config leaves open."""
     kept: Batch | None = field(init=False, default=None)
     """Images of D's last update, with their graph: `cfg.reuse_fakes`."""
 
     def __post_init__(self) -> None:
         self.remember()
-        self.precision = "float32" if self.cfg.precision == "auto" else self.cfg.precision
-        self.convolutions = Convolutions() if self.cfg.convolutions == "measured" else nullcontext()
+        self.compute = Computing(self.cfg.compute, next(self.D.parameters()).device)
 
     @classmethod
     def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
@@ -95,14 +90,8 @@ class GAN:
             )
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
-        gan.compile()
+        gan.compute.compile(G, D)
         return gan
-
-    def compile(self) -> None:
-        """Compile both networks, where the config asks for it. A deep copy loses it."""
-        mode = self.cfg.compile
-        for net in (self.G, self.D) if mode else ():
-            net.compile(mode=None if mode is True else mode)
 
     def remember(self) -> None:
         """Start what regularisers remember from the weights as they are."""
@@ -138,24 +127,8 @@ class GAN:
 
     def critic(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
-        eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
-        measured = self.convolutions.for_penalties() if isinstance(self.convolutions, Convolutions) else nullcontext()
-        with eager, measured:
+        with self.compute.penalty():
             return logits(self.outputs(x, y))
-
-    def mixed(self) -> AbstractContextManager[object]:
-        """The context in which a loss is computed, in `precision`; its backward is not."""
-        return mixed(self.precision, self.device)
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """The context of a whole step: how its convolutions are computed, and its products of float32 numbers."""
-        with self.convolutions, tensor_float32(self.precision, self.device):
-            yield
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.D.parameters()).device
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
@@ -173,10 +146,7 @@ class GAN:
 
     def images(self, z: Tensor, y: Tensor | None) -> Batch:
         """G(z, y), with its labels, in float32 under autocast too."""
-        x: Tensor = self.G(z, y)
-        if isinstance(self.cfg.compile, str):
-            x = x.clone()  # a CUDA graph writes to the same place again
-        return Batch(x.to(torch.promote_types(x.dtype, torch.float32)), y)
+        return Batch(self.compute.images(self.G(z, y)), y)
 
     def images_for_d(self, piece: Piece) -> Batch:
         """G(z, y) as D's update needs them, which has no use for their graph; it is kept if G's update is to."""
@@ -208,7 +178,7 @@ class GAN:
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
     ) -> Iterator[Piece]:
         """What an update is computed from, with z of `purpose`: one piece, or several of `micro_batch` images each."""
-        count, z = count_pieces(len(batch.x), self.cfg.micro_batch), self.latents(batch, purpose, nimg)
+        count, z = count_pieces(len(batch.x), self.cfg.compute.micro_batch), self.latents(batch, purpose, nimg)
         return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
 
     # ---- the players -------------------------------------------------------------------------------------

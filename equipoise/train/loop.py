@@ -57,7 +57,13 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     run_dir = Path(run_dir)
     keep_freed_memory()
-    with surviving(), interrupts(SAVE) as interrupt, processes() as device, fit_or_say_so(), locked(run_dir):
+    with (
+        surviving(),
+        interrupts(SAVE) as interrupt,
+        processes(cfg.compute.device) as device,
+        fit_or_say_so(),
+        locked(run_dir),
+    ):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
@@ -65,7 +71,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
             if size % world_size():
                 raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
             for images in (size, size * cfg.g_batches):
-                count_pieces(images // world_size(), cfg.micro_batch)
+                count_pieces(images // world_size(), cfg.compute.micro_batch)
         with_labels = None
         if cfg.head.classifies == "labelled":
             with_labels = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
@@ -112,7 +118,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
         nothing = nullcontext(repeat(None))
         of_held_out = nothing if held_out is None else endless(held_out, purpose=Purpose.NOISE_ON_HELD_OUT)
         of_labelled = nothing if with_labels is None else endless(with_labels, purpose=Purpose.NOISE_ON_LABELLED)
-        from_rank_0(lambda: record(run_dir, resumed=nimg > 0))
+        from_rank_0(lambda: record(run_dir, resumed=nimg > 0, device=device))
         evaluations = Evaluations(run_dir, cfg, dataset, gan.D)
         stats = Stats(run_dir, cfg.total_kimg, nimg)
         with (
