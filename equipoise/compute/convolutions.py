@@ -161,7 +161,7 @@ class Convolutions(TorchFunctionMode):
         if func is torch.conv_transpose2d:
             return self.transposed(*args, **kwargs)
         if func is as_now:  # this mode is off while it answers, so the call asks those around it
-            return partial(self.again, as_now(*args), self.of_inputs)
+            return partial(self.again, as_now(), self.of_inputs)
         return func(*args, **kwargs)
 
     def plain(

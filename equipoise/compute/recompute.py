@@ -17,15 +17,15 @@ Opening = Callable[[], AbstractContextManager[object]]
 """Opens a context, as often as it is called."""
 
 
-def as_now(*inputs: Tensor | None) -> Opening:
-    """Opens again the contexts that decide now how operations on `inputs` are computed; nothing where there are none.
+def as_now() -> Opening:
+    """Opens again the contexts that decide now how operations are computed; nothing where there are none.
 
-    A torch function mode is asked by the protocol of `torch.overrides`, as for any function of torch: it answers with
-    an opening of itself inside what ``as_now(*inputs)`` tells it of the modes around it, or lets the call pass.
+    Torch function modes are asked by the protocol of `torch.overrides`, as for any function of torch: a mode answers
+    with an opening of itself inside what ``as_now()`` tells it of the modes around it, or lets the call pass.
     `Convolutions` answers. PyTorch carries autocast to the second forward by itself.
     """
-    if has_torch_function(inputs):
-        opening: Opening = handle_torch_function(as_now, inputs, *inputs)
+    if has_torch_function((None,)):  # of what is no tensor: a mode is open
+        opening: Opening = handle_torch_function(as_now, ())
         return opening
     return nullcontext
 
@@ -47,7 +47,7 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
     if not torch.is_grad_enabled():
         out: Tensor = part(*inputs)
         return out
-    before = Buffers(part, as_now(*inputs))
+    before = Buffers(part, as_now())
     again: Tensor = checkpoint(
         part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), before)
     )
