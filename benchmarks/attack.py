@@ -278,7 +278,8 @@ SIZES = (
     "batch_size=1000000000", "batch_size=1000000", "g_batches=100000000", "generator.width=20000",
     "generator=MLPGenerator(depth=1000000000)", "generator=MLPGenerator(width=1000000000)", "g_optim.betas=[1,1]",
     "d_optim.lr=inf", "total_kimg=inf", "total_kimg=1e400", "g_optim.lr=nan", "generator.z_dim=100000000000000000000",
-    "micro_batch=1000000000000", "ema.halflife_kimg=inf", "terms=[R1(gamma=inf)]", "seed=1000000000000000000000",
+    "compute.micro_batch=1000000000000", "ema.halflife_kimg=inf", "terms=[R1(gamma=inf)]",
+    "seed=1000000000000000000000",
 )  # fmt: skip
 
 

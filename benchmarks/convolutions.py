@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolutions --batch 128 --rounds 15 --out convolutions.json
 
-A round computes every layer once in every way that `convolutions=measured` would try, forward and backward.
+A round computes every layer once in every way that `compute.convolutions=measured` would try, forward and backward.
 """
 
 from __future__ import annotations

@@ -285,7 +285,8 @@ def make_input(kind: str, place: Path, chance: random.Random) -> Path:
 NAMES = (
     "loss", "penalties", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
     "head.conditioning", "head.nothing", "g_optim.lr", "g_optim.betas", "d_optim", "ema.halflife_kimg", "batch_size",
-    "micro_batch", "total_kimg", "snapshot_kimg", "seed", "precision", "compile", "generator", "generator.width",
+    "compute.micro_batch", "total_kimg", "snapshot_kimg", "seed", "compute.precision", "compute.device", "generator",
+    "generator.width",
     "generator.z_dim", "discriminator.width", "data", "data.path", "transfer", "evaluation", "d_steps", "__class__",
     "generator.__init__", "a.a.a.a", "", ".", "loss.", "0", "g_optim.betas.7", "constraints", "log_kimg",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """One training iteration, ours against the loop that a researcher writes, in turn within one process.
 
     python -m benchmarks.train_step --recipe san_digits_conditional --against eager --rounds 12 --out speed.json
-    python -m benchmarks.train_step --recipe sngan_resnet 'data=Images(path="photos",resolution=32)' --ways compile=true
+    python -m benchmarks.train_step --recipe sngan_resnet_small data=photos --ways compute.compile=true
 
 The eager loop has the same networks, losses, penalties, batch and learning rates, in float32: generated images are
 computed with a gradient and then detached, D's weights keep requiring a gradient in G's step, all terms share one
@@ -37,6 +37,7 @@ from equipoise.compute.convolutions import ready
 from equipoise.compute.distributed import owned
 from equipoise.compute.pieces import repeated
 from equipoise.compute.precision import Precision, tensor_float32
+from equipoise.compute.settings import Compute
 from equipoise.config import TrainConfig, components, override
 from equipoise.core.grammar import parse
 from equipoise.core.randomness import Purpose
@@ -58,19 +59,13 @@ Iteration = Callable[[Batch, int], None]
 EAGER = "eager"
 WAYS = (
     "",
-    "convolutions=measured",
-    "precision=bf16",
-    "precision=bf16 convolutions=measured",
-    "precision=bf16 convolutions=measured game.reuse=true",
+    "compute.convolutions=measured",
+    "compute.precision=bf16",
+    "compute.precision=bf16 compute.convolutions=measured",
+    "compute.precision=bf16 compute.convolutions=measured game.reuse=true",
 )
 """What our loop is measured with, where a recipe allows it: overrides of the recipe."""
-AS_USUAL = {
-    "precision": "float32",
-    "convolutions": "torch",
-    "compile": False,
-    "micro_batch": None,
-    "game.reuse": False,
-}
+AS_USUAL = {"compute": Compute(), "game.reuse": False}
 """What the eager loop has for these, whatever the recipe says."""
 SIDE = 2048
 """Of the matrices whose product gives the rate of the machine."""

@@ -6,6 +6,7 @@ from .augment import Chain as Chain
 from .augment import DiffAugment as DiffAugment
 from .augment import InstanceNoise as InstanceNoise
 from .augment import NoAugment as NoAugment
+from .compute.settings import Compute as Compute
 from .config import TrainConfig as TrainConfig
 from .core.latents import Normal as Normal
 from .core.latents import Uniform as Uniform

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from equipoise.augment import Augment, NoAugment
+from equipoise.compute.settings import Compute
 from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
 from equipoise.core.types import component
@@ -66,14 +67,7 @@ class TrainConfig:
     dequantise: width of the uniform noise U[0, dequantise] that training adds to each value of real images in [-1, 1],
         drawn anew for every batch. Published widths are 1/128, about the step between two bytes; 0: none.
     g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
-    micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
-        memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
-    precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
-        optimisers in float32; "tf32" all products of float32 numbers in TF32, on a GPU that has it. "auto" measures
-        whether one of them is faster here, says what it chose, and keeps to it.
-    convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
-    compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
-        are. "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
+    compute: how the run computes: precision, convolutions, the compiler, pieces of a batch, the device.
     total_kimg: thousands of real images shown to D.
     start: the networks of another run, to start from.
     report: statistics, checkpoints, grids and evaluations while the run trains.
@@ -98,10 +92,7 @@ class TrainConfig:
     batch_size: int = Field(default=64, ge=1)
     dequantise: float = Field(default=0.0, ge=0, le=1)
     g_batches: int = Field(default=1, ge=1)
-    micro_batch: Annotated[int, Field(ge=1)] | None = None
-    precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
-    convolutions: Literal["torch", "measured"] = "torch"
-    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    compute: Compute = Compute()
     total_kimg: float = Field(default=1000, gt=0)
     start: FreezeD | None = None
     report: Report = Report()
@@ -160,14 +151,24 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
         todo += [(f"{path}.{name}" if path else name, item) for name, item in reversed(inner)]
 
 
-SCHEDULE_ONLY = ("total_kimg", "report")
-"""Fields that decide how long a run goes on and what it reports, not what it computes."""
+SCHEDULE_ONLY = ("total_kimg", "report", "compute.device")
+"""Fields that decide how long a run goes on, where, and what it reports, not what it computes."""
 
 
 # ---- names in its text -----------------------------------------------------------------------------------
 
 
-HOMES = ("core.latents", "core.schedules", "augment", "data", "weights", "losses", "models", "rules")
+HOMES = (
+    "core.latents",
+    "core.schedules",
+    "compute.settings",
+    "augment",
+    "data",
+    "weights",
+    "losses",
+    "models",
+    "rules",
+)
 """Rooms and modules whose `__all__` names components."""
 
 

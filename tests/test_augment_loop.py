@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from reference import batch, build, small
+from reference import Watch, batch, build, small
 from runs import lines
 from tiny import recipe
 
 from equipoise.augment import ADA, Chain, DiffAugment, InstanceNoise
+from equipoise.compute.settings import Compute
 from equipoise.config import override
+from equipoise.core.randomness import Purpose
 from equipoise.core.schedules import Linear
+from equipoise.core.types import Batch
 from equipoise.data import Digits, hold_out
 from equipoise.losses import (
     R1,
@@ -113,13 +116,13 @@ class Passed:
 
 PENALTIES = (R1(every=1), R2(every=1), GradientPenalty(), Dragan(), Drift())
 STEPS = {  # changes, images that D sees in its own update and in G's
-    "penalties": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
+    "terms": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
     "labelled": ({"head": Head("semi_supervised")}, 2 + 1 + 1, 1),
     "joint": ({"terms": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
     "pairs": ({"loss": RelativisticPairing(), "terms": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
     "features": ({"terms": (FeatureMatching(),)}, 2 + 1, 2),
     "kept": ({"game.reuse": True}, 2 + 1, 1),
-    "pieces": ({"micro_batch": 4, "terms": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
+    "pieces": ({"compute": Compute(micro_batch=4), "terms": (R1(every=1),)}, 2 * (2 + 1 + 1), 2),
 }
 
 
@@ -135,7 +138,37 @@ def test_every_image_that_d_sees_in_a_step_has_passed_the_augmentation(name):
         assert len(passed.seen) == images
         assert all(x is y for x, y in zip(passed.seen, passed.returned, strict=True))
         assert not any(torch.equal(x, y) for x, y in zip(passed.given, passed.returned, strict=True))
-        if step is d_step and "micro_batch" not in changes:
+        if step is d_step and "compute" not in changes:
             sources = [real.x, held_out.x, *([labelled.x] if name == "labelled" else [])]
             assert all(any(x is source for x in passed.given) for source in sources)
             assert passed.differentiated() == (4 if name == "penalties" else 0)
+
+
+@pytest.mark.parametrize("penalty", [R1(gamma=2.0, every=1), R2(gamma=2.0, every=1)], ids=["R1", "R2"])
+def test_a_penalty_is_that_of_the_augmented_critic(penalty):
+    """D's gradient with it, less that without, is the gradient of ‖∇ D(x + noise)‖², with the noise of its own draw."""
+    std, real, steps = 0.5, batch(), []
+    for penalties in ((), (penalty,)):
+        gan = build(small(augment=InstanceNoise(std=std), terms=penalties))
+        x = (real if isinstance(penalty, R1) else gan.generate(real, Purpose.Z_FOR_D, 0)).x.requires_grad_(True)
+        weights = {n: p.detach().clone().requires_grad_(True) for n, p in gan.D.named_parameters()}
+        watch = Watch(gan)
+        torch.manual_seed(7)
+        d_step(gan, Batch(real.x.detach(), real.y), 0)
+        steps.append(watch.gradients[0]["D"])
+    torch.manual_seed(7)
+    noise = [torch.randn_like(x) for _ in range(3)][-1]  # the loss drew twice
+
+    def slopes(strength):
+        """Of mean ‖∇ D(x + strength · noise)‖² by D's weights."""
+        logits = torch.func.functional_call(gan.D, weights, (x + strength * noise, real.y)).fun
+        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        value = slope.square().flatten(1).sum(1).mean()
+        parts = torch.autograd.grad(value, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return {name: part.double() for name, part in zip(weights, parts, strict=True)}
+
+    found, expected, plain = {n: g - steps[0][n] for n, g in steps[1].items()}, slopes(std), slopes(0.0)
+    largest = max(g.abs().max() for g in expected.values())
+    for name in found:
+        assert (found[name] - expected[name]).abs().max() < 1e-5 * largest
+    assert max((plain[n] - expected[n]).abs().max() for n in plain) > 0.01 * largest  # so the two are told apart

@@ -11,6 +11,7 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.compute.settings import Compute
 from equipoise.data import InfiniteBatches
 from equipoise.models import MLPDiscriminator
 from equipoise.nn import SyncBatchNorm
@@ -71,7 +72,7 @@ def test_ten_iterations_are_those_of_eager_players(monkeypatch):
     ends = []
     for compiled in (False, True):
         D = {"discriminator": MLPDiscriminator(width=4, depth=2), "d_normalizer": SpectralNorm()}
-        cfg = replace(recipe(), compile=compiled, g_optim=adam, d_optim=adam, **D)
+        cfg = replace(recipe(), compute=Compute(compile=compiled), g_optim=adam, d_optim=adam, **D)
         dataset = cfg.data.build()
         gan, batches = GAN.build(cfg, dataset.spec), InfiniteBatches(dataset, cfg.batch_size, seed=0)
         assert (gan.D._compiled_call_impl is not None) == compiled

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
+from types import FunctionType, NoneType
 
 import pytest
 import torch
@@ -211,6 +213,19 @@ def test_a_penalty_computes_no_gradient_of_weights_on_its_way(block, monkeypatch
     assert taps_of(net, lambda net: learn(net, x), monkeypatch) == 2
 
 
+def test_a_loss_is_recomputed_as_a_loss_inside_the_block_of_a_penalty(monkeypatch):
+    net, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3)), torch.randn(2, 1, 8, 8)
+
+    def loss(net):
+        with Convolutions() as mode:
+            y = recomputed(net, x)
+            with mode.for_penalties():
+                y.sum().backward()
+                assert mode.of_inputs
+
+    assert taps_of(net, loss, monkeypatch) == 2
+
+
 def learn(net, x):
     with Convolutions():
         net(x.detach()).sum().backward()
@@ -239,18 +254,40 @@ def test_a_call_without_gradients_does_not_decide_for_one_with_them(monkeypatch)
     assert [call.split()[-1] for call in mode.chosen] == ["d/nothing", "d/wb"]
 
 
-@pytest.mark.parametrize("way", ["measured", "patches"])
-def test_recomputed_blocks_are_computed_in_the_same_way_again(way, monkeypatch):
-    """Their second forward runs inside the backward, which runs outside the block."""
-    if way == "patches":
+@pytest.mark.parametrize("way", ["measured", "patches", "halves"])
+@pytest.mark.parametrize("where", ["outside", "inside", "in another thread"])
+def test_recomputed_blocks_are_computed_in_the_same_way_again(way, where, monkeypatch):
+    """Wherever the backward runs, in which their second forward does: on a GPU in a thread that knows no open block."""
+    if way != "measured":
         monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3))
+    if way == "patches":
+        net[2] = nn.Conv2d(4, 2, 3)
     x = torch.randn(2, 1, 8, 8)
     mode = Convolutions()
-    found = []
+    found, known = [], []
     for call in (net, lambda x: recomputed(net, x)):
-        with mode:
+        with mode, torch.device("cpu"):  # a mode that has nothing to say of it
             y = call(x)
-        found.append(torch.autograd.grad(y.square().sum(), list(net.parameters())))
+            known.append(dict(mode.chosen))
+            if where == "inside":
+                found.append(slopes(y, net))
+            elif where == "in another thread":
+                thread = threading.Thread(target=lambda y=y: found.append(slopes(y, net)))
+                thread.start()
+                thread.join()
+        if where == "outside":
+            found.append(slopes(y, net))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert not Convolutions.active
+    assert known == [mode.chosen] * 2  # the second forward met nothing new
+    net(x[:1])
+    assert known == [mode.chosen] * 2  # no block is left open
+
+
+def slopes(y, net):
+    return torch.autograd.grad(y.square().sum(), list(net.parameters()))
+
+
+def test_nothing_of_convolutions_is_common_to_all_of_them():
+    """What is open is known to PyTorch alone: a layer that recomputes asks for it, and no class or module holds it."""
+    assert all(isinstance(value, FunctionType | str | NoneType) for value in vars(Convolutions).values())

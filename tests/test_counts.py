@@ -11,6 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from equipoise.cli.app import app
+from equipoise.compute.settings import Compute
 from equipoise.config import TrainConfig
 from equipoise.core.types import ImageSpec
 from equipoise.data import Digits
@@ -107,8 +108,8 @@ class TestIteration:
         assert self.macs(d_steps=3) == 3 * self.d_step + self.g_step
 
     def test_how_it_is_done_changes_nothing(self):
-        assert self.macs(precision="bf16", convolutions="measured", micro_batch=3) == self.macs()
-        assert self.macs(precision="auto", compile=True) == self.macs()
+        assert self.macs(compute=Compute(precision="bf16", convolutions="measured", micro_batch=3)) == self.macs()
+        assert self.macs(compute=Compute(precision="auto", compile=True)) == self.macs()
 
     def test_gradient_of_a_gradient(self):
         """g_(l-1) = W_lᵀ g_l: one product to make it, two to differentiate it, by W_l and by g_l, the last being 1.

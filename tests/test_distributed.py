@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from equipoise.compute import distributed
 from equipoise.compute.distributed import Reduction, apply_gradients, owned, rank, reducing, trainable
+from equipoise.compute.settings import Compute
 from equipoise.core.types import Batch
 from equipoise.losses import R1, Hinge
 from equipoise.models import Head
@@ -110,7 +111,7 @@ def test_one_process_reduces_nothing():
 
 CASES = {
     "loss alone": small(d_normalizer=SpectralNorm(), head=Head(san=True), loss=Hinge()),
-    "R1 now and then, in pieces": small(terms=(R1(every=3),), micro_batch=2, g_batches=2),
+    "R1 now and then, in pieces": small(terms=(R1(every=3),), compute=Compute(micro_batch=2), g_batches=2),
 }
 
 

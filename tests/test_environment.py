@@ -14,6 +14,7 @@ from equipoise.rules import Report
 from equipoise.runs import record, threads_before
 from equipoise.train import train
 
+CPU = torch.device("cpu")
 SHORT = replace(recipe(), total_kimg=0.016, report=Report(snapshot_kimg=0.016))
 
 
@@ -44,12 +45,12 @@ def test_a_run_resumed_with_other_threads_warns_once(tmp_path, threads, capsys):
 
 def test_the_warning_names_both_numbers_and_the_way_back(tmp_path, threads, capsys):
     threads(2)
-    record(tmp_path, resumed=False)
+    record(tmp_path, resumed=False, device=CPU)
     threads(1)
-    record(tmp_path, resumed=False)  # it starts anew, and repeats nothing
+    record(tmp_path, resumed=False, device=CPU)  # it starts anew, and repeats nothing
     assert capsys.readouterr().err == ""
     threads(4)
-    record(tmp_path, resumed=True)
+    record(tmp_path, resumed=True, device=CPU)
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {tmp_path} was trained with threads: 1 and resumes with threads: 4.")
     assert "OMP_NUM_THREADS=1" in said
@@ -57,12 +58,12 @@ def test_the_warning_names_both_numbers_and_the_way_back(tmp_path, threads, caps
 
 def test_a_gpu_computes_the_same_with_other_threads(tmp_path, threads, capsys, monkeypatch):
     threads(2)
-    record(tmp_path, resumed=False)
+    record(tmp_path, resumed=False, device=CPU)
     threads(1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    record(tmp_path, resumed=True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU number {device.index}")
+    record(tmp_path, resumed=True, device=torch.device("cuda", 1))
     assert capsys.readouterr().err == ""
+    assert "device: GPU number 1\n" in (tmp_path / "environment.txt").read_text()
 
 
 DAMAGED = {
@@ -80,7 +81,7 @@ def test_a_damaged_file_says_nothing_and_stops_nothing(name, tmp_path, threads, 
     (tmp_path / "environment.txt").write_bytes(DAMAGED[name])
     assert threads_before(tmp_path) is None
     threads(5)
-    record(tmp_path, resumed=True)
+    record(tmp_path, resumed=True, device=CPU)
     assert capsys.readouterr().err == ""
 
 

@@ -20,6 +20,7 @@ ROOT = Path(equipoise.__file__).parent
 CALLED_BY_OTHERS = {
     "cli.launch",
     "compute.precision",
+    "compute.recompute",
     "compute.taps",
     "core.first_calls",
     "core.misfits",

@@ -47,26 +47,29 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
+def names(module: str) -> list[str]:
+    """All that `module` imports, by its full name, in functions and under TYPE_CHECKING too."""
+    parts, found = module.split("."), []
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            home = ".".join((*parts[: len(parts) - node.level], node.module or "")) if node.level else node.module or ""
+            found += [f"{home.rstrip('.')}.{alias.name}" for alias in node.names]
+    return found
+
+
 def imported(module: str) -> set[str]:
-    """Files of the package that `module` imports, in functions and under TYPE_CHECKING too.
+    """Files of the package that `module` imports.
 
     A name out of a room counts as the room's `__init__`, a name of the package itself (its version) not at all.
     """
-    parts, found = module.split("."), set()
-    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            home = ".".join((*parts[: len(parts) - node.level], node.module or "")) if node.level else node.module or ""
-            home = home.rstrip(".")
-            names = [f"{home}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            for candidate in (name, f"{name}.__init__", name.rpartition(".")[0], f"{name.rpartition('.')[0]}.__init__"):
-                if candidate in FILES:
-                    found.add(candidate)
-                    break
+    found = set()
+    for name in names(module):
+        for candidate in (name, f"{name}.__init__", name.rpartition(".")[0], f"{name.rpartition('.')[0]}.__init__"):
+            if candidate in FILES:
+                found.add(candidate)
+                break
     return found - {"equipoise.__init__", module}
 
 
@@ -105,6 +108,20 @@ def test_a_file_of_the_room_is_imported_from_its_sibling():
     inside = [(a, b) for a, homes in IMPORTS.items() for b in homes if b == f"equipoise.{room(a)}.__init__" and a != b]
     allowed = {"lab", "recipes"}  # their `__init__` lists what is there, and imports none of it
     assert [pair for pair in inside if room(pair[0]) not in allowed] == []
+
+
+def test_a_layer_asks_nobody_how_it_is_computed():
+    """Beside sums over processes and precision for one operation, it may only be recomputed."""
+    allowed = {
+        "equipoise.compute.distributed.stack_ranks",
+        "equipoise.compute.distributed.world_size",
+        "equipoise.compute.precision.without_autocast",
+        "equipoise.compute.recompute.recomputed",
+    }
+    layers = [module for module in FILES if room(module) in ("nn", "models")]
+    asked = [(a, name) for a in layers for name in names(a) if name.startswith("equipoise.compute")]
+    assert [pair for pair in asked if pair[1] not in allowed] == []
+    assert {name for _, name in asked} == allowed
 
 
 def test_the_check_sees_what_it_is_for():

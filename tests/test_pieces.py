@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise.compute.pieces import count_pieces, repeated
+from equipoise.compute.settings import Compute
 from equipoise.config import TrainConfig, override
 from equipoise.core.types import Batch
 from equipoise.losses import (
@@ -102,7 +103,7 @@ def exactly(found, wanted):
 @pytest.mark.parametrize("name", CASES)
 def test_pieces_have_the_gradients_and_statistics_of_the_whole(name, micro_batch):
     whole, stats, state = stepped(CASES[name])
-    pieces, of_pieces, same_state = stepped(replace(CASES[name], micro_batch=micro_batch))
+    pieces, of_pieces, same_state = stepped(replace(CASES[name], compute=Compute(micro_batch=micro_batch)))
     exactly(pieces.gradients, whole.gradients)
     exactly(of_pieces, stats)
     exactly(same_state, state)
@@ -114,7 +115,7 @@ def test_pieces_have_the_gradients_and_statistics_of_the_whole(name, micro_batch
 
 def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
     """And it remembers one update per update, as at once."""
-    cfg = small(generator=DCGANGenerator(width=4, conditional=False), micro_batch=4)
+    cfg = small(generator=DCGANGenerator(width=4, conditional=False), compute=Compute(micro_batch=4))
     gan = GAN.build(cfg, SPEC)
     seen = []
     norms = [m for m in gan.G.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -218,7 +219,7 @@ def test_pieces_hold_their_share_of_the_memory(penalties):
     )
     most = {}
     for micro_batch in (None, 16, 4):
-        gan, real = GAN.build(replace(cfg, micro_batch=micro_batch), SPEC), batch(64)
+        gan, real = GAN.build(replace(cfg, compute=Compute(micro_batch=micro_batch)), SPEC), batch(64)
         saved = Saved(gan, real)
         for step in (d_step, g_step):
             with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
@@ -234,13 +235,13 @@ def test_pieces_hold_their_share_of_the_memory(penalties):
 
 def test_sizes_that_leave_a_remainder_are_refused_before_anything_is_written(tmp_path):
     assert [count_pieces(12, micro) for micro in (None, 100, 12, 6, 4, 1)] == [1, 1, 1, 2, 3, 12]
-    with pytest.raises(ValueError, match=r"micro_batch=5 does not divide the 12 images.*micro_batch=4"):
+    with pytest.raises(ValueError, match=r"compute.micro_batch=5 does not divide the 12 images.*compute.micro_batch=4"):
         count_pieces(12, 5)
-    for changes in ({"micro_batch": 3}, {"micro_batch": 9, "g_batches": 3}):
-        with pytest.raises(ValueError, match=r"micro_batch=.* does not divide the \d+ images of a process"):
+    for changes in ({"compute.micro_batch": 3}, {"compute.micro_batch": 9, "g_batches": 3}):
+        with pytest.raises(ValueError, match=r"compute.micro_batch=.* does not divide the \d+ images of a process"):
             train(override(small(), changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    gan = GAN.build(small(micro_batch=4), SPEC)
+    gan = GAN.build(small(compute=Compute(micro_batch=4)), SPEC)
     with pytest.raises(ValueError, match="7 images make no 2 equal pieces"):
         d_step(gan, batch(8), 0, batch(7))
 
@@ -256,11 +257,12 @@ def test_sizes_that_leave_a_remainder_are_refused_before_anything_is_written(tmp
 )
 def test_what_is_no_mean_over_images_is_refused(fields, named):
     cfg = small(**fields)
-    with pytest.raises(ValueError, match=rf"micro_batch=4 and {named}.*no mean over images.*micro_batch=none"):
-        override(cfg, {"micro_batch": 4})
+    message = rf"compute.micro_batch=4 and {named}.*no mean over images.*compute.micro_batch=none"
+    with pytest.raises(ValueError, match=message):
+        override(cfg, {"compute.micro_batch": 4})
 
 
 def test_a_run_in_pieces_ends_where_one_without_does(tmp_path):
     cfg = small(ema=EMAConfig(halflife_kimg=0.05), total_kimg=0.032)
-    G, pieces = train(cfg, tmp_path / "whole"), train(replace(cfg, micro_batch=2), tmp_path / "pieces")
+    G, pieces = train(cfg, tmp_path / "whole"), train(replace(cfg, compute=Compute(micro_batch=2)), tmp_path / "pieces")
     assert_close(dict(pieces.named_parameters()), dict(G.named_parameters()), rtol=1e-4, atol=1e-6)

@@ -13,6 +13,8 @@ from torch import nn
 
 from equipoise.augment import ADA
 from equipoise.compute.precision import older_switches, tensor_float32
+from equipoise.compute.settings import Compute
+from equipoise.config import override
 from equipoise.core.randomness import Purpose
 from equipoise.core.types import Logits
 from equipoise.data import InfiniteBatches
@@ -34,7 +36,7 @@ def gradients(gan, batch):
     found = []
     for player in gan.players:
         weights = [p.requires_grad_() for group in player.optim.param_groups for p in group["params"]]
-        with gan.mixed():
+        with gan.compute.loss():
             fake = gan.generate(batch, Purpose.Z_FOR_D, 0)
             loss = loss_on(gan, player, batch, fake)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
@@ -42,17 +44,17 @@ def gradients(gan, batch):
 
 
 def test_gradients_are_near_those_of_float32():
-    exact, rounded = (gradients(*built(precision=precision)) for precision in ("float32", "bf16"))
+    exact, rounded = (gradients(*built(compute=Compute(precision=precision))) for precision in ("float32", "bf16"))
     for a, b in zip(exact, rounded, strict=True):
         assert b.dtype == torch.float32
         assert 0 < (a - b).norm() / a.norm() < 0.1  # the batch norm of 8 images
 
 
 def test_images_logits_and_weights_are_float32():
-    gan, batch = built(precision="bf16")
+    gan, batch = built(compute=Compute(precision="bf16"))
     seen = []
     gan.D.body[0].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
-    with gan.mixed():
+    with gan.compute.loss():
         fake = gan.generate(batch, Purpose.Z_FOR_D, 0)
         logits = gan.outputs(fake.x, fake.y)
     assert seen == [torch.bfloat16]  # it does what it says
@@ -75,7 +77,7 @@ def test_penalties_are_computed_in_float32():
     """R1 reads real images and D alone, so its value is that of a float32 run, bit for bit."""
     values = []
     for precision in ("float32", "bf16"):
-        gan, batch = built(precision=precision, terms=(R1(every=1),), d_normalizer=NoNormalizer())
+        gan, batch = built(compute=Compute(precision=precision), terms=(R1(every=1),), d_normalizer=NoNormalizer())
         values.append(d_step(gan, batch, 0))
     assert values[0]["D/R1"] == values[1]["D/R1"]
     assert values[0]["D/loss"] != values[1]["D/loss"]
@@ -89,14 +91,14 @@ def test_images_held_out_leave_ds_gradient_alone():
     ends = []
     for held_out in (False, True):
         augment = ADA(heuristic="rv", held_out=0.1)
-        gan, batch = built(precision="bf16", augment=augment, d_normalizer=NoNormalizer())
+        gan, batch = built(compute=Compute(precision="bf16"), augment=augment, d_normalizer=NoNormalizer())
         d_step(gan, batch, 0, batch if held_out else None)
         ends.append(nn.utils.parameters_to_vector(gan.D.parameters()))
     assert torch.equal(*ends)
 
 
 def test_resumes_bit_for_bit(tmp_path):
-    assert_resumes(replace(recipe(), precision="bf16"), tmp_path)
+    assert_resumes(replace(recipe(), compute=Compute(precision="bf16")), tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at the .grad of what it is given
@@ -106,7 +108,7 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compile_module(net, backend="aot_eager"))
     ends = []
     for compiled in (False, True):
-        gan, batch = built(compile=compiled, terms=(R1(every=1),))
+        gan, batch = built(compute=Compute(compile=compiled), terms=(R1(every=1),))
         assert (gan.D._compiled_call_impl is not None) == compiled
         d_step(gan, batch, 0)
         g_step(gan, batch, 0)
@@ -119,17 +121,26 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     [
         (
             {"terms": (Consensus(gamma=1.0),), "head": Head("projection")},
-            r"compile=true and Consensus\(.*twice",
+            r"compute.compile=true and Consensus\(.*twice",
         ),
-        ({"convolutions": "measured"}, r"compile=true and convolutions=measured .* Use compile=false, or"),
-        ({"game.reuse": True}, r"compile=reduce-overhead and game.reuse=true .*overwrites.* Use compile=true, or"),
-        ({"micro_batch": 4}, r"compile=reduce-overhead and micro_batch=4 .*overwrites"),
+        (
+            {"compute.convolutions": "measured"},
+            r"compute.compile=true and compute.convolutions=measured .* Use compute.compile=false, or",
+        ),
+        (
+            {"game.reuse": True},
+            r"compute.compile=reduce-overhead and game.reuse=true .*overwrites.* Use compute.compile=true, or",
+        ),
+        (
+            {"compute.micro_batch": 4},
+            r"compute.compile=reduce-overhead and compute.micro_batch=4 .*overwrites",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(changes, message):
-    replace(recipe(), **changes)
+    cfg = override(recipe(), changes)
     with pytest.raises(ValueError, match=message):
-        replace(recipe(), compile="reduce-overhead" if "reduce" in message else True, **changes)
+        override(cfg, {"compute.compile": "reduce-overhead" if "reduce" in message else True})
 
 
 # ---- TF32 ---------------------------------------------------------------------------------------------------
@@ -197,8 +208,8 @@ def test_tf32_holds_in_both_steps_and_their_backward(monkeypatch):
         yield
         on.pop()
 
-    monkeypatch.setattr("equipoise.train.gan.tensor_float32", switch)
-    gan, batch = built(precision="tf32", terms=(R1(every=1),), d_normalizer=NoNormalizer())
+    monkeypatch.setattr("equipoise.compute.computing.tensor_float32", switch)
+    gan, batch = built(compute=Compute(precision="tf32"), terms=(R1(every=1),), d_normalizer=NoNormalizer())
 
     def note(module, given, made):
         seen.append(("forward", *on))
@@ -217,7 +228,7 @@ def test_tf32_holds_in_both_steps_and_their_backward(monkeypatch):
 def test_without_a_gpu_tf32_is_float32():
     ends = []
     for precision in ("float32", "tf32"):
-        gan, batch = built(precision=precision)
+        gan, batch = built(compute=Compute(precision=precision))
         d_step(gan, batch, 0)
         g_step(gan, batch, 0)
         ends.append(nn.utils.parameters_to_vector([*gan.G.parameters(), *gan.D.parameters()]))
@@ -228,7 +239,7 @@ def test_images_outlive_a_replay_of_their_cuda_graph(monkeypatch):
     """A replay writes to the same place again, so what is kept is a copy of it."""
     monkeypatch.setattr(nn.Module, "compile", lambda *_, **__: None)
     for compiled, copied in ((True, False), ("reduce-overhead", True)):
-        gan, batch = built(compile=compiled)
+        gan, batch = built(compute=Compute(compile=compiled))
         made = []
         gan.G.register_forward_hook(lambda *call, made=made: made.append(call[-1]))
         x = gan.generate(batch, Purpose.Z_FOR_D, 0).x
@@ -240,5 +251,5 @@ def test_images_outlive_a_replay_of_their_cuda_graph(monkeypatch):
 def test_modes_of_the_compiler_are_passed_on(given, mode, monkeypatch):
     modes = []
     monkeypatch.setattr(nn.Module, "compile", lambda _, mode: modes.append(mode))
-    built(compile=given)
+    built(compute=Compute(compile=given))
     assert modes == [mode, mode]

@@ -12,6 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from equipoise.augment import ADA
+from equipoise.compute.settings import Compute
+from equipoise.config import override
 from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch
 from equipoise.data import Digits, InfiniteBatches
@@ -110,7 +112,7 @@ def test_it_saves_one_forward_of_g():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"precision": "bf16"},
+        {"compute": Compute(precision="bf16")},
         {"augment": ADA(heuristic="rv", held_out=0.1), "terms": (GradientPenalty(),)},
         {"d_steps": ToConvergence(window=1, max_steps=2)},
     ],
@@ -119,7 +121,7 @@ def test_resumes_bit_for_bit(changes, tmp_path):
     assert_resumes(replace(recipe(), game=Generation(reuse=True), **changes), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"g_batches": 2}, {"micro_batch": 4}])
+@pytest.mark.parametrize("changes", [{"g_batches": 2}, {"compute.micro_batch": 4}])
 def test_where_other_images_are_needed_it_is_refused(changes):
-    with pytest.raises(ValueError, match=r"game.reuse=true and (g_batches=2|micro_batch=4) .*game.reuse=false"):
-        replace(recipe(), game=Generation(reuse=True), **changes)
+    with pytest.raises(ValueError, match=r"game.reuse=true and (g_batches|compute.micro_batch)=.*game.reuse=false"):
+        override(recipe(), {"game.reuse": True} | changes)

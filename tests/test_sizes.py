@@ -40,7 +40,7 @@ def perceptrons():
         ({"generator.width": 2**62}, r"generator is too large: a weight has over 2\*\*63 bytes"),
         ({"batch_size": 10**9}, "batch_size=1000000000 is over 100 times the 10000 images of the data: give"),
         ({"batch_size": 1_000_001}, "over 100 times the 10000 images"),
-        ({"g_batches": 10**9}, r"batch_size=8: an update .* takes at least .* GiB more, .* or micro_batch"),
+        ({"g_batches": 10**9}, r"batch_size=8: an update .* takes at least .* GiB more, .* or compute.micro_batch"),
     ],
 )
 def test_what_cannot_fit_is_refused_before_it_is_built(tmp_path, changes, message):
@@ -109,8 +109,8 @@ def test_the_bound_is_below_what_a_step_takes_and_not_far_below(monkeypatch, bat
 
 def test_pieces_and_half_precision_take_less(monkeypatch):
     whole = replace(recipe(), batch_size=256)
-    for change in ({"micro_batch": 16}, {"precision": "bf16"}):
-        assert bound(replace(whole, **change), monkeypatch) < 0.7 * bound(whole, monkeypatch)
+    for change in ({"compute.micro_batch": 16}, {"compute.precision": "bf16"}):
+        assert bound(override(whole, change), monkeypatch) < 0.7 * bound(whole, monkeypatch)
 
 
 @component
@@ -159,7 +159,7 @@ def test_memory_that_ran_out_is_one_line(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("equipoise.train.loop.d_step", failing)
-    with pytest.raises(RunError, match=r"^out of memory: smaller batch_size, or micro_batch$"):
+    with pytest.raises(RunError, match=r"^out of memory: smaller batch_size, or compute.micro_batch$"):
         train(recipe(), tmp_path)
 
 

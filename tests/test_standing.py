@@ -10,6 +10,7 @@ from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.compute.settings import Compute
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import ImageSpec
 from equipoise.generate import Generator, averaged_generator, standing_statistics, truncated
@@ -142,7 +143,7 @@ def of_truncated(num_classes, passes):
     ("made", "passes", "images"),
     [
         (lambda: of_run(1000, batch_size=64), 20, 64),
-        (lambda: of_run(10, batch_size=64, micro_batch=8), 20, 8),
+        (lambda: of_run(10, batch_size=64, compute=Compute(micro_batch=8)), 20, 8),
         (lambda: of_run(1000, batch_size=8), 125, 8),
         (lambda: of_run(7, batch_size=16), 20, 16),
         (lambda: of_truncated(300, 2), 2, 250),

@@ -12,7 +12,7 @@ from tiny import recipe
 from torch import Tensor, nn
 
 from equipoise.compute import convolutions, taps
-from equipoise.compute.convolutions import Convolutions
+from equipoise.compute.settings import Compute
 from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import Digits, InfiniteBatches
 from equipoise.losses import R1
@@ -23,7 +23,7 @@ from equipoise.train.steps import iteration
 from equipoise.train.tuning import Manner, choose, precisions_of
 from equipoise.weights import NoNormalizer
 
-MEASURED = replace(recipe(), precision="auto", convolutions="measured")
+MEASURED = replace(recipe(), compute=Compute(precision="auto", convolutions="measured"))
 
 
 def built(cfg=MEASURED):
@@ -40,29 +40,32 @@ def test_measures_once_and_keeps_what_it_chose(tmp_path, monkeypatch, capsys):
     assert all(torch.equal(a, b) for a, b in zip(buffers, [*gan.G.buffers(), *gan.D.buffers()], strict=True))
     assert not gan.g_optim.state
     kept = json.loads((tmp_path / "tuned.json").read_text())
-    assert (gan.precision, gan.convolutions.layout) == (kept["precision"], kept["layout"])
-    assert gan.convolutions.chosen == kept["convolutions"] != {}
+    assert (gan.compute.precision, gan.compute.convolutions.layout) == (kept["precision"], kept["layout"])
+    assert gan.compute.convolutions.chosen == kept["convolutions"] != {}
 
     monkeypatch.setattr(tuning, "time_each", None)  # may not be called
     again = built()
     tune(again, tmp_path, iteration)
-    assert (again.precision, again.convolutions.chosen) == (gan.precision, gan.convolutions.chosen)
+    assert (again.compute.precision, again.compute.convolutions.chosen) == (
+        gan.compute.precision,
+        gan.compute.convolutions.chosen,
+    )
     assert "measured" not in capsys.readouterr().err
 
 
 def test_what_is_met_later_is_kept_too(tmp_path):
-    gan = built(replace(recipe(), convolutions="measured"))
+    gan = built(replace(recipe(), compute=Compute(convolutions="measured")))
     tune(gan, tmp_path, iteration)
-    with gan.convolutions:
+    with gan.compute.convolutions:
         gan.G(torch.randn(3, 4), torch.arange(3))  # another batch
     assert any(" 3x" in call for call in json.loads((tmp_path / "tuned.json").read_text())["convolutions"])
 
 
 def test_nothing_is_measured_unasked(tmp_path):
-    gan = built(replace(recipe(), precision="bf16"))
+    gan = built(replace(recipe(), compute=Compute(precision="bf16")))
     tune(gan, tmp_path, iteration)
     assert not list(tmp_path.iterdir())
-    assert (gan.precision, isinstance(gan.convolutions, Convolutions)) == ("bf16", False)
+    assert (gan.compute.precision, gan.compute.convolutions) == ("bf16", None)
 
 
 def test_a_run_that_goes_on_computes_as_before(tmp_path):
@@ -128,13 +131,13 @@ class ViewingDiscriminator(DiscriminatorConfig):
 def test_a_network_that_views_its_maps_keeps_them_without_gaps(tmp_path):
     gan = built(replace(MEASURED, discriminator=ViewingDiscriminator(), d_normalizer=NoNormalizer()))
     tune(gan, tmp_path, iteration)
-    assert gan.convolutions.layout == "contiguous"
+    assert gan.compute.convolutions.layout == "contiguous"
 
 
 def test_a_compiled_run_is_timed_compiled(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda net, mode: compiled.append(net))
-    gan = built(replace(recipe(), precision="auto", compile=True))
+    gan = built(replace(recipe(), compute=Compute(precision="auto", compile=True)))
     assert compiled == [gan.G, gan.D]
     tune(gan, tmp_path, iteration)
     assert len(compiled) == 4
@@ -148,7 +151,7 @@ def test_penalties_are_spared_the_taps(monkeypatch):
     monkeypatch.setattr(taps, "weight_gradient", lambda *given: calls.append(1) or real(*given))
     counts = []
     for penalties in ((), (R1(every=1),)):
-        gan = built(replace(recipe(), convolutions="measured", terms=penalties))
+        gan = built(replace(recipe(), compute=Compute(convolutions="measured"), terms=penalties))
         d_step(gan, next(InfiniteBatches(Digits().build(), 8, seed=0)), 0)
         counts.append(len(calls))
         calls.clear()

@@ -49,7 +49,7 @@ def train(
         from equipoise.compute.distributed import processes, rank
         from equipoise.train import train as run
 
-        with processes():
+        with processes(config.compute.device):
             run(config, run_dir)
             if rank() == 0:
                 own = f" --recipe {shlex.quote(recipe)}" if ".py" in recipe else ""

@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .distributed import from_rank_0
+from .recompute import Opening, as_now
 from .taps import ByTaps
 
 __all__ = ["Convolution", "Convolutions", "Layout", "by_taps", "folded", "halved", "over_patches"]
@@ -121,9 +123,6 @@ class Convolutions(TorchFunctionMode):
     keep: called whenever something was added.
     """
 
-    active: ClassVar[list[Convolutions]] = []
-    """Those whose blocks are open, the innermost last."""
-
     def __init__(
         self,
         chosen: dict[str, str] | None = None,
@@ -135,23 +134,23 @@ class Convolutions(TorchFunctionMode):
         self.layout, self.keep = layout, keep
         self.of_inputs = False
 
-    def __enter__(self) -> Self:
-        self.active.append(self)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self.active.pop()
-
     @contextmanager
-    def for_penalties(self) -> Iterator[None]:
-        """Inside the block no way is taken whose gradient by its input computes that by its weights as well."""
-        before, self.of_inputs = self.of_inputs, True
+    def for_penalties(self, on: bool = True) -> Iterator[None]:
+        """Inside the block no way is taken whose gradient by its input computes that by its weights as well.
+
+        on: False takes all ways, as outside of such blocks.
+        """
+        before, self.of_inputs = self.of_inputs, on
         try:
             yield
         finally:
             self.of_inputs = before
+
+    @contextmanager
+    def again(self, around: Opening, of_inputs: bool) -> Iterator[None]:
+        """The block once more, inside what was `around` it."""
+        with around(), self, self.for_penalties(of_inputs):
+            yield
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -161,6 +160,8 @@ class Convolutions(TorchFunctionMode):
             return self.plain(*args, **kwargs)
         if func is torch.conv_transpose2d:
             return self.transposed(*args, **kwargs)
+        if func is as_now:  # this mode is off while it answers, so the call asks those around it
+            return partial(self.again, as_now(), self.of_inputs)
         return func(*args, **kwargs)
 
     def plain(

@@ -41,16 +41,21 @@ T = TypeVar("T")
 
 
 @contextmanager
-def processes() -> Iterator[torch.device]:
+def processes(device: str = "auto") -> Iterator[torch.device]:
     """Join the process group that `torchrun` announces, if any, and yield this process's device.
 
     The host's own messages (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
+
+    device: as `Compute` has it.
+
+    Raises:
+        ValueError: if this machine has no such device, or the environment announces no group that could be joined.
+        RunError: if the other processes cannot be reached.
     """
-    cuda = torch.cuda.is_available()
-    local = local_rank()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    own_device = this_device(device)
+    cuda = own_device.type == "cuda"
     if cuda:
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(own_device)
     joins = "RANK" in os.environ and not dist.is_initialized()
     if joins:
         require_launch()
@@ -63,10 +68,38 @@ def processes() -> Iterator[torch.device]:
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=own, world_size=world)
     try:
-        yield device
+        yield own_device
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def this_device(name: str) -> torch.device:
+    """The device that `name`, as `Compute` has it, means for this process.
+
+    Raises:
+        ValueError: if torch does not see it here, or it is one GPU for several processes.
+    """
+    local, gpus = local_rank(), torch.cuda.device_count()
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cuda":
+        if device.index is not None and launched() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                f"compute.device={name} is one GPU for all processes of this machine: give compute.device=cuda, which "
+                "gives each its own, or start one process"
+            )
+        device = torch.device("cuda", local if device.index is None else device.index)
+        there = torch.cuda.is_available() and device.index < gpus
+    else:
+        other = torch.accelerator.current_accelerator()
+        there = device.type == "cpu" or (other is not None and device.type == other.type)
+    if not there:
+        seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(gpus))])
+        raise ValueError(
+            f"compute.device={name}: there is no {device} on this machine, where torch sees {seen}. Give one of these, "
+            "or start no more processes than GPUs"
+        )
+    return device
 
 
 def local_rank() -> int:

@@ -43,8 +43,8 @@ def count_pieces(images: int, micro_batch: int | None) -> int:
     if images % micro_batch:
         fitting = max(n for n in range(1, micro_batch) if images % n == 0)
         raise ValueError(
-            f"micro_batch={micro_batch} does not divide the {images} images of a process in one update into equal "
-            f"pieces: take a divisor of {images}, such as micro_batch={fitting}, or another batch_size"
+            f"compute.micro_batch={micro_batch} does not divide the {images} images of a process in one update into "
+            f"equal pieces: take a divisor of {images}, such as compute.micro_batch={fitting}, or another batch_size"
         )
     return images // micro_batch
 

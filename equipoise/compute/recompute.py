@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.checkpoint import checkpoint
 
-from .convolutions import Convolutions
+__all__ = ["as_now", "recomputed"]
 
-__all__ = ["recomputed"]
+Opening = Callable[[], AbstractContextManager[object]]
+"""Opens a context, as often as it is called."""
+
+
+def as_now() -> Opening:
+    """Opens again the contexts that decide now how operations are computed; nothing where there are none.
+
+    Torch function modes are asked by the protocol of `torch.overrides`, as for any function of torch: a mode answers
+    with an opening of itself inside what ``as_now()`` tells it of the modes around it, or lets the call pass.
+    `Convolutions` answers. PyTorch carries autocast to the second forward by itself.
+    """
+    if has_torch_function((None,)):  # of what is no tensor: a mode is open
+        opening: Opening = handle_torch_function(as_now, ())
+        return opening
+    return nullcontext
 
 
 # The compiler knows checkpoints, but not with a context for the second forward.
@@ -24,12 +41,13 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
     times before its backward, as D is.
 
     Without gradients it is the plain call. `part` draws no random numbers: they would be others the second time.
-    Convolutions are computed in the same way both times, and a compiled network leaves the part uncompiled.
+    The second forward computes as the first one did, inside the block of `Convolutions` that was open then, also where
+    the backward runs outside of it or in another thread. A compiled network leaves the part uncompiled.
     """
     if not torch.is_grad_enabled():
         out: Tensor = part(*inputs)
         return out
-    before = Buffers(part)
+    before = Buffers(part, as_now())
     again: Tensor = checkpoint(
         part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), before)
     )
@@ -39,28 +57,24 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
 class Buffers:
     """The buffers of `net` as they are now: `with` puts them back for a while. As often as one likes.
 
-    The block of `Convolutions` that is open now is opened again too, as it is: a backward runs outside of it.
-
     Tensors are exchanged, not overwritten: autograd holds those of batch norm, and would find them changed.
+
+    opening: of a context that is open in the block too.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, opening: Opening):
         self.places = [(module, name) for module in net.modules() for name, _ in module.named_buffers(recurse=False)]
         self.then = [getattr(module, name).clone() for module, name in self.places]
-        self.convolutions = Convolutions.active[-1] if Convolutions.active else None
-        self.of_inputs = self.convolutions is not None and self.convolutions.of_inputs
+        self.opening = opening
 
     def __enter__(self) -> None:
-        self.opened = ExitStack()
-        if self.convolutions is not None:
-            self.opened.enter_context(self.convolutions)
-            if self.of_inputs:
-                self.opened.enter_context(self.convolutions.for_penalties())
+        self.opened = self.opening()
+        self.opened.__enter__()
         self.now = [getattr(module, name) for module, name in self.places]
         for (module, name), tensor in zip(self.places, self.then, strict=True):
             setattr(module, name, tensor.clone())
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         for (module, name), tensor in zip(self.places, self.now, strict=True):
             setattr(module, name, tensor)
-        self.opened.close()
+        self.opened.__exit__(*error)

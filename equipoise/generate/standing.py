@@ -104,5 +104,5 @@ def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
 
 def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
     """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone."""
-    images = min(cfg.batch_size, cfg.micro_batch or cfg.batch_size)  # as many as training knew the statistics of
+    images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # as training knew the statistics of
     return with_standing_statistics(average, cfg.generator, spec, images=images, seed=cfg.seed)

@@ -145,9 +145,9 @@ class Term(ABC):
 
 def require_whole_batches(cfg: Any, setting: str) -> None:
     """Raises ValueError if `cfg` computes its updates in pieces, which `setting` does not bear."""
-    if cfg.micro_batch is not None:
+    if cfg.compute.micro_batch is not None:
         raise ValueError(
-            f"micro_batch={cfg.micro_batch} and {setting} do not go together: this is no mean over images, but "
-            "reads a mean or spread of the batch first, so the gradients of pieces do not add up to its own. Use "
-            "micro_batch=none with more processes or a smaller batch_size, or go without it."
+            f"compute.micro_batch={cfg.compute.micro_batch} and {setting} do not go together: this is no mean over "
+            "images, but reads a mean or spread of the batch first, so the gradients of pieces do not add up to its "
+            "own. Use compute.micro_batch=none with more processes or a smaller batch_size, or go without it."
         )

@@ -52,10 +52,11 @@ class JointPenalty(Term):
                 "itself still, and their own gradients, which a joint penalty needs, lack those parts. Take a plain "
                 "head (head.san=false), or no joint penalty."
             )
-        if cfg.compile:
+        if cfg.compute.compile:
             raise ValueError(
-                f"compile=true and {self!r} do not go together: a joint penalty differentiates the losses twice, which "
-                "compiled networks refuse. Use compile=false, or no joint penalty."
+                f"compute.compile={str(cfg.compute.compile).lower()} and {self!r} do not go together: a joint penalty "
+                "differentiates the losses twice, which compiled networks refuse. Use compute.compile=false, or no "
+                "joint penalty."
             )
 
     def of(self, seen: Seen) -> Tensor:

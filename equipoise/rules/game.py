@@ -58,11 +58,13 @@ class Game(ABC):
                 f"game.reuse=true and game.shown={self.shown!r} do not go together: D is shown old images, which carry "
                 "no graph of G. Use one of the two."
             )
-        if cfg.g_batches > 1 or cfg.micro_batch is not None:
-            other = f"g_batches={cfg.g_batches}" if cfg.g_batches > 1 else f"micro_batch={cfg.micro_batch}"
+        if cfg.g_batches > 1 or cfg.compute.micro_batch is not None:
+            other = (
+                f"g_batches={cfg.g_batches}" if cfg.g_batches > 1 else f"compute.micro_batch={cfg.compute.micro_batch}"
+            )
             raise ValueError(
                 f"game.reuse=true and {other} do not go together: G would need more images than D was shown, "
-                "or those of all its pieces at once. Use game.reuse=false, or g_batches=1 micro_batch=none."
+                "or those of all its pieces at once. Use game.reuse=false, or g_batches=1 compute.micro_batch=none."
             )
 
 

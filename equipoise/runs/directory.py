@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,9 +113,8 @@ def claim(run_dir: Path, cfg: TrainConfig) -> None:
     """Make `run_dir` the home of `cfg`, or check that it already is. Temporary files of killed processes are removed.
 
     Raises:
-        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `log_kimg`,
-            `snapshot_kimg` and `evaluation` may change, because they do not change what is computed. Also if
-            config.txt is damaged.
+        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `report`
+            and `compute.device` may change, because they do not change what is computed. Also if config.txt is damaged.
         RunError: if it cannot be written.
     """
     text = to_text(cfg)
@@ -141,7 +141,7 @@ def require_same(run_dir: Path, old_text: str, cfg: TrainConfig) -> None:
         changed = line_changes(old_text, to_text(cfg))
         another = f"{another}, or its config.txt is damaged ({error})"
     else:
-        changed = differences(override(old, {name: getattr(cfg, name) for name in SCHEDULE_ONLY}), cfg)
+        changed = differences(override(old, {path: attrgetter(path)(cfg) for path in SCHEDULE_ONLY}), cfg)
     if changed:
         lines = "\n  ".join(changed)
         raise ValueError(f"{another}. Choose another directory, or undo:\n  {lines}")

@@ -21,16 +21,16 @@ TAIL = 1 << 16
 """Bytes at the end of the file that are read: many blocks, if the file is ours."""
 
 
-def record(run_dir: Path, *, resumed: bool) -> None:
+def record(run_dir: Path, *, resumed: bool, device: torch.device) -> None:
     """Add the block of this start, and warn on stderr if a resumed run had another number of threads before.
 
-    resumed: whether the run resumes from a checkpoint.
+    resumed: whether the run resumes from a checkpoint.  device: of this process.
 
     Raises:
         RunError: if the block cannot be written.
     """
     before, now = threads_before(run_dir), torch.get_num_threads()
-    if resumed and before not in (None, now) and not torch.cuda.is_available():
+    if resumed and before not in (None, now) and device.type == "cpu":
         print(
             f"warning: {run_dir} was trained with threads: {before} and resumes with threads: {now}. CPUs round sums "
             "otherwise then, so the run will differ from the uninterrupted one in the last digits. "
@@ -39,7 +39,7 @@ def record(run_dir: Path, *, resumed: bool) -> None:
         )
     path = run_dir / FILE
     with writing(path), path.open("a") as file:
-        file.write(environment())
+        file.write(environment(device))
 
 
 def threads_before(run_dir: Path) -> int | None:
@@ -56,7 +56,7 @@ def threads_before(run_dir: Path) -> int | None:
     return int(found[-1]) if found else None
 
 
-def environment() -> str:
+def environment(device: torch.device) -> str:
     """The block of this start, a line for each fact."""
     from equipoise import __version__
 
@@ -66,7 +66,7 @@ def environment() -> str:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
         "command": shlex.join(sys.argv),

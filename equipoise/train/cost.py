@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from equipoise.compute.distributed import owned
+from equipoise.compute.settings import Compute
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch, ImageSpec
@@ -33,7 +34,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
     optimisers and the average of G.
 
     The trainer's own steps run on the meta device, so this is what they do, not what a formula says they should.
-    `precision`, `convolutions` and `compile` decide how fast they do it, and change nothing here.
+    `cfg.compute` decides how fast they do it, and changes nothing here.
 
     Raises:
         ValueError: if D is updated until it converges, which no count foresees.
@@ -45,8 +46,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         )
     with torch.random.fork_rng(devices=[]):  # building seeds
         with torch.device("meta"):
-            plain = replace(cfg, growth=NoGrowth(), micro_batch=None, precision="float32")
-            plain = replace(plain, convolutions="torch", compile=False, game=replace(cfg.game, reuse=False))
+            plain = replace(cfg, growth=NoGrowth(), compute=Compute(), game=replace(cfg.game, reuse=False))
             gan = GAN.build(plain, spec, "meta")
             x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)

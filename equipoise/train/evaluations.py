@@ -63,6 +63,7 @@ class Evaluations:
             seed=settings.seed,
             features=settings.features,
             weights=settings.weights,
+            device=None if self.D is None else next(self.D.parameters()).device,
         )
         self.evaluator.check_channels(own)
         self.evaluator.discriminator(dataclasses.replace(own, discriminator=self._discriminator(0)))

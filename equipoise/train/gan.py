@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.augment import Augmentation
-from equipoise.compute.convolutions import Convolutions
+from equipoise.compute.computing import Computing
 from equipoise.compute.distributed import rank, world_size
 from equipoise.compute.pieces import Piece, count_pieces, in_pieces
-from equipoise.compute.precision import Precision, mixed, tensor_float32
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, seed_torch, stream
 from equipoise.core.types import Batch, Generated, ImageSpec, Told
@@ -41,22 +39,19 @@ class GAN:
     augment: Augmentation
     g_optim: torch.optim.Optimizer
     d_optim: torch.optim.Optimizer
+    compute: Computing = field(init=False)
+    """How a step computes on the networks' device. `tune` measures what the config leaves open."""
     added: dict[str, list[tuple[Term, Term]]] = field(init=False)
     """The config's terms of each player, each with itself at work."""
     showing: Showing = field(init=False)
     """The config's game at work."""
-    precision: Precision = field(init=False)
-    """Of the losses. The config's; float32 for "auto" until `tune` has measured."""
-    convolutions: AbstractContextManager[object] = field(init=False)
-    """The context in which convolutions are computed as `cfg.convolutions` says."""
 
     def __post_init__(self) -> None:
         cfg = self.cfg
         self.remember()
-        self.precision = "float32" if cfg.precision == "auto" else cfg.precision
-        self.convolutions = Convolutions() if cfg.convolutions == "measured" else nullcontext()
-        pool = None if cfg.game.shown is None else cfg.game.shown.build(self.spec, cfg.seed).to(self.device)
-        self.showing = Showing(cfg.game, self.G, self.g_optim, pool, self.finished)
+        self.compute = Computing(cfg.compute, next(self.D.parameters()).device)
+        pool = None if cfg.game.shown is None else cfg.game.shown.build(self.spec, cfg.seed).to(self.compute.device)
+        self.showing = Showing(cfg.game, self.G, self.g_optim, pool, self.compute.images)
 
     @classmethod
     def build(cls, cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> Self:
@@ -85,14 +80,8 @@ class GAN:
         gan.stages.require(G, cfg.generator)
         for net in (G, D):
             net.requires_grad_(False)  # a step lets the weights that it trains require one
-        gan.compile()
+        gan.compute.compile(G, D)
         return gan
-
-    def compile(self) -> None:
-        """Compile both networks, where the config asks for it. A deep copy loses it."""
-        mode = self.cfg.compile
-        for net in (self.G, self.D) if mode else ():
-            net.compile(mode=None if mode is True else mode)
 
     @property
     def stages(self) -> Stages:
@@ -111,31 +100,15 @@ class GAN:
 
     def critic(self, x: Tensor, y: Told) -> Tensor:
         """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
-        eager = torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
-        measured = self.convolutions.for_penalties() if isinstance(self.convolutions, Convolutions) else nullcontext()
-        with eager, measured:
+        with self.compute.penalty():
             return logits(self.outputs(x, y))
-
-    def mixed(self) -> AbstractContextManager[object]:
-        """The context in which a loss is computed, in `precision`; its backward is not."""
-        return mixed(self.precision, self.device)
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """The context of a whole step: how its convolutions are computed, and its products of float32 numbers."""
-        with self.convolutions, tensor_float32(self.precision, self.device):
-            yield
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.D.parameters()).device
 
     # ---- images ------------------------------------------------------------------------------------------
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
         made = Generated.by(self.G, self.latents(like, purpose, nimg), like.y)
-        return Batch(self.finished(made.x), like.y)
+        return Batch(self.compute.images(made.x), like.y)
 
     def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
         """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
@@ -147,17 +120,11 @@ class GAN:
             z = z.pin_memory()  # so that the host need not wait for the copy
         return z.to(like.x.device, non_blocking=True)
 
-    def finished(self, x: Tensor) -> Tensor:
-        """What G made, in float32 under autocast too."""
-        if isinstance(self.cfg.compile, str):
-            x = x.clone()  # a CUDA graph writes to the same place again
-        return x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x
-
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
     ) -> Iterator[Piece]:
         """What an update is computed from, with z of `purpose`: one piece, or several of `micro_batch` images each."""
-        count, z = count_pieces(len(batch.x), self.cfg.micro_batch), self.latents(batch, purpose, nimg)
+        count, z = count_pieces(len(batch.x), self.cfg.compute.micro_batch), self.latents(batch, purpose, nimg)
         return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
 
     # ---- the players -------------------------------------------------------------------------------------

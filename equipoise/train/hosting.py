@@ -20,13 +20,15 @@ __all__ = ["hosted"]
 
 
 @contextmanager
-def hosted(folder: Path) -> Iterator[tuple[torch.device, Interrupt]]:
+def hosted(folder: Path, device: str) -> Iterator[tuple[torch.device, Interrupt]]:
     """A device to train on, and the signals that ask for a checkpoint. Inside the block `folder` is this run's alone.
+
+    device: as `Compute` has it.
 
     Raises:
         ValueError, RunError: if there is no such device, another process trains in `folder`, the memory does not
             suffice, or the terminal is gone.
     """
     keep_freed_memory()
-    with surviving(), interrupts(SAVE) as interrupt, processes() as device, fit_or_say_so(), locked(folder):
-        yield device, interrupt
+    with surviving(), interrupts(SAVE) as interrupt, processes(device) as own, fit_or_say_so(), locked(folder):
+        yield own, interrupt

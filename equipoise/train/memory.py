@@ -65,7 +65,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
     if update > free - 2 * d_bytes:
         raise ValueError(
             f"batch_size={size}: an update of the {gib(3 * g_bytes + 2 * d_bytes)} of networks takes at least "
-            f"{gib(update)} more, and there are {memory}. Give a smaller batch_size, or micro_batch"
+            f"{gib(update)} more, and there are {memory}. Give a smaller batch_size, or compute.micro_batch"
         )
 
 
@@ -78,7 +78,7 @@ def batch_bytes(cfg: TrainConfig, spec: ImageSpec, size: int) -> int:
 
 def piece(cfg: TrainConfig, images: int) -> int:
     """Images of a forward."""
-    return min(images, cfg.micro_batch or images)
+    return min(images, cfg.compute.micro_batch or images)
 
 
 def activation_bytes(cfg: TrainConfig, spec: ImageSpec, size: int, G: nn.Module | None, D: nn.Module | None) -> int:
@@ -89,7 +89,8 @@ def activation_bytes(cfg: TrainConfig, spec: ImageSpec, size: int, G: nn.Module 
     of_g, of_d = stored(G, z, y), stored(D, x, y)
     for_d, for_g = (piece(cfg, images // world_size()) for images in (size, size * cfg.g_batches))
     kept = max(2 * for_d * of_d, for_g * (of_g + of_d)) // FEW
-    return kept // 2 if cfg.compile or cfg.precision in ("bf16", "auto") else kept  # a compiler computes some again
+    halves = cfg.compute.compile or cfg.compute.precision in ("bf16", "auto")  # a compiler computes some again
+    return kept // 2 if halves else kept
 
 
 def stored(net: nn.Module | None, *inputs: Tensor | None) -> int:
@@ -201,7 +202,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def fit_or_say_so(advice: str = "smaller batch_size, or micro_batch") -> Iterator[None]:
+def fit_or_say_so(advice: str = "smaller batch_size, or compute.micro_batch") -> Iterator[None]:
     """Turn what an allocation that failed raises in the block into one line.
 
     Raises:

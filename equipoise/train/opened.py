@@ -39,7 +39,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
     if run_dir == "":
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     folder = Path(run_dir)
-    with hosted(folder) as (device, interrupt):
+    with hosted(folder, cfg.compute.device) as (device, interrupt):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
@@ -61,7 +61,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
             yield run
             return
         with streams.opened(nimg, device) as run.data:
-            from_rank_0(lambda: record(folder, resumed=nimg > 0))
+            from_rank_0(lambda: record(folder, resumed=nimg > 0, device=device))
             evaluations = Evaluations(folder, cfg, dataset, gan.D)
             run.stats = Stats(folder, cfg.total_kimg, nimg)
             run.events = (spectra, evaluations, *events, log, checkpoint, snapshots)

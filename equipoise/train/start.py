@@ -62,7 +62,7 @@ def require_shares(gan: GAN) -> None:
         if size % world_size():
             raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
         for images in (size, size * cfg.g_batches):
-            count_pieces(images // world_size(), cfg.micro_batch)
+            count_pieces(images // world_size(), cfg.compute.micro_batch)
 
 
 def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:

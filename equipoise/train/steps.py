@@ -34,12 +34,12 @@ def step(
     apart, whole = ([term for term in due if term.place == place] for place in ("apart", "whole"))
     batch, stats = repeated(batch, me.times), []
     known = None if labelled is None else repeated(labelled, me.times)
-    with trainable(me.optim), gan.computing():
-        for piece in gan.pieces(batch, me.purpose, nimg, held_out, known):  # one, unless cfg.micro_batch
+    with trainable(me.optim), gan.compute.step():
+        for piece in gan.pieces(batch, me.purpose, nimg, held_out, known):  # one, unless cfg.compute.micro_batch
             seen = StepContext(gan, me, piece, nimg)  # nothing is computed yet
-            with torch.no_grad(), gan.mixed():
+            with torch.no_grad(), gan.compute.loss():
                 watched = me.watch(piece.held_out)
-            with gan.mixed():
+            with gan.compute.loss():
                 loss, values = weighted_sum(fused(due), seen)
             with reducing(me.optim, piece.last and not (apart or whole)) as reduction:
                 (piece.share * loss).backward()

@@ -48,7 +48,7 @@ class Manner(NamedTuple):
 
 
 def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
-    """Choose what `precision=auto` and `convolutions=measured` leave to a measurement, or what the run chose before.
+    """Choose what precision "auto" and convolutions "measured" leave to a measurement, or what the run chose before.
 
     A few updates of each player of a copy are timed in each precision that the config allows, and with maps in each
     layout where convolutions are measured. Nothing of `gan` changes but the way it computes.
@@ -56,13 +56,13 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
     Raises:
         RunError: if the choices cannot be written, or what was written before cannot be read.
     """
-    cfg, path = gan.cfg, run_dir / FILE
-    measured = cfg.convolutions == "measured"
-    if cfg.precision != "auto" and not measured:
+    asked, path = gan.cfg.compute, run_dir / FILE
+    measured = asked.convolutions == "measured"
+    if asked.precision != "auto" and not measured:
         return
     kept: dict[str, Any] | None = from_rank_0(lambda: read(path))
     if kept is None:
-        precisions: tuple[Precision, ...] = precisions_of(gan.device) if cfg.precision == "auto" else (cfg.precision,)
+        precisions = precisions_of(gan.compute.device) if asked.precision == "auto" else (asked.precision,)
         layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
         seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
         choice = from_rank_0(lambda: choose(seconds))
@@ -71,9 +71,9 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
             timed = ", ".join(f"{way} {value:.3g} s" for way, value in seconds.items())
             print(f"measured an iteration: {timed}. Chosen: {choice}, kept in {path}", file=sys.stderr)
         save(path, kept)
-    gan.precision = kept["precision"]
+    gan.compute.precision = kept["precision"]
     if measured:
-        gan.convolutions = Convolutions(kept["convolutions"], kept["layout"], keep=partial(save, path, kept))
+        gan.compute.convolutions = Convolutions(kept["convolutions"], kept["layout"], keep=partial(save, path, kept))
 
 
 Choices = dict[str, str]
@@ -88,18 +88,18 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
     found: dict[Manner, Choices] = {way: {} for way in ways}
     nimg = round(gan.cfg.total_kimg * 1000)  # growth is over then
     copy = deepcopy(gan)
-    copy.compile()
+    copy.compute.compile(copy.G, copy.D)
     copy.at(nimg)
-    images, spec = gan.stages.batch_size(nimg) // world_size(), gan.spec
-    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=gan.device)
-    y = torch.arange(images, device=gan.device) % spec.num_classes if spec.num_classes else None
+    images, spec, device = gan.stages.batch_size(nimg) // world_size(), gan.spec, gan.compute.device
+    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=device)
+    y = torch.arange(images, device=device) % spec.num_classes if spec.num_classes else None
     batch = Batch(x.view(images, spec.channels, spec.resolution, spec.resolution), y)
     seconds = dict.fromkeys(ways, float("inf"))
     for turn in range(ROUNDS + 1):
         for way in list(seconds):
-            copy.precision = way.precision
-            if gan.cfg.convolutions == "measured":
-                copy.convolutions = Convolutions(found[way], way.layout)
+            copy.compute.precision = way.precision
+            if gan.compute.convolutions is not None:
+                copy.compute.convolutions = Convolutions(found[way], way.layout)
             start = time.perf_counter()
             try:
                 iteration(copy, batch, nimg)
@@ -108,7 +108,7 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
                     raise
                 del seconds[way]
                 continue
-            ready(gan.device)
+            ready(device)
             if turn > 0:  # the first one warms up
                 seconds[way] = min(seconds[way], time.perf_counter() - start)
     return seconds, found
