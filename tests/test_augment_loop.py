@@ -116,7 +116,7 @@ class Passed:
 
 PENALTIES = (R1(every=1), R2(every=1), GradientPenalty(), Dragan(), Drift())
 STEPS = {  # changes, images that D sees in its own update and in G's
-    "terms": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
+    "penalties": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
     "labelled": ({"head": Head("semi_supervised")}, 2 + 1 + 1, 1),
     "joint": ({"terms": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
     "pairs": ({"loss": RelativisticPairing(), "terms": (Consensus(),)}, 2 + 1 + 4, 2 + 4),

@@ -35,6 +35,7 @@ from equipoise.metrics.measures import Number, Samples
 from equipoise.metrics.registry import MEASURES, measures
 from equipoise.rules import Evaluate
 from equipoise.train import Evaluations, train
+from equipoise.train.best import Best
 
 N, M = 150, 240
 GREY = [name for name in MEASURES if name not in ("fid", "modes")]
@@ -531,8 +532,9 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
     cfg = evaluated(metrics=("classes",), best="top_probability")
     generator = Generator(cfg.generator.build(ImageSpec(28, 1, 10)), cfg.generator, ImageSpec(28, 1, 10))
     evaluations, path = Evaluations(tmp_path, cfg, Digits().build()), tmp_path / "best" / "evaluation.json"
+    best = Best(tmp_path / "best", "top_probability")
     found = evaluations.evaluator(of_generator("g", generator, None))
-    evaluations._keep(generator, found, 1, "none yet")
+    best.keep(generator, found, 1, "none yet")
     report = json.loads(path.read_text())
 
     def with_value(value: object) -> str:
@@ -540,24 +542,24 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
         changed["metrics"]["classes"]["numbers"]["top_probability"]["value"] = value
         return json.dumps(changed)
 
-    assert not evaluations._better(found)  # than itself
+    assert not best.better(found)  # than itself
     path.write_text(with_value(0.0))
-    assert evaluations._better(found)
+    assert best.better(found)
     assert capsys.readouterr().err == ""
     wrong = ["", "[]", "null", "5", "{}", "[" * 100_000, '{"metrics": 5}', '{"metrics": {"classes": []}}']
     for text in [*wrong, *map(with_value, (math.nan, math.inf, 10**400, "1", None, [], {}))]:
         path.write_text(text)
-        assert evaluations._better(found), text[:50]
+        assert best.better(found), text[:50]
         assert capsys.readouterr().err.count("renamed to best.damaged") == 1, text[:50]
-        evaluations._keep(generator, found, 1, "none yet")
+        best.keep(generator, found, 1, "none yet")
     assert len(list(tmp_path.glob("best.damaged*"))) == len(wrong) + 7
     path.unlink()
     path.mkdir()
-    assert evaluations._better(found)
+    assert best.better(found)
     for damage in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1] + b"\xff")):
-        evaluations._keep(generator, found, 1, "none yet")
+        best.keep(generator, found, 1, "none yet")
         damage(tmp_path / "best" / "generator" / "generator.safetensors")
-        assert evaluations._better(found)
+        assert best.better(found)
 
 
 def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):

@@ -508,7 +508,7 @@ def test_a_discriminator_that_diverged_is_not_asked(tmp_path):
 
 
 def test_a_run_measures_the_discriminator_of_the_moment(trained, tmp_path):
-    cfg = override(evaluated(), {"evaluation.every_kimg": 0.04})
+    cfg = override(evaluated(), {"report.evaluation.every_kimg": 0.04})
     train(cfg, tmp_path / "run")
     assert_same_run(trained, tmp_path / "run")
     found = {line["nimg"]: line for line in lines(tmp_path / "run") if "eval/wasserstein" in line}
@@ -520,7 +520,7 @@ def test_a_run_measures_the_discriminator_of_the_moment(trained, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_processes_measure_as_one(tmp_path):
-    cfg = override(evaluated(), {"evaluation.every_kimg": 0.08, "total_kimg": 0.08})
+    cfg = override(evaluated(), {"report.evaluation.every_kimg": 0.08, "total_kimg": 0.08})
 
     def work(rank):
         train(cfg, tmp_path / "run")

@@ -10,6 +10,7 @@ from tiny import recipe
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from equipoise.compute.settings import Compute
 from equipoise.core.types import Batch, Condition, Generated, ImageSpec, component
 from equipoise.losses import R1, LeastSquares, NonSaturating, Term, discriminator_loss
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head, MLPDiscriminator
@@ -277,7 +278,7 @@ def test_it_trains(name):
 @pytest.mark.parametrize("name", ["autoencoding", "inference"])
 def test_pieces_add_up(name, step):
     """The gradient of an update in pieces is that of the whole batch, whatever the game hands to D."""
-    whole, pieces = (GAN.build(config(name, micro_batch=size), SPEC) for size in (None, N // 4))
+    whole, pieces = (GAN.build(config(name, compute=Compute(micro_batch=size)), SPEC) for size in (None, N // 4))
     for expected, found in zip(gradients(whole, step, images()), gradients(pieces, step, images()), strict=True):
         assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert any(g.abs().max() > 0 for g in gradients(whole, step, images()))

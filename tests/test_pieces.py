@@ -169,8 +169,8 @@ def test_shares_of_processes_make_the_pairs_of_one(monkeypatch):
     calls = []
 
     def pairs(part, rank, world):
-        monkeypatch.setattr("equipoise.train.gan.rank", lambda: rank)
-        monkeypatch.setattr("equipoise.train.gan.world_size", lambda: world)
+        monkeypatch.setattr("equipoise.train.drawing.rank", lambda: rank)
+        monkeypatch.setattr("equipoise.train.drawing.world_size", lambda: world)
         gan = GAN.build(cfg, SPEC)
         gan.G.register_forward_pre_hook(lambda module, args: calls.append(args))
         g_step(gan, part, 0)

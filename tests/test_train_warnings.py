@@ -61,7 +61,7 @@ def test_every_sentence_is_a_warning_and_one_process_says_it(monkeypatch):
     assert said == voided(gan.D, loss=loss, terms=penalties, normalizer=normalizer)
     assert len(said) == 2
     assert all(warning.filename == __file__ for warning in caught)
-    monkeypatch.setattr("equipoise.train.gan.rank", lambda: 1)
+    monkeypatch.setattr("equipoise.train.warned.rank", lambda: 1)
     build_on_28(**changes)  # warnings are errors here
 
 

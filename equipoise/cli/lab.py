@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -32,17 +33,10 @@ def lab(
     ] = None,
 ) -> None:
     """Run an experiment on the theory of GANs: a figure, its numbers and a table; or serve the playground."""
-    from rich.table import Table
+    from equipoise.lab import COMPARING, available
 
-    from equipoise.lab import COMPARING, PLAYGROUND, available, load
-
-    known = available()
-    listing = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     if name is None:
-        for experiment, line in known.items():
-            listing.add_row(f"[bold]{experiment}[/]", line)
-        listing.add_row("[bold]playground[/]", PLAYGROUND)
-        out.print(listing)
+        list_experiments()
         return
     with clear_errors():
         if compare and name not in COMPARING:
@@ -58,20 +52,37 @@ def lab(
             raise ValueError(f"{name} is no server: --host and --port belong to `equipoise lab playground`")
         if name == "all" and overrides:
             raise ValueError(f"settings belong to one experiment: name it in place of all, to change {overrides[0]!r}")
-        for experiment in known if name == "all" else (name,):
-            from equipoise.config import components, override
-            from equipoise.lab.base import carry_out
-            from equipoise.lab.progress import shown
+        for experiment in available() if name == "all" else (name,):
+            carry_out(experiment, overrides or (), compare, out_dir or Path("lab"))
 
-            changes = assignments(overrides or (), components()) | ({"compare": True} if compare else {})
-            settings = override(load(experiment)(), changes)
-            compares = experiment in COMPARING and settings.compare
-            with shown(err, experiment):
-                found, files = carry_out(
-                    settings, f"{experiment}_compare" if compares else experiment, out_dir or Path("lab")
-                )
-            table = Table(*found.columns, title=experiment, title_justify="left")
-            for row in found.rows:
-                table.add_row(*row)
-            out.print(table, soft_wrap=False)
-            err.print("wrote " + ", ".join(map(str, files)), markup=False)
+
+def list_experiments() -> None:
+    from rich.table import Table
+
+    from equipoise.lab import PLAYGROUND, available
+
+    listing = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for experiment, line in available().items():
+        listing.add_row(f"[bold]{experiment}[/]", line)
+    listing.add_row("[bold]playground[/]", PLAYGROUND)
+    out.print(listing)
+
+
+def carry_out(experiment: str, overrides: Iterable[str], compare: bool, folder: Path) -> None:
+    """Run one experiment: its table on the screen, its files in `folder`."""
+    from rich.table import Table
+
+    from equipoise.config import components, override
+    from equipoise.lab import COMPARING, base, load
+    from equipoise.lab.progress import shown
+
+    changes = assignments(overrides, components()) | ({"compare": True} if compare else {})
+    settings = override(load(experiment)(), changes)
+    compares = experiment in COMPARING and settings.compare
+    with shown(err, experiment):
+        found, files = base.carry_out(settings, f"{experiment}_compare" if compares else experiment, folder)
+    table = Table(*found.columns, title=experiment, title_justify="left")
+    for row in found.rows:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False)
+    err.print("wrote " + ", ".join(map(str, files)), markup=False)

@@ -26,14 +26,14 @@ class Best:
 
     def keep(self, generator: Generator, found: Evaluation, nimg: int, last_checkpoint: str) -> None:
         """Write `generator` and what was `found` of it, if it is better."""
-        if not self._better(found):
+        if not self.better(found):
             return
         with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.folder / IN_RUN)
             about = {"nimg": nimg, "best": self.deciding} | found.report
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
-    def _better(self, found: Evaluation) -> bool:
+    def better(self, found: Evaluation) -> bool:
         """Whether it is better than the one in best/, or that was measured otherwise.
 
         If its report or its generator is damaged, best/ is set aside, with a warning on stderr.

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.augment import Augmentation
 from equipoise.compute.computing import Computing
-from equipoise.compute.distributed import rank, world_size
 from equipoise.compute.pieces import Piece, count_pieces, in_pieces
 from equipoise.config import TrainConfig
-from equipoise.core.randomness import Purpose, seed_torch, stream
+from equipoise.core.randomness import Purpose, seed_torch
 from equipoise.core.types import Batch, Generated, ImageSpec, Told
-from equipoise.doctor import voided
 from equipoise.losses import Memory, Output, Term, logits
 from equipoise.rules import Stages
 
+from .drawing import latents
 from .players import Player
 from .readings import Readings
 from .showing import Showing
+from .warned import warn_of_voided
 
 __all__ = ["GAN"]
 
@@ -69,11 +68,7 @@ class GAN:
         augment = cfg.augment.build()
         for net in (G, D, augment):
             net.to(device)
-        if rank() == 0:
-            for reason in voided(
-                D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints
-            ):
-                warnings.warn(reason, stacklevel=2)
+        warn_of_voided(cfg, D)
         if cfg.start is not None:
             cfg.start.freeze(D)
         gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
@@ -112,13 +107,7 @@ class GAN:
 
     def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
         """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
-        share = len(like.x)
-        rows, config = share * world_size(), self.cfg.generator
-        z = config.prior.draw(rows, config.z_dim, generator=stream(self.cfg.seed, purpose, nimg))
-        z = z[rank() * share : (rank() + 1) * share]
-        if like.x.is_cuda:
-            z = z.pin_memory()  # so that the host need not wait for the copy
-        return z.to(like.x.device, non_blocking=True)
+        return latents(self.cfg, len(like.x), purpose, nimg, like.x.device)
 
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
@@ -143,7 +132,7 @@ class GAN:
             before = other.added[name]
             self.added[name] = [next((pair for pair in before if pair[0] == new[0]), new) for new in terms]
 
-    def memories(self, player: Literal["D", "G"]) -> list[Memory]:
+    def memories(self, player: str) -> list[Memory]:
         """What a player's terms remember, in their order."""
         return [term.memory for _, term in self.added[player] if term.memory is not None]
 
@@ -177,7 +166,7 @@ class GAN:
         )
         return D, G
 
-    def terms(self, player: Literal["D", "G"]) -> list[Term]:
+    def terms(self, player: str) -> list[Term]:
         """What a player minimises the sum of: its losses, then what the game and the config add."""
         added = [term for _, term in self.added[player]]
         losses = [term for term in self.cfg.head.losses(self.cfg.loss) if term.player in (player, "both")]

@@ -71,5 +71,9 @@ class Showing:
 
 
 def detached(shown: Shown) -> Shown:
-    made = Generated(*(None if part is None else part.detach() for part in shown.made))  # type: ignore[arg-type]
-    return Shown(shown.real.map(Tensor.detach), shown.fake.map(Tensor.detach), made)
+    made = Generated(*(None if part is None else cut(part) for part in shown.made))  # type: ignore[arg-type]
+    return Shown(shown.real.map(cut), shown.fake.map(cut), made)
+
+
+def cut(t: Tensor) -> Tensor:
+    return t.detach() if t.requires_grad else t

@@ -1,0 +1,22 @@
+"""Warnings of what a config takes from its own stabilisers."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import nn
+
+from equipoise.compute.distributed import rank
+from equipoise.config import TrainConfig
+from equipoise.doctor import voided
+
+__all__ = ["warn_of_voided"]
+
+
+def warn_of_voided(cfg: TrainConfig, D: nn.Module) -> None:
+    """Warn of each guarantee that `D` and the rest of `cfg` void, on rank 0, at the line that built the players."""
+    if rank() == 0:
+        for reason in voided(
+            D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints
+        ):
+            warnings.warn(reason, stacklevel=3)
