@@ -107,7 +107,7 @@ def test_a_bare_word_is_a_call(name):
 
 @every_component
 def test_an_unknown_field_is_refused(name):
-    with pytest.raises(ValueError, match=r"[Uu]nexpected keyword argument"):
+    with pytest.raises(ValueError, match=f"{name} has no field 'no_such_field'"):
         example(name, no_such_field=1)
     given_fields = ", ".join(f"{k}={v!r}" for k, v in REQUIRED.get(name, {}).items())
     with pytest.raises(ValueError, match=f"{name} has no field 'no_such_field'"):
@@ -349,56 +349,67 @@ def test_an_index_out_of_range_is_refused(index):
         ("xyzzy=1", r"TrainConfig has no field 'xyzzy'; known: .*batch_size"),
         ("loss.smoothing=0.1", r"Hinge has no field 'smoothing'"),
         ("d_optim.lr.start=1", r"0\.001 has no fields, so 'start' cannot be set in it"),
-        ("batch_size=0.5", r"TrainConfig\.batch_size: .*valid integer.*got 0\.5"),
-        ("batch_size=true", r"TrainConfig\.batch_size: .*valid integer.*got True"),
-        ("batch_size=many", r"TrainConfig\.batch_size: .*valid integer.*got 'many'"),
-        ("batch_size=0", r"TrainConfig\.batch_size: .*greater than or equal to 1, got 0"),
-        ("d_steps=0", r"TrainConfig\.d_steps: .*greater than or equal to 1, got 0"),
-        ("total_kimg=0", r"TrainConfig\.total_kimg: .*greater than 0, got 0"),
-        ("total_kimg=-5", r"TrainConfig\.total_kimg: .*greater than 0, got -5"),
-        ("total_kimg=1e400", r"TrainConfig\.total_kimg: .*finite number, got inf"),
-        ("d_optim.lr=1e400", r"^Adam\.lr: .*finite number, got inf$"),
-        ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0: .*finite number, got inf$"),
-        ("penalties=[R1(gamma=1e400)]", r"^R1\.gamma: .*finite number, got inf$"),
-        ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg: .*finite number, got inf"),
+        ("batch_size=0.5", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 0\.5"),
+        ("batch_size=true", r"TrainConfig\.batch_size takes a whole number of 1 or more, got True"),
+        ("batch_size=many", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 'many'"),
+        ("batch_size=0", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 0"),
+        ("d_steps=0", r"TrainConfig\.d_steps takes a whole number of 1 or more, or a ToConvergence, got 0"),
+        ("total_kimg=0", r"TrainConfig\.total_kimg takes a number above 0, got 0"),
+        ("total_kimg=-5", r"TrainConfig\.total_kimg takes a number above 0, got -5"),
+        ("total_kimg=1e400", r"TrainConfig\.total_kimg takes a finite number above 0, got inf"),
+        ("d_optim.lr=1e400", r"^Adam\.lr takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0 takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("penalties=[R1(gamma=1e400)]", r"^R1\.gamma takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg takes a finite number of 0 or more, got inf"),
         ("total_kimg=1e308", r"^total_kimg takes numbers below 2\*\*63 = 9\.2e18, got 1e\+308$"),
         ("seed=9223372036854775808", r"^seed takes numbers below 2\*\*63 = 9\.2e18, got 9223372036854775808$"),
         (f"seed=0x{'f' * 900}", r"^seed takes numbers below .*, got an integer of 3600 bits$"),
         ("penalties=[R1(every=10000000000000000000)]", r"^penalties\.0\.every takes numbers below 2"),
-        ("batch_size=10**9", r"TrainConfig\.batch_size: .*valid integer.*got '10\*\*9'"),
-        ("seed=-1", r"TrainConfig\.seed: .*greater than or equal to 0, got -1"),
-        ("d_optim.lr=fast", r"Adam\.lr: .*valid number, got 'fast'"),
-        ("d_optim.lr=-1", r"Adam\.lr: .*greater than or equal to 0, got -1"),
-        ("d_optim.lr=true", r"Adam\.lr: .*valid number, got True"),
-        ("d_optim.betas=0.5", r"Adam\.betas takes a list, .* got 0\.5"),
-        ("head.san=yes", r"Head\.san: .*valid boolean, got 'yes'"),
-        ("head.san=1", r"Head\.san: .*valid boolean, got 1"),
-        ("head.conditioning=projektion", r"Head\.conditioning: .*'projection'.*got 'projektion'"),
-        ("generator.width=0", r"SANDigitsGenerator\.width: .*greater than or equal to 1, got 0"),
-        ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: Hinge, LeastSquares, NonSaturating"),
-        ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; known: Hinge"),
+        ("batch_size=10**9", r"TrainConfig\.batch_size takes a whole number of 1 or more, got '10\*\*9'"),
+        ("seed=-1", r"TrainConfig\.seed takes a whole number of 0 or more, got -1"),
+        ("d_optim.lr=fast", r"^Adam\.lr takes a number of 0 or more, or a schedule, got 'fast'"),
+        ("d_optim.lr=-1", r"^Adam\.lr takes a number of 0 or more, or a schedule, got -1$"),
+        ("d_optim.lr=true", r"^Adam\.lr takes a number of 0 or more, or a schedule, got True"),
+        (
+            "d_optim.betas=0.5",
+            r"Adam\.betas takes a list of 2, each item a number of 0 or more, or a schedule, got 0\.5$",
+        ),
+        ("head.san=yes", r"Head\.san takes true or false, got 'yes'; did you mean true\?"),
+        ("head.san=1", r"Head\.san takes true or false, got 1$"),
+        (
+            "head.conditioning=projektion",
+            r"Head\.conditioning takes one of .*'projection'.*got 'projektion'; did you mean 'projection'\?",
+        ),
+        ("generator.width=0", r"SANDigitsGenerator\.width takes a whole number of 1 or more, got 0"),
+        ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: .*Hinge, LeastSquares, NonSaturating"),
+        ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; did you mean Hinge\(\)\?"),
         ("loss=none", r"TrainConfig\.loss takes a GANLoss, got None"),
-        ("d_optim=Hinge", r"TrainConfig\.d_optim takes a OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
+        ("d_optim=Hinge", r"TrainConfig\.d_optim takes an OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
         ("penalties=[Hinge]", r"TrainConfig\.penalties\.0 takes a Penalty, got Hinge\(\)"),
         ("penalties=[R1, 5]", r"TrainConfig\.penalties\.1 takes a Penalty, got 5"),
-        ("penalties=R1", r"TrainConfig\.penalties takes a list, such as 'penalties=\[A,B\(field=1\)\]', got R1\("),
+        (
+            "penalties=R1",
+            r"TrainConfig\.penalties takes a list, each item a Penalty, got R1\(.*; did you mean \[R1\(gamma=10\.0",
+        ),
         ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: Clip"),
         ("generator=SANDigitsDiscriminator", r"TrainConfig\.generator takes a GeneratorConfig, got SANDigitsDisc"),
         ("head=Hinge", r"TrainConfig\.head takes a Head, got Hinge\(\); known: Head"),
-        ("data=digits.zip", r"TrainConfig\.data takes a DatasetConfig, got 'digits\.zip'; known: CIFAR10, Digits"),
+        (
+            "data=digits.zip",
+            r"TrainConfig\.data: expected a data set or a path that exists, and 'digits\.zip' is neither",
+        ),
         ("data=Images(path=5)", r"Images\.path: expected a path, as text or pathlib\.Path, got 5"),
     ],
 )
 def test_wrong_overrides_say_what_was_given_and_expected(item, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         changed(san_digits(), item)
-    assert "pydantic" not in str(error.value)  # its addresses and types are no help to the user
 
 
 def test_several_mistakes_are_reported_together():
     with pytest.raises(ValueError, match=r"batch_size") as error:
         changed(san_digits(), "batch_size=0", "seed=-1", "total_kimg=long")
-    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+    assert [line.partition(" takes ")[0] for line in str(error.value).splitlines()] == [
         "TrainConfig.batch_size",
         "TrainConfig.total_kimg",
         "TrainConfig.seed",
@@ -555,23 +566,26 @@ def test_terms_on_the_command_line(item, field, value):
     [
         (
             "d_steps=Hinge",
-            r"d_steps: .*valid integer, got Hinge\(\)\n.*d_steps takes a ToConvergence, got Hinge",
+            r"^TrainConfig\.d_steps takes a whole number of 1 or more, or a ToConvergence, got Hinge.*; known: ToCon",
         ),
-        ("d_steps=1.5", r"d_steps: .*valid integer, got 1\.5"),
-        ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window: .*greater than or equal to 1, got 0"),
+        ("d_steps=1.5", r"d_steps takes a whole number of 1 or more, or a ToConvergence, got 1\.5"),
+        ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window takes a whole number of 1 or more, got 0"),
         ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 leaves no two windows of 20 .* at least max_steps=40"),
-        ("feature_matching=true", r"feature_matching takes a FeatureMatching, got True"),
+        ("feature_matching=true", r"feature_matching takes a FeatureMatching, or none, got True"),
         (
             "d_regularizers=[R1]",
             r"d_regularizers\.0 takes a Regularizer, got R1\(.*known: HistoricalAverage, Orthogonal",
         ),
-        ("d_regularizers=Orthogonal", r"d_regularizers takes a list, such as 'd_regularizers=\[A,B"),
+        (
+            "d_regularizers=Orthogonal",
+            r"d_regularizers takes a list, each item a Regularizer, got Orthogonal\(.*; did you mean \[Orthogonal\(",
+        ),
         ("penalties=[Orthogonal]", r"Orthogonal\(.*\) is no penalty on images.*'d_regularizers=\[Orthogonal\("),
         ("penalties=[R1,Consensus]", r"Consensus\(.*\) is no penalty on images.*'joint_penalties=\[Consensus\("),
         ("joint_penalties=[Orthogonal]", r"joint_penalties\.0 takes a JointPenalty, got Orthogonal.*known: Consensus"),
-        ("transfer=runs/a", r"transfer takes a FreezeD, got 'runs/a'"),
+        ("transfer=runs/a", r"transfer takes a FreezeD, or none, got 'runs/a'"),
         ("transfer=FreezeD", r"FreezeD needs the field 'run'"),
-        ("data=Few(num=0)", r"Few\.num: .*greater than or equal to 1, got 0"),
+        ("data=Few(num=0)", r"Few\.num takes a whole number of 1 or more, got 0"),
         ("data=Few(of=Hinge)", r"Few\.of takes a DatasetConfig, got Hinge"),
     ],
 )
@@ -676,5 +690,7 @@ def test_a_path_that_exists_means_the_images_there(tmp_path, monkeypatch, name):
 
 def test_a_path_that_does_not_exist_is_no_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data takes a DatasetConfig, got 'Digit'; known: .*Digits"):
+    with pytest.raises(ValueError, match=r"a path that exists, and 'Digit' is neither; did you mean Digits\(\)\?"):
         override(sngan_digits(), {"data": "Digit"})
+    with pytest.raises(ValueError, match=r"a path that exists, and 'my photos' is neither; known: CIFAR10, Digits"):
+        override(sngan_digits(), {"data": "my photos"})
