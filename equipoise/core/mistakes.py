@@ -258,14 +258,17 @@ def nearest(options: Sequence[Alternative], value: object) -> str:
     word = value.__name__ if isinstance(value, type) else value if isinstance(value, str) else ""
     if word.lower() in TRUTH and any(hint is bool for hint, _ in options):
         return f"; did you mean {TRUTH[word.lower()]}?"
-    calls, within = calls_of(options), calls_of(inner)
-    texts = {str(choice): repr(choice) for choice in choices(options)} | calls
-    texts |= {name: f"[{call}]" for name, call in within.items() if not calls}
+    whole, parts = kinds_of(options), kinds_of(inner)
+    texts = {str(choice): repr(choice) for choice in choices(options)}
+    texts |= {name: call_of(cls) if whole else f"[{call_of(cls)}]" for name, cls in (whole or parts).items()}
     close = close_to(word, texts)
     if close:
         return f"; did you mean {texts[close]}?"
-    known = calls or within
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    homes = {package(hint) for hint, _ in (*options, *inner) if isinstance(hint, type)}
+    known = sorted(
+        name for name, cls in (whole or parts).items() if package(cls) in homes
+    )  # not all of a program's own
+    return f"; known: {', '.join(known)}" if known else ""
 
 
 def suggest_kind(kind: type, word: str) -> str:
@@ -287,14 +290,22 @@ def fits(hint: Any, value: object) -> bool:
     return type(value) is hint or (isinstance(hint, type) and hint not in PLAIN and isinstance(value, hint))
 
 
-def calls_of(options: Iterable[Alternative]) -> dict[str, str]:
-    """The components that `options` allow, by name, each with the call that makes one."""
+def kinds_of(options: Iterable[Alternative]) -> dict[str, type]:
+    """The components that `options` allow, by name: the user's own too."""
     todo = [hint for hint, _ in options if isinstance(hint, type) and hint not in (*PLAIN, int, float, NoneType)]
-    calls = {}
+    kinds = {}
     while todo:
         cls = todo.pop()
         todo += cls.__subclasses__()
         if is_pydantic_dataclass(cls) and not inspect.isabstract(cls):
-            needed = ", ".join(f"{name}=..." for name, info in fields_of(cls).items() if info.is_required())
-            calls[cls.__name__] = f"{cls.__name__}({needed})"
-    return calls
+            kinds[cls.__name__] = cls
+    return kinds
+
+
+def call_of(cls: type) -> str:
+    needed = ", ".join(f"{name}=..." for name, info in fields_of(cls).items() if info.is_required())
+    return f"{cls.__name__}({needed})"
+
+
+def package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
