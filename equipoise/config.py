@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import is_pydantic_dataclass
@@ -24,6 +24,8 @@ from equipoise.augment import Augment, NoAugment
 from equipoise.compute.settings import Compute
 from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
+from equipoise.core.mistakes import suggest_kind
+from equipoise.core.nesting import shown
 from equipoise.core.types import component
 from equipoise.data import DatasetConfig, Images
 from equipoise.losses import GANLoss, NonSaturating, Term
@@ -42,16 +44,42 @@ from equipoise.rules import (
 )
 from equipoise.weights import Constraint, NoNormalizer, Normalizer
 
-__all__ = ["TrainConfig", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
+__all__ = ["TrainConfig", "build", "components", "differences", "known_to", "override", "parse", "suggest", "to_text"]
+
+
+MOVED: Mapping[str, str] = {
+    "penalties": "terms",
+    "d_regularizers": "terms",
+    "g_regularizers": "terms",
+    "joint_penalties": "terms",
+    "feature_matching": "terms",
+    "precision": "compute.precision",
+    "convolutions": "compute.convolutions",
+    "compile": "compute.compile",
+    "micro_batch": "compute.micro_batch",
+    "log_kimg": "report.log_kimg",
+    "snapshot_kimg": "report.snapshot_kimg",
+    "evaluation": "report.evaluation",
+    "reuse_fakes": "game.reuse",
+    "transfer": "start",
+}
+"""Fields of `TrainConfig` that have moved: the old dotted name, and the new one, which messages give."""
 
 
 def as_images(given: object) -> object:
-    """The images at a path that exists: ``data=photos`` is ``data=Images(path="photos")``."""
-    if isinstance(given, str):
-        with suppress(OSError, ValueError, RuntimeError):  # no name of a file: too long, with a zero, of no user
-            if Path(given).expanduser().exists():
-                return Images(path=given)
-    return given
+    """The images at a path that exists: ``data=photos`` is ``data=Images(path="photos")``.
+
+    Raises:
+        ValueError: for another text.
+    """
+    if not isinstance(given, str):
+        return given
+    with suppress(OSError, ValueError, RuntimeError):  # no name of a file: too long, with a zero, of no user
+        if Path(given).expanduser().exists():
+            return Images(path=given)
+    raise ValueError(
+        f"expected a data set or a path that exists, and {shown(given)} is neither{suggest_kind(DatasetConfig, given)}"
+    )
 
 
 @component
@@ -72,6 +100,8 @@ class TrainConfig:
     start: the networks of another run, to start from.
     report: statistics, checkpoints, grids and evaluations while the run trains.
     """
+
+    moved: ClassVar[Mapping[str, str]] = MOVED
 
     data: Annotated[DatasetConfig, BeforeValidator(as_images)]
     generator: GeneratorConfig
@@ -190,12 +220,53 @@ def known_to(config: Any) -> dict[str, type]:
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """`grammar.override` with the library's components: a copy of `config` with the fields at dotted paths replaced.
+    """`grammar.override`: a copy of `config` with the fields at dotted paths replaced.
+
+    Images take the place of other data if their path is given: ``data.path=photos data.resolution=64``.
 
     Raises:
         ValueError: for an unknown field, a value the field does not take, or an illegal combination.
     """
-    return grammar.override(config, changes, components())
+    return grammar.override(config, images_in(changes, config.data) if isinstance(config, TrainConfig) else changes)
+
+
+def build(changes: Mapping[str, Any]) -> TrainConfig:
+    """The config of the fields at dotted paths; the others have their defaults. Raises ValueError as `override`."""
+    config: TrainConfig = grammar.build(TrainConfig, images_in(changes, None))
+    return config
+
+
+def images_in(changes: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
+    """`changes` with `Images` made of the fields inside `data.`, if those and not `data` have such fields.
+
+    data: what the config has, or None.
+
+    Raises:
+        ValueError: if there is no path to make them with.
+    """
+    inside = {path.removeprefix("data."): value for path, value in changes.items() if path.startswith("data.")}
+    if inside and isinstance(changes.get("data"), str):
+        try:
+            return {**changes, "data": as_images(changes["data"])}
+        except ValueError as error:
+            raise ValueError(f"TrainConfig.data: {error}") from None
+    present = {} if data is None else {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+    lacking = [f.name for f in dataclasses.fields(Images) if f.name in inside and f.name not in present]
+    if not lacking or "data" in changes:  # a data set that the user names stays
+        return changes
+    name, field = "TrainConfig.data" if data is None else type(data).__name__, lacking[0]
+    within = next((name for name, value in present.items() if isinstance(value, DatasetConfig)), None)
+    if within is not None:  # Few would be lost
+        raise ValueError(
+            f"{name} has no field {field!r}: give data.{within}='Images(path=...)', or data='Images(path=...)' for all"
+        )
+    if "path" not in inside:
+        raise ValueError(
+            f"{name} has no field {field!r}, which Images have: give their path too, as in "
+            f"data.path=photos data.{field}={shown(inside[field])}"
+        )
+    kept = {path: value for path, value in changes.items() if not path.startswith("data.")}
+    return {**kept, "data": Images(**inside)}
 
 
 def to_text(config: TrainConfig) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from equipoise import recipes
 from equipoise.config import TrainConfig, components, known_to, override, to_text
 from equipoise.core.grammar import differences, parse
+from equipoise.core.quoting import as_saved
 from equipoise.core.schedules import Cosine, Linear
 from equipoise.core.types import component
 from equipoise.data import Digits, Few, Images
@@ -107,7 +108,7 @@ def test_a_bare_word_is_a_call(name):
 
 @every_component
 def test_an_unknown_field_is_refused(name):
-    with pytest.raises(ValueError, match=r"[Uu]nexpected keyword argument"):
+    with pytest.raises(ValueError, match=f"{name} has no field 'no_such_field'"):
         example(name, no_such_field=1)
     given_fields = ", ".join(f"{k}={v!r}" for k, v in REQUIRED.get(name, {}).items())
     with pytest.raises(ValueError, match=f"{name} has no field 'no_such_field'"):
@@ -230,7 +231,7 @@ def test_an_unknown_field_is_named_with_the_nearest():
         parse("ClipWeights(qqq=5)", KNOWN)
 
 
-text = st.text("aZ0_ é'\"\\\n().=[", max_size=8)
+text = st.text("aZ0_: é'\"\\\n().=[", max_size=8)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda values: st.lists(values, max_size=3).map(tuple),
@@ -240,7 +241,7 @@ plain = st.recursive(
 
 @given(plain)
 def test_literals_read_back(value):
-    assert parse(repr(value), KNOWN) == value
+    assert parse(as_saved(repr(value)), KNOWN) == value
 
 
 betas = st.floats(0, 1, exclude_max=True) | st.builds(Cosine, start=st.just(0.5), end=st.just(0.9), kimg=st.just(3.0))
@@ -349,56 +350,67 @@ def test_an_index_out_of_range_is_refused(index):
         ("xyzzy=1", r"TrainConfig has no field 'xyzzy'; known: .*batch_size"),
         ("loss.smoothing=0.1", r"Hinge has no field 'smoothing'"),
         ("d_optim.lr.start=1", r"0\.001 has no fields, so 'start' cannot be set in it"),
-        ("batch_size=0.5", r"TrainConfig\.batch_size: .*valid integer.*got 0\.5"),
-        ("batch_size=true", r"TrainConfig\.batch_size: .*valid integer.*got True"),
-        ("batch_size=many", r"TrainConfig\.batch_size: .*valid integer.*got 'many'"),
-        ("batch_size=0", r"TrainConfig\.batch_size: .*greater than or equal to 1, got 0"),
-        ("d_steps=0", r"TrainConfig\.d_steps: .*greater than or equal to 1, got 0"),
-        ("total_kimg=0", r"TrainConfig\.total_kimg: .*greater than 0, got 0"),
-        ("total_kimg=-5", r"TrainConfig\.total_kimg: .*greater than 0, got -5"),
-        ("total_kimg=1e400", r"TrainConfig\.total_kimg: .*finite number, got inf"),
-        ("d_optim.lr=1e400", r"^Adam\.lr: .*finite number, got inf$"),
-        ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0: .*finite number, got inf$"),
-        ("terms=[R1(gamma=1e400)]", r"^R1\.gamma: .*finite number, got inf$"),
-        ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg: .*finite number, got inf"),
+        ("batch_size=0.5", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 0\.5"),
+        ("batch_size=true", r"TrainConfig\.batch_size takes a whole number of 1 or more, got True"),
+        ("batch_size=many", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 'many'"),
+        ("batch_size=0", r"TrainConfig\.batch_size takes a whole number of 1 or more, got 0"),
+        ("d_steps=0", r"TrainConfig\.d_steps takes a whole number of 1 or more, or a ToConvergence, got 0"),
+        ("total_kimg=0", r"TrainConfig\.total_kimg takes a number above 0, got 0"),
+        ("total_kimg=-5", r"TrainConfig\.total_kimg takes a number above 0, got -5"),
+        ("total_kimg=1e400", r"TrainConfig\.total_kimg takes a finite number above 0, got inf"),
+        ("d_optim.lr=1e400", r"^Adam\.lr takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0 takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("terms=[R1(gamma=1e400)]", r"^R1\.gamma takes a finite number of 0 or more, or a schedule, got inf$"),
+        ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg takes a finite number of 0 or more, got inf"),
         ("total_kimg=1e308", r"^total_kimg takes numbers below 2\*\*63 = 9\.2e18, got 1e\+308$"),
         ("seed=9223372036854775808", r"^seed takes numbers below 2\*\*63 = 9\.2e18, got 9223372036854775808$"),
         (f"seed=0x{'f' * 900}", r"^seed takes numbers below .*, got an integer of 3600 bits$"),
         ("terms=[R1(every=10000000000000000000)]", r"^terms\.0\.every takes numbers below 2"),
-        ("batch_size=10**9", r"TrainConfig\.batch_size: .*valid integer.*got '10\*\*9'"),
-        ("seed=-1", r"TrainConfig\.seed: .*greater than or equal to 0, got -1"),
-        ("d_optim.lr=fast", r"Adam\.lr: .*valid number, got 'fast'"),
-        ("d_optim.lr=-1", r"Adam\.lr: .*greater than or equal to 0, got -1"),
-        ("d_optim.lr=true", r"Adam\.lr: .*valid number, got True"),
-        ("d_optim.betas=0.5", r"Adam\.betas takes a list, .* got 0\.5"),
-        ("head.san=yes", r"Head\.san: .*valid boolean, got 'yes'"),
-        ("head.san=1", r"Head\.san: .*valid boolean, got 1"),
-        ("head.conditioning=projektion", r"Head\.conditioning: .*'projection'.*got 'projektion'"),
-        ("generator.width=0", r"SANDigitsGenerator\.width: .*greater than or equal to 1, got 0"),
-        ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: Hinge, LeastSquares, NonSaturating"),
-        ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; known: Hinge"),
+        ("batch_size=10**9", r"TrainConfig\.batch_size takes a whole number of 1 or more, got '10\*\*9'"),
+        ("seed=-1", r"TrainConfig\.seed takes a whole number of 0 or more, got -1"),
+        ("d_optim.lr=fast", r"^Adam\.lr takes a number of 0 or more, or a schedule, got 'fast'"),
+        ("d_optim.lr=-1", r"^Adam\.lr takes a number of 0 or more, or a schedule, got -1$"),
+        ("d_optim.lr=true", r"^Adam\.lr takes a number of 0 or more, or a schedule, got True"),
+        (
+            "d_optim.betas=0.5",
+            r"Adam\.betas takes a list of 2, each item a number of 0 or more, or a schedule, got 0\.5$",
+        ),
+        ("head.san=yes", r"Head\.san takes true or false, got 'yes'; did you mean true\?"),
+        ("head.san=1", r"Head\.san takes true or false, got 1$"),
+        (
+            "head.conditioning=projektion",
+            r"Head\.conditioning takes one of .*'projection'.*got 'projektion'; did you mean 'projection'\?",
+        ),
+        ("generator.width=0", r"SANDigitsGenerator\.width takes a whole number of 1 or more, got 0"),
+        ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: .*Hinge, LeastSquares, NonSaturating"),
+        ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; did you mean Hinge\(\)\?"),
         ("loss=none", r"TrainConfig\.loss takes a GANLoss, got None"),
-        ("d_optim=Hinge", r"TrainConfig\.d_optim takes a OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
+        ("d_optim=Hinge", r"TrainConfig\.d_optim takes an OptimConfig, got Hinge\(\); known: Adam, RMSprop"),
         ("terms=[Hinge]", r"TrainConfig\.terms\.0 takes a Term, got Hinge\(\)"),
-        ("terms=[R1, 5]", r"TrainConfig\.terms\.1 takes a Term, got 5; known: Consensus, Dragan"),
-        ("terms=R1", r"TrainConfig\.terms takes a list, such as 'terms=\[A,B\(field=1\)\]', got R1\("),
+        ("terms=[R1, 5]", r"TrainConfig\.terms\.1 takes a Term, got 5"),
+        (
+            "terms=R1",
+            r"TrainConfig\.terms takes a list, each item a Term, got R1\(.*; did you mean \[R1\(gamma=10\.0",
+        ),
         ("constraints=[R1]", r"TrainConfig\.constraints\.0 takes a Constraint, got R1\(.*known: Clip"),
         ("generator=SANDigitsDiscriminator", r"TrainConfig\.generator takes a GeneratorConfig, got SANDigitsDisc"),
         ("head=Hinge", r"TrainConfig\.head takes a Head, got Hinge\(\); known: Head"),
-        ("data=digits.zip", r"TrainConfig\.data takes a DatasetConfig, got 'digits\.zip'; known: CIFAR10, Digits"),
+        (
+            "data=digits.zip",
+            r"TrainConfig\.data: expected a data set or a path that exists, and 'digits\.zip' is neither",
+        ),
         ("data=Images(path=5)", r"Images\.path: expected a path, as text or pathlib\.Path, got 5"),
     ],
 )
 def test_wrong_overrides_say_what_was_given_and_expected(item, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         changed(san_digits(), item)
-    assert "pydantic" not in str(error.value)  # its addresses and types are no help to the user
 
 
 def test_several_mistakes_are_reported_together():
     with pytest.raises(ValueError, match=r"batch_size") as error:
         changed(san_digits(), "batch_size=0", "seed=-1", "total_kimg=long")
-    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+    assert [line.partition(" takes ")[0] for line in str(error.value).splitlines()] == [
         "TrainConfig.batch_size",
         "TrainConfig.total_kimg",
         "TrainConfig.seed",
@@ -556,14 +568,14 @@ def test_terms_on_the_command_line(item, field, value):
     [
         (
             "d_steps=Hinge",
-            r"d_steps: .*valid integer, got Hinge\(\)\n.*d_steps takes a ToConvergence, got Hinge",
+            r"^TrainConfig\.d_steps takes a whole number of 1 or more, or a ToConvergence, got Hinge.*; known: ToCon",
         ),
-        ("d_steps=1.5", r"d_steps: .*valid integer, got 1\.5"),
-        ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window: .*greater than or equal to 1, got 0"),
+        ("d_steps=1.5", r"d_steps takes a whole number of 1 or more, or a ToConvergence, got 1\.5"),
+        ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window takes a whole number of 1 or more, got 0"),
         ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 leaves no two windows of 20 .* at least max_steps=40"),
-        ("start=runs/a", r"start takes a FreezeD, got 'runs/a'"),
+        ("start=runs/a", r"start takes a FreezeD, or none, got 'runs/a'"),
         ("start=FreezeD", r"FreezeD needs the field 'run'"),
-        ("data=Few(num=0)", r"Few\.num: .*greater than or equal to 1, got 0"),
+        ("data=Few(num=0)", r"Few\.num takes a whole number of 1 or more, got 0"),
         ("data=Few(of=Hinge)", r"Few\.of takes a DatasetConfig, got Hinge"),
     ],
 )
@@ -668,5 +680,7 @@ def test_a_path_that_exists_means_the_images_there(tmp_path, monkeypatch, name):
 
 def test_a_path_that_does_not_exist_is_no_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data takes a DatasetConfig, got 'Digit'; known: .*Digits"):
+    with pytest.raises(ValueError, match=r"a path that exists, and 'Digit' is neither; did you mean Digits\(\)\?"):
         override(sngan_digits(), {"data": "Digit"})
+    with pytest.raises(ValueError, match=r"a path that exists, and 'my photos' is neither; known: CIFAR10, Digits"):
+        override(sngan_digits(), {"data": "my photos"})

@@ -151,6 +151,8 @@ def test_examples_run(page, tmp_path, monkeypatch):
                     check_commands(block.text)
                 case "console":
                     check_session(block.text)
+                case "yaml":
+                    (tmp_path / str(block.title)).write_text(block.text, "utf-8")
                 case language:
                     assert language == "text", f"a {language} block is neither run nor marked as text"
 

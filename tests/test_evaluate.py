@@ -309,7 +309,7 @@ def test_measures_are_read_from_text():
         ("", "there is no metric ''"),
         ("fid", "fid is the name of a distance of inception features, and these are of digits: ask for frechet"),
         ("kid(size=3)", "has no field 'size'"),
-        ("pr(k=0)", "k: Input should be greater than or equal to 1"),
+        ("pr(k=0)", "PrecisionRecall.k takes a whole number of 1 or more, got 0"),
         ("pr(k=2", "cannot read"),
     ],
 )
@@ -602,7 +602,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, changes, m
         ({"metrics": ("kidd",)}, "there is no metric 'kidd'"),
         ({"metrics": ("fid",), "features": "digits"}, "ask for frechet"),
         ({"metrics": ()}, "no metric is asked for"),
-        ({"every_kimg": 0.0}, "greater than 0"),
+        ({"every_kimg": 0.0}, "takes a number above 0"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused_when_it_is_made(fields, message):

@@ -370,7 +370,7 @@ def test_the_command_compares(tmp_path, monkeypatch):
         (["grid", "gan.augment=ADA(heuristic=fixed)"], "is for images; points take augment=InstanceNoise"),
         (["ring", "beside=R2"], "there is no setting 'R2'; known: LSGAN, R1, R3GAN"),
         (["ring", "beside=WGANGP"], "there is no setting 'WGANGP'; did you mean 'WGAN-GP'?"),
-        (["ring", "beside=R1(gamma=3)"], "RingGAN.beside: Input should be a valid string, got R1(gamma=3"),
+        (["ring", "beside=R1(gamma=3)"], "RingGAN.beside takes a text, or none, got R1(gamma=3"),
         (["ring", "gan.lose=Hinge"], "TrainConfig has no field 'lose'; did you mean 'loss'?"),
         (["ring", "seeds=0"], "RingGAN.seeds"),
         (["ring", "workers=0"], "RingGAN.workers"),

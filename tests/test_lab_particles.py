@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
@@ -96,6 +95,6 @@ def test_d_is_shown_the_right_way_round():
 
 
 def test_points_of_another_dimension_are_refused():
-    with pytest.raises(ValidationError, match=r"Dirac\(theta=0.0\) has dim 1: take Ring"):
+    with pytest.raises(ValueError, match=r"Dirac\(theta=0.0\) has dim 1: take Ring"):
         Particles(data=Dirac())
     assert Particles(data=Ring(num=3)).data.num == 3

@@ -122,7 +122,7 @@ def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
         ("x" * 100_000, r"TrainConfig has no field 'xxx.*\.\.\. \(100000 characters\)"),
         ("terms." + "0" * 5000, r"'000.*\.\.\. \(5000 characters\) is not an index into the 0 values"),
         ("seed." + "a" * 5000, r"0 has no fields, so 'aaa.*\.\.\. \(5000 characters\) cannot be set in it"),
-        ("", "TrainConfig has no field ''"),
+        ("", "'' is no path: expected fields joined by points"),
     ],
 )
 def test_paths(path, message):

@@ -142,7 +142,7 @@ def test_settings_are_checked():
         (lambda: Adam(betas=(0.5,)), "betas"),
         (lambda: Adam(eps=0.0), "eps"),
         (lambda: Adam(eps=math.nan), "eps"),
-        (lambda: Adam(lr=math.inf), r"lr.*\n.*finite"),
+        (lambda: Adam(lr=math.inf), "lr takes a finite number"),
         (lambda: Adam(betas=(1, 1)), r"betas=\(1\.0, 1\.0\) reach 1, and Adam divides by 1 - beta"),
         (lambda: Adam(betas=(0.0, Linear(start=0.9, end=1.0, kimg=5))), "reach 1, and Adam divides"),
         (lambda: Adam(betas=(0.0, After(Linear(start=0.9, end=1.5, kimg=5), kimg=3))), r"reach 1\.5, and"),

@@ -172,7 +172,7 @@ def test_every_text_on_the_page_is_the_value(cfg):
     [
         ("setting=R2D2", "there is no setting 'R2D2'; known: .*R3GAN"),
         ("lose=Hinge", "TrainConfig has no field 'lose'; did you mean 'loss'"),
-        ("loss=Hing", "takes a GANLoss, got 'Hing'; known: Hinge"),
+        ("loss=Hing", r"takes a GANLoss, got 'Hing'; did you mean Hinge\(\)\?"),
         ("loss=Hing()", "unknown component 'Hing'; did you mean 'Hinge'"),
         ("loss", "'loss' says nothing: give FIELD=VALUE"),
         ("d_optim.lr=-1", "d_optim|Adam.lr"),
@@ -184,7 +184,7 @@ def test_every_text_on_the_page_is_the_value(cfg):
         ("d_normalizer=SpectralNorm(iterations=100000)", "d_normalizer.iterations=100000 is more"),
         ("terms=[R1,R1,R1,R1,R1,R1,R1]", "terms holds 7 terms, and the playground takes 6"),
         ("data.of=Dirac", "Dirac.* has points on a line"),
-        ("data=Digits", "TrainConfig.data takes a DatasetConfig, got 'Digits'"),
+        ("data=Digits", "TrainConfig.data: expected a data set or a path that exists, and 'Digits' is neither"),
         ('data=Images(path="/etc")', "unknown component 'Images'"),
         ("augment=ADA()", "unknown component 'ADA'"),
         ("seed=__import__('os').getpid()", "cannot read"),

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .options import assignments, clear_errors, err, out, pasted
+from .options import OwnRecipe, assignments, clear_errors, err, out, own_components, pasted
 
 __all__ = ["recipes", "train"]
 
@@ -26,7 +26,13 @@ def recipes() -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A name from `equipoise recipes`, or FILE.py:FUNCTION.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `equipoise recipes`, or a file: FILE.py:FUNCTION, settings in .yaml or .json, a run's "
+            "config.txt."
+        ),
+    ],
     run_dir: Annotated[Path, typer.Argument(help="Where everything of the run goes. The same command resumes.")],
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -35,13 +41,14 @@ def train(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the config and stop.")] = False,
+    own: OwnRecipe = None,
 ) -> None:
     """Train a recipe; run the same command again to resume."""
     with clear_errors():
         from equipoise import recipes as library
-        from equipoise.config import override, to_text
+        from equipoise.config import components, override, to_text
 
-        config, known = library.load(recipe)
+        config, known = library.load(recipe, own_components(own))
         config = override(config, assignments(overrides or (), known))
         if dry_run:
             out.print(to_text(config), markup=False, end="")
@@ -52,6 +59,6 @@ def train(
         with processes(config.compute.device):
             run(config, run_dir)
             if rank() == 0:
-                own = f" --recipe {shlex.quote(recipe)}" if ".py" in recipe else ""
-                then = f"equipoise sample {pasted(run_dir)}{own} --out samples.png"
+                needed = f" --recipe {shlex.quote(own or recipe)}" if known.keys() - components().keys() else ""
+                then = f"equipoise sample {pasted(run_dir)}{needed} --out samples.png"
                 err.print(f"done: {run_dir}. Next: {then}", markup=False)

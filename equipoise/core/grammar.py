@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from .mistakes import defaults, moved_to, no_field, suggest
+from .nesting import DEEPEST, LONGEST, check_text, shown
+from .quoting import as_python, as_saved, is_windows_path
 
-from .nesting import DEEPEST, check_text, shown
-
-__all__ = ["differences", "made_of", "override", "parse", "suggest", "to_text"]
+__all__ = ["build", "differences", "made_of", "override", "parse", "suggest", "to_text"]
 
 # ---- text -> values --------------------------------------------------------------------------------------
 
@@ -24,15 +23,18 @@ def parse(text: str, known: Mapping[str, Any]) -> Any:
     """The value that `text` denotes: a literal, a word, a component or a call of one. Evaluates nothing else.
 
     ``Hinge`` means ``Hinge()``; true, false and none are understood; a list is read as a tuple; text that is no
-    expression (a path, say) is itself.
+    expression (a path, say) is itself. Paths of Windows may be typed with single backslashes, in quotes too.
 
     Raises:
         ValueError: for an unknown component, a wrong field, or anything but literals and calls; and for text that is
             too long or nested too deep.
     """
-    check_text(text)
+    source = as_python(text) if len(text) <= LONGEST else text
+    check_text(source)
+    if is_windows_path(text.strip()):
+        return text
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(source.strip(), mode="eval").body
     except SyntaxError:
         if "(" in text:
             raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)") from None
@@ -51,7 +53,7 @@ def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(_build(item, text, known) for item in items)
         case ast.Name(id=word) if word in known:
-            return _make(known[word], word, {}, known)
+            return _make(known[word], word, {})
         case ast.Name(id=word):
             return {"true": True, "false": False, "none": None}.get(word, word)
         case ast.Call(func=ast.Name(id=name)) if name not in known:
@@ -62,101 +64,97 @@ def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
                 raise ValueError(
                     f"cannot read {shown(text)}: name the fields of {name}, each once, as in {name}(key=value)"
                 )
-            return _make(known[name], name, fields, known)
+            return _make(known[name], name, fields)
     raise ValueError(f"cannot read {shown(text)}: expected a literal or Component(key=value, ...)")
 
 
-def _make(cls: Any, name: str, fields: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+def _make(cls: Any, name: str, fields: Mapping[str, Any]) -> Any:
     try:
         return cls(**fields)
-    except ValidationError as error:
-        raise ValueError(_explain(error, name, [f.name for f in dataclasses.fields(cls)], known)) from None
     except TypeError as error:  # a plain dataclass of the user's own
         raise ValueError(f"{name}: {error}") from None
 
 
-def override(config: Any, changes: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+# ---- changes by path -------------------------------------------------------------------------------------
+
+
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of `config` with the fields at dotted paths replaced, e.g. ``{"terms.0.gamma": 5, "loss": Hinge()}``.
 
     All changes are made before the copy is checked, so their order does not matter.
 
-    known: components that messages suggest.
-
     Raises:
         ValueError: for an unknown field, a value the field does not take, or an illegal combination.
     """
-    grouped: dict[str, dict[str, Any]] = {}
-    for path, value in changes.items():
+    _require_paths(changes)
+    return _override(config, changes)
+
+
+def build(cls: Any, changes: Mapping[str, Any]) -> Any:
+    """A `cls` of the fields at dotted paths, as `override` would change one whose other fields are its defaults.
+
+    Raises:
+        ValueError: as `override`, for a field that is missing, and for a path inside one that has no default.
+    """
+    _require_paths(changes)
+    return cls(**_changed(cls, defaults(cls), changes))
+
+
+def _require_paths(changes: Mapping[str, Any]) -> None:
+    for path in changes:
         if path.count(".") > DEEPEST:
             raise ValueError(f"{shown(path)} is no path of fields: expected at most {DEEPEST} points")
+        if not all(path.split(".")):
+            fields = ".".join(filter(None, path.split(".")))
+            fix = f"; did you mean {shown(fields)}?" if fields else ""
+            raise ValueError(f"{shown(path)} is no path: expected fields joined by points, such as d_optim.lr{fix}")
+
+
+def _override(config: Any, changes: Mapping[str, Any]) -> Any:
+    if isinstance(config, tuple | list):
+        places = [str(index) for index in range(len(config))]
+        grouped = _grouped(changes)
+        for field in grouped:
+            if field not in places:
+                raise ValueError(f"{shown(field)} is not an index into the {len(config)} values {shown(config)}")
+        pairs = zip(places, config, strict=True)
+        return tuple(_within(old, grouped[place]) if place in grouped else old for place, old in pairs)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ValueError(f"{shown(config)} has no fields, so {shown(next(iter(changes)))} cannot be set in it")
+    present = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **_changed(type(config), present, changes))
+
+
+def _changed(cls: Any, present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `cls` that `changes` set, with their new values. present: the values that its fields have."""
+    grouped, names = _grouped(changes), {field.name for field in dataclasses.fields(cls)}
+    moved = [path for path in changes if moved_to(cls, path)]
+    wrong = moved + [field for field in grouped if field not in names and field not in {p.split(".")[0] for p in moved}]
+    if wrong:
+        raise ValueError("\n".join(no_field(cls, name, present) for name in wrong))
+    for field, inside in grouped.items():
+        if "" not in inside and field not in present:
+            raise ValueError(
+                f"{cls.__name__}.{field} has no default, so {shown(next(iter(inside)))} cannot be set in it: give "
+                f"{field} too, or a recipe to change"
+            )
+    return {field: _within(present.get(field), inside) for field, inside in grouped.items()}
+
+
+def _grouped(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Changes by their first field, and in it by the rest of the path, which is empty for the field itself."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
         field, _, rest = path.partition(".")
         grouped.setdefault(field, {})[rest] = value
-
-    def changed(old: Any, sub: dict[str, Any]) -> Any:
-        whole = sub.pop("", old)  # a new value for the field itself comes before changes inside it
-        return override(whole, sub, known) if sub else whole
-
-    if isinstance(config, tuple):
-        for field in grouped:
-            if field not in map(str, range(len(config))):
-                raise ValueError(f"{shown(field)} is not an index into the {len(config)} values {shown(config)}")
-        return tuple(changed(old, grouped[str(i)]) if str(i) in grouped else old for i, old in enumerate(config))
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{shown(config)} has no fields, so {shown('.'.join(grouped))} cannot be set in it")
-    name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
-    for field in grouped:
-        if field not in names:
-            raise ValueError(f"{name} has no field {shown(field)}{suggest(field, names)}")
-    values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
-    try:
-        return dataclasses.replace(config, **values)
-    except ValidationError as error:
-        raise ValueError(_explain(error, name, names, known)) from None
+    return grouped
 
 
-MOST_MISTAKES = 20
-"""Mistakes that a message lists."""
-
-
-def _explain(error: ValidationError, name: str, names: Sequence[str], known: Mapping[str, Any]) -> str:
-    """A message of pydantic's findings, a line each: where, what was given, what was expected."""
-    lines, mistakes = [], error.errors()
-    for found in mistakes[:MOST_MISTAKES]:
-        where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)
-        match found["type"]:
-            case "unexpected_keyword_argument":
-                where = str(found["loc"][0])
-                lines.append(f"{name} has no field {shown(where)}{suggest(where, names)}")
-            case "missing" | "missing_argument":
-                where = str(found["loc"][0])
-                lines.append(f"{name} needs the field {where!r}")
-            case "is_instance_of" | "dataclass_exact_type":
-                kind = found["ctx"]["class" if found["type"] == "is_instance_of" else "class_name"]
-                lines.append(f"{name}.{where} takes a {kind}, got {shown(found['input'])}{_suggest_kind(kind, known)}")
-            case "tuple_type":
-                lines.append(
-                    f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {shown(found['input'])}"
-                )
-            case "value_error":
-                lines.append(f"{name}.{where}: {found['ctx']['error']}" if where else str(found["ctx"]["error"]))
-            case "callable_type" if any(line.startswith(f"{name}.{where}: ") for line in lines):
-                pass  # a schedule: the line before says that it is no number
-            case _:
-                lines.append(f"{name}.{where}: {found['msg']}, got {shown(found['input'])}")
-    if len(mistakes) > MOST_MISTAKES:
-        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known: the nearest of the known ones, or all."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _suggest_kind(kind: str, known: Mapping[str, Any]) -> str:
-    fitting = [n for n, c in known.items() if kind in {base.__name__ for base in c.__mro__}]
-    return f"; known: {', '.join(sorted(fitting))}" if fitting else ""
+def _within(old: Any, inside: Mapping[str, Any]) -> Any:
+    """A new value for the field itself comes before changes inside it."""
+    rest = {path: value for path, value in inside.items() if path}
+    whole = inside.get("", old)
+    return _override(whole, rest) if rest else whole
 
 
 # ---- values -> text --------------------------------------------------------------------------------------
@@ -171,7 +169,7 @@ def to_text(config: Any, known: Mapping[str, Any]) -> str:
     text = "(nested too deep to be written)"
     try:
         fields = (f"    {f.name}={getattr(config, f.name)!r},\n" for f in dataclasses.fields(config))
-        text = f"{type(config).__name__}(\n{''.join(fields)})\n"
+        text = as_saved(f"{type(config).__name__}(\n{''.join(fields)})\n")
         same = parse(text, known) == config
     except (ValueError, RecursionError):
         same = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["DEEPEST", "check_text", "shown"]
+__all__ = ["DEEPEST", "LONGEST", "MOST", "check_text", "shown"]
 
 LONGEST = 100_000
 """Characters."""

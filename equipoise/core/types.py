@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast, dataclass_transform
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from torch import Tensor
 
 from .first_calls import warm_up
+from .mistakes import explain
 
 __all__ = [
     "NONE_IS_A_WORD",
@@ -44,15 +45,47 @@ def component(cls: type[T]) -> type[T]:
 
     A frozen dataclass whose fields are checked when it is made: types strictly (``batch_size=0.5`` and
     ``batch_size=True`` are no integers, ``lr=1`` is a float), ranges from ``pydantic.Field``, finite numbers, and no
-    unknown fields. Its ``repr`` is the call that makes it, which is how a config is saved.
+    unknown fields. A list is taken for a tuple. Its ``repr`` is the call that makes it: a config is saved so.
+
+    Fields that have moved are answered with their new names if the class has a table of them,
+    ``moved: ClassVar[Mapping[str, str]]``, from the old dotted name to the new one.
 
     Raises:
-        pydantic.ValidationError: from the constructor; it is a ``ValueError`` that names the field.
+        ValueError: from the constructor, for fields that are unknown, missing or wrong: a line each, with the class,
+            the field, what was given and what was expected.
     """
     rules = ConfigDict(
         extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
-    return cast("type[T]", pydantic_dataclass(frozen=True, config=rules)(cls))
+    made = pydantic_dataclass(frozen=True, config=rules)(cls)
+    speak(made, made.__init__)
+    return cast("type[T]", made)
+
+
+def speak(cls: Any, check: Callable[..., None]) -> None:
+    """Let the constructor `check` of `cls` take lists for tuples, and say in sentences what is wrong."""
+
+    def construct(self: Any, /, *args: Any, **fields: Any) -> None:
+        try:
+            try:
+                check(self, *args, **fields)
+            except ValidationError as error:
+                if all(found["type"] != "tuple_type" for found in error.errors(include_url=False)):
+                    raise
+                args, fields = tuple(map(tupled, args)), {name: tupled(value) for name, value in fields.items()}
+                check(self, *args, **fields)
+        except ValidationError as error:
+            raise ValueError(explain(error, type(self), args, fields)) from None
+        finally:
+            if vars(cls)["__init__"] is not construct:  # pydantic has completed a class that named a later one
+                cls.__init__ = construct
+
+    construct.__name__, construct.__qualname__ = "__init__", f"{cls.__qualname__}.__init__"
+    cls.__init__ = construct
+
+
+def tupled(value: Any) -> Any:
+    return tuple(map(tupled, value)) if type(value) in (list, tuple) else value
 
 
 NONE_IS_A_WORD = BeforeValidator(lambda given: "none" if given is None else given)
