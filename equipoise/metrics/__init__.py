@@ -8,9 +8,9 @@ from .judge import DigitsJudge, class_probabilities, dataset_features, digits_ju
 from .kernel import KernelDistance, kernel_distance, mmd2
 from .modes import ModeCount, count_modes, stacked_modes
 from .neighbours import (
-    DensityCoverage,
-    Nearest,
-    PrecisionRecall,
+    DensityAndCoverage,
+    Neighbours,
+    PrecisionAndRecall,
     density_coverage,
     nearest_neighbours,
     precision_recall,
@@ -21,14 +21,14 @@ from .probe import LinearSVM, linear_svm, pooled_features
 from .sliced import sliced_wasserstein
 
 __all__ = [
-    "DensityCoverage",
+    "DensityAndCoverage",
     "DigitsJudge",
     "GaussianStats",
     "KernelDistance",
     "LinearSVM",
     "ModeCount",
-    "Nearest",
-    "PrecisionRecall",
+    "Neighbours",
+    "PrecisionAndRecall",
     "class_agreement",
     "class_probabilities",
     "count_modes",
