@@ -1,6 +1,7 @@
 """How good generated images are: pure functions on features and probabilities, and the networks that make these."""
 
 from .classes import class_agreement, effective_classes, mean_top_probability
+from .critic import critic_distance
 from .frechet import frechet_distance
 from .gaussian import GaussianStats
 from .inception_score import inception_score
@@ -32,6 +33,7 @@ __all__ = [
     "class_agreement",
     "class_probabilities",
     "count_modes",
+    "critic_distance",
     "dataset_features",
     "density_coverage",
     "digits_judge",

@@ -16,13 +16,18 @@ __all__ = ["critic_distance"]
 
 
 def critic_distance(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    """mean D(x) - mean D(G(z)), and its standard error, (var D(x)/N + var D(G(z))/M)^½, ddof 1.
+    """The difference mean D(x) - mean D(G(z)), and its standard error, (var D(x)/N + var D(G(z))/M)^½, ddof 1.
 
-    real, fake: logits (N,) and (M,), float64, N and M at least 2.
+    real, fake: logits (N,) and (M,), float64.
+
+    Raises:
+        ValueError: for fewer than 2 of either.
 
     >>> critic_distance(torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0]))
     (3.0, 1.0)
     """
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(f"expected the logits of at least 2 images of each set, got {len(real)} and {len(fake)}")
     error = (real.var() / len(real) + fake.var() / len(fake)).sqrt()
     return float(real.mean() - fake.mean()), float(error)
 
