@@ -39,14 +39,14 @@ class Seen(NamedTuple):
 
 
 class FakeSamples:
-    """The set that is measured. Its images are drawn once, when a metric first asks what takes a look at them.
+    """The set that is measured. Its images are drawn once, when a metric first asks for features, pixels or labels.
 
-    That pass keeps all that `asked` names, and nothing else: features are taken from a batch while it is there, and
-    pixels stay only for a metric that compares them.
+    That pass computes all that the metrics will ask for: features of each batch as it comes. It keeps the pixels only
+    if a metric asks for them.
 
     source: of the images.  share: draws this process's share of the batches.
-    asked: the attributes that the metrics will ask for, from `metrics.base.needs`.
-    net: None if they ask for nothing that it computes.  discriminator: None if they do not ask it.
+    asked: attributes that the metrics will ask for, as `metrics.base.needs` names them.
+    net: None if no metric asks for what it computes.  discriminator: None if no metric asks it.
     """
 
     def __init__(
