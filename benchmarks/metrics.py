@@ -31,7 +31,7 @@ from scipy import linalg  # type: ignore[import-untyped]
 from equipoise.evaluate import Evaluator, evaluate, open_source
 from equipoise.generate import Generator
 from equipoise.metrics import frechet_distance
-from equipoise.metrics.registry import MEASURES
+from equipoise.metrics.registry import METRICS, OF_RUNS
 from equipoise.recipes import load
 
 from .report import machine, markdown
@@ -71,14 +71,15 @@ def untrained() -> Generator:
 
 def all_metrics(generator: Generator, against: str, num: int) -> Seconds:
     """Of one evaluation with every metric that grey digits have, part by part."""
-    names = [name for name in MEASURES if name not in ("fid", "modes")]
+    names = [name for name in METRICS if name not in ("fid", "modes", *OF_RUNS)]
     seconds = Seconds()
     with tempfile.TemporaryDirectory() as cache:
         evaluator = Evaluator(open_source(against), metrics=names, num=num, features="digits", cache=cache)
-        real = seconds.of("features of the real images", lambda: evaluator.real)
-        fake = seconds.of("images and their features", lambda: evaluator.samples(open_source(generator)))
-        for name, measure in evaluator.measures.items():
-            seconds.of(name, partial(measure, fake, real, 0))
+        fake, real = evaluator.samples(open_source(generator)), evaluator.real
+        seconds.of("features of the real images", lambda: (real.features, real.pixels))
+        seconds.of("images and their features", lambda: fake.features)
+        for name, metric in evaluator.metrics.items():
+            seconds.of(name, partial(metric, fake, real, 0))
     with tempfile.TemporaryDirectory() as cache:
         whole = partial(evaluate, generator, against, metrics=names, num=num, features="digits", cache=cache)
         seconds.of("an evaluation with all of them", whole)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import equipoise
 from equipoise.cli.app import app
+from equipoise.metrics.registry import METRICS
 from equipoise.recipes import available
 
 ROOT = Path(__file__).parents[1]
@@ -295,6 +296,14 @@ def test_quoting_takes_the_lines_from_first_to_last_or_fails(tmp_path, monkeypat
     assert quote.on_page_markdown("<<< a.py | two") == "two"
     with pytest.raises(PluginError, match=r"a\.py has no line with 'five'"):
         quote.on_page_markdown("<<< a.py | one | five")
+
+
+def test_the_tables_of_metrics_have_a_row_for_each():
+    page = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `(\w+)(?:\(.*?\))?` \| `\w+`.* \| \w+ \| .*\.? \|$", hook("metrics").on_page_markdown(page), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(METRICS)
 
 
 @quoting

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ import pytest
 import torch
 from commands import run
 from fixtures import fixture
+from held import Held
 from PIL import Image
 from processes import on_two_processes
 from runs import assert_resumes, assert_same_run, lines
@@ -23,22 +26,23 @@ from tiny import recipe
 
 import equipoise
 from equipoise import metrics
+from equipoise.cli.evaluate import OF_IMAGES
 from equipoise.config import override, to_text
 from equipoise.core.grammar import parse
+from equipoise.core.listing import named
 from equipoise.core.types import ImageSpec, RunError
 from equipoise.data import Digits, Few, Images, StackedDigits
 from equipoise.evaluate import Evaluation, Evaluator, evaluate, of_generator, open_source, sources
 from equipoise.features import FeatureNet, feature_net
 from equipoise.generate import Generator, sample, write_samples
-from equipoise.metrics import GaussianStats
-from equipoise.metrics.measures import Number, Samples
-from equipoise.metrics.registry import MEASURES, measures
+from equipoise.metrics.base import Metric, Number, Questions, needs
+from equipoise.metrics.registry import METRICS, OF_RUNS, parse_metrics
 from equipoise.rules import Evaluate
 from equipoise.train import Evaluations, train
 from equipoise.train.best import Best
 
 N, M = 150, 240
-GREY = [name for name in MEASURES if name not in ("fid", "modes")]
+GREY = [name for name in OF_IMAGES if name not in ("fid", "modes")]
 """What can be asked of grey digits."""
 SMALL = {"kid": "kid(subsets=5,subset_size=50)", "is": "is(splits=3)", "parzen": "parzen(validation=40)"}
 TEXT = ",".join(SMALL.get(name, name) for name in GREY)
@@ -271,34 +275,127 @@ def random_samples(num):
     """What a metric sees of `num` random images."""
     rng = np.random.default_rng(num)
     features, p = rng.random((num, 5)), rng.dirichlet(np.ones(4), num)
-    return Samples(GaussianStats(features), features, p, rng.integers(0, 256, (num, 28, 28, 3), np.uint8), None)
+    return Held(features, p, rng.integers(0, 256, (num, 28, 28, 3), np.uint8))
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_a_metric_gives_what_it_says_with_as_few_images_as_it_says(name):
     text = {"kid": "kid(subset_size=4)", "parzen": "parzen(validation=3,low=0.01,high=9)"}.get(name, name)
-    measure = measures(text, "inception")[name]
-    fewest, real = measure.least
-    numbers, _ = measure(random_samples(fewest), random_samples(real), 0)
-    assert numbers.keys() <= measure.better.keys()
-    assert set(measure.better) - set(numbers) <= {"agreement"}
+    metric = parse_metrics(text, "inception")[name]
+    fewest, real = metric.least
+    numbers, _ = metric(random_samples(fewest), random_samples(real), 0)
+    assert numbers.keys() <= metric.better.keys()
+    assert set(metric.better) - set(numbers) <= {"agreement"}
     assert all(math.isfinite(number.value) for number in numbers.values())
-    assert any(number.spread is not None for number in numbers.values()) == (measure.spread is not None)
+    assert any(number.spread is not None for number in numbers.values()) == (metric.spread is not None)
     if name in ("kid", "is", "pr", "dc", "frechet", "fid", "swd"):
         with pytest.raises(ValueError, match=r"sampl|subset|split"):
-            measure(random_samples(fewest - 1), random_samples(real), 0)
+            metric(random_samples(fewest - 1), random_samples(real), 0)
 
 
 def test_no_two_metrics_share_the_name_of_a_number():
-    names = [name for kind in MEASURES.values() for name in kind.better]
+    names = [name for kind in METRICS.values() for name in kind.better]
     assert len(names) == len(set(names))
 
 
-def test_measures_are_read_from_text():
-    asked = measures("kid(subsets=7, subset_size=9) ,is, pr(k=2)", "digits")
+def test_the_list_that_is_read_without_torch_is_that_of_the_classes():
+    """Every class of settings in the folder is in it, by its name, and once."""
+    modules = [
+        importlib.import_module(info.name) for info in pkgutil.iter_modules(metrics.__path__, "equipoise.metrics.")
+    ]
+    kinds = [(module, kind) for module in modules for kind in vars(module).values() if isinstance(kind, type)]
+    own = [kind for module, kind in kinds if issubclass(kind, Metric) and kind.__module__ == module.__name__]
+    classes = [kind for kind in own if "name" in vars(kind)]
+    listed = named("metrics")
+    assert {kind.name: (kind.__module__, kind.__name__) for kind in classes} == {
+        name: (found.module, found.kind) for name, found in listed.items()
+    }
+    assert len(classes) == len(listed) >= 13
+    assert {name: kind.name for name, kind in METRICS.items()} == {name: name for name in listed}
+    assert [*OF_IMAGES, *OF_RUNS] == sorted(METRICS, key=lambda name: (name in OF_RUNS, name))
+
+
+def test_the_help_names_every_metric():
+    """And does not wait for torch: see test_public_api.py."""
+    said = " ".join(run("evaluate", "--help").replace("│", " ").split())
+    assert f"Some of {', '.join(OF_IMAGES)}; of runs {', '.join(OF_RUNS)}; with settings" in said
+
+
+def test_two_classes_of_one_name_are_no_list(tmp_path, monkeypatch):
+    text = 'class A(Metric):\n    name: ClassVar[str] = "twice"\n'
+    (tmp_path / "metrics").mkdir()
+    for file in ("a", "b"):
+        (tmp_path / "metrics" / f"{file}.py").write_text(text)
+    monkeypatch.setattr("equipoise.core.listing.__file__", str(tmp_path / "core" / "listing.py"))
+    with pytest.raises(ValueError, match=r"b\.py and .*metrics\.a both name a class 'twice': rename one"):
+        named("metrics")
+
+
+# ---- what metrics ask for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_can_be_asked_what_it_needs(name):
+    """Both sets, but for the probe; the network of a classifier for probabilities alone."""
+    asked = needs(METRICS[name]())
+    assert asked.real
+    assert (asked.fake == asked.real) == (name not in OF_RUNS)
+    assert ("discriminator" in asked.fake) == (name in OF_RUNS)
+    assert ("probabilities" in asked.fake) == (name in ("is", "classes"))
+    assert ("pixels" in asked.fake) == (name in ("parzen", "modes", "critic"))
+    assert ("pixels" in asked.real) == (name in ("parzen", "modes", "critic", "probe"))
+
+
+def test_what_a_metric_needs_goes_with_its_settings_and_is_an_attribute_of_samples():
+    nearest = METRICS["nearest"]
+    assert needs(nearest()) == ({"features"}, {"features"})
+    assert needs(nearest(space="pixels")) == ({"pixels"}, {"pixels"})
+    with pytest.raises(AttributeError, match="a set of samples has no 'pixel'"):
+        _ = Questions().pixel
+
+
+class Untouched(FeatureNet):
+    """A network that nothing may look through."""
+
+    def __init__(self):
+        super().__init__("untouched", "0" * 64, torch.nn.Identity(), "cpu", 10)
+
+    def forward(self, x):
+        raise AssertionError("the feature network is called")
+
+
+def test_no_network_is_built_or_called_for_pixels(files, monkeypatch):
+    names = 'parzen(validation=40),nearest(space="pixels")'
+    expected = evaluate(files / "fake.npz", files / "real.npz", metrics=names, num=N, features=Untouched())
+    monkeypatch.setattr("equipoise.evaluate.evaluator.feature_net", lambda *_, **__: pytest.fail("it is built"))
+    found = evaluate(files / "fake.npz", files / "real.npz", metrics=names, num=N, features="inception")
+    assert found.numbers == expected.numbers
+    assert found.report["features"] is None
+    assert {metric["reads"] for metric in found.report["metrics"].values()} == {"pixels"}
+
+
+def test_images_are_drawn_once_whatever_is_asked_and_pixels_stay_only_where_they_are(trained, files, monkeypatch):
+    drawn, draw = [], sources.images
+    monkeypatch.setattr(sources, "images", lambda G, z, y: drawn.append(len(z)) or draw(G, z, y))
+    evaluator = Evaluator(open_source(files / "real.npz"), metrics=TEXT, num=N, features="digits", batch_size=40)
+    evaluator(open_source(trained))
+    assert drawn == [40, 40, 40, 30]
+    for names, kept in (("frechet,classes", False), ("frechet,parzen(validation=40)", True)):
+        samples = Evaluator(evaluator.against, metrics=names, num=N, features="digits").samples(open_source(trained))
+        del drawn[:]
+        assert drawn == []
+        assert samples.features.shape == (N, 64)
+        assert samples.features is samples.features
+        assert samples.stats is samples.stats
+        assert sum(drawn) == N
+        assert (samples.seen.pixels is not None) == kept
+
+
+def test_metrics_are_read_from_text():
+    asked = parse_metrics("kid(subsets=7, subset_size=9) ,is, pr(k=2)", "digits")
     assert list(asked) == ["kid", "is", "pr"]
     assert repr(asked["kid"]) == "Kernel(subsets=7, subset_size=9)"
-    assert asked["pr"] == measures(["pr(k=2)"], "digits")["pr"]
+    assert asked["pr"] == parse_metrics(["pr(k=2)"], "digits")["pr"]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +412,7 @@ def test_measures_are_read_from_text():
 )
 def test_a_metric_that_cannot_be_is_refused(text, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        measures(text, "digits")
+        parse_metrics(text, "digits")
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
@@ -398,7 +495,7 @@ def test_the_command_prints_a_table_and_writes_every_setting(files, tmp_path):
     assert report["torch"] == torch.__version__
     assert list(report["metrics"]) == GREY
     for name, metric in report["metrics"].items():
-        fields = {field.name for field in dataclasses.fields(MEASURES[name])}
+        fields = {field.name for field in dataclasses.fields(METRICS[name])}
         assert metric["settings"].keys() == fields, name
         for key, number in metric["numbers"].items():
             assert key in said

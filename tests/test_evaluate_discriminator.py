@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import run
+from held import Held
 from processes import on_two_processes
 from runs import assert_same_run, lines, newest, saved
 from safetensors.torch import load_file, save_file
@@ -22,14 +23,14 @@ from torch import nn
 from equipoise.config import override
 from equipoise.core.types import ImageSpec, RunError
 from equipoise.data import Digits, Few
-from equipoise.evaluate import TrainedDiscriminator, evaluate, rebuild
+from equipoise.evaluate import TrainedDiscriminator, evaluate, rebuild, sources
 from equipoise.features import FeatureNet
 from equipoise.generate import Generator
 from equipoise.losses import Wasserstein
-from equipoise.metrics import GaussianStats, linear_svm
-from equipoise.metrics.measures import Samples, scaled
-from equipoise.metrics.of_discriminator import Critic, Probe
-from equipoise.metrics.registry import MEASURES, OF_RUNS, measures
+from equipoise.metrics import linear_svm
+from equipoise.metrics.critic import Critic
+from equipoise.metrics.probe import Probe, scaled
+from equipoise.metrics.registry import parse_metrics
 from equipoise.models import DCGANDiscriminator, Head, MLPDiscriminator
 from equipoise.rules import Evaluate, ProgressiveGrowing
 from equipoise.train import GAN, Evaluations, train
@@ -148,15 +149,14 @@ def test_images_are_seen_in_the_detail_that_they_were_shown_in(real):
     squares = F.avg_pool2d(floats(x), 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.no_grad():
         on_real, on_fake = D.net(squares, torch.from_numpy(y)).fun.mean(), D.net(floats(x), torch.from_numpy(y)).fun
-    fake = samples(x, y)._replace(discriminator=D)
+    fake = dataclasses.replace(samples(x, y), discriminator=D)
     found = Critic()(fake, samples(x, y), 0).numbers["wasserstein"]
     assert found.value == pytest.approx(float(on_real - on_fake.mean()), rel=1e-3)
     assert abs(found.value) > 1e-4
 
 
 def samples(x, y):
-    features = np.random.default_rng(0).random((len(x), 3))
-    return Samples(GaussianStats(features), features, None, x, y, 10)
+    return Held(pixels=x, labels=y, num_classes=10)
 
 
 def of_body(body, head):
@@ -243,7 +243,7 @@ def test_no_image_that_is_measured_is_learned_from(real):
     """Of classes drawn by lot nothing can be known, however well those of the training images are learned."""
     D = fresh(wasserstein())
     x, y = Digits().build().read(np.arange(500)).transpose(0, 2, 3, 1), np.random.default_rng(0).integers(0, 10, 500)
-    fake = samples(*real)._replace(discriminator=D)
+    fake = dataclasses.replace(samples(*real), discriminator=D)
     found = Probe(train=150, validation=1, test=349, C=(1.0,))(fake, samples(x, y), 0).numbers["probe"]
     assert 0.03 < found.value < 0.17  # 0.1 ± 4.5 standard errors
     assert 0.03 < found.real < 0.17
@@ -254,7 +254,7 @@ def test_no_image_that_is_measured_is_learned_from(real):
 
 def test_the_better_c_on_validation_images_is_taken_not_the_first(real):
     D = fresh(wasserstein())
-    fake = samples(*real)._replace(discriminator=D)
+    fake = dataclasses.replace(samples(*real), discriminator=D)
     for order in ((1e-6, 1.0), (1.0, 1e-6)):
         chosen = Probe(train=80, validation=30, test=40, C=order)(fake, samples(*real), 0).chosen
         assert chosen["C"] == chosen["C_untrained"] == 1.0
@@ -297,6 +297,21 @@ def test_layers_that_compare_the_images_of_a_batch_get_whole_batches(real):
         expected = torch.cat([D.net(floats(x[r]), torch.from_numpy(y[r])).fun for r in (rows[:8], rows[8:])])[:13, 0]
     torch.testing.assert_close(D.logits(x, y), expected.double(), rtol=1e-5, atol=1e-6)
     assert D.features(x[:3]).shape[0] == 3
+
+
+# ---- what is not computed ----------------------------------------------------------------------------------------
+
+
+def test_no_feature_network_is_built_or_called_for_the_discriminator(files, trained, monkeypatch):
+    """And for the probe, which has nothing to do with generated images, none is drawn."""
+    expected = asked(trained, files / "real.npz", f"{SMALL},critic,frechet").numbers
+    refuses(monkeypatch)
+    monkeypatch.setattr("equipoise.evaluate.evaluator.feature_net", lambda *_, **__: pytest.fail("it is built"))
+    found = asked(trained, files / "real.npz", f"{SMALL},critic")
+    assert found.numbers == {name: expected[name] for name in ("probe", "wasserstein")}
+    assert found.report["features"] is None
+    monkeypatch.setattr(sources, "images", lambda *_: pytest.fail("an image is drawn"))
+    assert asked(trained, files / "real.npz", SMALL).numbers["probe"] == expected["probe"]
 
 
 # ---- the run -----------------------------------------------------------------------------------------------------
@@ -437,15 +452,11 @@ def test_a_discriminator_without_convolutions_and_one_that_reads_the_class_with_
         Probe().check(own, SPEC)
 
 
-def test_no_two_metrics_share_a_name():
-    kinds = {**MEASURES, **OF_RUNS}
-    names = [name for kind in kinds.values() for name in kind.better]
-    assert len(names) == len(set(names))
-    assert len(kinds) == len(MEASURES) + len(OF_RUNS)
-    assert measures("critic,probe(C=[0.5])", "digits") == {"critic": Critic(), "probe": Probe(C=(0.5,))}
+def test_settings_are_read_from_text():
+    assert parse_metrics("critic,probe(C=[0.5])", "digits") == {"critic": Critic(), "probe": Probe(C=(0.5,))}
     for text in ("probe(C=[])", "probe(C=[0])", "probe(test=0)"):
         with pytest.raises(ValueError, match=r"probe|Probe|C|test"):
-            measures(text, "digits")
+            parse_metrics(text, "digits")
 
 
 def test_labels_of_other_classes_than_the_classifier_s_are_for_the_probe_alone(trained, files):

@@ -376,7 +376,7 @@ def test_the_command_compares(tmp_path, monkeypatch):
         (["ring", "workers=0"], "RingGAN.workers"),
         (["ring", "moments=0"], "RingGAN.moments"),
         (["ring", "--compare", "gan.loss=Hinge"], "gan.loss: NonSaturating(smoothing=0.0) -> Hinge(): a comparison"),
-        (["ring", "--compare", "gan.terms=[Consensus]"], "and head.san=true do not go together"),
+        (["ring", "--compare", "gan.terms=[Consensus]"], "-> (Consensus(gamma=10.0, every=1),): a comparison puts"),
         (["ring", "gan.generator=DCGANGenerator", "workers=1"], "resolution"),
     ],
 )

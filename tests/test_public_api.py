@@ -85,9 +85,10 @@ HEAVY = ("torch", "numpy")
         "import equipoise; equipoise.__version__; dir(equipoise)",
         "from equipoise.cli.app import app; app(['--help'], standalone_mode=False)",
         "from equipoise.cli.app import app; app(['train', '--help'], standalone_mode=False)",
+        "from equipoise.cli.app import app; app(['evaluate', '--help'], standalone_mode=False)",
         "from equipoise.cli.app import app; app(['recipes'], standalone_mode=False)",
     ],
-    ids=["import", "--help", "train --help", "recipes"],
+    ids=["import", "--help", "train --help", "evaluate --help", "recipes"],
 )
 def test_torch_is_not_imported(code):
     """Importing it takes seconds."""

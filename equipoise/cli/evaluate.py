@@ -7,9 +7,15 @@ from typing import Annotated, Optional
 
 import typer
 
+from equipoise.core.listing import named
+
 from .options import OwnFeatures, OwnRecipe, Weights, clear_errors, err, out, own_components
 
 __all__ = ["compare", "evaluate", "sweep"]
+
+LISTED = named("metrics")
+OF_RUNS = [name for name, metric in LISTED.items() if "OfDiscriminator" in metric.bases]
+OF_IMAGES = [name for name in LISTED if name not in OF_RUNS]
 
 
 def sweep(
@@ -101,8 +107,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Some of frechet, fid, kid, is, pr, dc, swd, parzen, nearest, classes, modes; of runs probe, critic; "
-            "with settings, as in kid(subsets=50)."
+            help=f"Some of {', '.join(OF_IMAGES)}; of runs {', '.join(OF_RUNS)}; with settings, as in kid(subsets=50)."
         ),
     ] = "fid,kid,pr",
     num: Annotated[int, typer.Option(help="How many images are measured.", min=1)] = 10_000,

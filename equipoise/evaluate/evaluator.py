@@ -1,7 +1,8 @@
-"""How good a generator's images are: the metrics of `metrics.measures` beside everything that they depend on.
+"""How good a generator's images are: the metrics of `metrics.registry` beside everything that they depend on.
 
-All metrics read the same activations of one feature network, computed once for each of the two sets, if one of them
-reads any. Several processes share out the batches of images, then the metrics, and find the numbers of one.
+Metrics ask the two sets for what they need (`samples`). Each answer is computed once, and what no metric asks for is
+not computed: no features for pixels, and no generated images for a probe of D. Several processes share out the batches
+of images, then the metrics, and find the numbers of one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,24 +20,26 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from equipoise.compute.distributed import from_rank_0, rank, world_size
+from equipoise.compute.distributed import rank, world_size
 from equipoise.compute.shares import rank_0_first, share, together
 from equipoise.data.base import PathLike
 from equipoise.data.reading import read_ahead
-from equipoise.features import Activations, FeatureNet, Reference, feature_net, reference
+from equipoise.features import FeatureNet, feature_net
 from equipoise.features.named import check_name
-from equipoise.features.reference import joined
-from equipoise.metrics import GaussianStats
-from equipoise.metrics.measures import Found, Measure, Number, Samples
+from equipoise.metrics.base import Found, Metric, Needs, Number, needs
 from equipoise.metrics.of_discriminator import OfDiscriminator
-from equipoise.metrics.registry import measures
+from equipoise.metrics.registry import AnyMetric, parse_metrics
 
 from .discriminator import TrainedDiscriminator
+from .samples import FakeSamples, RealSamples
 from .sources import Drawn, Given, Source, open_source
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]
 
 T = TypeVar("T")
+
+OF_NET = frozenset({"features", "stats", "probabilities"})
+"""What metrics ask for that a feature network computes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Evaluation:
         for metric in about["metrics"].values():
             for name, found in metric["numbers"].items():
                 cells = ["" if found[key] is None else f"{found[key]:.4g}" for key in ("value", "spread", "real")]
-                if metric["beside"] != Measure.beside:
+                if metric["beside"] != Metric.beside:
                     cells[-1] += f" ({metric['beside']})"
                 table.add_row(name, *cells, found["better"])
         return table
@@ -89,7 +92,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure `num` images of a run, a folder, a zip, an .npz or a data set against all those of another.
 
-    metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `measures.MEASURES` and `OF_RUNS`.
+    metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `registry.METRICS`.
     seed: of everything random: what is drawn, subsets, projections.
     features, weights: the network and its file, as in `features.feature_net`; neither is read if no metric asks it.
     device: None is the GPU if there is one.
@@ -140,15 +143,16 @@ class Evaluator:
     ):
         if num < 1 or batch_size < 1:
             raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
-        self.measures = measures(metrics, features if isinstance(features, str) else features.name)
+        self.metrics = parse_metrics(metrics, features if isinstance(features, str) else features.name)
+        self.needs = {name: needs(metric) for name, metric in self.metrics.items()}
         self.against, self.num, self.seed, self.batch_size = against, num, seed, batch_size
         self.cache, self.progress = cache, progress and rank() == 0
-        for name, measure in self.measures.items():
-            self.check_number(name, measure)
+        for name, metric in self.metrics.items():
+            self.check_number(name, metric)
         if isinstance(features, str):
             check_name(features)
         self.net: FeatureNet | None = None
-        if all(measure.reads in ("pixels", "discriminator") for measure in self.measures.values()):
+        if OF_NET.isdisjoint(name for asked in self.needs.values() for name in asked.fake | asked.real):
             pass  # then there is nothing to compute, and no weights are needed
         elif isinstance(features, str):
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -159,21 +163,21 @@ class Evaluator:
     def __call__(self, images: Source) -> Evaluation:
         """Raises ValueError as `evaluate`."""
         self.check_source(images)
-        discriminator = self.discriminator(images)
-        fake, real = self.samples(images)._replace(discriminator=discriminator), self.real
-        found = dict(zip(self.measures, together(lambda: self.measured(fake, real)), strict=True))
+        fake, real = self.samples(images), self.real
+        asked = [metric.ask(fake, real) for metric in self.metrics.values()]  # all processes give all answers together
+        found = dict(zip(self.metrics, together(lambda: self.measured(asked)), strict=True))
         numbers = {name: number for each in found.values() for name, number in each.numbers.items()}
         report = self.about(images, fake) | {
             "metrics": {
                 name: {
                     "numbers": {
-                        key: number._asdict() | {"better": self.measures[name].better[key]}
+                        key: number._asdict() | {"better": self.metrics[name].better[key]}
                         for key, number in each.numbers.items()
                     },
-                    "spread": self.measures[name].spread,
-                    "beside": self.measures[name].beside,
-                    "reads": self.measures[name].reads,
-                    "settings": settings(self.measures[name]),
+                    "spread": self.metrics[name].spread,
+                    "beside": self.metrics[name].beside,
+                    "reads": reads(self.needs[name]),
+                    "settings": settings(self.metrics[name]),
                     "chosen": each.chosen,
                 }
                 for name, each in found.items()
@@ -181,63 +185,51 @@ class Evaluator:
         }
         return Evaluation(numbers, report)
 
-    def about(self, images: Source, fake: Samples) -> dict[str, Any]:
+    def about(self, images: Source, fake: FakeSamples) -> dict[str, Any]:
         """What all metrics depend on."""
         from equipoise import __version__
 
+        seen = None if self.net is None else fake.activations
         return {
-            "images": described(images, len(fake.features)),
-            "against": described(self.against, len(self.real.features)),
+            "images": described(images, self.num),
+            "against": described(self.against, self.num_real),
             "seed": self.seed,
             "features": None
-            if self.net is None
+            if self.net is None or seen is None
             else {
                 "name": self.net.name,
                 "sha256": self.net.sha256,
-                "dimensions": fake.features.shape[1],
-                "classes": None if fake.probabilities is None else fake.probabilities.shape[1],
+                "dimensions": seen.features.shape[1],
+                "classes": None if seen.probabilities is None else seen.probabilities.shape[1],
             },
             "equipoise": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
         }
 
-    def measured(self, fake: Samples, real: Samples) -> Iterator[Found]:
-        """What this process's share of the metrics finds."""
-        own = list(share(self.measures.values()))
+    def measured(self, asked: Sequence[tuple[Any, ...]]) -> Iterator[Found]:
+        """What this process's share of the metrics finds. asked: the answers to each metric's questions."""
+        own = list(share(zip(self.metrics.values(), asked, strict=True)))
         threads = min(4, torch.get_num_threads())  # sorting and exp, which numpy does on one, are half of the work
         results = read_ahead(
-            lambda measure: measure(fake, real, self.seed), own, threads=0 if threads == 1 else threads
+            lambda pair: pair[0].find(self.seed, *pair[1]), own, threads=0 if threads == 1 else threads
         )
         return self.shown(results, "metrics", len(own))
 
     @cached_property
-    def real(self) -> Samples:
+    def real(self) -> RealSamples:
         """The reference set."""
-        batches = Batches(self)
-        found = None if self.net is None else reference(self.net, batches, cache=self.cache)
-        images = np.concatenate(list(batches)) if self.reads_pixels else None
-        if found is None:
-            assert images is not None  # a metric reads features or pixels
-            found = Reference(GaussianStats(unread(images).features), *unread(images))
-        return Samples(*found, images, self.against.labels, self.num_classes)
+        return RealSamples(self.against, Batches(self), self.net, self.cache)
 
-    def samples(self, images: Source) -> Samples:
-        """The set that is measured, drawn once."""
-
-        def own() -> Iterator[Seen]:
-            for x, y in self.draw(images, self.num, slice(rank(), None, world_size())):
-                activations = unread(x) if self.net is None else self.net(x)
-                yield Seen(activations, x if self.reads_pixels else None, y)
-
-        found = together(own)
-        features, probabilities = joined([seen.activations for seen in found])
-        pixels = [seen.images for seen in found if seen.images is not None]
-        asked = [seen.labels for seen in found if seen.labels is not None]
-        labels = np.concatenate(asked) if asked else None
-        stats = from_rank_0(lambda: GaussianStats(features))
-        x = np.concatenate(pixels) if pixels else None
-        return Samples(stats, features, probabilities, x, labels, images.spec.num_classes)
+    def samples(self, images: Source) -> FakeSamples:
+        """The set that is measured. Raises ValueError for images whose discriminator cannot be asked."""
+        return FakeSamples(
+            images,
+            lambda: self.draw(images, self.num, slice(rank(), None, world_size())),
+            frozenset(name for each in self.needs.values() for name in each.fake),
+            self.net,
+            self.discriminator(images),
+        )
 
     def draw(self, source: Source, num: int | None, which: slice = slice(None)) -> Iterator[Drawn]:
         """`num` images, or all that there are; of a generator as many as are measured. which: of the batches."""
@@ -247,13 +239,9 @@ class Evaluator:
         return self.shown(drawn, f"images of {source.name}", len(batches))
 
     @property
-    def num_classes(self) -> int:
-        """Of the reference set's labels; of what a generator draws, these are not kept."""
-        return 0 if self.against.labels is None else self.against.spec.num_classes
-
-    @property
-    def reads_pixels(self) -> bool:
-        return any(measure.reads in ("pixels", "discriminator") for measure in self.measures.values())
+    def num_real(self) -> int:
+        """Images of the reference set: all, or of a generator as many as are measured."""
+        return self.num if self.against.held is None else self.against.held
 
     def shown(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
         if not self.progress:
@@ -262,16 +250,15 @@ class Evaluator:
         bars = track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
         return iter(bars)
 
-    def check_number(self, name: str, measure: Measure) -> None:
+    def check_number(self, name: str, metric: AnyMetric) -> None:
         """Raises ValueError if there are too few images for a metric."""
-        held = self.num if self.against.held is None else self.against.held
-        fake, real = measure.least
-        if self.num < fake or held < real:
-            fields = list(settings(measure))
+        fake, real = metric.least
+        if self.num < fake or self.num_real < real:
+            fields = list(settings(metric))
             change = f", or change a setting, as in '{name}({fields[0]}=...)'" if fields else ""
             raise ValueError(
-                f"{measure!r} needs at least {fake} generated and {real} real images, and there "
-                f"are {self.num} and {held}: give more{change}"
+                f"{metric!r} needs at least {fake} generated and {real} real images, and there "
+                f"are {self.num} and {self.num_real}: give more{change}"
             )
 
     def check_source(self, images: Source) -> None:
@@ -289,7 +276,7 @@ class Evaluator:
         Raises:
             ValueError: if they are of none, or it cannot be asked.
         """
-        asking = {name: measure for name, measure in self.measures.items() if isinstance(measure, OfDiscriminator)}
+        asking = {name: metric for name, metric in self.metrics.items() if isinstance(metric, OfDiscriminator)}
         if not asking:
             return None
         if images.discriminator is None:
@@ -304,8 +291,8 @@ class Evaluator:
                 f"the discriminator of {images.name} reads images of {'x'.join(map(str, sizes[0]))}, and those of "
                 f"{self.against.name} are of {'x'.join(map(str, sizes[1]))}: compare with images of its size"
             )
-        for measure in asking.values():
-            measure.check(found, dataclasses.replace(self.against.spec, num_classes=self.num_classes))
+        for metric in asking.values():
+            metric.check(found, dataclasses.replace(self.against.spec, num_classes=self.real.num_classes))
         return found
 
     def check_channels(self, images: Source) -> None:
@@ -317,19 +304,6 @@ class Evaluator:
                 f"{colour[channels[1]]}: convert one of the two, as 'Images(path=\"FOLDER\",channels={channels[0]})' "
                 "does"
             )
-
-
-def unread(images: NDArray[np.uint8]) -> Activations:
-    """Features that no metric reads: a 0 for each image, so that their number is right."""
-    return Activations(np.zeros((len(images), 1)), None)
-
-
-class Seen(NamedTuple):
-    """A batch, as `Samples`."""
-
-    activations: Activations
-    images: NDArray[np.uint8] | None
-    labels: NDArray[np.int64] | None
 
 
 class Batches:
@@ -348,6 +322,12 @@ def described(source: Source, num: int) -> dict[str, Any]:
     return {"source": source.name, "kind": kind, "num": num, "of": source.held, "size": size, "sha256": source.sha256}
 
 
-def settings(measure: Measure) -> dict[str, Any]:
+def reads(asked: Needs) -> str:
+    """The report's word for what a metric is computed from."""
+    either = asked.fake | asked.real
+    return next((word for word in ("discriminator", "probabilities", "pixels") if word in either), "features")
+
+
+def settings(metric: AnyMetric) -> dict[str, Any]:
     """The fields of a metric."""
-    return {f.name: getattr(measure, f.name) for f in dataclasses.fields(measure)}  # type: ignore[arg-type]
+    return {f.name: getattr(metric, f.name) for f in dataclasses.fields(metric)}  # type: ignore[arg-type]

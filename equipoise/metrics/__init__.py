@@ -1,6 +1,7 @@
 """How good generated images are: pure functions on features and probabilities, and the networks that make these."""
 
 from .classes import class_agreement, effective_classes, mean_top_probability
+from .critic import critic_distance
 from .frechet import frechet_distance
 from .gaussian import GaussianStats
 from .inception_score import inception_score
@@ -8,9 +9,9 @@ from .judge import DigitsJudge, class_probabilities, dataset_features, digits_ju
 from .kernel import KernelDistance, kernel_distance, mmd2
 from .modes import ModeCount, count_modes, stacked_modes
 from .neighbours import (
-    DensityCoverage,
-    Nearest,
-    PrecisionRecall,
+    DensityAndCoverage,
+    Neighbours,
+    PrecisionAndRecall,
     density_coverage,
     nearest_neighbours,
     precision_recall,
@@ -21,17 +22,18 @@ from .probe import LinearSVM, linear_svm, pooled_features
 from .sliced import sliced_wasserstein
 
 __all__ = [
-    "DensityCoverage",
+    "DensityAndCoverage",
     "DigitsJudge",
     "GaussianStats",
     "KernelDistance",
     "LinearSVM",
     "ModeCount",
-    "Nearest",
-    "PrecisionRecall",
+    "Neighbours",
+    "PrecisionAndRecall",
     "class_agreement",
     "class_probabilities",
     "count_modes",
+    "critic_distance",
     "dataset_features",
     "density_coverage",
     "digits_judge",

@@ -6,9 +6,17 @@ and sums run in float64. Every function raises ValueError for anything that is n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from equipoise.core.types import component
+
+from .arrays import array
+from .base import Array, Better, Found, Labels, Metric, Number, Samples
 
 __all__ = ["class_agreement", "effective_classes", "mean_top_probability"]
 
@@ -66,9 +74,47 @@ def probabilities(p: ArrayLike | Tensor) -> NDArray[np.float64]:
     return p
 
 
-def array(values: ArrayLike | Tensor) -> NDArray[np.generic]:
-    """A tensor on any device, with or without gradient, or anything numpy reads."""
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.double() if values.is_floating_point() else values).numpy()
+class Classified(NamedTuple):
+    """probabilities: (N, K).  labels: (N,) the classes asked for, or None.  num_classes: of these."""
+
+    probabilities: Array
+    labels: Labels | None
+    num_classes: int
+
+    @property
+    def agreement(self) -> float | None:
+        """None without labels, or with those of other classes than the classifier's."""
+        if self.labels is None or self.num_classes != self.probabilities.shape[1]:
+            return None
+        return class_agreement(self.probabilities, self.labels)
+
+
+@component
+class Classes(Metric[Classified, Classified]):
+    """exp of the entropy of the mean p(y), mean largest p, and how often the class that was asked for is the one
+    seen.
+    """
+
+    name: ClassVar[str] = "classes"
+    better: ClassVar[Mapping[str, Better]] = {
+        "effective_classes": "higher",
+        "top_probability": "higher",
+        "agreement": "higher",
+    }
+    least: ClassVar[tuple[int, int]] = (1, 1)
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Classified, Classified]:
+        return (
+            Classified(fake.probabilities, fake.labels, fake.num_classes),
+            Classified(real.probabilities, real.labels, real.num_classes),
+        )
+
+    def find(self, seed: int, fake: Classified, real: Classified) -> Found:  # noqa: ARG002
+        p, q = fake.probabilities, real.probabilities
+        numbers = {
+            "effective_classes": Number(effective_classes(p), None, effective_classes(q)),
+            "top_probability": Number(mean_top_probability(p), None, mean_top_probability(q)),
+        }
+        if (agreement := fake.agreement) is not None:
+            numbers["agreement"] = Number(agreement, None, real.agreement)
+        return Found(numbers, {})

@@ -7,11 +7,16 @@ distances of equally many samples compare.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from equipoise.core.types import component
+
+from .base import Better, Found, Metric, Number, Samples
 from .gaussian import EPS, Array, GaussianStats, same_features
 
 __all__ = ["frechet_distance"]
@@ -61,3 +66,34 @@ def by_eigenvalues(w: Array) -> tuple[float, float]:
         return 0.0, math.inf
     roots = np.sqrt(values)
     return float(roots.sum()), float(3 * off * np.linalg.norm(0.5 / roots))
+
+
+@component
+class Frechet(Metric[GaussianStats, GaussianStats]):
+    """Squared distance of two Gaussians with the sets' means and covariances (Heusel et al. 2017)."""
+
+    name: ClassVar[str] = "frechet"
+    better: ClassVar[Mapping[str, Better]] = {"frechet": "lower"}
+    least: ClassVar[tuple[int, int]] = (2, 2)
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[GaussianStats, GaussianStats]:
+        return fake.stats, real.stats
+
+    def find(self, seed: int, fake: GaussianStats, real: GaussianStats) -> Found:  # noqa: ARG002
+        return Found({"frechet": Number(frechet_distance(real, fake))}, {})
+
+
+@component
+class FID(Metric[GaussianStats, GaussianStats]):
+    """The Fréchet distance by the name that it has with the features of the Inception network, and with no others."""
+
+    name: ClassVar[str] = "fid"
+    better: ClassVar[Mapping[str, Better]] = {"fid": "lower"}
+    least: ClassVar[tuple[int, int]] = (2, 2)
+    only: ClassVar[str | None] = "inception"
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[GaussianStats, GaussianStats]:
+        return fake.stats, real.stats
+
+    def find(self, seed: int, fake: GaussianStats, real: GaussianStats) -> Found:  # noqa: ARG002
+        return Found({"fid": Number(frechet_distance(real, fake))}, {})

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .classes import array
+from .arrays import array
 
 __all__ = ["GaussianStats", "matrix", "same_features"]
 

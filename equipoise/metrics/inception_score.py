@@ -7,10 +7,18 @@ compare among themselves alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import Field
 from torch import Tensor
 
+from equipoise.core.types import component
+
+from .arrays import shuffled
+from .base import Array, Better, Found, Metric, Number, Samples
 from .classes import probabilities
 
 __all__ = ["inception_score"]
@@ -43,3 +51,28 @@ def inception_score(p: ArrayLike | Tensor, splits: int = 10) -> tuple[float, flo
         ratio = np.divide(part, q, out=np.ones_like(part), where=part > 0)  # p log p is 0 at 0
         scores.append(np.exp((part * np.log(ratio)).sum(axis=1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+@component
+class Inception(Metric[Array, Array]):
+    """exp of the mean KL of p(y given x) from p(y), over splits in random order (Salimans et al. 2016). Beside it
+    stands that of as many real images.
+    """
+
+    name: ClassVar[str] = "is"
+    better: ClassVar[Mapping[str, Better]] = {"inception_score": "higher"}
+    spread: ClassVar[str | None] = "standard deviation over splits"
+
+    splits: int = Field(default=10, ge=1)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return self.splits, self.splits
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.probabilities, real.probabilities
+
+    def find(self, seed: int, fake: Array, real: Array) -> Found:
+        p, q = shuffled(fake, seed), shuffled(real, seed)[: len(fake)]
+        mean, std = inception_score(p, self.splits)
+        return Found({"inception_score": Number(mean, std, inception_score(q, self.splits)[0])}, {"real": len(q)})

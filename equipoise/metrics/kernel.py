@@ -5,12 +5,17 @@ Unlike the Fréchet distance it has an estimate without bias, so sets of differe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 
+from equipoise.core.types import component
+
+from .base import Better, Found, Metric, Number, Samples
 from .gaussian import matrix
 
 __all__ = ["KernelDistance", "kernel_distance", "mmd2"]
@@ -91,3 +96,28 @@ def pair(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array]:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"expected at least 2 samples of each, got {len(a)} and {len(b)}")
     return a, b
+
+
+@component
+class Kernel(Metric[Array, Array]):
+    """Squared MMD of a cubic kernel, mean over random subsets; without bias, so it may be negative (Bińkowski et al.
+    2018).
+    """
+
+    name: ClassVar[str] = "kid"
+    better: ClassVar[Mapping[str, Better]] = {"kid": "lower"}
+    spread: ClassVar[str | None] = "standard deviation over subsets"
+
+    subsets: int = Field(default=100, ge=1)
+    subset_size: int = Field(default=1000, ge=2)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return self.subset_size, self.subset_size
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.features, real.features
+
+    def find(self, seed: int, fake: Array, real: Array) -> Found:
+        mean, std = kernel_distance(real, fake, subsets=self.subsets, subset_size=self.subset_size, seed=seed)
+        return Found({"kid": Number(mean, std)}, {})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .classes import array
-from .judge import DigitsJudge, class_probabilities
+from equipoise.core.types import component
+
+from .arrays import array, shuffled
+from .base import Better, Found, Metric, Number, Pixels, Samples
+from .judge import DigitsJudge, class_probabilities, digits_judge
 
 __all__ = ["ModeCount", "count_modes", "stacked_modes"]
 
@@ -57,3 +61,23 @@ def stacked_modes(judge: DigitsJudge, images: NDArray[np.uint8]) -> NDArray[np.i
         raise ValueError(f"stacked digits are images of three channels, uint8 (N, 28, 28, 3), got {images.shape}")
     digits = [class_probabilities(judge, images[..., c : c + 1]).argmax(axis=1) for c in range(3)]
     return np.asarray(100 * digits[0] + 10 * digits[1] + digits[2], dtype=np.int64)
+
+
+@component
+class Modes(Metric[Pixels, Pixels]):
+    """Stacked digits alone: how many of the 1,000 triples there are, and KL from equal shares, by the judge of digits
+    (Metz et al. 2017). Beside both stands what as many real images have.
+    """
+
+    name: ClassVar[str] = "modes"
+    better: ClassVar[Mapping[str, Better]] = {"modes": "higher", "modes_kl": "lower"}
+    least: ClassVar[tuple[int, int]] = (1, 1)
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Pixels, Pixels]:
+        return fake.pixels, real.pixels
+
+    def find(self, seed: int, fake: Pixels, real: Pixels) -> Found:
+        judge, some = digits_judge(), shuffled(real, seed)[: len(fake)]
+        found, of_real = (count_modes(stacked_modes(judge, images), 1000) for images in (fake, some))
+        numbers = {"modes": Number(found.modes, None, of_real.modes), "modes_kl": Number(found.kl, None, of_real.kl)}
+        return Found(numbers, {"real": len(some)})

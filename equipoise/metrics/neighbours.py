@@ -7,53 +7,60 @@ nearest other sample of the set. Distances are Euclidean, in float64, a block of
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 
+from equipoise.core.types import component
+
+from .arrays import equal, shuffled
+from .base import Better, Found, Metric, Number, Pixels, Samples
 from .distances import blocks
 from .gaussian import matrix
 from .kernel import pair
 
 __all__ = [
-    "DensityCoverage",
-    "Nearest",
-    "PrecisionRecall",
+    "DensityAndCoverage",
+    "Neighbours",
+    "PrecisionAndRecall",
     "density_coverage",
     "nearest_neighbours",
     "precision_recall",
 ]
 
 Array = NDArray[np.float64]
+Count = Annotated[int, Field(ge=1)]
 
 GROUP = 64
 """Distances of which the least is found first."""
 
 
-class PrecisionRecall(NamedTuple):
+class PrecisionAndRecall(NamedTuple):
     """Fractions. Precision: quality, how much of `fake` is in the support of `real`. Recall: variety, the reverse."""
 
     precision: float
     recall: float
 
 
-class DensityCoverage(NamedTuple):
+class DensityAndCoverage(NamedTuple):
     """Density: quality, around 1 for the real distribution, and it may exceed 1. Coverage: variety, a fraction."""
 
     density: float
     coverage: float
 
 
-class Nearest(NamedTuple):
+class Neighbours(NamedTuple):
     """indices: (N, k) rows of the other set, the nearest first.  distances: (N, k)."""
 
     indices: NDArray[np.int64]
     distances: Array
 
 
-def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 3) -> PrecisionRecall:
+def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 3) -> PrecisionAndRecall:
     """Precision and recall by k-nearest-neighbour balls (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
     precision = mean_j [y_j lies in the ball of some x_i], recall = mean_i [x_i lies in the ball of some y_j].
@@ -70,10 +77,10 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
     for rows, d2 in blocks(x, y):
         precise |= (d2 <= balls_x[rows, None]).any(axis=0)
         covered.append((d2 <= balls_y).any(axis=1))
-    return PrecisionRecall(float(precise.mean()), float(np.concatenate(covered).mean()))
+    return PrecisionAndRecall(float(precise.mean()), float(np.concatenate(covered).mean()))
 
 
-def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 5) -> DensityCoverage:
+def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 5) -> DensityAndCoverage:
     """Density and coverage (Naeem et al. 2020, eq. 5 and 6), from the balls of real samples alone.
 
     density = 1/k mean_j #{i: y_j lies in the ball of x_i}, coverage = mean_i [some y_j lies in the ball of x_i]. For
@@ -94,10 +101,10 @@ def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
         within = d2 < balls[rows, None]
         inside += int(within.sum())
         covered.append(within.any(axis=1))
-    return DensityCoverage(inside / (k * len(y)), float(np.concatenate(covered).mean()))
+    return DensityAndCoverage(inside / (k * len(y)), float(np.concatenate(covered).mean()))
 
 
-def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: int = 1) -> Nearest:
+def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: int = 1) -> Neighbours:
     """For each row of x (N, F) the k nearest rows of `among` (M, F): has a generator learned its data by heart?
 
     Take features, or pixels (flattened): a memorised image is near in both.
@@ -119,7 +126,7 @@ def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: i
         indices.append(smallest(d2, k))
         # Anew, because rounding leaves a copy no distance of 0 in d2.
         distances.append(np.stack([np.linalg.norm(a[rows] - b[column], axis=1) for column in indices[-1].T], axis=1))
-    return Nearest(np.concatenate(indices), np.concatenate(distances))
+    return Neighbours(np.concatenate(indices), np.concatenate(distances))
 
 
 def slack(x: Array, y: Array) -> float:
@@ -159,3 +166,88 @@ def smallest(d2: Array, k: int) -> NDArray[np.int64]:
     some = np.argpartition(values, k - 1, axis=1)[:, :k]
     order = np.take_along_axis(values, some, axis=1).argsort(axis=1, kind="stable")
     return np.take_along_axis(columns, np.take_along_axis(some, order, axis=1), axis=1)
+
+
+@component
+class PrecisionRecall(Metric[Array, Array]):
+    """Share of generated images within balls around real ones, to the k-th neighbour, and the reverse
+    (Kynkäänniemi et al. 2019), of equally many of each.
+    """
+
+    name: ClassVar[str] = "pr"
+    better: ClassVar[Mapping[str, Better]] = {"precision": "higher", "recall": "higher"}
+
+    k: Count = 3
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return self.k + 1, self.k + 1
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.features, real.features
+
+    def find(self, seed: int, fake: Array, real: Array) -> Found:
+        x, y = equal(real, fake, seed)
+        precision, recall = precision_recall(x, y, k=self.k)
+        return Found({"precision": Number(precision), "recall": Number(recall)}, {"generated": len(y), "real": len(x)})
+
+
+@component
+class DensityCoverage(Metric[Array, Array]):
+    """How many balls around real images hold a generated one, to the k-th neighbour, and the share of balls that hold
+    any (Naeem et al. 2020), of equally many of each. As in the authors' code, an image on a ball's border is outside;
+    for `pr` it is inside.
+    """
+
+    name: ClassVar[str] = "dc"
+    better: ClassVar[Mapping[str, Better]] = {"density": "higher", "coverage": "higher"}
+
+    k: Count = 5
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return self.k + 1, self.k + 1
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.features, real.features
+
+    def find(self, seed: int, fake: Array, real: Array) -> Found:
+        x, y = equal(real, fake, seed)
+        density, coverage = density_coverage(x, y, k=self.k)
+        return Found({"density": Number(density), "coverage": Number(coverage)}, {"generated": len(y), "real": len(x)})
+
+
+@component
+class Nearest(Metric[Array | Pixels, Array | Pixels]):
+    """Mean distance to the nearest real image, and the share that is learned by heart: whose nearest is at most `ratio`
+    times as far as the second nearest (Yoon et al. 2023). Beside them stand random real images among the others.
+
+    space: distances of features, or of pixels in [0, 1].
+    queries: at most so many real images are looked up among the others.
+    """
+
+    name: ClassVar[str] = "nearest"
+    better: ClassVar[Mapping[str, Better]] = {"nearest": "lower", "memorised": "lower"}
+
+    space: Literal["features", "pixels"] = "features"
+    ratio: float = Field(default=1 / 3, gt=0, lt=1)
+    queries: int = Field(default=2000, ge=1)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return 1, 3
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array | Pixels, Array | Pixels]:
+        return (fake.features, real.features) if self.space == "features" else (fake.pixels, real.pixels)
+
+    def find(self, seed: int, fake: Array | Pixels, real: Array | Pixels) -> Found:
+        y, x = (of if self.space == "features" else of.reshape(len(of), -1) / 255 for of in (fake, real))
+        own = shuffled(x, seed)[: self.queries]
+        found = nearest_neighbours(y, x, k=2).distances
+        others = nearest_neighbours(own, x, k=3).distances[:, 1:]  # the first is the image itself
+        means = [float(d[:, 0].mean()) for d in (found, others)]
+        shares = [float((d[:, 0] <= self.ratio * d[:, 1]).mean()) for d in (found, others)]
+        return Found(
+            {"nearest": Number(means[0], None, means[1]), "memorised": Number(shares[0], None, shares[1])},
+            {"queries": len(own)},
+        )

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 
-from .classes import array
+from equipoise.core.types import component
+
+from .arrays import array, shuffled
+from .base import Better, Found, Metric, Number, Pixels, Samples
 from .distances import blocks
 
 __all__ = ["parzen_bandwidth", "parzen_log_likelihood"]
@@ -104,3 +109,40 @@ def points(name: str, values: ArrayLike | Tensor) -> Array:
         bad = (~np.isfinite(x)).any(axis=1)
         raise ValueError(f"{bad.sum()} of {len(x)} points of {name} hold NaN or Inf, the first is point {bad.argmax()}")
     return x
+
+
+@component
+class Parzen(Metric[Pixels, Pixels]):
+    """Mean log-likelihood of real images, nats, under Gaussians around the generated ones, pixels in [0, 1]
+    (Goodfellow et al. 2014). Other real images choose the bandwidth.
+
+    validation: real images, drawn at random, that choose the bandwidth.
+    test: at most so many of the others are what is measured.
+    low, high, candidates: the bandwidths to choose from, in geometric steps.
+    """
+
+    name: ClassVar[str] = "parzen"
+    better: ClassVar[Mapping[str, Better]] = {"parzen": "higher"}
+    spread: ClassVar[str | None] = "standard error over test images"
+
+    validation: int = Field(default=500, ge=1)
+    test: int = Field(default=10_000, ge=1)
+    low: float = Field(default=0.02, gt=0)
+    high: float = Field(default=1.0, gt=0)
+    candidates: int = Field(default=16, ge=1)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return 1, self.validation + 1
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Pixels, Pixels]:
+        return fake.pixels, real.pixels
+
+    def find(self, seed: int, fake: Pixels, real: Pixels) -> Found:
+        samples, points = (x.reshape(len(x), -1) / 255 for x in (fake, real))
+        points = shuffled(points, seed)[: self.validation + self.test]
+        validation, test = points[: self.validation], points[self.validation :]
+        sigma = parzen_bandwidth(samples, validation, np.geomspace(self.low, self.high, self.candidates))
+        found = parzen_log_likelihood(samples, test, bandwidth=sigma)
+        number = Number(float(found.mean()), float(found.std() / np.sqrt(len(found))))
+        return Found({"parzen": number}, {"bandwidth": sigma, "real": len(test)})

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
-from .classes import array
+from equipoise.core.types import ImageSpec, component
+
+from .arrays import array, shuffled
+from .base import Array, Asked, Better, Found, Labels, Number, Pixels, Samples
 from .gaussian import matrix
+from .of_discriminator import OfDiscriminator
 
 __all__ = ["LinearSVM", "linear_svm", "pooled_features"]
+
+Weight = Annotated[float, Field(gt=0)]
 
 
 class LinearSVM:
@@ -112,3 +121,73 @@ def class_ids(y: ArrayLike | Tensor, num: int) -> NDArray[np.int64]:
     if ids.shape != (num,) or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"expected {num} integer class ids, one per sample, got {ids.dtype} of shape {ids.shape}")
     return ids.astype(np.int64)
+
+
+def scaled(x: Array, num: int) -> Array:
+    """Features (N, F) with mean 0 and variance 1/F over the first `num` rows."""
+    mean, std = x[:num].mean(axis=0), x[:num].std(axis=0)
+    varies = std > 1e-5 * np.abs(x[:num]).max(axis=0)
+    found: Array = (x - mean) * np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(varies.sum(), 1))
+    return found
+
+
+@component
+class Probe(OfDiscriminator[Asked, Pixels, Labels | None]):
+    """Accuracy of an L2-SVM on the max-pooled maps of D's convolutions, on real images (Radford et al. 2016, sec. 5.1).
+
+    Beside it stands the same of an untrained D of the same settings: convolutions with random weights are no bad
+    features, and what is above theirs is what D has learned. No generated image takes part.
+
+    Features have mean 0 and variance 1/F over the images that the SVM is fitted on, so that C means the same for
+    every D; those that hardly vary, within float32's rounding, are 0.
+
+    train, validation, test: labelled images of the reference set, drawn at random: the SVM is fitted on the first,
+        they choose C, and they are what is measured.
+    C: of `metrics.linear_svm`, to choose from; of equally good ones the first.
+    """
+
+    name: ClassVar[str] = "probe"
+    better: ClassVar[Mapping[str, Better]] = {"probe": "higher"}
+    spread: ClassVar[str | None] = "standard error over test images"
+    beside: ClassVar[str] = "an untrained D"
+
+    train: int = Field(default=2000, ge=2)
+    validation: int = Field(default=500, ge=1)
+    test: int = Field(default=1000, ge=1)
+    C: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.1, 1.0, 10.0)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return 1, self.train + self.validation + self.test
+
+    def check(self, D: Asked, against: ImageSpec) -> None:
+        if against.num_classes == 0:
+            raise ValueError(
+                "the probe finds out how much D knows of the classes, and the images to compare with have no labels: "
+                "give labelled data, such as Digits or an .npz with y"
+            )
+        if not any(isinstance(layer, nn.Conv2d) for layer in D.body().modules()):
+            raise ValueError(
+                f"the probe reads the maps of D's convolutions, and the body of {D.settings} has none: "
+                "leave the probe out"
+            )
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Asked, Pixels, Labels | None]:
+        return fake.discriminator, real.pixels, real.labels
+
+    def find(self, seed: int, D: Asked, real: Pixels, y: Labels | None) -> Found:
+        assert y is not None  # see `check`
+        rows = shuffled(np.arange(len(y)), seed)[: self.least[1]]
+        images, y = real[rows], y[rows]
+        accuracy, C = self.best(D.features(images), y)
+        untrained, C_untrained = self.best(D.features(images, trained=False), y)
+        number = Number(accuracy, float(np.sqrt(accuracy * (1 - accuracy) / self.test)), untrained)
+        return Found({"probe": number}, {"C": C, "C_untrained": C_untrained, "nimg": D.nimg})
+
+    def best(self, features: Array, y: Labels) -> tuple[float, float]:
+        """Accuracy on the test images, with the C that the validation images choose."""
+        cuts = [self.train, self.train + self.validation]
+        fit, validation, test = zip(np.split(scaled(features, self.train), cuts), np.split(y, cuts), strict=True)
+        fits = [(linear_svm(*fit, C=C), C) for C in self.C]
+        svm, C = max(fits, key=lambda pair: pair[0].accuracy(*validation))
+        return svm.accuracy(*test), C

@@ -1,51 +1,32 @@
-"""All measures by name."""
+"""Every metric by its name. A class with a `name` in a file of this folder is listed: nothing else names it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 from equipoise.core.grammar import parse, suggest
+from equipoise.core.listing import named
 
-from .measures import (
-    FID,
-    Classes,
-    DensityCoverage,
-    Frechet,
-    Inception,
-    Kernel,
-    Measure,
-    Modes,
-    Nearest,
-    Parzen,
-    PrecisionRecall,
-    Sliced,
-)
-from .of_discriminator import Critic, OfDiscriminator, Probe
+from .base import Metric
+from .of_discriminator import OfDiscriminator
 
-__all__ = ["MEASURES", "OF_RUNS", "measures"]
+__all__ = ["METRICS", "OF_RUNS", "AnyMetric", "parse_metrics"]
 
-MEASURES: dict[str, type[Measure]] = {
-    "frechet": Frechet,
-    "fid": FID,
-    "kid": Kernel,
-    "is": Inception,
-    "pr": PrecisionRecall,
-    "dc": DensityCoverage,
-    "swd": Sliced,
-    "parzen": Parzen,
-    "nearest": Nearest,
-    "classes": Classes,
-    "modes": Modes,
+AnyMetric = Metric[*tuple[Any, ...]]
+
+METRICS: dict[str, type[AnyMetric]] = {
+    name: getattr(import_module(listed.module), listed.kind) for name, listed in named("metrics").items()
 }
-"""Every metric of any images, by the name that `--metrics` takes."""
+"""Every metric, by the name that `--metrics` takes."""
+
+OF_RUNS = [name for name, kind in METRICS.items() if issubclass(kind, OfDiscriminator)]
+"""Names of those that ask the discriminator of a run."""
 
 
-OF_RUNS: dict[str, type[OfDiscriminator]] = {"probe": Probe, "critic": Critic}
-"""And those that ask the discriminator of a run."""
-
-
-def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
+def parse_metrics(asked: str | Sequence[str], features: str) -> dict[str, AnyMetric]:
     """Metrics as they are asked for, such as ``"frechet,kid(subsets=50)"`` or ``["frechet", "pr"]``, by name.
 
     features: the name of the network that they will read.
@@ -55,13 +36,12 @@ def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
             it does not take.
     """
     texts = re.split(r",(?![^(]*\))", asked) if isinstance(asked, str) else asked
-    made: dict[str, Measure] = {}
-    kinds: dict[str, type[Measure]] = {**MEASURES, **OF_RUNS}
+    made: dict[str, AnyMetric] = {}
     for text in (text.strip() for text in texts):
         name, opening, settings = text.partition("(")
-        kind = kinds.get(name)
+        kind = METRICS.get(name)
         if kind is None:
-            raise ValueError(f"there is no metric {name!r}{suggest(name, kinds)}")
+            raise ValueError(f"there is no metric {name!r}{suggest(name, METRICS)}")
         if name in made:
             raise ValueError(f"the metric {name} is asked for twice: ask once")
         if kind.only not in (None, features):
@@ -71,5 +51,5 @@ def measures(asked: str | Sequence[str], features: str) -> dict[str, Measure]:
             )
         made[name] = parse(f"{kind.__name__}{opening}{settings}", {kind.__name__: kind})
     if not made:
-        raise ValueError(f"no metric is asked for: name some of {', '.join(kinds)}")
+        raise ValueError(f"no metric is asked for: name some of {', '.join(METRICS)}")
     return made

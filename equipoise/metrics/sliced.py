@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 
+from equipoise.core.types import component
+
+from .base import Better, Found, Metric, Number, Samples
 from .kernel import pair
 
 __all__ = ["sliced_wasserstein"]
@@ -51,3 +58,22 @@ def steps(n: int, m: int) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
     lengths = np.diff(ends, prepend=0)
     before = ends - lengths
     return lengths / (n * m), before // m, before // n
+
+
+@component
+class Sliced(Metric[Array, Array]):
+    """Wasserstein distance on random lines, W_p (Bonneel et al. 2015)."""
+
+    name: ClassVar[str] = "swd"
+    better: ClassVar[Mapping[str, Better]] = {"sliced_wasserstein": "lower"}
+    least: ClassVar[tuple[int, int]] = (2, 2)
+
+    p: float = Field(default=2.0, ge=1)
+    projections: int = Field(default=200, ge=1)
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.features, real.features
+
+    def find(self, seed: int, fake: Array, real: Array) -> Found:
+        distance = sliced_wasserstein(real, fake, p=self.p, projections=self.projections, seed=seed)
+        return Found({"sliced_wasserstein": Number(distance)}, {})

@@ -7,7 +7,7 @@ from pydantic import Field
 from equipoise.core.types import component
 from equipoise.data import DatasetConfig
 from equipoise.data.base import PathLike
-from equipoise.metrics.registry import measures
+from equipoise.metrics.registry import parse_metrics
 
 __all__ = ["Evaluate"]
 
@@ -18,7 +18,7 @@ class Evaluate:
 
     It draws from a randomness of its own: the run trains as it does without. Every evaluation is a snapshot too.
 
-    metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `metrics.measures`.
+    metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `metrics.registry`.
     num, seed: how many images are drawn, and which.
     features: a feature network, "inception", "efficientnet_lite0", "digits" or "FILE.py:NAME"; weights: its file.
     against: data to compare with; None is the data that the run trains on, less what is held out.
@@ -45,8 +45,8 @@ class Evaluate:
     @property
     def better(self) -> dict[str, str]:
         """The numbers that the metrics give: "lower" or "higher"."""
-        asked = measures(self.metrics, self.features).values()
-        return {name: way for measure in asked for name, way in measure.better.items()}
+        asked = parse_metrics(self.metrics, self.features).values()
+        return {name: way for metric in asked for name, way in metric.better.items()}
 
     @property
     def deciding(self) -> str:
