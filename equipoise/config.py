@@ -146,16 +146,11 @@ class TrainConfig:
                 "(augment=ADA(heuristic=rv,held_out=0.1)), keep p (augment=ADA(heuristic=fixed,initial=0.3)), or take "
                 "a loss with a verdict (loss=NonSaturating, loss=Hinge)."
             )
-        if self.head.conditional_generator != self.generator.conditional:
+        self.generator.check(conditional=self.head.conditioning.conditional_generator)
+        if self.head.conditioning.cross_entropy and not isinstance(self.loss, Saturating | NonSaturating):
             raise ValueError(
-                f"head.conditioning={self.head.conditioning} and generator.conditional={self.generator.conditional} "
-                "do not go together: one network would read labels that the other ignores. Set both "
-                "(head.conditioning=projection generator.conditional=true) or neither."
-            )
-        if self.head.conditioning == "semi_supervised" and not isinstance(self.loss, Saturating | NonSaturating):
-            raise ValueError(
-                f"head.conditioning=semi_supervised and {self.loss!r} do not go together: the head's logit is that of "
-                "the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
+                f"head.conditioning={self.head.conditioning!r} and {self.loss!r} do not go together: its logit is that "
+                "of the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
                 "loss=NonSaturating or loss=Saturating, or another conditioning."
             )
         projection = next(

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from equipoise.models import conditioning
 from equipoise.nn import SelfAttention
+
+CONDITIONINGS = [
+    c
+    for c in vars(conditioning).values()
+    if isinstance(c, type) and issubclass(c, conditioning.Conditioning) and not inspect.isabstract(c)
+]
+"""Every conditioning, in the order of their definition."""
+
+
+def of_g(spec, conditional):
+    """The data as a generator sees it that reads the class, or does not."""
+    return spec if conditional else replace(spec, num_classes=0)
 
 
 def count(net):

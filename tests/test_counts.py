@@ -21,6 +21,7 @@ from equipoise.models import (
     Head,
     ProGANDiscriminator,
     ProGANGenerator,
+    Projection,
     SAGANDiscriminator,
     SAGANGenerator,
     SANDigitsDiscriminator,
@@ -61,9 +62,9 @@ class TestCount:
         stored = {}
         for checkpoint in (False, True):
             G, D, of_g, of_d = on_meta(
-                SAGANGenerator(conditional=True, checkpoint=checkpoint),
+                SAGANGenerator(checkpoint=checkpoint),
                 SAGANDiscriminator(checkpoint=checkpoint),
-                Head("projection"),
+                Head(Projection()),
                 spec,
             )
             stored[checkpoint] = [count(net, inputs).stored for net, inputs in ((G, of_g), (D, of_d))]

@@ -33,6 +33,7 @@ from equipoise.generate import Generator, sample, write_samples
 from equipoise.metrics import GaussianStats
 from equipoise.metrics.measures import Number, Samples
 from equipoise.metrics.registry import MEASURES, measures
+from equipoise.models import NoConditioning
 from equipoise.rules import Evaluate
 from equipoise.train import Evaluations, train
 
@@ -561,7 +562,8 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
 
 def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
     cfg = override(
-        evaluated(metrics=("classes",), best="agreement"), {"generator.conditional": False, "head.conditioning": "none"}
+        evaluated(metrics=("classes",), best="agreement"),
+        {"head.conditioning": NoConditioning()},
     )
     G = cfg.generator.build(ImageSpec(28, 1, 10)).eval()
     with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):

@@ -22,6 +22,7 @@ from equipoise.models import (
     BigGANDiscriminator,
     BigGANGenerator,
     Head,
+    Projection,
     SAGANDiscriminator,
     SAGANGenerator,
 )
@@ -32,9 +33,9 @@ from equipoise.weights import SpectralNorm
 
 SPEC = ImageSpec(16, channels=3, num_classes=4)
 FAMILIES = [
-    (SAGANGenerator(z_dim=6, width=2, conditional=True), SAGANDiscriminator(width=2)),
-    (BigGANGenerator(z_dim=6, width=2, conditional=True, embed=3), BigGANDiscriminator(width=2)),
-    (BigGANDeepGenerator(z_dim=6, width=2, conditional=True, embed=3), BigGANDeepDiscriminator(width=2)),
+    (SAGANGenerator(z_dim=6, width=2), SAGANDiscriminator(width=2)),
+    (BigGANGenerator(z_dim=6, width=2, embed=3), BigGANDiscriminator(width=2)),
+    (BigGANDeepGenerator(z_dim=6, width=2, embed=3), BigGANDeepDiscriminator(width=2)),
 ]
 families = pytest.mark.parametrize(("generator", "discriminator"), FAMILIES, ids=["sagan", "biggan", "deep"])
 
@@ -51,7 +52,7 @@ def gan(generator, discriminator, checkpoint):
             data=Digits(),
             generator=dataclasses.replace(generator, checkpoint=checkpoint),
             discriminator=dataclasses.replace(discriminator, checkpoint=checkpoint),
-            head=Head("projection"),
+            head=Head(Projection()),
             loss=Hinge(),
             g_normalizer=SpectralNorm(),
             d_normalizer=SpectralNorm(),

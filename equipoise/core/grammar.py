@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -70,7 +70,7 @@ def _make(cls: Any, name: str, fields: Mapping[str, Any], known: Mapping[str, An
     try:
         return cls(**fields)
     except ValidationError as error:
-        raise ValueError(_explain(error, name, [f.name for f in dataclasses.fields(cls)], known)) from None
+        raise ValueError(_explain(error, cls, known)) from None
     except TypeError as error:  # a plain dataclass of the user's own
         raise ValueError(f"{name}: {error}") from None
 
@@ -103,36 +103,45 @@ def override(config: Any, changes: Mapping[str, Any], known: Mapping[str, Any]) 
         return tuple(changed(old, grouped[str(i)]) if str(i) in grouped else old for i, old in enumerate(config))
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"{shown(config)} has no fields, so {shown('.'.join(grouped))} cannot be set in it")
-    name, names = type(config).__name__, [f.name for f in dataclasses.fields(config)]
+    names = [f.name for f in dataclasses.fields(config)]
     for field in grouped:
         if field not in names:
-            raise ValueError(f"{name} has no field {shown(field)}{suggest(field, names)}")
+            raise ValueError(_no_field(type(config), field))
     values = {field: changed(getattr(config, field), sub) for field, sub in grouped.items()}
     try:
         return dataclasses.replace(config, **values)
     except ValidationError as error:
-        raise ValueError(_explain(error, name, names, known)) from None
+        raise ValueError(_explain(error, type(config), known)) from None
 
 
 MOST_MISTAKES = 20
 """Mistakes that a message lists."""
 
 
-def _explain(error: ValidationError, name: str, names: Sequence[str], known: Mapping[str, Any]) -> str:
+def _no_field(cls: Any, field: str) -> str:
+    """A message about a field that `cls` does not have. Its `gone`, if it has one, says what took a field's place."""
+    gone = getattr(cls, "gone", {})
+    hint = f": {gone[field]}" if field in gone else suggest(field, [f.name for f in dataclasses.fields(cls)])
+    return f"{cls.__name__} has no field {shown(field)}{hint}"
+
+
+def _explain(error: ValidationError, cls: Any, known: Mapping[str, Any]) -> str:
     """A message of pydantic's findings, a line each: where, what was given, what was expected."""
+    name, names = cls.__name__, [f.name for f in dataclasses.fields(cls)]
     lines, mistakes = [], error.errors()
     for found in mistakes[:MOST_MISTAKES]:
         where = ".".join(str(part) for part in found["loc"] if isinstance(part, int) or part in names)
         match found["type"]:
             case "unexpected_keyword_argument":
                 where = str(found["loc"][0])
-                lines.append(f"{name} has no field {shown(where)}{suggest(where, names)}")
+                lines.append(_no_field(cls, where))
             case "missing" | "missing_argument":
                 where = str(found["loc"][0])
                 lines.append(f"{name} needs the field {where!r}")
             case "is_instance_of" | "dataclass_exact_type":
                 kind = found["ctx"]["class" if found["type"] == "is_instance_of" else "class_name"]
-                lines.append(f"{name}.{where} takes a {kind}, got {shown(found['input'])}{_suggest_kind(kind, known)}")
+                hint = _suggest_kind(kind, found["input"], known)
+                lines.append(f"{name}.{where} takes a {kind}, got {shown(found['input'])}{hint}")
             case "tuple_type":
                 lines.append(
                     f"{name}.{where} takes a list, such as '{where}=[A,B(field=1)]', got {shown(found['input'])}"
@@ -154,8 +163,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
-def _suggest_kind(kind: str, known: Mapping[str, Any]) -> str:
+def _suggest_kind(kind: str, given: object, known: Mapping[str, Any]) -> str:
     fitting = [n for n, c in known.items() if kind in {base.__name__ for base in c.__mro__}]
+    if isinstance(given, str):  # per_class is PerClass
+        alike = {n.lower(): n for n in fitting}
+        for close in difflib.get_close_matches(given.lower().replace("_", ""), alike, n=1, cutoff=0.8):
+            return f"; did you mean {alike[close]!r}?"
     return f"; known: {', '.join(sorted(fitting))}" if fitting else ""
 
 

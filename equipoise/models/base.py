@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -17,22 +18,33 @@ __all__ = ["DiscriminatorConfig", "GeneratorConfig"]
 
 @component
 class GeneratorConfig(ABC):
-    """Settings of a generator. Fields `z_dim` (length of z) and `conditional` (whether it reads labels).
+    """Settings of a generator.
 
+    z_dim: length of z.
     prior: the distribution of z.
     """
 
+    gone: ClassVar[dict[str, str]] = {
+        "conditional": "G reads the class if D asks for it, as head.conditioning=Projection"
+    }
+
     z_dim: int = Field(default=128, ge=1)
-    conditional: bool = False
     prior: Prior = Field(default=Normal(), kw_only=True)
 
     @abstractmethod
     def build(self, spec: ImageSpec) -> nn.Module:
         """forward(z (N, z_dim), y (N,) or None) -> x (N, C, H, W) in [-1, 1], weights initialised.
 
+        spec: of the images and of the classes that G reads. With `spec.num_classes` 0 it is unconditional, and ignores
+            y. Whether G reads the classes of the data follows from D's head: `Conditioning.generator_spec`.
+
         Raises:
             ValueError: for data the architecture is not defined for.
         """
+
+    def check(self, *, conditional: bool) -> None:
+        """Raises ValueError if these settings are for a G that reads the class alone, and it does not; or reverse."""
+        return  # most are for both
 
 
 class DiscriminatorConfig(ABC):

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, LinearConditionalBatchNorm, require_labels
+from equipoise.nn import Discriminator, LinearConditionalBatchNorm
 from equipoise.nn.init import init_orthogonal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
@@ -55,10 +55,8 @@ class BigGANGenerator(GeneratorConfig):
         name = type(self).__name__
         _, blocks = size(spec, name)
         batch_norm = BATCH_NORMS[self.norm]
-        if self.conditional:
-            require_labels(name, spec.num_classes)
         chunks = split_z(self.z_dim, blocks) if self.skip_z else [self.z_dim, *[0] * blocks]
-        condition = chunks[-1] + (self.embed if self.conditional else 0)
+        condition = chunks[-1] + (self.embed if spec.num_classes else 0)
 
         def norm(features: int) -> nn.Module:
             if condition == 0:
@@ -71,7 +69,7 @@ class BigGANGenerator(GeneratorConfig):
             chunks=chunks,
             norm=norm,
             last_norm=batch_norm,
-            embed=nn.Embedding(spec.num_classes, self.embed) if self.conditional else None,
+            embed=nn.Embedding(spec.num_classes, self.embed) if spec.num_classes else None,
             attention=attended(spec, self.attention, name),
             checkpoint=self.checkpoint,
         )

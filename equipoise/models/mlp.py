@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, OneHot, labels, require_labels
+from equipoise.nn import Discriminator, OneHot, labels
 
 from .base import DiscriminatorConfig, GeneratorConfig
 from .head import HeadFactory
@@ -44,19 +44,16 @@ class MLPGenerator(GeneratorConfig):
     output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return MLP(self, spec)
 
 
 class MLP(nn.Module):
     def __init__(self, cfg: MLPGenerator, spec: ImageSpec):
         super().__init__()
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
-        classes = spec.num_classes if cfg.conditional else 0
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
         shape = (spec.channels, spec.resolution, spec.resolution)
         self.layers = nn.Sequential(
-            *hidden(cfg.z_dim + classes, cfg.width, cfg.depth),
+            *hidden(cfg.z_dim + spec.num_classes, cfg.width, cfg.depth),
             nn.Linear(cfg.width, spec.channels * spec.resolution**2),
             nn.Tanh() if cfg.output == "tanh" else nn.Identity(),
             nn.Unflatten(1, shape),

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import ConditionalBatchNorm, Discriminator, require_labels
+from equipoise.nn import ConditionalBatchNorm, Discriminator
 from equipoise.nn.init import init_xavier
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
@@ -53,11 +53,9 @@ class SAGANGenerator(GeneratorConfig):
         name = type(self).__name__
         _, doublings = size(spec, name)
         batch_norm = BATCH_NORMS[self.norm]
-        if self.conditional:
-            require_labels(name, spec.num_classes)
 
         def norm(features: int) -> nn.Module:
-            if self.conditional:
+            if spec.num_classes:
                 return ConditionalBatchNorm(features, spec.num_classes, batch_norm=batch_norm)
             return batch_norm(features)
 
@@ -81,7 +79,7 @@ class SAGANDiscriminator(DiscriminatorConfig):
 
     Zhang et al. 2019. The head reads the sum of the last map over its positions, after a ReLU. The channels of other
     sizes are in `DISCRIMINATOR`; sizes, weights and fields as in `SAGANGenerator`. There all weights, the head's too,
-    are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head("projection").
+    are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head(Projection()).
 
     join: as in `ResNetDiscriminator`.
     """

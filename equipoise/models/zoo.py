@@ -10,6 +10,7 @@ from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
+from .conditioning import Hidden, Projection
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .head import Head
@@ -23,7 +24,7 @@ from .varied import VariedDiscriminator, VariedGenerator
 __all__ = ["ZOO", "Pair"]
 
 DIGITS = ImageSpec(28, 1, 10)
-PLAIN, PROJECTION, HIDDEN = Head(), Head("projection"), Head("hidden")
+PLAIN, PROJECTION, HIDDEN = Head(), Head(Projection()), Head(Hidden())
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def biggan(resolution: int, z_dim: int) -> Pair:
     return Pair(
         "Brock et al. 2019",
         colour(resolution, 1000),
-        BigGANGenerator(z_dim=z_dim, conditional=True),
+        BigGANGenerator(z_dim=z_dim),
         BigGANDiscriminator(),
         PROJECTION,
     )
@@ -55,7 +56,7 @@ def biggan_deep(resolution: int) -> Pair:
     return Pair(
         "Brock et al. 2019",
         colour(resolution, 1000),
-        BigGANDeepGenerator(conditional=True),
+        BigGANDeepGenerator(),
         BigGANDeepDiscriminator(),
         PROJECTION,
     )
@@ -79,14 +80,14 @@ ZOO: dict[str, Pair] = {
     "projection_128": Pair(
         "Miyato & Koyama 2018",
         colour(128, 1000),
-        ResNetGenerator(conditional=True),
+        ResNetGenerator(),
         ResNetDiscriminator(),
         PROJECTION,
     ),
     "concat_128": Pair(
         "Miyato & Koyama 2018",
         colour(128, 1000),
-        ResNetGenerator(conditional=True),
+        ResNetGenerator(),
         ResNetDiscriminator(join=3),
         HIDDEN,
     ),
@@ -99,13 +100,11 @@ ZOO: dict[str, Pair] = {
     "wgan_gp_resnet_64": Pair("Gulrajani et al. 2017", colour(64), ResNetGenerator(most=8), ResNetCritic()),
     "wgan_gp_varied_32": Pair("Gulrajani et al. 2017", colour(32), VariedGenerator(), VariedDiscriminator()),
     "wgan_gp_101_64": Pair("Gulrajani et al. 2017", colour(64), BottleneckGenerator(), BottleneckDiscriminator()),
-    "sagan_128": Pair(
-        "Zhang et al. 2019", colour(128, 1000), SAGANGenerator(conditional=True), SAGANDiscriminator(), PROJECTION
-    ),
+    "sagan_128": Pair("Zhang et al. 2019", colour(128, 1000), SAGANGenerator(), SAGANDiscriminator(), PROJECTION),
     "biggan_32": Pair(
         "Brock et al. 2019",
         colour(32, 10),
-        BigGANGenerator(z_dim=128, width=64, conditional=True, attention=0),
+        BigGANGenerator(z_dim=128, width=64, attention=0),
         BigGANDiscriminator(width=64, attention=0),
         PROJECTION,
     ),

@@ -1,7 +1,7 @@
 """Checkpoints: a directory each, written under a temporary name, flushed, renamed; the last two are kept.
 
     checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
-                                state.pt                      optimisers and nimg, read with weights_only=True
+                                state.pt                      optimisers, nimg, the data's spec; read with weights_only
                                 manifest.json                 SHA-256 of each file
     generator/generator.safetensors                           the averaged generator alone, see `generate`
 
@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from equipoise.compute.distributed import from_rank_0, max_over_ranks
 from equipoise.core.files import flush, read_file, read_json, remove, set_aside, writing
-from equipoise.core.types import RunError
+from equipoise.core.types import ImageSpec, RunError
 
 __all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
 
@@ -41,12 +42,18 @@ class Checkpoints:
     """The checkpoints of a run. Rank 0 reads and writes; what it reads reaches the other ranks by broadcast.
 
     nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
+    spec: of the data that the networks are built for, which is saved beside them; None: none is.
     """
 
     def __init__(
-        self, run_dir: Path, *, nets: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+        self,
+        run_dir: Path,
+        *,
+        nets: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        spec: ImageSpec | None = None,
     ):
-        self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
+        self.folder, self.nets, self.optimizers, self.spec = run_dir / "checkpoints", nets, optimizers, spec
         self.last = "none yet"
 
     def load_latest(self) -> int:
@@ -125,7 +132,8 @@ class Checkpoints:
             for key, net in self.nets.items():
                 if weights := net.state_dict():  # without a state, no file
                     save_weights(weights, temporary / f"{key}.safetensors")
-            state = {"format": FORMAT, "nimg": nimg}
+            spec = None if self.spec is None else asdict(self.spec)
+            state = {"format": FORMAT, "nimg": nimg, "spec": spec}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
             with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
                 torch.save(state | {"optimizers": optimizers}, file)
@@ -220,7 +228,7 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 
 
 def read_state(content: bytes) -> dict[str, Any]:
-    """What a state.pt holds: format and nimg, integers, and the state of each optimiser.
+    """What a state.pt holds: format and nimg, integers, the data's spec as a dict, and the state of each optimiser.
 
     Raises:
         ValueError: if it holds anything else.
@@ -232,4 +240,9 @@ def read_state(content: bytes) -> dict[str, Any]:
     kinds = {"format": int, "nimg": int, "optimizers": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise ValueError("state.pt holds no state of a run")
+    spec, fields = state.get("spec"), asdict(ImageSpec(1))
+    if spec is not None and not (
+        isinstance(spec, dict) and spec.keys() == fields.keys() and all(type(value) is int for value in spec.values())
+    ):
+        raise ValueError("state.pt does not say of what data the run is")
     return state

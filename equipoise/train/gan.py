@@ -73,7 +73,7 @@ class GAN:
             ValueError: if the networks or the head are not defined for the data, or G is to grow and does not.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
-        G = cfg.generator.build(spec)
+        G = cfg.generator.build(cfg.head.conditioning.generator_spec(spec))
         D = cfg.head.build(cfg.discriminator.build, spec)
         cfg.g_normalizer(G)
         cfg.d_normalizer(D)
@@ -219,10 +219,10 @@ class GAN:
         cfg, matching = self.cfg, self.cfg.feature_matching
         of_d: list[Term] = [DiscriminatorLoss(cfg.loss, cfg.head.normalize_loss)]
         of_g: list[Term] = [GeneratorLoss(cfg.loss)] if matching is None or matching.adversarial else []
-        if cfg.head.classifies == "all":
+        if cfg.head.conditioning.classifies == "all":
             of_d += [ClassLoss("real"), ClassLoss("fake")]
             of_g += [ClassLoss("fake")]
-        elif cfg.head.classifies == "labelled":
+        elif cfg.head.conditioning.classifies == "labelled":
             of_d += [ClassLoss("labelled")]
         of_g += [] if matching is None else [matching]
         of_d += cfg.penalties
@@ -260,7 +260,7 @@ class GAN:
         stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
         if self.cfg.loss.estimates is not None:
             stats[self.cfg.loss.estimates] = right.mean() - fooled.mean()
-        if self.cfg.head.classifies is not None and seen.real.y is not None:
+        if self.cfg.head.conditioning.classifies is not None and seen.real.y is not None:
             stats["accuracy"] = accuracy(seen.on_real, seen.real.y)
         return stats
 

@@ -66,9 +66,8 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 raise ValueError(f"batch_size={size} must be a multiple of the {world_size()} processes")
             for images in (size, size * cfg.g_batches):
                 count_pieces(images // world_size(), cfg.micro_batch)
-        with_labels = None
-        if cfg.head.classifies == "labelled":
-            with_labels = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
+        labels = cfg.head.conditioning.labels_read(len(dataset), dataset.spec.num_classes)
+        with_labels = None if labels is None else few(dataset, labels)
         ema = cfg.ema.build(gan.G) if cfg.transfer is None else replace(cfg.ema, rampup=None).build(gan.G)
         transferred = cfg.transfer is not None and not exist(run_dir)
         if cfg.transfer is not None and transferred:
@@ -88,6 +87,7 @@ def train(cfg: TrainConfig, run_dir: str | Path) -> nn.Module:
                 "d_regularizations": nn.ModuleList(gan.d_regularizations),
             },
             optimizers={"G": gan.g_optim, "D": gan.d_optim},
+            spec=dataset.spec,
         )
         if transferred:
             checkpoints.save(0)  # from here on the run needs the other one no more
