@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields as fields_of
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from equipoise.models import conditioning
+from equipoise.models.zoo import ZOO
 from equipoise.nn import SelfAttention
 
 CONDITIONINGS = [
@@ -17,6 +19,22 @@ CONDITIONINGS = [
     if isinstance(c, type) and issubclass(c, conditioning.Conditioning) and not inspect.isabstract(c)
 ]
 """Every conditioning, in the order of their definition."""
+
+
+def shrunk(config, **fields):
+    """`config` with these fields, of those that it has."""
+    known = {field.name for field in fields_of(config)}
+    return replace(config, **{name: value for name, value in fields.items() if name in known})
+
+
+def published_with(field):
+    """By the name of its generator, a published pair of each two architectures that have this field."""
+    pairs = {}
+    for pair in ZOO.values():
+        networks = (pair.generator, pair.discriminator)
+        if all(hasattr(network, field) for network in networks):
+            pairs.setdefault(type(pair.generator).__name__, networks)
+    return pairs
 
 
 def of_g(spec, conditional):

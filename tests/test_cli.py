@@ -65,7 +65,12 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "d_optim.lr=fast"], "Adam.lr"),
         (["san_digits", "loss"], "'loss' is no override: give KEY=VALUE"),
         (["san_digits", "loss=RelativisticPairing"], "has no direction loss"),
-        (["san_digits", "head.conditioning=Projection"], "do not go together"),
+        (
+            ["san_digits", "head.conditioning=projection"],
+            "Conditioning, got 'projection'; did you mean 'Projection'?",
+        ),
+        (["san_digits", "generator.conditional=true"], "no field 'conditional': G reads the class if D asks for it"),
+        (["sngan_digits", "head.conditioning=SemiSupervised", "loss=Hinge"], "do not go together"),
         (["san_digits", "penalties.0.every=8"], "'0' is not an index"),
         (["nowhere.py:recipe"], "there is no file nowhere.py"),
         (["tests/tiny.py"], "names no function"),

@@ -59,6 +59,8 @@ from equipoise.models import (
     SANDigitsDiscriminator,
     SANDigitsGenerator,
     SemiSupervised,
+    progan,
+    varied,
 )
 from equipoise.nn import heads
 from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence, optim
@@ -127,9 +129,9 @@ def all_variants(module, base=object):
 def fields_for(component):
     """What makes a component small, and visible from the first step on."""
     if issubclass(component, models.GeneratorConfig):
-        return {"z_dim": 8, "width": width_of(component)}
+        return {"z_dim": 8, "width": component.narrowest}
     if issubclass(component, models.DiscriminatorConfig):
-        return {"width": width_of(component)}
+        return {"width": component.narrowest}
     if component is ADA:  # p starts at 0
         return {"groups": get_args(get_args(get_type_hints(ADA)["groups"])[0]), "initial": 0.5}
     if component is ClipWeights:  # five layers of 0.01 in a row leave G no gradient that float32 could add
@@ -138,27 +140,6 @@ def fields_for(component):
         return {"lr": 1e-5}
     return {}
 
-
-WIDE = (
-    MLPGenerator,
-    MLPDiscriminator,
-    models.BottleneckGenerator,
-    models.BottleneckDiscriminator,
-    models.SNGANDiscriminator,
-)
-"""Networks whose ReLUs may all be dead, or whose gradients may be too small for float32 to add, at width 2."""
-
-
-def width_of(network):
-    return 16 if network in WIDE else 2
-
-
-DEEP = tuple(
-    component
-    for component in components(models)
-    if component.__name__.startswith(("BigGAN", "Bottleneck", "ResNet", "SAGAN", "SNGAN"))
-)
-"""Deep networks, of which so narrow ones have layers whose ReLUs are all dead."""
 
 OF_POINTS = (MLPGenerator, MLPDiscriminator)
 FIRST = (
@@ -173,6 +154,9 @@ FIRST = (
 
 The other architectures have tests of their own for their choices, and meet everything else as they are.
 """
+
+STEADY = {*FIRST, *OF_POINTS, *components(progan), *components(varied)}
+"""Networks all of whose weights move at their narrowest. Of a deeper one a layer's ReLUs may all be dead."""
 
 
 LOSSES = components(losses)
@@ -325,7 +309,7 @@ def check_step(step, gan, mover, other):
     gradients, moving = Gradients(gan), trained(nets[mover], optimizers[mover])
     must_move = {n for n in moving if not may_cancel(n, gan.cfg)}
     stats = step()
-    if type(gan.cfg.generator) in DEEP or type(gan.cfg.discriminator) in DEEP:
+    if not {type(gan.cfg.generator), type(gan.cfg.discriminator)} <= STEADY:
         found = must_move & gradients.moved[mover]  # where all ReLUs of a layer are dead, nothing moves
         assert len(found) > 0.5 * len(must_move)
         must_move = found

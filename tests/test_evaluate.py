@@ -565,7 +565,7 @@ def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
         evaluated(metrics=("classes",), best="agreement"),
         {"head.conditioning": NoConditioning()},
     )
-    G = cfg.generator.build(ImageSpec(28, 1, 10)).eval()
+    G = cfg.generator.build(ImageSpec(28, 1)).eval()
     with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):
         Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
 

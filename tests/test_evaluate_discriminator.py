@@ -428,7 +428,7 @@ def test_a_discriminator_without_convolutions_and_one_that_reads_the_class_with_
     joined = wasserstein(head=Head(Input()))
     D = fresh(joined)
     with pytest.raises(
-        ValueError, match=r"know the class, which it reads beside the image \(head.conditioning=Input\)"
+        ValueError, match=r"know the class, which it reads beside the image \(head.conditioning=Input\(\)\)"
     ):
         Probe().check(D, SPEC)
     Critic().check(D, SPEC)

@@ -8,16 +8,16 @@ from itertools import pairwise
 
 import pytest
 import torch
-from networks import assert_trained
+from networks import assert_trained, shrunk
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise import models
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.evaluate import rebuild
 from equipoise.models import (
     Auxiliary,
-    BigGANDiscriminator,
     Head,
     Hidden,
     Input,
@@ -27,7 +27,6 @@ from equipoise.models import (
     ResNetCritic,
     ResNetDiscriminator,
     ResNetGenerator,
-    SAGANDiscriminator,
     SemiSupervised,
 )
 from equipoise.models.counts import count, on_meta
@@ -46,11 +45,15 @@ ALL = {
     "resnet constant": ResNetDiscriminator(width=4, channels="constant"),
     "resnet layer": ResNetDiscriminator(width=4, norm="layer"),
     "critic": ResNetCritic(width=4),
-    "sagan": SAGANDiscriminator(width=4, attention=8),
-    "sagan checkpoint": SAGANDiscriminator(width=4, attention=8, checkpoint=True),
-    "biggan": BigGANDiscriminator(width=4, attention=16),
 }
-BLOCKS = {"resnet": 5, "resnet constant": 5, "resnet layer": 5, "critic": 4} | dict.fromkeys(list(ALL)[4:], 5)
+"""The published one, with its choices, and every other discriminator that has the field."""
+OTHERS = [
+    c for c in map(vars(models).get, models.__all__) if hasattr(c, "join") and not c.__name__.startswith("ResNet")
+]
+for component in OTHERS:
+    ALL[component.__name__] = shrunk(component(), width=4, attention=8)
+    if hasattr(component, "checkpoint"):
+        ALL[f"{component.__name__} checkpoint"] = shrunk(component(), width=4, attention=16, checkpoint=True)
 every = pytest.mark.parametrize("config", ALL.values(), ids=ALL)
 plain_and_san = pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 
@@ -194,12 +197,13 @@ def test_bfloat16_agrees():
 
 
 def test_checkpointing_changes_no_gradient():
-    found = []
-    for name in ("sagan", "sagan checkpoint"):
-        D = discriminator(ALL[name])
-        D(images(), y).fun.square().sum().backward()
-        found.append([p.grad for p in D.parameters()])
-    assert_close(*found)
+    for config in (config for config in ALL.values() if getattr(config, "checkpoint", False)):
+        found = []
+        for checkpoint in (False, True):
+            D = discriminator(replace(config, checkpoint=checkpoint))
+            D(images(), y).fun.square().sum().backward()
+            found.append([p.grad for p in D.parameters()])
+        assert_close(*found)
 
 
 @plain_and_san
@@ -239,13 +243,13 @@ def test_it_is_the_hidden_conditioning_alone(config):
             Head(conditioning()).build(replace(config, join=3).build, SPEC)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_it_joins_between_two_blocks(name):
-    most = BLOCKS[name] - 1
-    assert discriminator(ALL[name], join=most)(images(), y).fun.shape == (4, 1)
+@every
+def test_it_joins_between_two_blocks(config):
+    most = len(blocks(Head().build(config.build, SPEC))) - 1
+    assert discriminator(config, join=most)(images(), y).fun.shape == (4, 1)
     match = rf"\(join={most + 1}\): .* it has {most + 1} blocks, .*Set join to 1 to {most}, or 0"
     with pytest.raises(ValueError, match=match):
-        discriminator(ALL[name], join=most + 1)
+        discriminator(config, join=most + 1)
 
 
 def test_no_features_without_the_class():

@@ -40,19 +40,6 @@ ALL = [
 GENERATORS = [c for c in ALL if issubclass(c, GeneratorConfig)]
 DISCRIMINATORS = [c for c in ALL if issubclass(c, DiscriminatorConfig)]
 OF_28 = (SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator)
-SUMS = (
-    models.BigGANDeepDiscriminator,
-    models.BigGANDeepGenerator,
-    models.BigGANDiscriminator,
-    models.BigGANGenerator,
-    models.SAGANDiscriminator,
-    models.SAGANGenerator,
-)
-"""Residual networks of many sizes, whose head reads a sum over positions."""
-ANY_SIZE = tuple(c for c in ALL if c not in OF_28)
-VECTORS = (models.MLPDiscriminator, models.ProGANDiscriminator, models.ResNetDiscriminator, *SUMS)
-"""Those whose head reads no map."""
-WIDE = (models.MLPDiscriminator, models.MLPGenerator, models.ProGANDiscriminator, models.ProGANGenerator)
 RESTING = re.compile(r"to_image\.[01]\.|body\.entries\.[12]\.from_image")
 """Layers for images of 7x7 and 14x14, which a network that has grown to 28x28 does not use."""
 GREY = ImageSpec(resolution=28, channels=1, num_classes=10)
@@ -63,9 +50,8 @@ conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=[
 
 
 def narrow(config, **fields):
-    """A fast one. At width 4 every ReLU of an MLP may be dead, and of few channels pixel norm enlarges the rounding."""
-    width = 4 if config in OF_28 else 32 if config in WIDE else 8
-    return config(width=width, **fields)
+    """A fast one."""
+    return config(width=max(4 if config in OF_28 else 8, 2 * config.narrowest), **fields)
 
 
 def awake(net):
@@ -227,7 +213,8 @@ def test_a_generator_makes_images(generator, conditional, channels):
 def test_an_image_depends_on_its_own_z_and_class(generator, conditional):
     """In eval mode, on nothing else: an image alone is the image in a batch. An unconditional one ignores labels."""
     cfg = narrow(generator)
-    G, z, y = awake(cfg.build(of_g(GREY, conditional))).eval(), torch.randn(2, cfg.z_dim), torch.tensor([1, 2])
+    G, y = awake(cfg.build(of_g(GREY, conditional))).double().eval(), torch.tensor([1, 2])
+    z = torch.randn(2, cfg.z_dim, dtype=torch.float64)
     with torch.no_grad():
         for p in G.parameters():  # tables of the class may start equal for all classes, and gates at 0
             p.add_(0.05 * torch.randn_like(p))
@@ -273,8 +260,8 @@ def test_a_conditional_generator_needs_labels(generator):
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_a_discriminator_reads_images_and_classes(discriminator, channels, conditioning, san):
     spec = dataclasses.replace(GREY, channels=channels)
-    D = narrow(discriminator).build(spec, Head(conditioning(), san=san).factory(10)).eval()
-    x, y = torch.randn(3, channels, 28, 28), torch.tensor([1, 2, 3])
+    D = narrow(discriminator).build(spec, Head(conditioning(), san=san).factory(10)).double().eval()
+    x, y = torch.randn(3, channels, 28, 28, dtype=torch.float64), torch.tensor([1, 2, 3])
     seen = x.clone()
     logits = D(x, y)
     assert logits.fun.shape[0] == 3
@@ -314,6 +301,12 @@ def test_the_head_gets_as_many_features_as_the_body_makes(discriminator):
     assert asked == [D.body(torch.randn(2, 1, 28, 28)).shape[1]]
 
 
+def flattens_a_map(discriminator):
+    """Whether its body ends by flattening a map, of whose positions the head must know."""
+    body = narrow(discriminator).build(GREY, Head().factory(0)).body
+    return isinstance(body, nn.Sequential) and isinstance(body[-1], nn.Flatten | nn.Unfold)
+
+
 def last_map(body, x):
     """What `body` flattens in the end, and the kernel and stride with which it reads windows of it."""
     layers = list(body)
@@ -327,7 +320,7 @@ def last_map(body, x):
 @pytest.mark.parametrize(
     "discriminator",
     [
-        *(c() for c in DISCRIMINATORS if c not in VECTORS),
+        *(c() for c in DISCRIMINATORS if flattens_a_map(c)),
         models.DCGANDiscriminator(norm="none", minibatch="std"),
     ],
     ids=lambda c: f"{type(c).__name__}-{getattr(c, 'minibatch', '')}",
@@ -357,19 +350,7 @@ def test_features_without_positions_meet_the_class_as_a_vector():
         assert_close(D(x, y).fun, hidden @ D.head.last.conditioning.linear.weight.T)
 
 
-@every_generator
-@every_discriminator
-def test_the_players_fit(generator, discriminator):
-    """Gradients flow from D's logit to z, through every pair of networks."""
-    cfg = narrow(generator)
-    z = torch.randn(2, cfg.z_dim, requires_grad=True)
-    D = narrow(discriminator).build(GREY, Head().factory(0))
-    D(cfg.build(of_g(GREY, False))(z)).fun.sum().backward()
-    assert z.grad.isfinite().all()
-    assert (z.grad.abs().sum(1) > 0).all()
-
-
-@pytest.mark.parametrize("config", [c for c in ALL if c not in (*ANY_SIZE, *SUMS)], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("config", OF_28, ids=lambda c: c.__name__)
 def test_another_resolution_is_refused(config):
     for resolution in (32, 14):
         spec = dataclasses.replace(GREY, resolution=resolution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field
@@ -11,9 +12,9 @@ from torch import nn
 from equipoise.core.latents import Normal, Prior
 from equipoise.core.types import ImageSpec, component
 
-from .head import HeadFactory
+from .head import Head, HeadFactory
 
-__all__ = ["DiscriminatorConfig", "GeneratorConfig"]
+__all__ = ["DiscriminatorConfig", "GeneratorConfig", "Pair"]
 
 
 @component
@@ -22,8 +23,10 @@ class GeneratorConfig(ABC):
 
     z_dim: length of z.
     prior: the distribution of z.
+    narrowest: the width from which on every layer trains. Below, all ReLUs of one may be dead at first.
     """
 
+    narrowest: ClassVar[int] = 2
     gone: ClassVar[dict[str, str]] = {
         "conditional": "G reads the class if D asks for it, as head.conditioning=Projection"
     }
@@ -48,7 +51,9 @@ class GeneratorConfig(ABC):
 
 
 class DiscriminatorConfig(ABC):
-    """Settings of a discriminator."""
+    """Settings of a discriminator. `narrowest` as in `GeneratorConfig`."""
+
+    narrowest: ClassVar[int] = 2
 
     @abstractmethod
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -59,3 +64,21 @@ class DiscriminatorConfig(ABC):
         Raises:
             ValueError: for data the architecture is not defined for.
         """
+
+
+PLAIN = Head()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks that a paper trains together, with D's head and the images that they are for.
+
+    The file of an architecture lists them by name as `PUBLISHED`; a name ends with the size. `equipoise models` and the
+    documentation show them all.
+    """
+
+    paper: str
+    spec: ImageSpec
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    head: Head = PLAIN

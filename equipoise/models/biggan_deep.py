@@ -18,8 +18,9 @@ from equipoise.nn.init import init_orthogonal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Projection
+from .head import Head, HeadFactory
 
 __all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
 
@@ -195,3 +196,15 @@ class BigGANDeepDiscriminator(DiscriminatorConfig):
         body = Body(blocks, checkpoint=self.checkpoint)
         init_orthogonal(body)
         return Discriminator(body, head(widths[-1]))
+
+
+PUBLISHED = {
+    f"biggan_deep_{size}": Pair(
+        "Brock et al. 2019",
+        ImageSpec(size, num_classes=1000),
+        BigGANDeepGenerator(),
+        BigGANDeepDiscriminator(),
+        Head(Projection()),
+    )
+    for size in (128, 256, 512)
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from equipoise.nn.norms import NormOfD, NormOfG, make_norm
 from equipoise.nn.residual import convolution, residual
 from equipoise.nn.sizes import multiples, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
@@ -99,6 +99,7 @@ class BottleneckGenerator(GeneratorConfig):
     norm: at the end of each residual: "batch", "sync_batch" for the statistics of all processes, or "none".
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
     norm: NormOfG = "batch"
@@ -147,6 +148,7 @@ class BottleneckDiscriminator(DiscriminatorConfig):
     norm: at the end of each residual: "layer" for a gradient penalty, "batch" for other losses, or "none".
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
     norm: NormOfD = "layer"
@@ -165,3 +167,8 @@ class BottleneckDiscriminator(DiscriminatorConfig):
             nn.Flatten(),
         )
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    "wgan_gp_101_64": Pair("Gulrajani et al. 2017", ImageSpec(64), BottleneckGenerator(), BottleneckDiscriminator())
+}

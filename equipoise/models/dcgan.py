@@ -25,7 +25,7 @@ from equipoise.nn.init import initialise
 from equipoise.nn.norms import BATCH_NORMS, CONDITIONAL, Norm, make_norm
 from equipoise.nn.sizes import channels, sizes, split_z
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
@@ -206,3 +206,8 @@ class DCGANDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers)
         initialise(body)
         return Discriminator(body, head(features, positions))
+
+
+PUBLISHED = {
+    "dcgan_64": Pair("Radford et al. 2016", ImageSpec(64), DCGANGenerator(width=128), DCGANDiscriminator(width=128))
+}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from equipoise.core.types import ImageSpec, component
 from equipoise.nn import Discriminator, OneHot, init_normal, labels
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .head import Head, HeadFactory
 
 __all__ = [
     "SANDigitsDiscriminator",
@@ -164,3 +164,11 @@ class SANDigitsDiscriminator(DiscriminatorConfig):
             nn.Flatten(),
         )
         return Discriminator(body, head(4 * w * 3 * 3, positions=3 * 3))
+
+
+PUBLISHED = {
+    "sngan_digits": Pair("Miyato et al. 2018", ImageSpec(28, 1), TinyDigitsGenerator(), TinyDigitsDiscriminator()),
+    "san_digits": Pair(
+        "Takida et al. 2024", ImageSpec(28, 1), SANDigitsGenerator(), SANDigitsDiscriminator(), Head(san=True)
+    ),
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equipoise.core.types import ImageSpec, component
 from equipoise.nn import Discriminator, OneHot, labels
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["MLPDiscriminator", "MLPGenerator"]
@@ -38,6 +38,7 @@ class MLPGenerator(GeneratorConfig):
     output: "tanh" for images in [-1, 1], "linear" for points that may lie anywhere.
     """
 
+    narrowest: ClassVar[int] = 16
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
@@ -75,9 +76,13 @@ class MLPDiscriminator(DiscriminatorConfig):
     width: units of a hidden layer.  depth: number of hidden layers.
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         pixels = spec.channels * spec.resolution**2
         return Discriminator(nn.Sequential(nn.Flatten(), *hidden(pixels, self.width, self.depth)), head(self.width))
+
+
+PUBLISHED = {"mlp_28": Pair("Arjovsky et al. 2017", ImageSpec(28, 1), MLPGenerator(), MLPDiscriminator())}

@@ -24,7 +24,7 @@ from equipoise.nn import (
 from equipoise.nn.init import he
 from equipoise.nn.sizes import sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["ProGANDiscriminator", "ProGANGenerator"]
@@ -199,3 +199,9 @@ class Entry(nn.Module):
         super().__init__()
         self.from_image = nn.Sequential(conv(image_channels, width, kernel=1), nn.LeakyReLU(0.2, inplace=True))
         self.block = nn.Sequential(*layers)
+
+
+PUBLISHED = {
+    f"progan_{size}": Pair("Karras et al. 2018", ImageSpec(size), ProGANGenerator(), ProGANDiscriminator())
+    for size in (128, 1024)
+}

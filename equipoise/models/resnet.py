@@ -16,8 +16,9 @@ from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import DownBlock, GlobalPool, UpBlock, convolution
 from equipoise.nn.sizes import Channels, multiples, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Hidden, Projection
+from .head import Head, HeadFactory
 
 __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
@@ -166,3 +167,36 @@ class ResNetCritic(DiscriminatorConfig):
         join = self.join + (self.join > 0)  # there is a layer before the blocks
         body = in_a_row(layers, join, spec.num_classes)
         return Discriminator(body, head(widths[-1] * base**2, base**2, joined=self.join > 0))
+
+
+PUBLISHED = {
+    "sngan_resnet_32": Pair(
+        "Miyato et al. 2018",
+        ImageSpec(32),
+        ResNetGenerator(width=256, channels="constant"),
+        ResNetDiscriminator(width=128, channels="constant"),
+    ),
+    "sngan_resnet_48": Pair("Miyato et al. 2018", ImageSpec(48), ResNetGenerator(), ResNetDiscriminator()),
+    "sngan_resnet_64": Pair("Miyato et al. 2018", ImageSpec(64), ResNetGenerator(), ResNetDiscriminator()),
+    "projection_128": Pair(
+        "Miyato & Koyama 2018",
+        ImageSpec(128, num_classes=1000),
+        ResNetGenerator(),
+        ResNetDiscriminator(),
+        Head(Projection()),
+    ),
+    "concat_128": Pair(
+        "Miyato & Koyama 2018",
+        ImageSpec(128, num_classes=1000),
+        ResNetGenerator(),
+        ResNetDiscriminator(join=3),
+        Head(Hidden()),
+    ),
+    "wgan_gp_resnet_32": Pair(
+        "Gulrajani et al. 2017",
+        ImageSpec(32),
+        ResNetGenerator(width=128, channels="constant"),
+        ResNetDiscriminator(width=128, channels="constant", pool="mean"),
+    ),
+    "wgan_gp_resnet_64": Pair("Gulrajani et al. 2017", ImageSpec(64), ResNetGenerator(most=8), ResNetCritic()),
+}

@@ -17,8 +17,9 @@ from equipoise.nn.init import init_xavier
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Projection
+from .head import Head, HeadFactory
 
 __all__ = ["SAGANDiscriminator", "SAGANGenerator"]
 
@@ -95,3 +96,14 @@ class SAGANDiscriminator(DiscriminatorConfig):
         )
         init_xavier(body)
         return Discriminator(body, head(features, joined=self.join > 0))
+
+
+PUBLISHED = {
+    "sagan_128": Pair(
+        "Zhang et al. 2019",
+        ImageSpec(128, num_classes=1000),
+        SAGANGenerator(),
+        SAGANDiscriminator(),
+        Head(Projection()),
+    )
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from equipoise.nn import ConditionalBatchNorm, Discriminator, init_normal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.sizes import channels, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["SNGANDiscriminator", "SNGANGenerator"]
@@ -86,6 +86,7 @@ class SNGANDiscriminator(DiscriminatorConfig):
     width: w; at most 8w channels.
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=64, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -102,3 +103,9 @@ class SNGANDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    f"sngan_cnn_{size}": Pair("Miyato et al. 2018", ImageSpec(size), SNGANGenerator(), SNGANDiscriminator())
+    for size in (32, 48)
+}

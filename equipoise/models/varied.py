@@ -22,7 +22,7 @@ from equipoise.nn import (
 from equipoise.nn.norms import NormOfD, NormOfG, make_norm
 from equipoise.nn.sizes import channels, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["VariedDiscriminator", "VariedGenerator"]
@@ -174,3 +174,8 @@ class VariedDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    "wgan_gp_varied_32": Pair("Gulrajani et al. 2017", ImageSpec(32), VariedGenerator(), VariedDiscriminator())
+}

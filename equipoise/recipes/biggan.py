@@ -10,7 +10,7 @@ both players.
 
 `biggan_cifar` takes the numbers of the authors' code for CIFAR-10: width 64, z of length 128, no attention, no
 regulariser, Adam 2e-4 for both, four updates of D, batch 50, 500 epochs. There G has a table of gains per class and
-all of z in its linear layer, which is generator=SAGANGenerator(attention=0), and N(0, 0.02²) weights.
+all of z in its linear layer, which is SAGAN's with attention=0, and N(0, 0.02²) weights.
 
 The small one is for two cores, 28x28 to 64x64: a twelfth of the width, attention at 16x16, batch 64, one update of D,
 4e-4 for both players, and a z of length 20. e(y) starts with length 1; beside chunks of a longer z, and at G's usual
