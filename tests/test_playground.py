@@ -177,7 +177,7 @@ def test_every_text_on_the_page_is_the_value(cfg):
     [
         ("setting=R2D2", "there is no setting 'R2D2'; known: .*R3GAN"),
         ("lose=Hinge", "TrainConfig has no field 'lose'; did you mean 'loss'"),
-        ("loss=Hing", "takes a GANLoss, got 'Hing'; known: Hinge"),
+        ("loss=Hing", "takes a GANLoss, got 'Hing'; did you mean 'Hinge'"),
         ("loss=Hing()", "unknown component 'Hing'; did you mean 'Hinge'"),
         ("loss", "'loss' says nothing: give FIELD=VALUE"),
         ("d_optim.lr=-1", "d_optim|Adam.lr"),
