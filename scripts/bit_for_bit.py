@@ -107,7 +107,7 @@ def steps(case: Mapping[str, str]) -> Record:
     torch.manual_seed(1)
     real = composition.batch(spec=spec)
     held_out = composition.batch(spec=spec) if cfg.augment.held_out else None
-    labelled = composition.batch(spec=spec) if cfg.head.conditioning == "semi_supervised" else None
+    labelled = composition.batch(spec=spec) if cfg.head.conditioning.classifies == "labelled" else None
     found: Record = {}
     for i in range(STEPS):
         gan.augment.at(0)
@@ -131,6 +131,11 @@ def works() -> dict[str, Callable[[], Record]]:
     }
 
 
+def place(name: str) -> str:
+    """Its place in the list. What comes after the colon is for the reader, and made of names that may change."""
+    return name.partition(":")[0]
+
+
 def differences(before: Record, after: Record) -> list[str]:
     """The names of what differs, or is in one record alone."""
     return [name for name in before | after if before.get(name) != after.get(name)]
@@ -144,11 +149,12 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     chosen = {name: work for name, work in works().items() if name.startswith(args.only)}
-    before = json.loads(args.file.read_text()) if args.action == "compare" else {}
+    recorded = json.loads(args.file.read_text()) if args.action == "compare" else {}
+    before = {place(name): record for name, record in recorded.items()}
     after, moved = {}, 0
     for i, (name, work) in enumerate(chosen.items(), 1):
         after[name] = work()
-        if args.action == "compare" and (changed := differences(before.get(name, {}), after[name])):
+        if args.action == "compare" and (changed := differences(before.get(place(name), {}), after[name])):
             moved += 1
             print(f"{name}: {len(changed)} of {len(after[name])} differ, first {', '.join(changed[:3])}", flush=True)
         if i % 25 == 0 or i == len(chosen):
@@ -156,7 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.action == "record":
         args.file.write_text(json.dumps(after, indent=0) + "\n")
         return
-    missing = [name for name in before if name.startswith(args.only) and name not in after]
+    done = set(map(place, after))
+    missing = [name for name in recorded if name.startswith(args.only) and place(name) not in done]
     print(f"{len(after) - moved} of {len(after)} equal, bit for bit" + "".join(f"\nmissing: {n}" for n in missing))
     sys.exit(bool(moved or missing))
 

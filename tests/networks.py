@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields as fields_of
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from equipoise.models import conditioning
+from equipoise.models.zoo import ZOO
 from equipoise.nn import SelfAttention
+
+CONDITIONINGS = [
+    c
+    for c in vars(conditioning).values()
+    if isinstance(c, type) and issubclass(c, conditioning.Conditioning) and not inspect.isabstract(c)
+]
+"""Every conditioning, in the order of their definition."""
+
+
+def shrunk(config, **fields):
+    """`config` with these fields, of those that it has."""
+    known = {field.name for field in fields_of(config)}
+    return replace(config, **{name: value for name, value in fields.items() if name in known})
+
+
+def published_with(field):
+    """By the name of its generator, a published pair of each two architectures that have this field."""
+    pairs = {}
+    for pair in ZOO.values():
+        networks = (pair.generator, pair.discriminator)
+        if all(hasattr(network, field) for network in networks):
+            pairs.setdefault(type(pair.generator).__name__, networks)
+    return pairs
+
+
+def of_g(spec, conditional):
+    """The data as a generator sees it that reads the class, or does not."""
+    return spec if conditional else replace(spec, num_classes=0)
 
 
 def count(net):

@@ -29,7 +29,7 @@ from equipoise.losses import (
     SoftLeastSquares,
     Wasserstein,
 )
-from equipoise.models import Head
+from equipoise.models import Head, SemiSupervised
 from equipoise.train import d_step, g_step, train
 
 RISING = ADA(kimg=0.2, target=-0.9)
@@ -117,7 +117,7 @@ class Passed:
 PENALTIES = (R1(every=1), R2(every=1), GradientPenalty(), Dragan(), Drift())
 STEPS = {  # changes, images that D sees in its own update and in G's
     "penalties": ({"terms": PENALTIES}, 2 + 1 + 5, 1),
-    "labelled": ({"head": Head("semi_supervised")}, 2 + 1 + 1, 1),
+    "labelled": ({"head": Head(SemiSupervised())}, 2 + 1 + 1, 1),
     "joint": ({"terms": (Consensus(),)}, 2 + 1 + 3, 1 + 3),
     "pairs": ({"loss": RelativisticPairing(), "terms": (Consensus(),)}, 2 + 1 + 4, 2 + 4),
     "features": ({"terms": (FeatureMatching(),)}, 2 + 1, 2),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_trained, count, open_gates
+from networks import assert_trained, count, of_g, open_gates
 from torch import nn
 from torch.testing import assert_close
 
@@ -21,7 +21,15 @@ from equipoise.core.latents import truncate
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.generate import standing_statistics
 from equipoise.losses import R1, Hinge, Orthogonal
-from equipoise.models import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator, Head
+from equipoise.models import (
+    BigGANDeepDiscriminator,
+    BigGANDeepGenerator,
+    BigGANDiscriminator,
+    BigGANGenerator,
+    Head,
+    NoConditioning,
+    Projection,
+)
 from equipoise.nn import LinearConditionalBatchNorm, SelfAttention, SyncBatchNorm, attention_maps
 from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step
@@ -35,14 +43,14 @@ every_generator = pytest.mark.parametrize("config", GENERATORS, ids=["biggan", "
 every_discriminator = pytest.mark.parametrize("config", DISCRIMINATORS, ids=["biggan", "deep"])
 
 
-def generator(config=BigGANGenerator, spec=SMALL, **fields):
+def generator(config=BigGANGenerator, spec=SMALL, *, conditional=False, **fields):
     torch.manual_seed(0)
-    return open_gates(config(**{"width": 4, "z_dim": 9, "embed": 3} | fields).build(spec))
+    return open_gates(config(**{"width": 4, "z_dim": 9, "embed": 3} | fields).build(of_g(spec, conditional)))
 
 
 def discriminator(config=BigGANDiscriminator, spec=SMALL, head=None, **fields):
     torch.manual_seed(0)
-    return open_gates((head or Head("projection")).build(config(**{"width": 4} | fields).build, spec))
+    return open_gates((head or Head(Projection())).build(config(**{"width": 4} | fields).build, spec))
 
 
 def noise(n=3):
@@ -60,7 +68,7 @@ def images(n=3, spec=SMALL):
 def on_meta(generator, discriminator, resolution, **fields):
     spec = ImageSpec(resolution, channels=3, num_classes=1000)
     with torch.device("meta"):
-        return generator(conditional=True, **fields).build(spec), Head("projection").build(discriminator().build, spec)
+        return generator(**fields).build(spec), Head(Projection()).build(discriminator().build, spec)
 
 
 def test_published_parameter_counts():
@@ -174,13 +182,13 @@ def test_z_is_split_as_published(z_dim):
     """At 128: six times 20, for the linear layer and five blocks. What is left over goes to the linear layer."""
     spec = ImageSpec(128, 3, num_classes=1000)
     with torch.device("meta"):
-        G = BigGANGenerator(z_dim=z_dim, conditional=True).build(spec)
+        G = BigGANGenerator(z_dim=z_dim).build(spec)
     assert G.linear.in_features == z_dim - 100
     norms = [m for m in G.modules() if isinstance(m, LinearConditionalBatchNorm)]
     assert len(norms) == 10
     assert {m.gain.in_features for m in norms} == {128 + 20}
     with pytest.raises(ValueError, match="z_dim=5 is too short"):
-        BigGANGenerator(z_dim=5, conditional=True).build(spec)
+        BigGANGenerator(z_dim=5).build(spec)
 
 
 def first_changed(G, z, other, y, other_y=None):
@@ -239,8 +247,6 @@ def test_without_classes(config):
         plain = generator(skip_z=False)
         assert not [m for m in plain.modules() if isinstance(m, LinearConditionalBatchNorm)]
         assert plain(noise()).shape == (3, 3, 32, 32)
-    with pytest.raises(ValueError, match=rf"{config.__name__}\(conditional=True\) needs labelled data"):
-        config(conditional=True).build(ImageSpec(32))
     with pytest.raises(ValueError, match="call it with labels"):
         generator(config, conditional=True)(noise())
 
@@ -363,7 +369,7 @@ def test_orthogonal_weights(config):
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_every_weight_is_trained(config, conditional, san):
     G = generator(config, conditional=conditional)
-    head = Head("projection" if conditional else "none", san=san)
+    head = Head(Projection() if conditional else NoConditioning(), san=san)
     D = discriminator(DISCRIMINATORS[GENERATORS.index(config)], head=head)
     y = torch.arange(8) % 4
     logits = D(G(noise(8), y), y)
@@ -418,11 +424,11 @@ def test_published_settings():
     """Brock et al. 2019, app. C, for 128x128."""
     cfg, deep = (recipes.load(name)[0] for name in ("biggan", "biggan_deep"))
     assert cfg.loss == Hinge()
-    assert cfg.head == Head("projection")
+    assert cfg.head == Head(Projection())
     assert (cfg.g_normalizer, cfg.d_normalizer) == (SpectralNorm(skip=("embed",)), SpectralNorm())
     assert (cfg.g_optim, cfg.d_optim) == (Adam(lr=5e-5, betas=(0.0, 0.999)), Adam(lr=2e-4, betas=(0.0, 0.999)))
     assert (cfg.d_steps, cfg.batch_size, cfg.terms) == (2, 2048, (Orthogonal(strength=1e-4, player="G"),))
-    assert cfg.generator == BigGANGenerator(z_dim=120, width=96, embed=128, conditional=True, norm="sync_batch")
+    assert cfg.generator == BigGANGenerator(z_dim=120, width=96, embed=128, norm="sync_batch")
     assert cfg.discriminator == BigGANDiscriminator(width=96)
     changed = {line.partition(":")[0] for line in differences(cfg, deep)}
     assert changed == {"generator", "discriminator"}

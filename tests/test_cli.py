@@ -65,7 +65,12 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "d_optim.lr=fast"], "Adam.lr"),
         (["san_digits", "loss"], "'loss' is no override: give KEY=VALUE"),
         (["san_digits", "loss=RelativisticPairing"], "has no direction loss"),
-        (["san_digits", "head.conditioning=projection"], "do not go together"),
+        (
+            ["san_digits", "head.conditioning=projection"],
+            "Conditioning, got 'projection'; did you mean 'Projection'?",
+        ),
+        (["san_digits", "generator.conditional=true"], "no field 'conditional': G reads the class if D asks for it"),
+        (["sngan_digits", "head.conditioning=SemiSupervised", "loss=Hinge"], "do not go together"),
         (["san_digits", "terms.0.every=8"], "'0' is not an index"),
         (["nowhere.py:recipe"], "there is no file nowhere.py"),
         (["tests/tiny.py"], "names no function"),
@@ -153,7 +158,7 @@ def test_sample_of_the_users_own_network_needs_their_file(tmp_path):
         "class Mine(SANDigitsGenerator):\n"
         "    pass\n"
         "def recipe():\n"
-        "    return replace(base(), generator=Mine(z_dim=3, width=2, conditional=True), total_kimg=0.04)\n"
+        "    return replace(base(), generator=Mine(z_dim=3, width=2), total_kimg=0.04)\n"
     )
     run("train", f"{own}:recipe", tmp_path / "r")
     said = run("sample", tmp_path / "r", "--out", tmp_path / "x.png", code=2)

@@ -15,6 +15,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import CONDITIONINGS
 from pairwise import covering_array, pairs_in, pairs_of
 from torch import nn
 from torch.testing import assert_close
@@ -48,12 +49,18 @@ from equipoise.losses import (
 from equipoise.losses import adversarial as losses
 from equipoise.losses import features as matching
 from equipoise.models import (
+    Auxiliary,
     DCGANDiscriminator,
     Head,
     MLPDiscriminator,
     MLPGenerator,
+    NoConditioning,
+    Projection,
     SANDigitsDiscriminator,
     SANDigitsGenerator,
+    SemiSupervised,
+    progan,
+    varied,
 )
 from equipoise.nn import heads
 from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence, optim
@@ -103,7 +110,7 @@ def variants(component, **fields):
     made = component(**fields)
     for field in dataclasses.fields(component):
         for choice in choices(hints[field.name]):
-            apart = (component, choice) in APART or field.name == "conditional"  # which the head decides
+            apart = (component, choice) in APART
             if choice != getattr(made, field.name) and not apart:
                 more = fields | {field.name: choice}
                 found[f"{component.__name__}.{field.name}={choice}"] = partial(component, **more)
@@ -122,9 +129,9 @@ def all_variants(module, base=object):
 def fields_for(component):
     """What makes a component small, and visible from the first step on."""
     if issubclass(component, models.GeneratorConfig):
-        return {"z_dim": 8, "width": width_of(component)}
+        return {"z_dim": 8, "width": component.narrowest}
     if issubclass(component, models.DiscriminatorConfig):
-        return {"width": width_of(component)}
+        return {"width": component.narrowest}
     if component is ADA:  # p starts at 0
         return {"groups": get_args(get_args(get_type_hints(ADA)["groups"])[0]), "initial": 0.5}
     if component is ClipWeights:  # five layers of 0.01 in a row leave G no gradient that float32 could add
@@ -133,27 +140,6 @@ def fields_for(component):
         return {"lr": 1e-5}
     return {}
 
-
-WIDE = (
-    MLPGenerator,
-    MLPDiscriminator,
-    models.BottleneckGenerator,
-    models.BottleneckDiscriminator,
-    models.SNGANDiscriminator,
-)
-"""Networks whose ReLUs may all be dead, or whose gradients may be too small for float32 to add, at width 2."""
-
-
-def width_of(network):
-    return 16 if network in WIDE else 2
-
-
-DEEP = tuple(
-    component
-    for component in components(models)
-    if component.__name__.startswith(("BigGAN", "Bottleneck", "ResNet", "SAGAN", "SNGAN"))
-)
-"""Deep networks, of which so narrow ones have layers whose ReLUs are all dead."""
 
 OF_POINTS = (MLPGenerator, MLPDiscriminator)
 FIRST = (
@@ -169,10 +155,12 @@ FIRST = (
 The other architectures have tests of their own for their choices, and meet everything else as they are.
 """
 
+STEADY = {*FIRST, *OF_POINTS, *components(progan), *components(varied)}
+"""Networks all of whose weights move at their narrowest. Of a deeper one a layer's ReLUs may all be dead."""
+
 
 LOSSES = components(losses)
 NORMALIZERS = components(normalizers)
-CONDITIONINGS = get_args(get_type_hints(Head)["conditioning"])
 GENERATORS = components(models, models.GeneratorConfig)
 DISCRIMINATORS = components(models, models.DiscriminatorConfig)
 
@@ -189,7 +177,7 @@ KINDS_OF_TERMS = ("penalties", "d_regularizers", "g_regularizers", "feature_matc
 
 def settings(
     loss=Hinge,
-    conditioning="none",
+    conditioning=NoConditioning,
     san=False,
     normalizer=NoNormalizer,
     generator=SANDigitsGenerator,
@@ -214,7 +202,7 @@ def settings(
     optimisers = {"g_optim": Adam(lr=1e-3), "d_optim": Adam(lr=1e-3), "batch_size": 4}
     return TrainConfig(
         data=Digits(),
-        generator=generator(conditional=head.conditional_generator),
+        generator=generator(),
         discriminator=discriminator(),
         head=head,
         loss=loss(),
@@ -333,7 +321,7 @@ def check_step(step, gan, mover, other):
     gradients, moving = Gradients(gan), trained(nets[mover], optimizers[mover])
     must_move = {n for n in moving if not may_cancel(n, gan.cfg)}
     stats = step()
-    if type(gan.cfg.generator) in DEEP or type(gan.cfg.discriminator) in DEEP:
+    if not {type(gan.cfg.generator), type(gan.cfg.discriminator)} <= STEADY:
         found = must_move & gradients.moved[mover]  # where all ReLUs of a layer are dead, nothing moves
         assert len(found) > 0.5 * len(must_move)
         must_move = found
@@ -381,7 +369,7 @@ def check(cfg, rounds=1):
     spec = spec_of(type(cfg.generator), type(cfg.discriminator))
     real = batch(spec=spec)
     held_out = batch(spec=spec) if cfg.augment.held_out else None
-    labelled = batch(spec=spec) if cfg.head.conditioning == "semi_supervised" else None
+    labelled = batch(spec=spec) if cfg.head.conditioning.classifies == "labelled" else None
     for _ in range(rounds):
         gan.augment.at(0)
         d_stats = check_step(partial(d_step, gan, real, 0, held_out, labelled), gan, "D", "G")
@@ -397,7 +385,7 @@ def wanted_of_d(cfg):
     wanted |= {f"D/{type(term).__name__}" for term in cfg.terms if term.player != "G"}
     if isinstance(cfg.loss, Wasserstein):
         wanted.add("D/wasserstein")
-    if cfg.head.conditioning in ("auxiliary", "semi_supervised"):
+    if cfg.head.conditioning.classifies:
         wanted.add("D/accuracy")
     if cfg.augment.held_out:
         wanted.add("D/held_out")
@@ -432,10 +420,10 @@ NETWORKS = {
     "generator": all_variants(models, models.GeneratorConfig),
     "discriminator": all_variants(models, models.DiscriminatorConfig),
 }
-HEADS = {name: make for name, make in variants(Head, san=True).items() if ".conditioning=" not in name}
+HEADS = variants(Head, san=True)
 AXES = NETWORKS | {
     "loss": all_variants(losses),
-    "conditioning": {conditioning: conditioning for conditioning in CONDITIONINGS},
+    "conditioning": {conditioning.__name__: conditioning for conditioning in CONDITIONINGS},
     "head": HEADS,
     "normalizer": all_variants(normalizers),
     "penalties": each(all_variants(penalties)),
@@ -473,7 +461,7 @@ ALL_AXES = {"mlps": ON_MLPS, "images": ON_IMAGES, "others": ON_OTHERS}
 
 def config(case):
     """The config of a case, axis -> name, for some or all axes; the others go with every value."""
-    neutral = {"loss": NonSaturating, "conditioning": "projection"}
+    neutral = {"loss": NonSaturating, "conditioning": Projection}
     return settings(**neutral | {axis: AXES[axis][choice] for axis, choice in case.items()})
 
 
@@ -498,20 +486,20 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
     ("loss", "augment"): (lambda loss, augment: augment.reads_sign and not loss().signed, "goes by the sign of D's"),
     ("loss", "conditioning"): (
         lambda loss, conditioning: (
-            conditioning == "semi_supervised" and not isinstance(loss(), (Saturating, NonSaturating))
+            conditioning is SemiSupervised and not isinstance(loss(), (Saturating, NonSaturating))
         ),
         "the loss must be its cross-entropy",
     ),
     ("conditioning", "head"): (
-        lambda conditioning, head: head().san and conditioning == "semi_supervised",
+        lambda conditioning, head: head().san and conditioning is SemiSupervised,
         "not linear in the features",
     ),
     ("generator", "conditioning"): (
         lambda generator, conditioning: (
             generator.keywords.get("class_input") in ("batch_norm", "shared")
-            and conditioning in ("none", "semi_supervised")
+            and conditioning in (NoConditioning, SemiSupervised)
         ),
-        "conditional=False reads no class",
+        "this generator reads no class",
     ),
     ("normalizer", "constraints"): (
         lambda normalizer, constraints: bool(constraints) and normalizer() != NoNormalizer(),
@@ -567,14 +555,6 @@ def test_exactly_the_pairs_with_a_reason_are_refused(axes):
         else:
             with pytest.raises(ValueError, match=reason):
                 config(dict(pair))
-
-
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_one_network_alone_that_reads_labels_is_refused(conditioning):
-    """The one thing that is no axis: whether G reads the class follows from what D does with it."""
-    other = not Head(conditioning).conditional_generator
-    with pytest.raises(ValueError, match="one network would read labels that the other ignores"):
-        settings(NonSaturating, conditioning, generator=lambda conditional: MLPGenerator(conditional=other))
 
 
 @pytest.mark.parametrize(("kind", "axes"), ALL_AXES.items())
@@ -665,7 +645,7 @@ def test_loss_conditioning_head_normalizer(loss, conditioning, san, normalizer):
 @pytest.mark.parametrize("generator", GENERATORS, ids=name)
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS, ids=name)
 def test_architectures(generator, discriminator):
-    check(settings(Hinge, "projection", True, SpectralNorm, generator, discriminator))
+    check(settings(Hinge, Projection, True, SpectralNorm, generator, discriminator))
 
 
 ALONE = [
@@ -706,7 +686,7 @@ def test_several_of_everything(fields):
     check(
         settings(
             Wasserstein,
-            "projection",
+            Projection,
             g_normalizer=SpectralNorm(),
             penalties=(R1(every=1), R2(every=1), GradientPenalty()),
             d_regularizers=tuple(c() for c in components(regularizers)),
@@ -768,7 +748,7 @@ def assert_same(found, wanted):
         assert_close(found[n], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
 
 
-@pytest.mark.parametrize("conditioning", ["none", "auxiliary", "semi_supervised"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Auxiliary, SemiSupervised])
 def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
     """AC-GAN's classes of real and generated images; for K + 1 classes those of the labelled images and no others."""
     gan = on_mlps(loss=NonSaturating, conditioning=conditioning, d_regularizers=(Orthogonal(strength=0.3, every=4),))
@@ -779,15 +759,15 @@ def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
         fake = gan.G(noise[0], real.y)
         on_real, on_fake = D((real.x, real.y)), D((fake, real.y))
         value = F.softplus(-on_real.fun).mean() + F.softplus(on_fake.fun).mean()
-        if conditioning == "auxiliary":
+        if conditioning is Auxiliary:
             value += F.cross_entropy(on_real.classes, real.y) + F.cross_entropy(on_fake.classes, real.y)
-        if conditioning == "semi_supervised":
+        if conditioning is SemiSupervised:
             value += F.cross_entropy(D((labelled.x, labelled.y)).classes, labelled.y)
         products = [w @ w.T for n, w in weights.items() if n.endswith("weight")]
         return value + 4 * 0.3 * sum(w.square().sum() - w.diagonal().square().sum() for w in products)
 
     before = copy.deepcopy(gan.D)
-    d_step(gan, real, 0, labelled=labelled if conditioning == "semi_supervised" else None)
+    d_step(gan, real, 0, labelled=labelled if conditioning is SemiSupervised else None)
     assert_same(gradients.seen["D"], differentiated(before, total))
 
 
@@ -795,7 +775,7 @@ def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
 def test_ds_gradient_with_a_normalised_direction_loss(scale):
     """ω is pulled from the mean of h among generated images to that among real ones, both weighted by r = s(-logit)."""
     head = partial(Head, san=True, scale=scale, normalize_loss=True)
-    gan = on_mlps(loss=NonSaturating, conditioning="projection", head=head)
+    gan = on_mlps(loss=NonSaturating, conditioning=Projection, head=head)
     real, noise, gradients = batch(spec=SPECS[0]), noise_of(gan), Gradients(gan)
 
     def mean(logits):
@@ -813,7 +793,7 @@ def test_ds_gradient_with_a_normalised_direction_loss(scale):
 
 
 @pytest.mark.parametrize("adversarial", [False, True])
-@pytest.mark.parametrize("conditioning", ["none", "projection", "auxiliary", "semi_supervised"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, Auxiliary, SemiSupervised])
 def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditioning, adversarial):
     """Of its own loss, the classes that AC-GAN's G was given, the squared distance of mean features, and weights."""
     gan = on_mlps(
@@ -828,7 +808,7 @@ def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditionin
         value = 5 * (on_real.features.mean(0) - on_fake.features.mean(0)).square().sum()
         if adversarial:
             value += F.softplus(-on_fake.fun).mean()
-        if conditioning == "auxiliary":
+        if conditioning is Auxiliary:
             value += F.cross_entropy(on_fake.classes, real.y)
         norms = [torch.linalg.matrix_norm(w, 2) for n, w in weights.items() if n.endswith("weight")]
         return value + 0.2 / 2 * sum(norm**2 for norm in norms)

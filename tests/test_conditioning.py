@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args, get_type_hints
-
 import pytest
 import torch
+from networks import CONDITIONINGS
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from equipoise.core.types import ImageSpec
 from equipoise.losses import Hinge, NonSaturating, Saturating, class_loss, discriminator_loss, generator_loss
-from equipoise.models import Head
+from equipoise.models import Auxiliary, Head, Hidden, Input, NoConditioning, PerClass, Projection, SemiSupervised
 from equipoise.nn import (
     AuxiliaryHead,
     Discriminator,
@@ -21,7 +20,7 @@ from equipoise.nn import (
     InputConcat,
     LinearHead,
     SANHead,
-    Unconditional,
+    UnconditionalVector,
     sanify,
 )
 from equipoise.weights import ExactSpectralNorm, weighted_layers
@@ -30,15 +29,14 @@ N, C, SIZE, K, F = 6, 2, 4, 3, 5
 SPEC = ImageSpec(SIZE, C, K)
 y = torch.tensor([0, 2, 1, 1, 0, 2])
 
-ALL = get_args(get_type_hints(Head)["conditioning"])
-READS = ("projection", "per_class", "input", "hidden")
-CLASSIFIES = ("auxiliary", "semi_supervised")
-CASES = [(c, san) for c in ALL for san in (False, True) if not (san and c == "semi_supervised")]
+READS = (Projection, PerClass, Input, Hidden)
+CLASSIFIES = (Auxiliary, SemiSupervised)
+CASES = [(c, san) for c in CONDITIONINGS for san in (False, True) if not (san and c == SemiSupervised)]
 
 every = pytest.mark.parametrize(
-    ("conditioning", "san"), CASES, ids=[f"{c}-{'san' if s else 'plain'}" for c, s in CASES]
+    ("conditioning", "san"), CASES, ids=[f"{c.__name__}-{'san' if s else 'plain'}" for c, s in CASES]
 )
-conditionings = pytest.mark.parametrize("conditioning", ALL)
+conditionings = pytest.mark.parametrize("conditioning", CONDITIONINGS)
 plain_and_san = pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 
 
@@ -62,7 +60,7 @@ bodies = pytest.mark.parametrize("body", [to_map, to_vector])
 
 
 def build(conditioning, san=False, body=to_map, dtype=torch.float64):
-    return Head(conditioning, san=san).build(body, SPEC).to(dtype)
+    return Head(conditioning(), san=san).build(body, SPEC).to(dtype)
 
 
 def images(dtype=torch.float64):
@@ -88,13 +86,13 @@ def last_vector(D):
 @bodies
 def test_input_concat_is_a_body_on_more_channels(body, san):
     """One map per class: ones for the image's own, zeros for the others, behind its channels."""
-    D, x = build("input", san, body), images()
+    D, x = build(Input, san, body), images()
     appended = torch.zeros(N, C + K, SIZE, SIZE, dtype=torch.float64)
     for i in range(N):
         appended[i, :C] = x[i]
         appended[i, C + y[i]] = 1
     assert_close(D(x, y).fun, D.head(D.body(appended)).fun, rtol=0, atol=0)
-    plain = build("none", san, body)
+    plain = build(NoConditioning, san, body)
     assert D.state_dict().keys() == plain.state_dict().keys()
     assert type(D.head) is type(plain.head)
 
@@ -108,7 +106,7 @@ def test_input_concat_of_points():
 @plain_and_san
 @pytest.mark.parametrize("shape", [(N, F), (N, F, 7), (N, F, 2, 4)], ids=str)
 def test_hidden_concat_by_a_loop_over_images_and_positions(shape, san):
-    head, h = Head("hidden", san=san).factory(K)(F).double(), torch.randn(shape, dtype=torch.float64)
+    head, h = Head(Hidden(), san=san).factory(K)(F).double(), torch.randn(shape, dtype=torch.float64)
     embed, layer, w = head.join.embed.weight, head.join.layer, head.last.conditioning.linear.weight[0]
     assert (embed.shape, layer.weight.shape) == ((K, 128), (512, F + 128))
     logits = []
@@ -124,9 +122,9 @@ def test_hidden_concat_by_a_loop_over_images_and_positions(shape, san):
 @pytest.mark.parametrize("windows", [(), (3,)], ids=str)
 def test_hidden_concat_of_a_map_that_the_body_flattened(windows, san):
     """As of the map itself at each position, but one logit per window that reads them all: a sum over positions."""
-    positions, head = 4, Head("hidden", san=san).factory(K)(5 * 4, positions=4).double()
+    positions, head = 4, Head(Hidden(), san=san).factory(K)(5 * 4, positions=4).double()
     h = torch.randn(N, 5, positions, *windows, dtype=torch.float64)
-    alone = Head("hidden", san=san).factory(K)(5).double()
+    alone = Head(Hidden(), san=san).factory(K)(5).double()
     alone.join.load_state_dict(head.join.state_dict())
     w = head.last.conditioning.linear.weight.view(512, positions)
     total = 0
@@ -147,7 +145,7 @@ def test_hidden_concat_of_other_sizes():
 @bodies
 def test_an_auxiliary_classifier_stands_beside_the_head(body, san):
     """The classes are those of the mean features, and fun and dir those of the head without it."""
-    D, x = build("auxiliary", san, body), images()
+    D, x = build(Auxiliary, san, body), images()
     logits, h = D(x, y), D.body(x)
     mean = h.reshape(N, F, -1).mean(2)
     assert_close(logits.classes, torch.stack([D.head.classifier.weight @ v for v in mean]), rtol=1e-12, atol=1e-12)
@@ -159,14 +157,14 @@ def test_an_auxiliary_classifier_stands_beside_the_head(body, san):
 def test_a_classifier_of_ones_own_may_have_a_bias():
     classifier = nn.Linear(F, K)
     h = torch.randn(N, F)
-    logits = AuxiliaryHead(LinearHead(Unconditional(F)), classifier)(h)
+    logits = AuxiliaryHead(LinearHead(UnconditionalVector(F)), classifier)(h)
     assert_close(logits.classes, classifier(h))
 
 
 @bodies
 def test_k_plus_1_classes_are_the_papers_loss(body):
     """-log p(y|x, y<K+1) - log(1 - p(K+1|x)) - log p(K+1|G(z)), by a softmax over K + 1 logits, with its gradients."""
-    D, real, fake = build("semi_supervised", body=body), images(), images().requires_grad_(True)
+    D, real, fake = build(SemiSupervised, body=body), images(), images().requires_grad_(True)
 
     def p(x):
         h = D.body(x).reshape(N, F, -1).mean(2)
@@ -191,7 +189,7 @@ def test_k_plus_1_classes_are_the_papers_loss(body):
 
 
 def test_k_plus_1_classes_are_finite_for_sure_discriminators():
-    head = Head("semi_supervised").factory(K)(F)
+    head = Head(SemiSupervised()).factory(K)(F)
     for scale in (-1e4, 1e4):
         nn.init.constant_(head.classifier.weight, scale)
         logits = head(torch.ones(N, F))
@@ -218,10 +216,10 @@ def test_the_label_of_an_image_moves_its_logits_alone_or_nothing(conditioning, s
 
 @every
 def test_labels_are_asked_for_where_they_are_read(conditioning, san):
-    head, D = Head(conditioning, san=san), build(conditioning, san)
-    assert head.reads_labels == (conditioning in READS)
-    assert head.conditional_generator == (conditioning in (*READS, "auxiliary"))
-    if head.reads_labels:
+    head, D = Head(conditioning(), san=san), build(conditioning, san)
+    assert head.conditioning.reads_labels == (conditioning in READS)
+    assert head.conditioning.conditional_generator == (conditioning in (*READS, Auxiliary))
+    if head.conditioning.reads_labels:
         with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, D\(x, y\)"):
             D(images())
     else:
@@ -231,7 +229,7 @@ def test_labels_are_asked_for_where_they_are_read(conditioning, san):
 @every
 def test_only_a_d_that_reads_the_class_tells_pairs_apart(conditioning, san):
     """Real points are at +1 in class 0 and -1 in class 1, generated ones the other way round: x alone tells nothing."""
-    D = Head(conditioning, san=san).build(points, ImageSpec(1, 2, 2))
+    D = Head(conditioning(), san=san).build(points, ImageSpec(1, 2, 2))
     classes = torch.arange(64) % 2
     real = torch.where(classes == 0, 1.0, -1.0)[:, None] + 0.1 * torch.randn(64, 2)
     optim = torch.optim.Adam(D.parameters(), lr=1e-2)
@@ -247,7 +245,7 @@ def test_only_a_d_that_reads_the_class_tells_pairs_apart(conditioning, san):
 # ---- SAN -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", ["none", "input", "hidden", "auxiliary"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Input, Hidden, Auxiliary])
 @bodies
 def test_san_splits_the_gradient_of_the_last_vector_and_no_other(conditioning, body):
     """fun: along w, and a plain head's elsewhere. dir: across w, and nothing elsewhere. Together a plain head's."""
@@ -271,8 +269,8 @@ def test_san_splits_the_gradient_of_the_last_vector_and_no_other(conditioning, b
 @bodies
 def test_the_classifier_beside_a_san_is_no_san(body):
     """Its loss trains the features and its own weights as it does beside a plain head."""
-    D, x = build("auxiliary", True, body), images()
-    plain = build("auxiliary", False, body)
+    D, x = build(Auxiliary, True, body), images()
+    plain = build(Auxiliary, False, body)
     plain.load_state_dict(D.state_dict())
     found, wanted = (gradients(class_loss(net(x), y), net) for net in (D, plain))
     assert found[last_vector(D)] is None
@@ -280,7 +278,7 @@ def test_the_classifier_beside_a_san_is_no_san(body):
     assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("conditioning", [c for c in ALL if c != "semi_supervised"])
+@pytest.mark.parametrize("conditioning", [c for c in CONDITIONINGS if c != SemiSupervised])
 def test_sanify_leaves_heads_of_the_library_alone(conditioning):
     with pytest.raises(ValueError, match=r"has its own heads: set head\.san=true|K \+ 1 classes have no SAN"):
         sanify(build(conditioning))
@@ -334,16 +332,16 @@ def test_the_features_are_what_the_body_made(conditioning, san, body):
 @every
 def test_normalisers_reach_all_but_san_heads(conditioning, san):
     D = build(conditioning, san, dtype=torch.float32)
-    last = "head.last" if conditioning in ("hidden", "auxiliary") else "head"
+    last = "head.last" if conditioning in (Hidden, Auxiliary) else "head"
     vector = {
-        "projection": {f"{last}.conditioning.linear", f"{last}.conditioning.embed"},
-        "per_class": {f"{last}.conditioning.embed"},
-        "semi_supervised": set(),
+        Projection: {f"{last}.conditioning.linear", f"{last}.conditioning.embed"},
+        PerClass: {f"{last}.conditioning.embed"},
+        SemiSupervised: set(),
     }.get(conditioning, {f"{last}.conditioning.linear"})
     beside = {
-        "hidden": {"head.join.embed", "head.join.layer"},
-        "auxiliary": {"head.classifier"},
-        "semi_supervised": {"head.classifier"},
+        Hidden: {"head.join.embed", "head.join.layer"},
+        Auxiliary: {"head.classifier"},
+        SemiSupervised: {"head.classifier"},
     }.get(conditioning, set())
     wanted = {"body.0"} | beside | (set() if san else vector)
     assert {name for name, _ in weighted_layers(D)} == wanted
@@ -362,14 +360,23 @@ def test_normalisers_reach_all_but_san_heads(conditioning, san):
 @conditionings
 def test_classes_are_asked_for_where_they_are_used(conditioning):
     unlabelled = ImageSpec(SIZE, C)
-    if conditioning == "none":
+    if conditioning == NoConditioning:
         assert Head().build(to_map, unlabelled)(images(torch.float32)).fun.shape == (N, SIZE**2)
         return
-    message = f"head.conditioning='{conditioning}' needs labelled data and this data has no labels"
+    message = rf"head.conditioning={conditioning.__name__}\(.*\) needs labelled data and this data has no labels"
     with pytest.raises(ValueError, match=message):
-        Head(conditioning).build(to_map, unlabelled)
+        Head(conditioning()).build(to_map, unlabelled)
     with pytest.raises(ValueError, match=message):
-        Head(conditioning).factory(0)
+        Head(conditioning()).factory(0)
+    with pytest.raises(ValueError, match=message):
+        conditioning().generator_spec(unlabelled)
+
+
+@conditionings
+def test_g_is_conditional_where_d_asks_for_it(conditioning):
+    """It must read what D reads, and what D's classifier is to find in its images. Else it sees no classes."""
+    asked = conditioning in (*READS, Auxiliary)
+    assert conditioning().generator_spec(SPEC) == (SPEC if asked else ImageSpec(SIZE, C, 0))
 
 
 @plain_and_san
@@ -379,23 +386,25 @@ def test_input_concat_needs_a_body_and_a_head(san):
 
     message = r"must return equipoise\.Discriminator\(body, head\); this one returned Sequential"
     with pytest.raises(ValueError, match=message):
-        Head("input", san=san).build(opaque, SPEC)
+        Head(Input(), san=san).build(opaque, SPEC)
     with pytest.raises(ValueError, match=r"changes what the body reads, not the head: .* Head\.build"):
-        Head("input", san=san).factory(K)
+        Head(Input(), san=san).factory(K)
 
 
 def test_k_plus_1_classes_have_no_san():
-    with pytest.raises(ValueError, match=r"san=true is not defined for head\.conditioning=semi_supervised: .* linear"):
-        Head("semi_supervised", san=True)
+    with pytest.raises(
+        ValueError, match=r"san=true is not defined for head\.conditioning=SemiSupervised\(.*\): .* linear"
+    ):
+        Head(SemiSupervised(), san=True)
 
 
 def test_labelled_is_checked():
-    assert Head("semi_supervised", labelled=1).labelled == 1
+    assert SemiSupervised(labelled=1).labelled == 1
     with pytest.raises(ValueError, match="labelled"):
-        Head("semi_supervised", labelled=0)
+        SemiSupervised(labelled=0)
 
 
-@pytest.mark.parametrize("conditioning", ["input", "hidden", "projection", "per_class"])
+@pytest.mark.parametrize("conditioning", [Input, Hidden, Projection, PerClass])
 def test_one_label_for_all_images_does_not_broadcast(conditioning):
     with pytest.raises(ValueError, match="expected a label per image, got 1 for 6 images"):
         build(conditioning)(images(), y[:1])
@@ -404,9 +413,9 @@ def test_one_label_for_all_images_does_not_broadcast(conditioning):
 @plain_and_san
 def test_settings_build_the_parts(san):
     last = SANHead if san else LinearHead
-    hidden, auxiliary = build("hidden", san).head, build("auxiliary", san).head
+    hidden, auxiliary = build(Hidden, san).head, build(Auxiliary, san).head
     assert (type(hidden), type(hidden.join), type(hidden.last)) == (HiddenHead, HiddenConcat, last)
     assert (type(auxiliary), type(auxiliary.last)) == (AuxiliaryHead, last)
-    joined = build("input", san)
+    joined = build(Input, san)
     assert (type(joined.join), type(joined.head)) == (InputConcat, last)
-    assert build("projection", san).join is None
+    assert build(Projection, san).join is None

@@ -34,9 +34,9 @@ from equipoise.losses import (
     Wasserstein,
 )
 from equipoise.losses import adversarial as losses
-from equipoise.models import Head, SANDigitsGenerator
+from equipoise.models import Head, SemiSupervised
 from equipoise.recipes.dcgan import dcgan_digits
-from equipoise.recipes.san import san_digits, san_digits_conditional
+from equipoise.recipes.san import san_digits
 from equipoise.recipes.sngan import sngan_digits
 from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence
 from equipoise.weights import NoNormalizer, SpectralNorm, constraints, normalizers
@@ -307,7 +307,7 @@ def test_nothing_changes_the_original():
     "items",
     [
         ("loss=RelativisticPairing", "head.san=false"),
-        ("head.conditioning=per_class", "generator.conditional=true"),
+        ("head.conditioning=SemiSupervised", "head.san=false", "loss=NonSaturating"),
         ("d_optim=RMSprop", "d_optim.lr=1e-4"),
         ("terms=[R1, R2]", "terms.1.gamma=3"),
         ("terms=[R1]", "terms.0.gamma=Linear(start=1, end=0, kimg=1)", "terms.0.gamma.kimg=5"),
@@ -438,48 +438,24 @@ def test_san_with_a_paired_loss_is_refused():
     assert changed(san_digits(), "loss=RelativisticPairing", "head.san=false").loss.paired
 
 
-def test_labels_are_read_by_both_networks_or_by_none():
-    message = r"conditioning=(\w+) and generator\.conditional=(True|False) do not go together: .* or neither"
-    for cfg, item in (
-        (san_digits(), "head.conditioning=projection"),
-        (san_digits(), "generator.conditional=true"),
-        (san_digits_conditional(), "head.conditioning=none"),
-        (san_digits_conditional(), "generator.conditional=false"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            changed(cfg, item)
-    with pytest.raises(ValueError, match=message):
-        replace(san_digits(), generator=SANDigitsGenerator(conditional=True))
-
-
-READ = ("projection", "per_class", "input", "hidden")  # conditionings of a D that reads the class
-GIVEN = ("auxiliary", "semi_supervised")  # of one that gives it
-
-
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("conditioning", get_args(get_type_hints(Head)["conditioning"]))
-def test_every_conditioning_goes_with_one_kind_of_generator(conditioning, conditional):
-    """G reads labels where D reads them, and where D's classifier is to find them in G's images; elsewhere not."""
-    assert conditioning in (*READ, *GIVEN, "none")
-    items = ("loss=NonSaturating", f"head.conditioning={conditioning}", f"generator.conditional={conditional}")
-    if conditional == (conditioning in (*READ, "auxiliary")):
-        assert changed(dcgan_digits(), *items).generator.conditional is conditional
-        return
+def test_settings_of_g_for_classes_go_with_a_d_that_asks_for_them():
     message = (
-        rf"head\.conditioning={conditioning} and generator\.conditional={conditional} do not go together: .*Set both"
+        "class_input=shared gives .* this generator reads no class.* Set head.conditioning=Projection, or class_input="
     )
-    with pytest.raises(ValueError, match=message):
-        changed(dcgan_digits(), *items)
+    for items in ((), ("head.conditioning=SemiSupervised",)):
+        with pytest.raises(ValueError, match=message):
+            changed(dcgan_digits(), "loss=NonSaturating", "generator=DCGANGenerator(class_input=shared)", *items)
+    changed(dcgan_digits(), "generator=DCGANGenerator(class_input=shared)", "head.conditioning=Auxiliary")
 
 
 @pytest.mark.parametrize("loss", [name for name in losses.__all__ if name in KNOWN])
 def test_classes_learned_from_few_labels_go_with_a_cross_entropy(loss):
-    items = ("head.conditioning=semi_supervised", f"loss={loss}")
+    items = ("head.conditioning=SemiSupervised", f"loss={loss}")
     if loss in ("Saturating", "NonSaturating"):
-        assert changed(dcgan_digits(), *items, "loss.smoothing=0.1").head.labelled == 100
+        assert changed(dcgan_digits(), *items, "loss.smoothing=0.1").head.conditioning == SemiSupervised(labelled=100)
         return
     message = (
-        rf"head\.conditioning=semi_supervised and {loss}\(.*\) do not go together: the head's logit is that of the "
+        rf"head\.conditioning=SemiSupervised\(.*\) and {loss}\(.*\) do not go together: its logit is that of the "
         r"probability .* its cross-entropy\. Use loss=NonSaturating or loss=Saturating, or another conditioning\."
     )
     with pytest.raises(ValueError, match=message):
@@ -487,12 +463,14 @@ def test_classes_learned_from_few_labels_go_with_a_cross_entropy(loss):
 
 
 def test_classes_learned_from_few_labels_have_no_san():
-    message = r"head\.san=true is not defined for head\.conditioning=semi_supervised: .*head\.conditioning=auxiliary\)"
+    message = (
+        r"head\.san=true is not defined for head\.conditioning=SemiSupervised\(.*\): .*head\.conditioning=Auxiliary\)"
+    )
     with pytest.raises(ValueError, match=message):
-        changed(dcgan_digits(), "head.san=true", "head.conditioning=semi_supervised")
+        changed(dcgan_digits(), "head.san=true", "head.conditioning=SemiSupervised")
     with pytest.raises(ValueError, match=message):
-        Head("semi_supervised", san=True)
-    changed(san_digits(), "head.conditioning=auxiliary", "generator.conditional=true")
+        Head(SemiSupervised(), san=True)
+    changed(san_digits(), "head.conditioning=Auxiliary")
 
 
 @pytest.mark.parametrize("constraint", [name for name in constraints.__all__ if name in KNOWN])
@@ -513,7 +491,7 @@ def test_the_gradients_of_a_san_head_have_no_joint_penalty():
     message = (
         r"Consensus\(gamma=2\.0.*\) and head\.san=true do not go together: .* lack those parts\. .*head\.san=false"
     )
-    for items in (("head.san=true",), ("head.conditioning=projection", "head.san=true", "generator.conditional=true")):
+    for items in (("head.san=true",), ("head.conditioning=Projection", "head.san=true")):
         with pytest.raises(ValueError, match=message):
             changed(dcgan_digits(), "terms=[Consensus(gamma=2)]", *items)
         changed(dcgan_digits(), *items)
@@ -553,7 +531,7 @@ def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(item):
         ("start=none", "start", None),
         ("data=Few(of=Digits,num=500)", "data", Few(Digits(), num=500)),
         ('data=Few(of=Images(path="a"))', "data", Few(Images("a"))),
-        ("head=Head(labelled=40)", "head", Head(labelled=40)),
+        ("head.conditioning=SemiSupervised(labelled=40)", "head", Head(SemiSupervised(labelled=40), init_std=0.02)),
     ],
 )
 def test_terms_on_the_command_line(item, field, value):

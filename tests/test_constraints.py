@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.models import Head
+from equipoise.models import Head, Projection
 from equipoise.nn import Discriminator
 from equipoise.weights import (
     ClipSingularValues,
@@ -59,7 +59,7 @@ def matrix(layer):
 
 def network(san=False):
     body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
-    return Discriminator(body, Head("projection", san=san).factory(10)(3))
+    return Discriminator(body, Head(Projection(), san=san).factory(10)(3))
 
 
 @pytest.mark.parametrize("bound", [0.01, 0.1])

@@ -22,8 +22,7 @@ from equipoise.models import (
     Head,
     ProGANDiscriminator,
     ProGANGenerator,
-    SAGANDiscriminator,
-    SAGANGenerator,
+    Projection,
     SANDigitsDiscriminator,
     SANDigitsGenerator,
 )
@@ -58,13 +57,12 @@ class TestCount:
         assert found.stored == 4 * (3 * 12 * 12 + 8 * 6 * 6)
 
     def test_recomputed_blocks_store_their_inputs_alone(self):
-        spec = ImageSpec(64, 3, 10)
+        pair, spec = ZOO["sagan_128"], ImageSpec(64, 3, 10)
         stored = {}
         for checkpoint in (False, True):
             G, D, of_g, of_d = on_meta(
-                SAGANGenerator(conditional=True, checkpoint=checkpoint),
-                SAGANDiscriminator(checkpoint=checkpoint),
-                Head("projection"),
+                *(replace(network, checkpoint=checkpoint) for network in (pair.generator, pair.discriminator)),
+                Head(Projection()),
                 spec,
             )
             stored[checkpoint] = [count(net, inputs).stored for net, inputs in ((G, of_g), (D, of_d))]
@@ -136,7 +134,8 @@ class TestIteration:
         assert small - of_batch == large - 2 * of_batch > 0
 
     def test_checkpointed_blocks_compute_their_forward_twice(self):
-        nets = SAGANGenerator(width=4), SAGANDiscriminator(width=4)
+        pair = ZOO["sagan_128"]
+        nets = replace(pair.generator, width=4), replace(pair.discriminator, width=4)
         spec = ImageSpec(32, 3, 0)
         plain, again = (
             iteration_flops(

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_trained, copy_in_order, count, spread
+from networks import assert_trained, copy_in_order, count, of_g, spread
 from tiny import recipe
 from torch import nn
 from torch.testing import assert_close
@@ -18,7 +18,7 @@ from equipoise.config import components, override
 from equipoise.core.grammar import parse
 from equipoise.core.types import ImageSpec
 from equipoise.generate import Generator, standing_statistics
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head, NoConditioning, Projection
 from equipoise.nn import LinearConditionalBatchNorm, SyncBatchNorm
 from equipoise.rules import EMA
 from equipoise.train import train
@@ -50,12 +50,12 @@ with_channels = pytest.mark.parametrize("channels", [1, 3])
 conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
 
 
-def generator(spec=GREY, **fields):
-    return DCGANGenerator(**{"z_dim": 6, "width": 8} | fields).build(spec)
+def generator(spec=GREY, *, conditional=False, **fields):
+    return DCGANGenerator(**{"z_dim": 6, "width": 8} | fields).build(of_g(spec, conditional))
 
 
-def discriminator(spec=GREY, conditioning="none", **fields):
-    return DCGANDiscriminator(**{"width": 8} | fields).build(spec, Head(conditioning).factory(spec.num_classes))
+def discriminator(spec=GREY, conditioning=NoConditioning, **fields):
+    return DCGANDiscriminator(**{"width": 8} | fields).build(spec, Head(conditioning()).factory(spec.num_classes))
 
 
 # ---- the layers ------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def discriminator(spec=GREY, conditioning="none", **fields):
 def test_shapes(resolution, channels, conditional):
     spec = ImageSpec(resolution, channels, 10)
     G = generator(spec, width=2, conditional=conditional)
-    D = discriminator(spec, "projection" if conditional else "none", width=2)
+    D = discriminator(spec, Projection if conditional else NoConditioning, width=2)
     y = torch.tensor([4, 2, 9])
     x = G(100 * torch.randn(3, 6), y)
     assert x.shape == (3, channels, resolution, resolution)
@@ -85,13 +85,13 @@ def test_parameters_of_the_64x64_networks():
     G = 16 * 100 * 512 + weights + 2 * (512 + 256 + 128 + 64) + 3
     D = weights + 2 * (512 + 256 + 128) + 64 + 16 * 512
     assert (G, D) == (3_576_704 + 3, 2_765_568 + 64)
-    assert count(DCGANGenerator().build(COLOUR)) == G
+    assert count(DCGANGenerator().build(of_g(COLOUR, False))) == G
     assert count(DCGANDiscriminator().build(COLOUR, Head().factory(0))) == D
-    conditional = DCGANGenerator(conditional=True).build(COLOUR)
+    conditional = DCGANGenerator().build(COLOUR)
     assert count(conditional) == G + 10 * 16 * 512
-    by_class = DCGANGenerator(conditional=True, class_input="batch_norm").build(COLOUR)
+    by_class = DCGANGenerator(class_input="batch_norm").build(COLOUR)
     assert count(by_class) == G + 9 * 2 * (512 + 256 + 128 + 64)
-    biggan = DCGANGenerator(conditional=True, class_input="shared", skip_z=True).build(COLOUR)
+    biggan = DCGANGenerator(class_input="shared", skip_z=True).build(COLOUR)
     features = 512 + 256 + 128 + 64  # gains and biases read 128 numbers of the class and 20 of z, the first layer 20
     assert count(biggan) == G - 16 * 80 * 512 + 10 * 128 + 2 * (128 + 20 - 1) * features
     discrimination = DCGANDiscriminator(minibatch="discrimination").build(COLOUR, Head().factory(0))
@@ -316,13 +316,11 @@ def test_standing_statistics_of_conditional_batch_norm(name):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({}, "conditional=False reads no class. Set conditional=true, or class_input=concat"),
-        ({"conditional": True, "norm": "layer"}, "so norm=layer would have no layer left. Set norm=batch"),
-        ({"conditional": True, "norm": "virtual"}, "so norm=virtual would have no layer left"),
-        ({"class_input": "shared"}, "class_input=shared gives .* conditional=False reads no class"),
-        ({"class_input": "shared", "conditional": True, "norm": "none"}, "so norm=none would have no layer left"),
+        ({"norm": "layer"}, "so norm=layer would have no layer left. Set norm=batch"),
+        ({"norm": "virtual"}, "so norm=virtual would have no layer left"),
+        ({"class_input": "shared", "norm": "none"}, "so norm=none would have no layer left"),
         ({"class_input": "concat", "skip_z": True, "norm": "layer"}, "gains depend on z, so norm=layer would"),
-        ({"conditional": True, "skip_z": True}, "has no place for z, .* Set class_input=shared, which takes both"),
+        ({"skip_z": True}, "has no place for z, .* Set class_input=shared, which takes both"),
     ],
 )
 def test_conditional_batch_norm_that_cannot_be_is_refused(fields, reason):
@@ -330,11 +328,15 @@ def test_conditional_batch_norm_that_cannot_be_is_refused(fields, reason):
         DCGANGenerator(**{"class_input": "batch_norm"} | fields)
 
 
+@pytest.mark.parametrize("class_input", ["batch_norm", "shared"])
+def test_gains_of_each_class_need_a_generator_that_reads_it(class_input):
+    with pytest.raises(ValueError, match=f"class_input={class_input} gives .* this generator reads no class"):
+        generator(class_input=class_input)
+
+
 @pytest.mark.parametrize("name", ["concat", "by_class", "virtual_concat", "shared", "skip_z_concat", "biggan"])
 def test_a_conditional_generator_needs_labels(name):
     fields = GENERATORS[name]
-    with pytest.raises(ValueError, match=r"DCGANGenerator\(conditional=True\) needs labelled data"):
-        generator(ImageSpec(28), **fields)
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, G\(z, y\)"):
         generator(**fields)(torch.randn(2, 6))
 
@@ -593,13 +595,13 @@ def test_none_is_read_on_the_command_line():
 )
 def test_a_run_saves_the_generator_that_it_returns(g, d, tmp_path):
     cfg = recipe()
-    fields = GENERATORS[g]
-    conditional = fields.get("conditional", False)
+    fields = dict(GENERATORS[g])
+    conditional = fields.pop("conditional", False)
     cfg = replace(
         cfg,
         generator=DCGANGenerator(z_dim=4, width=2, **fields),
         discriminator=DCGANDiscriminator(width=2, **DISCRIMINATORS[d]),
-        head=Head("projection" if conditional else "none"),
+        head=Head(Projection() if conditional else NoConditioning()),
         d_normalizer=NoNormalizer(),
         total_kimg=0.08,
     )

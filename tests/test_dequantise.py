@@ -14,6 +14,7 @@ from equipoise.core.randomness import Purpose
 from equipoise.core.types import Batch
 from equipoise.data import ArrayDataset, to_float, to_uint8
 from equipoise.data.pixels import dequantise
+from equipoise.models import SemiSupervised
 from equipoise.nn import enlarge
 from equipoise.recipes import load
 from equipoise.rules import NoGrowth, ProgressiveGrowing, Stages
@@ -112,7 +113,7 @@ def test_the_images_of_a_run_are_its_bytes_and_the_noise(tmp_path, monkeypatch):
 
 
 def test_held_out_and_labelled_images_get_it_too(tmp_path, monkeypatch):
-    changes = {"generator.conditional": False, "head.conditioning": "semi_supervised", "head.san": False}
+    changes = {"head.conditioning": SemiSupervised(), "head.san": False}
     ada = ADA(heuristic="rv", held_out=0.1)
     cfg = config(**changes, augment=ada, loss=load("improved_gan")[0].loss)
     for batches in seen(cfg, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import inspect
 import pkgutil
@@ -22,7 +23,9 @@ from typer.testing import CliRunner
 
 import equipoise
 from equipoise.cli.app import app
+from equipoise.losses import penalties
 from equipoise.metrics.registry import METRICS
+from equipoise.models.zoo import ZOO
 from equipoise.recipes import available
 
 ROOT = Path(__file__).parents[1]
@@ -232,6 +235,8 @@ def test_the_tree_in_the_design_is_the_tree():
         top = re.match(r"  (\w+\.pyi?) ", line)
         folder = Path(inside[1]) if inside else folder
         named |= {Path(top[1])} if top else {folder / name for name in re.findall(r"\w+\.py\b", line)}
+    architectures = {path for path in files if "\nPUBLISHED = " in (package / path).read_text("utf-8")}
+    files = [path for path in files if path.parent != Path("models") or path not in architectures]
     assert named == {path for path in files if path.parent == Path() or path.name != "__init__.py"}
 
 
@@ -263,7 +268,7 @@ quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason=
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_quotes_are_found(page):
     """A quote that does not fit the code ends the build of the documentation; here it fails before."""
-    text = hook("quote").on_page_markdown(page.read_text("utf-8"))
+    text = hook("tables").on_page_markdown(hook("quote").on_page_markdown(page.read_text("utf-8")))
     assert not QUOTED.search(text)
 
 
@@ -304,6 +309,24 @@ def test_the_tables_of_metrics_have_a_row_for_each():
         r"^\| `(\w+)(?:\(.*?\))?` \| `\w+`.* \| \w+ \| .*\.? \|$", hook("metrics").on_page_markdown(page), re.MULTILINE
     )
     assert sorted(rows) == sorted(METRICS)
+
+
+def test_a_table_of_components_says_what_their_docstrings_say():
+    table = hook("tables").on_page_markdown("x\n<<< components equipoise.losses.penalties\ny").splitlines()
+    assert table[:3] == ["x", "| settings | value |", "|---|---|"]
+    assert (
+        "| `R1(gamma=10.0, every=16)` | gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9). |" in table
+    )
+    assert len(table) == 4 + len(
+        [name for name in penalties.__all__ if dataclasses.is_dataclass(getattr(penalties, name))]
+    )
+
+
+def test_a_table_of_networks_says_what_they_cost():
+    table = hook("tables").on_page_markdown("<<< networks").splitlines()
+    found = [line for line in table if line.startswith("| `biggan_512` |")]
+    assert found == ["| `biggan_512` | 512x512 | 82.5 M, 99.4 M | 115 G, 64.6 G | 87.2 GiB | Brock et al. 2019 |"]
+    assert [line.split("`")[1] for line in table[2:]] == list(ZOO)
 
 
 @quoting

@@ -37,6 +37,7 @@ from equipoise.features import FeatureNet, feature_net
 from equipoise.generate import Generator, sample, write_samples
 from equipoise.metrics.base import Metric, Number, Questions, needs
 from equipoise.metrics.registry import METRICS, OF_RUNS, parse_metrics
+from equipoise.models import NoConditioning
 from equipoise.rules import Evaluate
 from equipoise.train import Evaluations, train
 from equipoise.train.best import Best
@@ -661,9 +662,10 @@ def test_a_report_of_any_json_is_damaged_and_a_best_without_its_generator_is_non
 
 def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
     cfg = override(
-        evaluated(metrics=("classes",), best="agreement"), {"generator.conditional": False, "head.conditioning": "none"}
+        evaluated(metrics=("classes",), best="agreement"),
+        {"head.conditioning": NoConditioning()},
     )
-    G = cfg.generator.build(ImageSpec(28, 1, 10)).eval()
+    G = cfg.generator.build(ImageSpec(28, 1)).eval()
     with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):
         Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
 

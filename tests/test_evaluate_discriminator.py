@@ -31,7 +31,7 @@ from equipoise.metrics import linear_svm
 from equipoise.metrics.critic import Critic
 from equipoise.metrics.probe import Probe, scaled
 from equipoise.metrics.registry import parse_metrics
-from equipoise.models import DCGANDiscriminator, Head, MLPDiscriminator
+from equipoise.models import Auxiliary, DCGANDiscriminator, Head, Hidden, Input, MLPDiscriminator, PerClass, Projection
 from equipoise.rules import Evaluate, ProgressiveGrowing
 from equipoise.train import GAN, Evaluations, train
 from equipoise.weights import NoNormalizer, SpectralNorm
@@ -44,7 +44,7 @@ SMALL = "probe(train=80,validation=30,test=40,C=[1.0,0.01])"
 def wasserstein(**changes):
     """The tiny recipe with a critic that spectral norm bounds; conditional, by projection."""
     return dataclasses.replace(
-        recipe(), **{"loss": Wasserstein(), "head": Head("projection"), "d_normalizer": SpectralNorm()} | changes
+        recipe(), **{"loss": Wasserstein(), "head": Head(Projection()), "d_normalizer": SpectralNorm()} | changes
     )
 
 
@@ -170,10 +170,10 @@ def of_body(body, head):
     "head",
     [
         Head(),
-        Head("projection"),
-        Head("per_class", san=True),
-        Head("projection", san=True, scale="learned"),
-        Head("auxiliary"),
+        Head(Projection()),
+        Head(PerClass(), san=True),
+        Head(Projection(), san=True, scale="learned"),
+        Head(Auxiliary()),
     ],
 )
 def test_a_bound_of_the_critic_s_lipschitz_constant(head):
@@ -202,7 +202,7 @@ def test_no_bound_is_told_where_none_is_known():
     normed = nn.Sequential(nn.Flatten(), nn.LayerNorm(784), nn.Linear(784, 5))
     assert of_body(chain, Head().factory(10)(5)).lipschitz is not None
     assert of_body(normed, Head().factory(10)(5)).lipschitz is None
-    assert of_body(chain, Head("hidden").factory(10)(5)).lipschitz is None
+    assert of_body(chain, Head(Hidden()).factory(10)(5)).lipschitz is None
     assert of_body(chain, nn.Linear(5, 1)).lipschitz is None
 
 
@@ -440,10 +440,10 @@ def test_a_discriminator_without_convolutions_and_one_that_reads_the_class_with_
     D = fresh(mlp)
     with pytest.raises(ValueError, match=r"and the body of MLPDiscriminator\(.* has none"):
         Probe().check(D, SPEC)
-    joined = wasserstein(head=Head("input"))
+    joined = wasserstein(head=Head(Input()))
     D = fresh(joined)
     with pytest.raises(
-        ValueError, match=r"know the class, which it reads beside the image \(head.conditioning=input\)"
+        ValueError, match=r"know the class, which it reads beside the image \(head.conditioning=Input\(\)\)"
     ):
         Probe().check(D, SPEC)
     Critic().check(D, SPEC)

@@ -17,6 +17,8 @@ import pytest
 import torch
 import yaml
 from commands import run
+from fixtures import fixture, numbers
+from networks import of_g
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from test_models import every_generator, narrow
@@ -52,15 +54,15 @@ from equipoise.train import train
 from equipoise.weights import ExactSpectralNorm, SpectralNorm, WeightNorm
 
 GREY, COLOUR = ImageSpec(16, 1, 10), ImageSpec(16, 3, 10)
-conditional_dcgan = dataclasses.replace(DCGANGenerator(z_dim=9, width=4), conditional=True)
+dcgan = DCGANGenerator(z_dim=9, width=4)
 KINDS = {
-    "one-hot": (conditional_dcgan, GREY),
-    "gains of each class": (dataclasses.replace(conditional_dcgan, class_input="batch_norm", norm="sync_batch"), GREY),
+    "one-hot": (dcgan, GREY),
+    "gains of each class": (dataclasses.replace(dcgan, class_input="batch_norm", norm="sync_batch"), GREY),
     "shared embedding, skip_z": (
-        dataclasses.replace(conditional_dcgan, class_input="shared", skip_z=True, embed=5),
+        dataclasses.replace(dcgan, class_input="shared", skip_z=True, embed=5),
         COLOUR,
     ),
-    "virtual batch norm": (DCGANGenerator(z_dim=9, width=4, norm="virtual"), GREY),
+    "virtual batch norm": (DCGANGenerator(z_dim=9, width=4, norm="virtual"), of_g(GREY, False)),
 }
 
 
@@ -72,7 +74,7 @@ def lively(config, spec):
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5 if module.weight.ndim == 2 else 0.3)
         if isinstance(module, VirtualBatchNorm):
             nn.init.normal_(module.bias)
-    y = torch.arange(32) % 10 if config.conditional else None
+    y = torch.arange(32) % 10 if spec.num_classes else None
     for _ in range(3):
         net(torch.randn(32, config.z_dim), y)
     return Generator(net.eval().requires_grad_(False), config, spec, nimg=640)
@@ -80,7 +82,7 @@ def lively(config, spec):
 
 def given(generator, num):
     z = torch.randn(num, generator.config.z_dim)
-    return (z, torch.arange(num) * 7 % generator.spec.num_classes) if generator.config.conditional else (z,)
+    return (z, torch.arange(num) * 7 % generator.spec.num_classes) if generator.conditional else (z,)
 
 
 def ours(generator, z, y=None):
@@ -124,7 +126,7 @@ def test_a_program_agrees_with_ours_whatever_the_batch_size(ending, kind, tmp_pa
 
 @every_generator
 def test_every_generator_is_a_program(generator):
-    G = lively(narrow(generator, z_dim=5, conditional=True), ImageSpec(28, 1, 10))
+    G = lively(narrow(generator, z_dim=5), ImageSpec(28, 1, 10))
     z, y = given(G, 3)
     assert_close(traced(G).module()(z, y), G.net(z, y), atol=1e-5, rtol=0)
 
@@ -138,13 +140,13 @@ def assert_describes_itself(model, generator):
         for value in (*model.graph.input, *model.graph.output)
     }
     real, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    y = {"y": (whole, ["N"])} if generator.config.conditional else {}
+    y = {"y": (whole, ["N"])} if generator.conditional else {}
     assert shapes == y | {"z": (real, ["N", 9]), "x": (real, ["N", generator.spec.channels, 16, 16])}
     assert {entry.key: entry.value for entry in model.metadata_props} == generator.about
 
 
 def test_a_program_needs_nothing_of_equipoise(tmp_path, monkeypatch):
-    generator = lively(MLPGenerator(z_dim=9, width=32), GREY)
+    generator = lively(MLPGenerator(z_dim=9, width=32), of_g(GREY, False))
     save_program(generator, tmp_path / "g.pt2")
     for name in [name for name in sys.modules if name.partition(".")[0] == "equipoise"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -364,8 +366,7 @@ def test_a_command_is_shown_as_it_is_typed(recorded, typed):
 
 def test_a_grid_fits_the_page():
     def shape(resolution, classes=0):
-        config = MLPGenerator(z_dim=2, conditional=classes > 0)
-        return modelcard.grid_of(Generator(nn.Identity(), config, ImageSpec(resolution, 3, classes)))
+        return modelcard.grid_of(Generator(nn.Identity(), MLPGenerator(z_dim=2), ImageSpec(resolution, 3, classes)))
 
     assert shape(28) == shape(28, 10) == shape(128) == (10, 100)
     assert shape(28, 3) == (3, 30)
@@ -385,7 +386,7 @@ class Mine(SANDigitsGenerator):
 
 def test_an_architecture_of_ones_own_is_named(trained, tmp_path):
     G = Generator.from_pretrained(trained)
-    own = dataclasses.replace(G, config=Mine(z_dim=4, width=2, conditional=True))
+    own = dataclasses.replace(G, config=Mine(z_dim=4, width=2))
     save_hub_folder(own, read_run(trained), tmp_path / "own")
     with pytest.raises(ValueError, match=r"unknown component 'Mine'.*known=\{'NAME': CLASS\}"):
         Generator.from_pretrained(tmp_path / "own")
@@ -492,3 +493,19 @@ def test_the_command(trained, tmp_path, monkeypatch):
 def test_known_components_are_added_to_the_librarys(trained):
     assert "Mine" not in components()
     assert Generator.from_pretrained(trained, known={"Mine": Mine}).config == recipe().generator
+
+
+# ---- of earlier versions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "classes"), [("conditional", 3), ("unconditional", 0)])
+def test_a_generator_that_says_itself_whether_it_reads_the_class_is_read(name, classes, tmp_path):
+    G = Generator.from_pretrained(fixture(f"old/{name}.safetensors"))
+    assert G.spec == ImageSpec(8, 1, classes)
+    wanted = numbers(f"old/{name}.npz")["x"].astype(int)
+    np.testing.assert_allclose(G.sample(6, seed=1), wanted, atol=1)  # a rounding of each machine's
+    assert wanted.std() > 10
+    save_generator(G, tmp_path / "G.safetensors")
+    assert "conditional" not in G.about["generator"]
+    again = Generator.from_pretrained(tmp_path / "G.safetensors")
+    assert (again.config, again.spec, again.nimg) == (G.config, G.spec, 7)

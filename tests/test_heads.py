@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import CONDITIONINGS
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,16 +18,25 @@ from equipoise.core.randomness import Purpose, seed_torch
 from equipoise.core.types import Batch, ImageSpec, Logits
 from equipoise.data import Digits
 from equipoise.losses import NonSaturating
-from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.models import (
+    Auxiliary,
+    Head,
+    NoConditioning,
+    PerClass,
+    Projection,
+    SANDigitsDiscriminator,
+    SANDigitsGenerator,
+    SemiSupervised,
+)
 from equipoise.nn import (
     BiasedHead,
     Discriminator,
     LearnedScale,
     LinearHead,
-    PerClass,
-    Projection,
+    PerClassVectors,
+    ProjectionVectors,
     SANHead,
-    Unconditional,
+    UnconditionalVector,
     renormalize,
     split,
 )
@@ -36,27 +45,31 @@ from equipoise.train import GAN, d_step, g_step
 from equipoise.weights import spectral_stats
 
 N, F, CLASSES = 6, 5, 3
-CONDITIONINGS = {"none": Unconditional, "projection": Projection, "per_class": PerClass}  # those of w(y) alone
+VECTORS = {
+    NoConditioning: UnconditionalVector,
+    Projection: ProjectionVectors,
+    PerClass: PerClassVectors,
+}  # those of w(y) alone
 SHAPES = {"vector": (N, F), "map": (N, F, 2, 4)}
 y = torch.tensor([0, 2, 1, 1, 0, 2])
 
-conditionings = pytest.mark.parametrize("conditioning", CONDITIONINGS)
+conditionings = pytest.mark.parametrize("conditioning", VECTORS)
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def build(conditioning, san, dtype=torch.float64):
-    return Head(conditioning, san=san).factory(CLASSES)(F).to(dtype)
+    return Head(conditioning(), san=san).factory(CLASSES)(F).to(dtype)
 
 
 def vectors(head):
     """w(y) written out, (N, F), from the head's weights."""
     c = head.conditioning
     match c:
-        case Unconditional():
+        case UnconditionalVector():
             return c.linear.weight.expand(N, F)
-        case Projection():
+        case ProjectionVectors():
             return c.linear.weight[0] + torch.stack([c.embed.weight[k] for k in y])
-        case PerClass():
+        case PerClassVectors():
             return torch.stack([c.embed.weight[k] for k in y])
 
 
@@ -96,33 +109,33 @@ def test_logits_are_the_inner_products(conditioning, shape, san):
         assert logits.dir is None
 
 
-@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "auxiliary", "semi_supervised"])
+@pytest.mark.parametrize("conditioning", [*VECTORS, Auxiliary, SemiSupervised])
 def test_weights_start_at_the_asked_scale(conditioning):
     """N(0, std²), and std = 1/√F where none is given; each weight of 1,000 x 100 is pooled."""
     for std, wanted in ((None, 1 / math.sqrt(1000)), (0.02, 0.02), (1.0, 1.0)):
-        head = Head(conditioning, init_std=std).factory(100)(1000)
+        head = Head(conditioning(), init_std=std).factory(100)(1000)
         for p in head.parameters():
             assert p.std().item() == pytest.approx(wanted, rel=0.1)
             assert abs(p.mean().item()) < 5 * wanted / math.sqrt(p.numel())
 
 
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
-@pytest.mark.parametrize("conditioning", [c for c in CONDITIONINGS if c != "none"])
+@pytest.mark.parametrize("conditioning", [c for c in VECTORS if c != NoConditioning])
 def test_a_conditional_head_needs_labels(conditioning, san):
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, D\(x, y\)"):
         build(conditioning, san)(torch.randn(N, F, dtype=torch.float64))
-    with pytest.raises(ValueError, match=f"head.conditioning='{conditioning}' needs labelled data"):
-        Head(conditioning, san=san).factory(0)
+    with pytest.raises(ValueError, match=rf"head.conditioning={conditioning.__name__}\(\) needs labelled data"):
+        Head(conditioning(), san=san).factory(0)
 
 
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_an_unconditional_head_ignores_labels(san):
-    head, h = build("none", san), torch.randn(N, F, dtype=torch.float64)
+    head, h = build(NoConditioning, san), torch.randn(N, F, dtype=torch.float64)
     assert torch.equal(head(h).fun, head(h, y).fun)
 
 
 def test_discriminator_is_features_then_head():
-    body, head = nn.Sequential(nn.Flatten(), nn.Linear(12, F)), build("projection", san=True, dtype=torch.float32)
+    body, head = nn.Sequential(nn.Flatten(), nn.Linear(12, F)), build(Projection, san=True, dtype=torch.float32)
     x = torch.randn(N, 3, 2, 2)
     logits = Discriminator(body, head)(x, y)
     assert isinstance(logits, Logits)
@@ -223,7 +236,7 @@ def test_logits_are_float32_under_autocast(conditioning, san):
     ids=str,
 )
 def test_logits_are_float32_or_wider(san, given_dtype, found):
-    head = build("none", san, torch.float32 if given_dtype != torch.float64 else given_dtype)
+    head = build(NoConditioning, san, torch.float32 if given_dtype != torch.float64 else given_dtype)
     assert head(torch.randn(N, F).to(given_dtype)).fun.dtype == found
 
 
@@ -235,7 +248,7 @@ def test_head_settings_are_checked():
 
 
 def test_head_settings_choose_the_head():
-    for conditioning, wanted in CONDITIONINGS.items():
+    for conditioning, wanted in VECTORS.items():
         for san in (False, True):
             head = build(conditioning, san)
             assert type(head) is (SANHead if san else LinearHead)
@@ -244,39 +257,36 @@ def test_head_settings_choose_the_head():
 
 # ---- who learns classes, and from what ---------------------------------------------------------------------
 
-WORDS = get_args(get_type_hints(Head)["conditioning"])
 
-
-@pytest.mark.parametrize("conditioning", WORDS)
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_a_head_says_which_images_teach_it_classes(conditioning):
     """All of them under an auxiliary classifier, the labelled ones for K + 1 classes; it gives `classes` just then."""
-    head = Head(conditioning)
-    assert head.classifies == {"auxiliary": "all", "semi_supervised": "labelled"}.get(conditioning)
-    assert head.conditional_generator == (head.reads_labels or head.classifies == "all")
-    assert not (head.reads_labels and head.classifies)
+    head = Head(conditioning())
+    assert conditioning.classifies == {Auxiliary: "all", SemiSupervised: "labelled"}.get(conditioning)
+    assert not (conditioning.reads_labels and conditioning.classifies)
     D = head.build(lambda spec, make: Discriminator(nn.Flatten(), make(spec.channels * 4)), ImageSpec(2, 1, CLASSES))
     output = D(torch.randn(N, 1, 2, 2), y)
-    assert (output.classes is not None) == (head.classifies is not None)
+    assert (output.classes is not None) == (conditioning.classifies is not None)
 
 
 def test_labels_are_read_of_a_number_of_images_that_there_are():
     """At least one of each class, and no more than the data has."""
     for labelled, images, classes in ((10, 10, 10), (10, 500, 10), (500, 500, 10), (1, 5, 1)):
-        assert Head("semi_supervised", labelled=labelled).labels_read(images, classes) == labelled
+        assert SemiSupervised(labelled=labelled).labels_read(images, classes) == labelled
     for labelled, images, classes in ((9, 500, 10), (501, 500, 10), (10**8, 1797, 10)):
         message = (
-            rf"head\.labelled={labelled} must be at least one image of each of the {classes} classes, "
+            rf"head\.conditioning\.labelled={labelled} must be at least one image of each of the {classes} classes, "
             rf"and there are {images} images"
         )
         with pytest.raises(ValueError, match=message):
-            Head("semi_supervised", labelled=labelled).labels_read(images, classes)
+            SemiSupervised(labelled=labelled).labels_read(images, classes)
 
 
 # ---- a SAN with a scale of its own -----------------------------------------------------------------------------
 
 
 def learned(conditioning, dtype=torch.float64):
-    return Head(conditioning, san=True, scale="learned").factory(CLASSES)(F).to(dtype)
+    return Head(conditioning(), san=True, scale="learned").factory(CLASSES)(F).to(dtype)
 
 
 def moved(head):
@@ -302,18 +312,18 @@ def directions(head):
 
 def every_direction(head):
     v = head.last.conditioning.vectors
-    return v(None) if isinstance(v, Unconditional) else v(torch.arange(CLASSES))
+    return v(None) if isinstance(v, UnconditionalVector) else v(torch.arange(CLASSES))
 
 
 @conditionings
 def test_a_learned_scale_starts_as_the_head_without_it(conditioning):
     torch.manual_seed(0)
-    plain = Head(conditioning, san=True, init_std=0.3).factory(CLASSES)(F)
+    plain = Head(conditioning(), san=True, init_std=0.3).factory(CLASSES)(F)
     torch.manual_seed(0)
-    head, h = Head(conditioning, san=True, init_std=0.3, scale="learned").factory(CLASSES)(F), torch.randn(N, F, 2, 4)
+    head, h = Head(conditioning(), san=True, init_std=0.3, scale="learned").factory(CLASSES)(F), torch.randn(N, F, 2, 4)
     for found, wanted in zip(head(h, y)[:2], plain(h, y)[:2], strict=True):
         assert_close(found, wanted)
-    assert head.last.conditioning.scale.shape == (1 if conditioning == "none" else CLASSES, 1)
+    assert head.last.conditioning.scale.shape == (1 if conditioning == NoConditioning else CLASSES, 1)
     assert_close(directions(head).norm(dim=1), torch.ones(N))
     assert not head.bias.any()
     assert {type(head), type(head.last)} == {BiasedHead, SANHead}
@@ -364,13 +374,13 @@ def test_a_learned_scale_and_its_direction_do_not_mix_under_adam(conditioning):
         assert same == {n for n in before if kept in n} | ({"bias"} if which == 1 else set())
 
 
-ON_SAN = [c for c in get_args(get_type_hints(Head)["conditioning"]) if c != "semi_supervised"]
+ON_SAN = [c for c in CONDITIONINGS if c != SemiSupervised]
 
 
 def whole(conditioning):
     """A discriminator of small maps in float64 with a learned scale in its head."""
     spec = ImageSpec(2, 1, CLASSES)
-    build_d = Head(conditioning, san=True, scale="learned").build
+    build_d = Head(conditioning(), san=True, scale="learned").build
     return build_d(lambda spec, make: Discriminator(nn.Flatten(), make(spec.channels * 4)), spec).double()
 
 
@@ -396,7 +406,7 @@ def test_renormalize_makes_unit_vectors_and_changes_no_logit(conditioning):
 
 
 def test_renormalize_finds_every_head_and_leaves_others_alone():
-    nets = nn.ModuleList([learned("none"), nn.Sequential(learned("per_class")), build("projection", san=True)])
+    nets = nn.ModuleList([learned(NoConditioning), nn.Sequential(learned(PerClass)), build(Projection, san=True)])
     with torch.no_grad():
         for p in nets.parameters():
             p.mul_(3)
@@ -410,7 +420,7 @@ def test_renormalize_finds_every_head_and_leaves_others_alone():
 
 def test_renormalising_keeps_the_angle_of_a_step():
     """A step of gradient descent turns v by atan(lr s |h - ω<ω, h>| / ‖v‖²), and makes it longer."""
-    head, h, lr = learned("none"), torch.randn(N, F, dtype=torch.float64), 0.7
+    head, h, lr = learned(NoConditioning), torch.randn(N, F, dtype=torch.float64), 0.7
     scale, lengths = head.last.conditioning.scale.item(), []
     optimizer = torch.optim.SGD(head.parameters(), lr=lr)
     for renormalised in (True, True, False, False):
@@ -433,7 +443,7 @@ def test_the_plain_forward_of_a_learned_scale_trains_everything():
 
     Through fun a gradient penalty trains s and the features, and not the direction: R1 = s² ‖J' ω‖².
     """
-    san = moved(learned("none"))
+    san = moved(learned(NoConditioning))
     conditioning, x = san.last.conditioning, torch.randn(N, 3, dtype=torch.float64, requires_grad=True)
     body = nn.Linear(3, F).double()
     plain, h = BiasedHead(LinearHead(conditioning), F).double(), body(x)
@@ -478,17 +488,17 @@ def test_the_options_of_a_san_are_refused_of_a_plain_head():
     with pytest.raises(ValueError, match=r"head\.scale=learned is for SAN heads, .* Set head\.san=true"):
         Head(scale="learned")
     with pytest.raises(ValueError, match=r"head\.normalize_loss=true is about the direction loss of SAN heads"):
-        Head("projection", normalize_loss=True)
+        Head(Projection(), normalize_loss=True)
     with pytest.raises(ValueError, match="scale"):
         Head(san=True, scale="lernt")
 
 
-def players(conditioning="projection", **fields):
+def players(conditioning=Projection, **fields):
     cfg = TrainConfig(
         data=Digits(),
-        generator=SANDigitsGenerator(z_dim=4, width=2, conditional=conditioning not in ("none", "semi_supervised")),
+        generator=SANDigitsGenerator(z_dim=4, width=2),
         discriminator=SANDigitsDiscriminator(width=2),
-        head=Head(conditioning, san=True, **fields),
+        head=Head(conditioning(), san=True, **fields),
         loss=NonSaturating(),
         batch_size=4,
         d_optim=Adam(lr=0.01),

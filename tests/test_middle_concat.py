@@ -8,20 +8,26 @@ from itertools import pairwise
 
 import pytest
 import torch
-from networks import assert_trained
+from networks import assert_trained, shrunk
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise import models
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.evaluate import rebuild
 from equipoise.models import (
-    BigGANDiscriminator,
+    Auxiliary,
     Head,
+    Hidden,
+    Input,
+    NoConditioning,
+    PerClass,
+    Projection,
     ResNetCritic,
     ResNetDiscriminator,
     ResNetGenerator,
-    SAGANDiscriminator,
+    SemiSupervised,
 )
 from equipoise.models.counts import count, on_meta
 from equipoise.nn import HiddenConcat, HiddenHead, LinearHead, MiddleConcat, SANHead, SelfAttention
@@ -39,18 +45,22 @@ ALL = {
     "resnet constant": ResNetDiscriminator(width=4, channels="constant"),
     "resnet layer": ResNetDiscriminator(width=4, norm="layer"),
     "critic": ResNetCritic(width=4),
-    "sagan": SAGANDiscriminator(width=4, attention=8),
-    "sagan checkpoint": SAGANDiscriminator(width=4, attention=8, checkpoint=True),
-    "biggan": BigGANDiscriminator(width=4, attention=16),
 }
-BLOCKS = {"resnet": 5, "resnet constant": 5, "resnet layer": 5, "critic": 4} | dict.fromkeys(list(ALL)[4:], 5)
+"""The published one, with its choices, and every other discriminator that has the field."""
+OTHERS = [
+    c for c in map(vars(models).get, models.__all__) if hasattr(c, "join") and not c.__name__.startswith("ResNet")
+]
+for component in OTHERS:
+    ALL[component.__name__] = shrunk(component(), width=4, attention=8)
+    if hasattr(component, "checkpoint"):
+        ALL[f"{component.__name__} checkpoint"] = shrunk(component(), width=4, attention=16, checkpoint=True)
 every = pytest.mark.parametrize("config", ALL.values(), ids=ALL)
 plain_and_san = pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 
 
 def discriminator(config, join=3, san=False, spec=SPEC):
     torch.manual_seed(0)
-    D = Head("hidden", san=san).build(replace(config, join=join).build, spec)
+    D = Head(Hidden(), san=san).build(replace(config, join=join).build, spec)
     for module in D.modules():
         if isinstance(module, SelfAttention):
             nn.init.constant_(module.gamma, 0.5)
@@ -116,7 +126,7 @@ def test_weights_of_the_published_one():
 
     Its fourth block is given the channels of the third, 256, and reads 128 more; here its hidden layer has all 384.
     """
-    D = Head("hidden").build(ResNetDiscriminator(join=3).build, ImageSpec(128, 3, 1000)).requires_grad_(False)
+    D = Head(Hidden()).build(ResNetDiscriminator(join=3).build, ImageSpec(128, 3, 1000)).requires_grad_(False)
     wanted = weights(3, 64) + weights(64, 64) + weights(3, 64, 1) + 1000 * 128 + 1024
     for i, (c_in, c_out) in enumerate(pairwise([64, 128, 256, 512, 1024, 1024])):
         read = c_in + 128 * (i == 2)
@@ -187,17 +197,18 @@ def test_bfloat16_agrees():
 
 
 def test_checkpointing_changes_no_gradient():
-    found = []
-    for name in ("sagan", "sagan checkpoint"):
-        D = discriminator(ALL[name])
-        D(images(), y).fun.square().sum().backward()
-        found.append([p.grad for p in D.parameters()])
-    assert_close(*found)
+    for config in (config for config in ALL.values() if getattr(config, "checkpoint", False)):
+        found = []
+        for checkpoint in (False, True):
+            D = discriminator(replace(config, checkpoint=checkpoint))
+            D(images(), y).fun.square().sum().backward()
+            found.append([p.grad for p in D.parameters()])
+        assert_close(*found)
 
 
 @plain_and_san
 def test_both_steps_of_the_published_variant(san):
-    changes = {"head.conditioning": "hidden", "head.san": san, "discriminator.join": 3}
+    changes = {"head.conditioning": Hidden(), "head.san": san, "discriminator.join": 3}
     cfg = override(load("sngan_projection")[0], {"generator.width": 2, "discriminator.width": 2} | changes)
     gan = GAN.build(cfg, SPEC)
     for step, net in ((d_step, gan.D), (g_step, gan.G)):
@@ -216,9 +227,7 @@ def test_freezing_counts_the_layers_before_the_embedding_first():
 
 
 def test_it_is_counted_on_the_meta_device():
-    _, D, _, of_d = on_meta(
-        ResNetGenerator(width=4, conditional=True), ResNetDiscriminator(width=4, join=3), Head("hidden"), SPEC
-    )
+    _, D, _, of_d = on_meta(ResNetGenerator(width=4), ResNetDiscriminator(width=4, join=3), Head(Hidden()), SPEC)
     real = discriminator(ResNetDiscriminator(width=4))
     assert count(D, of_d).parameters == sum(p.numel() for p in real.parameters())
 
@@ -228,26 +237,26 @@ def test_it_is_counted_on_the_meta_device():
 
 @every
 def test_it_is_the_hidden_conditioning_alone(config):
-    for conditioning in ("none", "projection", "per_class", "input", "auxiliary", "semi_supervised"):
-        match = f"is head.conditioning=hidden, and this is head.conditioning={conditioning}: set it"
+    for conditioning in (NoConditioning, Projection, PerClass, Input, Auxiliary, SemiSupervised):
+        match = rf"is head.conditioning=Hidden, and this is head.conditioning={conditioning.__name__}\(.*\): set it"
         with pytest.raises(ValueError, match=match):
-            Head(conditioning).build(replace(config, join=3).build, SPEC)
+            Head(conditioning()).build(replace(config, join=3).build, SPEC)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_it_joins_between_two_blocks(name):
-    most = BLOCKS[name] - 1
-    assert discriminator(ALL[name], join=most)(images(), y).fun.shape == (4, 1)
+@every
+def test_it_joins_between_two_blocks(config):
+    most = len(blocks(Head().build(config.build, SPEC))) - 1
+    assert discriminator(config, join=most)(images(), y).fun.shape == (4, 1)
     match = rf"\(join={most + 1}\): .* it has {most + 1} blocks, .*Set join to 1 to {most}, or 0"
     with pytest.raises(ValueError, match=match):
-        discriminator(ALL[name], join=most + 1)
+        discriminator(config, join=most + 1)
 
 
 def test_no_features_without_the_class():
-    cfg = override(load("sngan_projection")[0], {"head.conditioning": "hidden", "discriminator.join": 2})
+    cfg = override(load("sngan_projection")[0], {"head.conditioning": Hidden(), "discriminator.join": 2})
     cfg = override(cfg, {"generator.width": 2, "discriminator.width": 2})
     D = rebuild(cfg, SPEC, GAN.build(cfg, SPEC).D.state_dict(), 0, "cpu")
     assert isinstance(D.net.body, MiddleConcat)
-    with pytest.raises(ValueError, match=r"features of this D would know the class.*hidden without discriminator.join"):
+    with pytest.raises(ValueError, match=r"features of this D would know the class.*Hidden without discriminator.join"):
         D.body()
     assert D.lipschitz is None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_trained, count
+from networks import assert_trained, count, of_g
 from torch.testing import assert_close
 
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import R1
-from equipoise.models import Head, MLPDiscriminator, MLPGenerator
+from equipoise.models import Head, MLPDiscriminator, MLPGenerator, NoConditioning, Projection
 
 DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
 COLOUR = ImageSpec(resolution=16, channels=3, num_classes=5)
@@ -20,8 +20,8 @@ specs = pytest.mark.parametrize("spec", [DIGITS, COLOUR, ImageSpec(resolution=7)
 def test_parameters_of_the_published_size():
     """Four hidden layers of 512, with biases; the head has none."""
     inner = 3 * (512 * 512 + 512)
-    assert count(MLPGenerator(z_dim=64).build(DIGITS)) == (64 * 512 + 512) + inner + (512 * 784 + 784)
-    conditional = MLPGenerator(z_dim=64, conditional=True).build(DIGITS)
+    assert count(MLPGenerator(z_dim=64).build(of_g(DIGITS, False))) == (64 * 512 + 512) + inner + (512 * 784 + 784)
+    conditional = MLPGenerator(z_dim=64).build(DIGITS)
     assert count(conditional) == (74 * 512 + 512) + inner + (512 * 784 + 784)
     D = MLPDiscriminator().build(COLOUR, Head().factory(0))
     assert count(D) == (3 * 16 * 16 * 512 + 512) + inner + 512
@@ -30,7 +30,7 @@ def test_parameters_of_the_published_size():
 
 @pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
 def test_the_generator_is_relus_then_tanh(conditional):
-    G = MLPGenerator(z_dim=6, width=16, depth=3, conditional=conditional).build(COLOUR)
+    G = MLPGenerator(z_dim=6, width=16, depth=3).build(of_g(COLOUR, conditional))
     z, y = torch.randn(4, 6), torch.tensor([0, 4, 2, 2])
     h = torch.cat([z, torch.eye(5)[y]], dim=1) if conditional else z
     *hidden, last = zip(*[iter(G.parameters())] * 2, strict=True)  # weight, bias of each layer
@@ -55,9 +55,9 @@ def test_the_discriminator_is_relus_then_the_head():
 @pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
 def test_any_size_and_every_weight_is_trained(spec, conditional):
     conditional = conditional and spec.num_classes > 0
-    head = Head("projection" if conditional else "none", san=True)
+    head = Head(Projection() if conditional else NoConditioning(), san=True)
     G, D = (
-        MLPGenerator(width=32, conditional=conditional).build(spec),
+        MLPGenerator(width=32).build(of_g(spec, conditional)),
         MLPDiscriminator(width=32).build(spec, head.factory(spec.num_classes)),
     )
     z = torch.randn(20, 100, requires_grad=True)
@@ -74,9 +74,7 @@ def test_any_size_and_every_weight_is_trained(spec, conditional):
 
 
 def test_a_conditional_generator_needs_labels():
-    with pytest.raises(ValueError, match=r"MLPGenerator\(conditional=True\) needs labelled data"):
-        MLPGenerator(conditional=True).build(ImageSpec(resolution=8))
-    G = MLPGenerator(width=4, conditional=True).build(DIGITS)
+    G = MLPGenerator(width=4).build(DIGITS)
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, G\(z, y\)"):
         G(torch.randn(2, 100))
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
-from equipoise.models import Head
+from equipoise.models import Head, NoConditioning, PerClass, Projection
 from equipoise.nn import Discriminator
 from equipoise.weights import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm, normalizers, remove
 
@@ -115,12 +115,12 @@ def test_initialise_before_wrapping():
 def test_every_layer_outside_a_san_head_is_wrapped():
     """The SAN head normalises its own vector; the layers before it and a plain head are wrapped."""
     for conditioning, weights in (
-        ("none", {"linear"}),
-        ("projection", {"linear", "embed"}),
-        ("per_class", {"embed"}),
+        (NoConditioning, {"linear"}),
+        (Projection, {"linear", "embed"}),
+        (PerClass, {"embed"}),
     ):
         for san in (False, True):
-            D = Discriminator(network(), Head(conditioning, san=san).factory(10)(3))
+            D = Discriminator(network(), Head(conditioning(), san=san).factory(10)(3))
             SpectralNorm()(D)
             wrapped = {name for name, m in D.named_modules() if parametrize.is_parametrized(m)}
             in_head = set() if san else {f"head.conditioning.{w}" for w in weights}
@@ -245,7 +245,7 @@ def test_weight_norm_learns_a_length_and_a_direction_per_output(kind):
 )
 @pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_skip(skip, left, normalizer):
-    D = Discriminator(network(), Head("projection").factory(10)(3))
+    D = Discriminator(network(), Head(Projection()).factory(10)(3))
     normalizer(skip=skip)(D)
     assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == left
 
@@ -260,7 +260,7 @@ def test_a_pattern_that_matches_nothing_is_refused(normalizer):
 
 def test_skip_may_name_the_layers_of_a_san_head():
     """So that `head.san` alone makes a SAN of a recipe that skips its head."""
-    D = Discriminator(network(), Head("per_class", san=True).factory(10)(3))
+    D = Discriminator(network(), Head(PerClass(), san=True).factory(10)(3))
     SpectralNorm(skip=("head.*",))(D)
     assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == {"body.0", "body.3.1"}
 
@@ -377,6 +377,6 @@ def test_works_on_a_generator(normalizer):
 
 @pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_leaves_a_san_head_alone(normalizer):
-    D = Discriminator(network(), Head("projection", san=True).factory(10)(3))
+    D = Discriminator(network(), Head(Projection(), san=True).factory(10)(3))
     normalizer(D)
     assert not any(parametrize.is_parametrized(m) for m in D.head.modules())

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from equipoise.compute.distributed import apply_gradients, rank, trainable, world_size
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import R1, NonSaturating
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head, Projection
 from equipoise.nn import (
     ConditionalBatchNorm,
     Discriminator,
@@ -294,11 +294,9 @@ def synced(kind):
     """
     return replace(
         recipe(),
-        generator=DCGANGenerator(
-            z_dim=7, width=4, conditional=True, norm=kind, class_input="shared", skip_z=True, embed=3
-        ),
+        generator=DCGANGenerator(z_dim=7, width=4, norm=kind, class_input="shared", skip_z=True, embed=3),
         discriminator=DCGANDiscriminator(width=4, norm=kind),
-        head=Head("projection"),
+        head=Head(Projection()),
         loss=NonSaturating(),
         terms=(R1(gamma=1.0, every=2),),
         d_normalizer=NoNormalizer(),

@@ -30,7 +30,15 @@ from equipoise.losses import (
     SoftLeastSquares,
     Wasserstein,
 )
-from equipoise.models import DCGANGenerator, Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.models import (
+    Auxiliary,
+    DCGANGenerator,
+    Head,
+    Projection,
+    SANDigitsDiscriminator,
+    SANDigitsGenerator,
+    SemiSupervised,
+)
 from equipoise.rules import EMAConfig
 from equipoise.train import GAN, d_step, g_step, train
 from equipoise.weights import SpectralNorm
@@ -44,10 +52,6 @@ def _double():
     torch.set_default_dtype(torch.float32)
 
 
-def conditional(**fields):
-    return small(**fields, **{"generator.conditional": True})
-
-
 CASES = {
     "penalised": small(terms=(GradientPenalty(), R1(gamma=3.0, every=1), Drift(strength=0.5))),
     "weights": small(
@@ -59,8 +63,8 @@ CASES = {
         ),
         loss=Wasserstein(),
     ),
-    "spectral norm": conditional(
-        head=Head("projection", san=True),
+    "spectral norm": small(
+        head=Head(Projection(), san=True),
         loss=Hinge(),
         d_normalizer=SpectralNorm(),
         g_normalizer=SpectralNorm(),
@@ -68,8 +72,8 @@ CASES = {
     ),
     "paired": small(loss=RelativisticPairing()),
     "paired, G on more": small(loss=RelativisticPairing(), g_batches=3),
-    "all classify": conditional(head=Head("auxiliary"), g_batches=2),
-    "some classify": small(head=Head("semi_supervised")),
+    "all classify": small(head=Head(Auxiliary()), g_batches=2),
+    "some classify": small(head=Head(SemiSupervised())),
 }
 
 
@@ -86,7 +90,7 @@ def stepped(cfg):
     watch, stats = Watch(gan), []
     for nimg in (0, 8):
         torch.manual_seed(nimg)
-        known = labelled if cfg.head.classifies == "labelled" else None
+        known = labelled if cfg.head.conditioning.classifies == "labelled" else None
         stats += [d_step(gan, real, nimg, held_out, known), g_step(gan, real, nimg, known)]
     state = {
         f"{name}.{key}": value for name, net in (("G", gan.G), ("D", gan.D)) for key, value in net.state_dict().items()
@@ -115,7 +119,7 @@ def test_pieces_have_the_gradients_and_statistics_of_the_whole(name, micro_batch
 
 def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
     """And it remembers one update per update, as at once."""
-    cfg = small(generator=DCGANGenerator(width=4, conditional=False), compute=Compute(micro_batch=4))
+    cfg = small(generator=DCGANGenerator(width=4), compute=Compute(micro_batch=4))
     gan = GAN.build(cfg, SPEC)
     seen = []
     norms = [m for m in gan.G.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -133,7 +137,7 @@ def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
 @pytest.mark.parametrize("loss", [NonSaturating(), RelativisticPairing()], ids=["unpaired", "paired"])
 @pytest.mark.parametrize("matching", [(), (FeatureMatching(strength=0.3),)], ids=["", "matching"])
 def test_g_learns_from_several_batches_of_one_set_of_labels(loss, matching):
-    cfg = conditional(head=Head("auxiliary"), loss=loss, terms=matching, g_batches=2)
+    cfg = small(head=Head(Auxiliary()), loss=loss, terms=matching, g_batches=2)
     gan, real = build(cfg), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = g_step(gan, real, 0)
@@ -165,7 +169,7 @@ def test_d_sees_no_more_images_and_g_of_one_batch_is_what_it_was():
 
 def test_shares_of_processes_make_the_pairs_of_one(monkeypatch):
     """Of z and label, when G makes more images than D."""
-    real, cfg = batch(), conditional(head=Head("projection"), g_batches=3)
+    real, cfg = batch(), small(head=Head(Projection()), g_batches=3)
     calls = []
 
     def pairs(part, rank, world):

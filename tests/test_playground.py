@@ -438,7 +438,7 @@ def test_a_setting_that_is_refused_leaves_all_as_it_was(session):
         ("set", {"changes": {"loss": "Hing"}}),
         ("set", {"changes": {"batch_size": "5000"}}),
         ("set", {"changes": {"augment": "ADA()"}}),
-        ("set", {"changes": {"head.conditioning": "projection", "generator.conditional": "true"}}),
+        ("set", {"changes": {"head.conditioning": "Projection"}}),
         ("set", {"changes": {"data.of.radius": "1e39"}}),
         ("set", {"changes": {"data.of.radius": "1e39", "seed": "2"}}),
         ("set", {"changes": {"d_normalizer": "SpectralNorm(skip=['nobody'])"}}),

@@ -20,7 +20,7 @@ from equipoise.core.types import Logits
 from equipoise.data import InfiniteBatches
 from equipoise.features.base import exact_float32
 from equipoise.losses import R1, Consensus, Hinge, class_loss, discriminator_loss, flat
-from equipoise.models import Head
+from equipoise.models import Head, Projection
 from equipoise.train import GAN, d_step, g_step, loss_on
 from equipoise.weights import NoNormalizer
 
@@ -120,7 +120,7 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     ("changes", "message"),
     [
         (
-            {"terms": (Consensus(gamma=1.0),), "head": Head("projection")},
+            {"terms": (Consensus(gamma=1.0),), "head": Head(Projection())},
             r"compute.compile=true and Consensus\(.*twice",
         ),
         (

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import count
+from networks import count, of_g
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,7 +16,19 @@ from equipoise import recipes
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import R1, Drift, GradientPenalty, Hinge, Orthogonal, Wasserstein
-from equipoise.models import DCGANDiscriminator, Head, MLPDiscriminator, ProGANDiscriminator, ProGANGenerator
+from equipoise.models import (
+    Auxiliary,
+    DCGANDiscriminator,
+    Head,
+    Hidden,
+    Input,
+    MLPDiscriminator,
+    NoConditioning,
+    PerClass,
+    ProGANDiscriminator,
+    ProGANGenerator,
+    Projection,
+)
 from equipoise.nn import LevelOfDetail, PixelNorm, enlarge, set_lod, shrink
 from equipoise.rules import Adam, ProgressiveGrowing
 from equipoise.train import GAN, d_step, g_step
@@ -24,6 +36,7 @@ from equipoise.weights import EqualizedLearningRate, NoNormalizer, SpectralNorm,
 from equipoise.weights.equalized import Scaled
 
 SPEC = ImageSpec(32, 3, num_classes=10)
+WITHOUT_CLASSES = of_g(SPEC, False)
 
 
 def small_g(**fields):
@@ -123,7 +136,7 @@ def test_a_size_without_halvings_is_refused_with_the_nearest(cfg):
 
 def test_the_generator_layer_by_layer():
     """As the table has it: G of 8x8 from torch's functions alone."""
-    G, z, y = small_g(conditional=True, output="linear").build(ImageSpec(8, 3, 10)), noise(), torch.arange(4)
+    G, z, y = small_g(output="linear").build(ImageSpec(8, 3, 10)), noise(), torch.arange(4)
     w = dict(G.named_parameters())
 
     def pn(h):
@@ -162,7 +175,7 @@ def test_the_discriminator_layer_by_layer():
 def test_initialisation():
     """He's, of gain √2 but for the layers that make images; the first as a convolution from 1x1; biases 0."""
     G, D = (
-        ProGANGenerator(z_dim=300, width=64, full_until=64).build(SPEC),
+        ProGANGenerator(z_dim=300, width=64, full_until=64).build(WITHOUT_CLASSES),
         build_d(ProGANDiscriminator(width=64, full_until=64)),
     )
     wanted = {"blocks.0.1": (2 / (300 * 16)) ** 0.5, "blocks.1.4": (2 / (64 * 9)) ** 0.5, "to_image.0": (1 / 64) ** 0.5}
@@ -183,7 +196,7 @@ def test_initialisation():
 def smaller(G, D):
     """The same players for images of half the size, with the weights that they share."""
     half = ImageSpec(16, 3, 10)
-    g, d = small_g().build(half), build_d(small_d(), half)
+    g, d = small_g().build(of_g(half, False)), build_d(small_d(), half)
     g.load_state_dict({k: v for k, v in G.state_dict().items() if k in g.state_dict()})
     shifted = {}
     for name, value in D.state_dict().items():
@@ -196,11 +209,11 @@ def smaller(G, D):
 
 
 def test_at_alpha_0_a_net_is_the_smaller_one_and_at_alpha_1_the_larger_one_exactly():
-    G, D, z, x = small_g().build(SPEC), build_d(small_d()), noise(), pictures()
+    G, D, z, x = small_g().build(WITHOUT_CLASSES), build_d(small_d()), noise(), pictures()
     g, d = smaller(G, D)
     assert torch.equal(at_level(G, 1)(z), enlarge(g(z), 1))
     assert torch.equal(at_level(D, 1)(x).fun, d(shrink(x, 1)).fun)
-    fresh = small_g().build(SPEC)  # never told of a level
+    fresh = small_g().build(WITHOUT_CLASSES)  # never told of a level
     fresh.load_state_dict(G.state_dict())
     assert torch.equal(at_level(G, 0)(z), fresh(z))
     assert not torch.equal(at_level(G, 0)(z), at_level(G, 1)(z))
@@ -210,7 +223,7 @@ def test_at_alpha_0_a_net_is_the_smaller_one_and_at_alpha_1_the_larger_one_exact
 @pytest.mark.parametrize("alpha", [1e-6, 0.25, 0.5, 0.75, 1 - 1e-6])
 def test_in_between_the_images_are_a_mixture(alpha):
     """alpha of the larger size, 1 - alpha of the smaller, before tanh; and the maps in D likewise."""
-    G, D, z, x = small_g(output="linear").build(SPEC), build_d(small_d()), noise(), pictures()
+    G, D, z, x = small_g(output="linear").build(WITHOUT_CLASSES), build_d(small_d()), noise(), pictures()
     mixed = alpha * at_level(G, 1)(z) + (1 - alpha) * at_level(G, 2)(z)
     assert_close(at_level(G, 2 - alpha)(z), mixed, atol=1e-5, rtol=1e-5)
     first, second, *others = list(D.body.entries)[1:]
@@ -223,7 +236,7 @@ def test_in_between_the_images_are_a_mixture(alpha):
 
 def test_layers_that_are_not_grown_are_not_used():
     """NaN in them changes nothing."""
-    G, D = at_level(small_g().build(SPEC), 2), at_level(build_d(small_d()), 2)
+    G, D = at_level(small_g().build(WITHOUT_CLASSES), 2), at_level(build_d(small_d()), 2)
     wanted = G(noise()), D(pictures()).fun
     with torch.no_grad():
         for module in (*G.blocks[2:], *G.to_image[2:], *D.body.entries[:2], G.to_image[0]):
@@ -240,8 +253,8 @@ def test_layers_that_are_not_grown_are_not_used():
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_every_weight_in_use_has_a_gradient_and_no_other(lod, san):
     G, D = (
-        at_level(small_g(conditional=True).build(SPEC), lod),
-        at_level(build_d(small_d(), head=Head("projection", san=san)), lod),
+        at_level(small_g().build(SPEC), lod),
+        at_level(build_d(small_d(), head=Head(Projection(), san=san)), lod),
     )
     y = torch.arange(4)
     logits = D(G(noise(), y), y)
@@ -271,7 +284,10 @@ def test_the_first_layers_of_the_discriminator_are_those_next_to_the_image():
 @pytest.mark.parametrize("lod", [0.0, 1.5])
 def test_autocast_agrees_with_float32(lod):
     """With several channels at each size: of one, pixel norm leaves the sign alone, which rounding may turn."""
-    G, D = small_g(width=32, full_until=16).build(SPEC), build_d(small_d(width=32, full_until=16, minibatch="std"))
+    G, D = (
+        small_g(width=32, full_until=16).build(WITHOUT_CLASSES),
+        build_d(small_d(width=32, full_until=16, minibatch="std")),
+    )
     G, D = at_level(G, lod), at_level(D, lod)
     z, x = noise(), pictures()
     with torch.autocast("cpu", torch.bfloat16):
@@ -354,7 +370,10 @@ def test_the_constant_is_hes_exactly():
 
     The layer that reads z counts its inputs once for each of the 4x4 positions.
     """
-    G, D = ProGANGenerator(z_dim=8, width=4, full_until=64).build(SPEC), build_d(ProGANDiscriminator(width=4))
+    G, D = (
+        ProGANGenerator(z_dim=8, width=4, full_until=64).build(WITHOUT_CLASSES),
+        build_d(ProGANDiscriminator(width=4)),
+    )
     wanted_g = {
         name: (1 if "to_image" in name else 2) / (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else 8 * 16)
         for name, layer in G.named_modules()
@@ -408,9 +427,9 @@ def test_a_layer_of_zeros_learns_at_the_plain_rate():
 
 
 def test_equalised_heads_and_what_is_left_alone():
-    D = normalised(build_d(small_d(), head=Head("projection")))
+    D = normalised(build_d(small_d(), head=Head(Projection())))
     assert len(layers_of(D.head)) == 2
-    D = normalised(build_d(small_d(), head=Head("projection", san=True)))
+    D = normalised(build_d(small_d(), head=Head(Projection(), san=True)))
     assert not layers_of(D.head)  # its direction is learned apart
     D = build_d(small_d())
     EqualizedLearningRate(skip=("head.*", "body.entries.0.*"))(D)
@@ -462,15 +481,15 @@ def test_drift_is_float32_under_autocast():
 # ---- with everything else ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", ["none", "projection", "per_class", "auxiliary", "hidden", "input"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, PerClass, Auxiliary, Hidden, Input])
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_both_steps_in_the_middle_of_a_fade(conditioning, san):
     """With either head and every conditioning, all that is in use moves, and nothing else."""
-    head = Head(conditioning, san=san)
+    head = Head(conditioning(), san=san)
     cfg = override(
         recipes.load("progan_small")[0],
         {
-            "generator": small_g(conditional=head.conditional_generator),
+            "generator": small_g(),
             "discriminator": small_d(minibatch="std"),
             "head": head,
             "growth": ProgressiveGrowing(stable_kimg=1, fade_kimg=1),
@@ -541,10 +560,10 @@ def test_the_deviation_is_that_of_the_whole_batch(size):
 
 
 def test_the_level_is_kept_on_the_host_and_outside_casts():
-    G = small_g().build(SPEC)
+    G = small_g().build(WITHOUT_CLASSES)
     set_lod(G, 1.3)
     G.to("meta")
     assert G.lod() == 1.3
-    assert small_g().build(SPEC).half().lod.value.dtype == torch.float64
+    assert small_g().build(WITHOUT_CLASSES).half().lod.value.dtype == torch.float64
     with torch.device("meta"):
         assert LevelOfDetail(3)() == 0

@@ -35,7 +35,15 @@ from equipoise.losses import (
     RelativisticPairing,
     Wasserstein,
 )
-from equipoise.models import DCGANGenerator, Head, SANDigitsDiscriminator, TinyDigitsDiscriminator
+from equipoise.models import (
+    Auxiliary,
+    DCGANGenerator,
+    Head,
+    NoConditioning,
+    SANDigitsDiscriminator,
+    SemiSupervised,
+    TinyDigitsDiscriminator,
+)
 from equipoise.nn import SANHead
 from equipoise.rules import Adam, EMAConfig, RMSprop
 from equipoise.train import GAN, d_step, g_step
@@ -95,13 +103,18 @@ def test_its_networks_are_built_and_fit(name, labelled):
     """G's images enter D, normalised as the recipe says; conditional ones refuse data without labels."""
     cfg = config(name)
     spec = ImageSpec(resolution=28, channels=1, num_classes=10 if labelled else 0)
-    if cfg.head.conditioning != "none" and not labelled:
+    if cfg.head.conditioning != NoConditioning() and not labelled:
         with pytest.raises(ValueError, match="needs labelled data and this data has no labels"):
             GAN.build(cfg, spec)
-        with pytest.raises(ValueError, match=f"{cfg.head.conditioning}.* needs labelled data.* has no labels"):
+        with pytest.raises(
+            ValueError, match=f"{type(cfg.head.conditioning).__name__}.* needs labelled data.* has no labels"
+        ):
             cfg.head.build(cfg.discriminator.build, spec)
         return
-    G, D = cfg.generator.build(spec), cfg.head.build(cfg.discriminator.build, spec)
+    G, D = (
+        cfg.generator.build(cfg.head.conditioning.generator_spec(spec)),
+        cfg.head.build(cfg.discriminator.build, spec),
+    )
     cfg.g_normalizer(G)
     cfg.d_normalizer(D)
     cfg.g_optim.build(G)
@@ -127,7 +140,7 @@ def test_the_steps_from_method_to_method():
         return [line.partition(":")[0] for line in differences(config(one), config(other))]
 
     assert changed("dcgan_digits", "sngan_digits") == ["discriminator.batch_norm", "d_normalizer"]
-    assert changed("sngan_digits", "sngan_digits_conditional") == ["generator.conditional", "head.conditioning"]
+    assert changed("sngan_digits", "sngan_digits_conditional") == ["head.conditioning"]
     assert changed("gan_digits", "san_digits") == ["head.san"]
     assert changed("san_digits", "san_digits_conditional") == ["generator.conditional", "head.conditioning"]
     assert changed("wgan", "wgan_gp") == ["discriminator.norm", "terms", "constraints", "g_optim", "d_optim"]
@@ -183,7 +196,7 @@ def weights(net):
 
 def lessons(cfg, spec):
     """Labelled images for a head that learns the classes of few."""
-    return images(spec) if cfg.head.conditioning == "semi_supervised" else None
+    return images(spec) if cfg.head.conditioning.classifies == "labelled" else None
 
 
 def test_these_are_the_recipes_of_any_images():
@@ -295,12 +308,11 @@ PAPERS = {
     },
     "acgan": {  # Odena et al. 2017, sec. 3 and the appendix
         "loss": NonSaturating(),
-        "head": Head("auxiliary", init_std=0.02),
+        "head": Head(Auxiliary(), init_std=0.02),
         "terms": (),
         "d_optim": Adam(lr=2e-4, betas=(0.5, 0.999)),
         "batch_size": 100,
         "generator.z_dim": 100,
-        "generator.conditional": True,
         "generator.class_input": "concat",
         "discriminator.norm": "batch",
     },
@@ -315,7 +327,7 @@ PAPERS = {
     },
     "improved_gan": {  # Salimans et al. 2016, sec. 3.1, 5 and 6.1, and the code of its authors
         "loss": NonSaturating(),
-        "head": Head("semi_supervised", labelled=100, init_std=0.02),
+        "head": Head(SemiSupervised(labelled=100), init_std=0.02),
         "terms": (FeatureMatching(adversarial=False),),
         "d_normalizer": WeightNorm(),
         "d_optim": Adam(lr=3e-4, betas=(0.5, 0.999)),

@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from networks import published_with, shrunk
 from processes import on_two_processes
 from torch import nn
 from torch.testing import assert_close
@@ -16,27 +17,20 @@ from equipoise.config import TrainConfig
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import Digits
 from equipoise.losses import R1, Hinge
-from equipoise.models import (
-    BigGANDeepDiscriminator,
-    BigGANDeepGenerator,
-    BigGANDiscriminator,
-    BigGANGenerator,
-    Head,
-    SAGANDiscriminator,
-    SAGANGenerator,
-)
+from equipoise.models import Head, Projection
 from equipoise.nn import SyncBatchNorm
 from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step
 from equipoise.weights import SpectralNorm
 
 SPEC = ImageSpec(16, channels=3, num_classes=4)
-FAMILIES = [
-    (SAGANGenerator(z_dim=6, width=2, conditional=True), SAGANDiscriminator(width=2)),
-    (BigGANGenerator(z_dim=6, width=2, conditional=True, embed=3), BigGANDiscriminator(width=2)),
-    (BigGANDeepGenerator(z_dim=6, width=2, conditional=True, embed=3), BigGANDeepDiscriminator(width=2)),
-]
-families = pytest.mark.parametrize(("generator", "discriminator"), FAMILIES, ids=["sagan", "biggan", "deep"])
+FAMILIES = published_with("checkpoint")
+SMALL = {"z_dim": 6, "width": 2, "embed": 3, "attention": 8}
+families = pytest.mark.parametrize(
+    ("generator", "discriminator"),
+    [tuple(shrunk(network, **SMALL) for network in pair) for pair in FAMILIES.values()],
+    ids=FAMILIES,
+)
 
 
 def batch(n=6):
@@ -51,7 +45,7 @@ def gan(generator, discriminator, checkpoint):
             data=Digits(),
             generator=dataclasses.replace(generator, checkpoint=checkpoint),
             discriminator=dataclasses.replace(discriminator, checkpoint=checkpoint),
-            head=Head("projection"),
+            head=Head(Projection()),
             loss=Hinge(),
             g_normalizer=SpectralNorm(),
             d_normalizer=SpectralNorm(),

@@ -21,7 +21,7 @@ from equipoise.losses import (
     SpectralNormPenalty,
     regularizers,
 )
-from equipoise.models import Head
+from equipoise.models import Head, Projection
 from equipoise.nn import Discriminator
 from equipoise.weights import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm
 
@@ -266,7 +266,7 @@ def test_sees_the_weight_after_its_normaliser(regularizer):
 @memoryless
 def test_a_san_head_takes_no_part(regularizer):
     body = nn.Sequential(nn.Flatten(), linear(5, 4))
-    D = Discriminator(body, Head("projection", san=True).factory(10)(5))
+    D = Discriminator(body, Head(Projection(), san=True).factory(10)(5))
     assert torch.equal(regularizer()(D), regularizer()(body))
     with pytest.raises(ValueError, match=r"SANHead has no linear or convolutional layer"):
         regularizer()(D.head)

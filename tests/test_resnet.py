@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_each_moves_its_class, assert_trained, count
+from networks import assert_each_moves_its_class, assert_trained, count, of_g
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,7 +18,15 @@ from equipoise.config import override
 from equipoise.core.schedules import at
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import GradientPenalty, Hinge, Wasserstein
-from equipoise.models import Head, ResNetCritic, ResNetDiscriminator, ResNetGenerator
+from equipoise.models import (
+    Head,
+    Hidden,
+    NoConditioning,
+    Projection,
+    ResNetCritic,
+    ResNetDiscriminator,
+    ResNetGenerator,
+)
 from equipoise.nn import ConditionalBatchNorm, SyncBatchNorm
 from equipoise.nn.residual import DownBlock, UpBlock
 from equipoise.recipes import load
@@ -48,19 +56,19 @@ every_discriminator = pytest.mark.parametrize("config", DISCRIMINATORS.values(),
 resolutions = pytest.mark.parametrize("resolution", SIZES)
 
 
-def generator(spec=COLOUR, **fields):
-    return ResNetGenerator(**{"z_dim": 6, "width": 4} | fields).build(spec)
+def generator(spec=COLOUR, *, conditional=False, **fields):
+    return ResNetGenerator(**{"z_dim": 6, "width": 4} | fields).build(of_g(spec, conditional))
 
 
 def discriminator(config, spec=COLOUR, head=Head()):  # noqa: B008  (a frozen value)
     return config.build(spec, head.factory(spec.num_classes))
 
 
-def on_meta(config, resolution, *, classes=0, head="none"):
+def on_meta(config, resolution, *, classes=0, head=NoConditioning):
     """A whole network of the published width, which takes no memory."""
     spec = ImageSpec(resolution, 3, classes)
     with torch.device("meta"):
-        return config.build(spec) if isinstance(config, ResNetGenerator) else Head(head).build(config.build, spec)
+        return config.build(spec) if isinstance(config, ResNetGenerator) else Head(head()).build(config.build, spec)
 
 
 def spread(net):
@@ -260,11 +268,13 @@ def test_weights_of_sngan_48_to_128(resolution, widths, G, D):
 
 def test_weights_of_the_projection_networks():
     """Of 128x128, 1000 classes: a gain and a bias for each class in both norms of a block, and a vector V[y] in D."""
-    plain, classes = (on_meta(ResNetGenerator(conditional=c), 128, classes=1000) for c in (False, True))
+    plain, classes = (on_meta(ResNetGenerator(), 128, classes=c) for c in (0, 1000))
     features = sum(a + b for a, b in [(1024, 1024), (1024, 512), (512, 256), (256, 128), (128, 64)])
     assert count(classes) - count(plain) == 999 * 2 * features
     assert type(classes.norm) is nn.BatchNorm2d  # the last one is not conditional
-    plain, projection = (on_meta(ResNetDiscriminator(), 128, classes=1000, head=h) for h in ("none", "projection"))
+    plain, projection = (
+        on_meta(ResNetDiscriminator(), 128, classes=1000, head=h) for h in (NoConditioning, Projection)
+    )
     assert count(projection) - count(plain) == 1000 * 1024
 
 
@@ -301,7 +311,7 @@ def test_shapes(resolution, channels, conditional):
         ResNetCritic(width=2),
     ):
         for san in (False, True):
-            logits = discriminator(config, spec, Head("projection" if conditional else "none", san=san))(x, y)
+            logits = discriminator(config, spec, Head(Projection() if conditional else NoConditioning(), san=san))(x, y)
             assert logits.fun.shape == (3, 1)
             assert (logits.dir is not None) == san
 
@@ -335,8 +345,8 @@ def test_what_the_head_reads(config):
 
 @every_discriminator
 def test_the_class_may_join_the_features(config):
-    """Head("hidden"): beside the pooled vector, or at each position of WGAN-GP's last map."""
-    D = discriminator(config, head=Head("hidden"))
+    """Head(Hidden()): beside the pooled vector, or at each position of WGAN-GP's last map."""
+    D = discriminator(config, head=Head(Hidden()))
     positions = 16 if isinstance(config, ResNetCritic) else 1
     x, y = torch.randn(4, 3, 64, 64), torch.tensor([3, 1, 4, 1])
     assert D.head.positions == positions
@@ -374,8 +384,6 @@ def test_every_block_of_the_generator_reads_the_class():
 
 
 def test_a_conditional_generator_needs_labels():
-    with pytest.raises(ValueError, match=r"ResNetGenerator\(conditional=True\) needs labelled data"):
-        generator(ImageSpec(32), conditional=True)
     with pytest.raises(ValueError, match=r"call it with labels, G\(z, y\)"):
         generator(conditional=True)(torch.randn(2, 6))
 
@@ -439,7 +447,7 @@ def test_an_image_of_the_discriminator_is_its_own(config):
 @every_discriminator
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_spectral_norm_reaches_every_layer(config, san):
-    D = discriminator(config, head=Head("projection", san=san))
+    D = discriminator(config, head=Head(Projection(), san=san))
     SpectralNorm()(D)
     x, y = torch.randn(4, 3, 64, 64), torch.arange(4)
     for _ in range(30):

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_trained, count, open_gates
+from networks import assert_trained, count, of_g, open_gates
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,7 +17,7 @@ from equipoise import recipes
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.losses import R1, Hinge
-from equipoise.models import Head, SAGANDiscriminator, SAGANGenerator
+from equipoise.models import Head, NoConditioning, Projection, SAGANDiscriminator, SAGANGenerator
 from equipoise.nn import ConditionalBatchNorm, SelfAttention, SyncBatchNorm, attention_maps
 from equipoise.nn.residual import SIZES
 from equipoise.rules import Adam
@@ -28,14 +28,14 @@ IMAGENET = ImageSpec(128, channels=3, num_classes=1000)
 SMALL = ImageSpec(32, channels=3, num_classes=4)
 
 
-def generator(spec=SMALL, **fields):
+def generator(spec=SMALL, *, conditional=False, **fields):
     torch.manual_seed(0)
-    return open_gates(SAGANGenerator(**{"width": 4, "z_dim": 6} | fields).build(spec))
+    return open_gates(SAGANGenerator(**{"width": 4, "z_dim": 6} | fields).build(of_g(spec, conditional)))
 
 
 def discriminator(spec=SMALL, head=None, **fields):
     torch.manual_seed(0)
-    head = head or Head("projection")
+    head = head or Head(Projection())
     return open_gates(head.build(SAGANDiscriminator(**{"width": 4} | fields).build, spec))
 
 
@@ -58,9 +58,9 @@ def test_published_parameter_counts():
     layer, which a head of this library has not.
     """
     with torch.device("meta"):
-        G = SAGANGenerator(conditional=True, attention=64).build(IMAGENET)
-        D = Head("projection").build(SAGANDiscriminator(attention=64).build, IMAGENET)
-        at_32 = SAGANGenerator(conditional=True).build(IMAGENET)
+        G = SAGANGenerator(attention=64).build(IMAGENET)
+        D = Head(Projection()).build(SAGANDiscriminator(attention=64).build, IMAGENET)
+        at_32 = SAGANGenerator().build(IMAGENET)
     assert count(G) == 42_017_412
     assert count(D) == 39_448_258 - 1
     moved = count(SelfAttention(256)) - count(SelfAttention(128))  # 4w channels there, 2w here
@@ -232,7 +232,7 @@ def test_xavier_weights():
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
 def test_every_weight_is_trained(conditional, san):
     G = generator(conditional=conditional)
-    D = discriminator(head=Head("projection" if conditional else "none", san=san))
+    D = discriminator(head=Head(Projection() if conditional else NoConditioning(), san=san))
     y = torch.arange(8) % 4
     logits = D(G(noise(8), y), y)
     sum((f * torch.randn_like(f)).sum() for f in (logits.fun, logits.dir) if f is not None).backward()
@@ -285,8 +285,6 @@ def test_copies_and_folding():
 
 
 def test_a_conditional_generator_needs_labels():
-    with pytest.raises(ValueError, match=r"SAGANGenerator\(conditional=True\) needs labelled data"):
-        SAGANGenerator(conditional=True).build(ImageSpec(32))
     with pytest.raises(ValueError, match="call it with labels"):
         generator(conditional=True)(noise())
     G = generator()
@@ -300,11 +298,11 @@ def test_published_settings():
     """Zhang et al. 2019, secs. 3 and 4."""
     cfg = recipes.load("sagan")[0]
     assert cfg.loss == Hinge()
-    assert cfg.head == Head("projection")
+    assert cfg.head == Head(Projection())
     assert cfg.g_normalizer == cfg.d_normalizer == SpectralNorm()
     assert (cfg.g_optim, cfg.d_optim) == (Adam(lr=1e-4, betas=(0.0, 0.9)), Adam(lr=4e-4, betas=(0.0, 0.9)))
     assert (cfg.d_steps, cfg.batch_size, cfg.total_kimg) == (1, 256, 256_000)
-    assert cfg.generator == SAGANGenerator(z_dim=128, width=64, conditional=True, attention=32)
+    assert cfg.generator == SAGANGenerator(z_dim=128, width=64, attention=32)
     assert cfg.discriminator == SAGANDiscriminator(width=64, attention=32)
     gan = GAN.build(override(cfg, {"generator.width": 2, "discriminator.width": 2}), SMALL)
     for net in (gan.G, gan.D):

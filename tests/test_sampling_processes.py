@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from networks import of_g
 from processes import on_two_processes
 from reference import SPEC
 
@@ -15,8 +16,9 @@ from equipoise.models import MLPGenerator
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("conditional", [False, True])
 def test_two_processes_share_the_batches_and_write_what_one_does(tmp_path, monkeypatch, conditional):
-    config = MLPGenerator(z_dim=4, width=6, depth=2, conditional=conditional)
-    generator = Generator(config.build(SPEC).eval().requires_grad_(False), config, SPEC)
+    config = MLPGenerator(z_dim=4, width=6, depth=2)
+    spec = of_g(SPEC, conditional)
+    generator = Generator(config.build(spec).eval().requires_grad_(False), config, spec)
     drawn, draw = [], sampling.images
     monkeypatch.setattr(sampling, "images", lambda G, z, y: drawn.append(len(z)) or draw(G, z, y))
     write_samples(generator, tmp_path / "one.npz", num=620, seed=3)

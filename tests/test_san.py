@@ -22,7 +22,15 @@ from torch.testing import assert_close
 from equipoise.core.types import Batch, Logits
 from equipoise.losses import R1, Hinge, NonSaturating, discriminator_loss, generator_loss
 from equipoise.models import Head
-from equipoise.nn import Discriminator, LinearHead, PerClass, Projection, SANHead, Unconditional, sanify
+from equipoise.nn import (
+    Discriminator,
+    LinearHead,
+    PerClassVectors,
+    ProjectionVectors,
+    SANHead,
+    UnconditionalVector,
+    sanify,
+)
 from equipoise.weights import normalizers
 
 # ---- other people's discriminators -----------------------------------------------------------------------
@@ -698,7 +706,7 @@ AFTER = {
     "reshaped": (lambda t: t.view(-1).sigmoid().view(-1, 1), "'sigmoid' follows the last layer 'fc'"),
     "first": (lambda t: (t * 2).sigmoid(), "'mul' follows the last layer 'fc'"),
     "mean": (lambda t: t.mean(0), "'mean' follows the last layer 'fc'"),
-    "add": (lambda t: t + 1, r"'add' follows the last layer 'fc'.*SANHead\(Projection"),
+    "add": (lambda t: t + 1, r"'add' follows the last layer 'fc'.*SANHead\(ProjectionVectors"),
     "a view in place": (lambda t: (t.view(-1).clamp_(-1, 1), t)[1], "'in-place operation' follows the last layer 'fc'"),
     "half of a join": (lambda t: torch.cat([t, torch.ones(3, 1)]), "'cat' follows the last layer 'fc'"),
     "joined": (lambda t: torch.cat([t.sigmoid(), t.tanh()]), "'sigmoid' follows the last layer 'fc'"),
@@ -741,7 +749,7 @@ def test_a_projection_discriminator_is_pointed_to_heads():
             return self.fc(h) + (self.embed(y) * h).sum(1, keepdim=True)
 
     with pytest.raises(
-        ValueError, match=r"'add' follows the last layer 'fc'.*equipoise\.nn\.heads, SANHead\(Projection"
+        ValueError, match=r"'add' follows the last layer 'fc'.*equipoise\.nn\.heads, SANHead\(ProjectionVectors"
     ):
         sanify(Net())(torch.randn(3, 2), torch.tensor([0, 1, 2]))
 
@@ -799,11 +807,11 @@ IMPOSSIBLE = {
     "sanified": (lambda: sanify(MLP()), None, "MLP is a SAN already"),
     "sanified part": (lambda: nn.Sequential(sanify(MLP())), None, "MLP is a SAN already"),
     "linear head": (
-        lambda: equipoise_discriminator(LinearHead(Unconditional(4))),
+        lambda: equipoise_discriminator(LinearHead(UnconditionalVector(4))),
         None,
         "head.san=true, or use SANHead",
     ),
-    "SAN head": (lambda: equipoise_discriminator(SANHead(Projection(4, 3))), None, "has its own heads"),
+    "SAN head": (lambda: equipoise_discriminator(SANHead(ProjectionVectors(4, 3))), None, "has its own heads"),
     "learned scale": (
         lambda: equipoise_discriminator(Head(san=True, scale="learned").factory(0)(4)),
         None,
@@ -813,9 +821,9 @@ IMPOSSIBLE = {
     "compiled": (lambda: torch.compile(MLP(), backend="eager"), None, "before it is wrapped: got OptimizedModule"),
     "name": (MLP, "fd", r"no layer 'fd', did you mean 'fc'\? The network has \['', 'net', 'net.0', 'net.3', 'fc'\]"),
     "one name": (MLP, ["fc", "net.1"], "layer 'net.1' is LeakyReLU, and a last layer is Linear, Conv1d"),
-    "embedding": (lambda: PerClass(4, 3), "embed", "PerClass has no Linear or Conv layer"),
+    "embedding": (lambda: PerClassVectors(4, 3), "embed", "PerClassVectors has no Linear or Conv layer"),
     "named embedding": (
-        lambda: Projection(4, 3),
+        lambda: ProjectionVectors(4, 3),
         "embed",
         "layer 'embed' is Embedding, and a last layer is Linear, Conv1d",
     ),

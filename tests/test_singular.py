@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
-from equipoise.models import Head
+from equipoise.models import Auxiliary, Head, Hidden, NoConditioning, PerClass, Projection
 from equipoise.nn import Discriminator
 from equipoise.rules import Report
 from equipoise.train import GAN, train
@@ -56,7 +56,7 @@ def by_hand(net):
 def test_weighted_layers_are_found_with_their_names():
     D = Discriminator(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)), Head().factory(0)(3))
     assert [name for name, _ in weighted_layers(D)] == ["body.0", "body.2", "head.conditioning.linear"]
-    D = Discriminator(D.body, Head("projection", san=True).factory(10)(3))
+    D = Discriminator(D.body, Head(Projection(), san=True).factory(10)(3))
     assert [name for name, _ in weighted_layers(D)] == ["body.0", "body.2"]
 
 
@@ -267,7 +267,7 @@ def test_a_layer_that_stands_in_the_chain_twice_is_normalised_once(normalizer):
 def test_embeddings_take_no_part_in_the_bound():
     """Their input is no number. Nor do SAN heads: the bound is that of the features."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    D = Discriminator(body, Head("per_class").factory(10)(3))
+    D = Discriminator(body, Head(PerClass()).factory(10)(3))
     assert torch.equal(lipschitz_bound(D), lipschitz_bound(body))
     D = Discriminator(body, Head(san=True).factory(0)(3))
     assert torch.equal(lipschitz_bound(D), lipschitz_bound(body))
@@ -277,32 +277,32 @@ def test_embeddings_take_no_part_in_the_bound():
 # ---- what a run reports ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", ["none", "projection", "per_class", "hidden", "auxiliary"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, PerClass, Hidden, Auxiliary])
 def test_of_a_san_head_the_length_of_its_longest_vector_is_reported(conditioning):
     """max_y ‖w(y)‖, written out from the weights: what multiplies the features' Lipschitz constant at most."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU())
-    D = Discriminator(body, Head(conditioning, san=True).factory(3)(5))
+    D = Discriminator(body, Head(conditioning(), san=True).factory(3)(5))
     stats = spectral_stats(D)
-    san = {"hidden": "head.last", "auxiliary": "head.last"}.get(conditioning, "head")
+    san = {Hidden: "head.last", Auxiliary: "head.last"}.get(conditioning, "head")
     weights = {name: p.detach().double() for name, p in D.named_parameters()}
     shared = weights.get(f"{san}.conditioning.linear.weight", torch.zeros(1, 5))
     own = weights.get(f"{san}.conditioning.embed.weight", torch.zeros(1, 1))
     lengths = [sum((a + b) ** 2 for a, b in zip(shared[0], row.expand(len(shared[0])), strict=True)) for row in own]
-    assert len(lengths) == (3 if conditioning in ("projection", "per_class") else 1)
+    assert len(lengths) == (3 if conditioning in (Projection, PerClass) else 1)
     assert stats[f"D/sigma/{san}"].shape == ()
     assert not stats[f"D/sigma/{san}"].requires_grad
     assert_close(stats[f"D/sigma/{san}"], max(lengths).sqrt(), rtol=1e-6, atol=0)  # w(y) is a float32
     sigma = torch.linalg.svdvals(body[1].weight.detach().double())[0]
     assert_close(stats["D/sigma/body.1"], sigma)
     assert_close(stats["D/lipschitz"], sigma)
-    others = {"hidden": {"head.join.embed", "head.join.layer"}, "auxiliary": {"head.classifier"}}
+    others = {Hidden: {"head.join.embed", "head.join.layer"}, Auxiliary: {"head.classifier"}}
     layers = {"body.1", san} | others.get(conditioning, set())
     assert stats.keys() == {f"D/sigma/{name}" for name in layers} | {"D/lipschitz"}
 
 
 def test_no_logit_of_a_san_grows_faster_than_its_bound_times_its_head():
     """|D(x, y) - D(x', y)| <= lipschitz · sigma of the head · ‖x - x'‖, for every class, and near it in one layer."""
-    D = Discriminator(nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), Head("per_class", san=True).factory(3)(5)).double()
+    D = Discriminator(nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), Head(PerClass(), san=True).factory(3)(5)).double()
     stats = spectral_stats(D)
     bound = stats["D/lipschitz"] * stats["D/sigma/head"]
     slopes = [D.head.conditioning.embed.weight[k] @ D.body[1].weight for k in range(3)]
@@ -317,7 +317,7 @@ def test_no_logit_of_a_san_grows_faster_than_its_bound_times_its_head():
 
 CHAINS = {
     "layers": Discriminator(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)), Head().factory(0)(3)),
-    "layer": Discriminator(nn.Linear(4, 5), Head("per_class", san=True).factory(3)(5)),
+    "layer": Discriminator(nn.Linear(4, 5), Head(PerClass(), san=True).factory(3)(5)),
     "no head": nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1)),
     "a layer twice": Discriminator(nn.Sequential(PART, PART), Head().factory(0)(3)),
 }

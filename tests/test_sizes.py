@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec, RunError, component
-from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator
+from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator, NoConditioning
 from equipoise.models.counts import on_meta
 from equipoise.train import GAN, Memory, d_step, fit_or_say_so, g_step, host_memory, require_fitting, train
 from equipoise.train import memory as sizes
@@ -26,7 +26,7 @@ SPEC, IMAGES, CPU = ImageSpec(28, channels=1, num_classes=10), 1797, torch.devic
 
 
 def perceptrons():
-    head = replace(recipe().head, conditioning="none")
+    head = replace(recipe().head, conditioning=NoConditioning())
     nets = {"generator": MLPGenerator(width=8), "discriminator": MLPDiscriminator(width=8)}
     return replace(recipe(), **nets, head=head, d_normalizer=NoNormalizer())
 

@@ -134,7 +134,7 @@ def of_run(num_classes, **fields):
 
 
 def of_truncated(num_classes, passes):
-    config = SANDigitsGenerator(z_dim=4, conditional=True)
+    config = SANDigitsGenerator(z_dim=4)
     G = Generator(OfClass(num_classes).eval(), config, ImageSpec(28, 1, num_classes))
     return truncated(G, 0.5, passes=passes).net
 

@@ -23,7 +23,7 @@ from equipoise.core.schedules import Linear
 from equipoise.core.types import ImageSpec, RunError, component
 from equipoise.data import InfiniteBatches
 from equipoise.losses import R1, GradientPenalty
-from equipoise.models import GeneratorConfig
+from equipoise.models import GeneratorConfig, NoConditioning
 from equipoise.rules import Adam
 from equipoise.train import GAN, d_step, g_step, train
 
@@ -129,7 +129,6 @@ class PlainGenerator(GeneratorConfig):
     """Without batch statistics, which depend on how a batch is shared out."""
 
     z_dim: int = 4
-    conditional: bool = False
 
     def build(self, spec: ImageSpec) -> nn.Module:
         layers = nn.Sequential(nn.Linear(self.z_dim, 28 * 28), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)))
@@ -150,7 +149,7 @@ def plain() -> TrainConfig:
     return replace(
         recipe(),
         generator=PlainGenerator(),
-        head=replace(recipe().head, conditioning="none"),
+        head=replace(recipe().head, conditioning=NoConditioning()),
         terms=(R1(every=2),),
         d_optim=Adam(lr=1e-3, eps=1e-3),  # an element whose gradient is rounding noise stays put
         g_optim=Adam(lr=1e-3, eps=1e-3),

@@ -16,14 +16,14 @@ from equipoise.config import override
 from equipoise.core.types import Batch
 from equipoise.data import Digits, hold_out
 from equipoise.losses import FeatureMatching, Hinge
-from equipoise.models import Head
+from equipoise.models import Auxiliary, Head, SemiSupervised
 from equipoise.train import d_step, g_step, train
 
 
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
 def test_with_an_auxiliary_classifier_both_players_also_minimise_the_cross_entropy(san):
     """D on real and generated images, G on generated ones (Odena et al. 2017)."""
-    cfg = small(head=Head("auxiliary", san=san), loss=Hinge(), **{"generator.conditional": True})
+    cfg = small(head=Head(Auxiliary(), san=san), loss=Hinge())
     gan, real = build(cfg), batch()
     watch, reference = Watch(gan), Reference(gan)
     stats = d_step(gan, real, 0)
@@ -46,7 +46,7 @@ def test_with_an_auxiliary_classifier_both_players_also_minimise_the_cross_entro
     assert "G/accuracy" not in stats
 
 
-SEMI_SUPERVISED = {"head": Head("semi_supervised", labelled=20)}
+SEMI_SUPERVISED = {"head": Head(SemiSupervised(labelled=20))}
 
 
 def test_of_the_unlabelled_images_no_label_is_learned():
@@ -139,14 +139,16 @@ def test_other_heads_are_taught_nothing(tmp_path, monkeypatch):
         return d_step(gan, batch, nimg, held_out, labelled)
 
     monkeypatch.setattr(equipoise.train.loop, "d_step", noting)
-    train(override(recipe(), {"head": Head("auxiliary", labelled=20), "total_kimg": 0.016}), tmp_path)
+    train(override(recipe(), {"head": Head(Auxiliary()), "total_kimg": 0.016}), tmp_path)
 
 
 @pytest.mark.parametrize("labelled", [9, 10**8])
 def test_fewer_labelled_images_than_classes_or_more_than_there_are_are_refused(labelled, tmp_path):
     """With 9 of 10 classes, the cross-entropy would say that there is no tenth."""
-    with pytest.raises(ValueError, match=rf"head\.labelled={labelled} must be at least one image of each of the 10"):
-        train(small(head=Head("semi_supervised", labelled=labelled)), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=rf"head\.conditioning\.labelled={labelled} must be at least one image of each of the 10"
+    ):
+        train(small(head=Head(SemiSupervised(labelled=labelled))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -156,11 +158,11 @@ def test_images_that_are_held_out_cannot_be_labelled(tmp_path):
     left = len(hold_out(Digits().build(), 0.5)[0])
     assert left < images
     with pytest.raises(ValueError, match=f"there are {left} images to train on"):
-        train(small(head=Head("semi_supervised", labelled=left + 1), augment=augment), tmp_path / "run")
+        train(small(head=Head(SemiSupervised(labelled=left + 1)), augment=augment), tmp_path / "run")
 
 
-@pytest.mark.parametrize("head", [Head("auxiliary", san=True), Head("semi_supervised", labelled=12)])
+@pytest.mark.parametrize("head", [Head(Auxiliary(), san=True), Head(SemiSupervised(labelled=12))])
 def test_a_run_that_learns_classes_resumes_bit_for_bit(head, tmp_path):
     matching = FeatureMatching(adversarial=False)
-    changes = {"head": head, "generator.conditional": head.conditional_generator, "terms": (matching,)}
+    changes = {"head": head, "terms": (matching,)}
     assert_resumes(small(**changes, d_steps=2), tmp_path)

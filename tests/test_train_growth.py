@@ -21,7 +21,7 @@ from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import ArrayDataset, InfiniteBatches, batches, resident
 from equipoise.generate import Generator, draw_latents, images
 from equipoise.losses import R1, Drift, GradientPenalty, NonSaturating, Wasserstein
-from equipoise.models import Head, ProGANDiscriminator, ProGANGenerator
+from equipoise.models import Head, ProGANDiscriminator, ProGANGenerator, Projection, SemiSupervised
 from equipoise.nn import detail, enlarge, shrink
 from equipoise.rules import Adam, EMAConfig, NoGrowth, ProgressiveGrowing, Stages
 from equipoise.train import GAN, BatchesByStage, d_step, g_step, train
@@ -334,7 +334,7 @@ def test_a_run_passes_through_all_sizes(tmp_path, monkeypatch):
 def test_images_held_out_and_images_with_labels_are_shown_alike(tmp_path, monkeypatch):
     seen = watch(monkeypatch)
     ada = ADA(heuristic="rv", held_out=0.1, kimg=0.2)
-    head = Head("semi_supervised", labelled=20)
+    head = Head(SemiSupervised(labelled=20))
     train(growing(augment=ada, head=head, loss=NonSaturating(), terms=(), total_kimg=0.12), tmp_path)
     for _, g, _, batch, held_out, labelled in seen:
         assert len(held_out.x) == len(labelled.x) == len(batch.x)
@@ -405,8 +405,7 @@ def test_layers_that_are_not_grown_are_the_initial_ones_in_the_average_too(tmp_p
 def test_conditional_and_san(tmp_path):
     cfg = growing(
         **{
-            "generator.conditional": True,
-            "head": Head("projection", san=True),
+            "head": Head(Projection(), san=True),
             "discriminator.minibatch": "none",
         }
     )

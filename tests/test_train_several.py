@@ -15,7 +15,7 @@ from equipoise.augment import ADA
 from equipoise.core.types import component
 from equipoise.losses import R1, FeatureMatching, Hinge, NonSaturating
 from equipoise.losses import adversarial as losses
-from equipoise.models import DiscriminatorConfig, Head
+from equipoise.models import Auxiliary, DiscriminatorConfig, Head, Projection
 from equipoise.nn import Discriminator
 from equipoise.train import d_step, g_step
 
@@ -106,7 +106,7 @@ def test_gs_gradient_is_that_of_both_losses_and_of_the_features_of_both(loss, sa
 
 def test_both_discriminators_name_the_class():
     """AC-GAN on two scales: both cross-entropies are minimised, the mean of both accuracies is reported."""
-    gan = two_scales(head=Head("auxiliary"), loss=Hinge(), terms=(), **{"generator.conditional": True})
+    gan = two_scales(head=Head(Auxiliary()), loss=Hinge(), terms=())
     real = batch(pixels=8)
     watch, reference = Watch(gan), Reference(gan)
     stats = d_step(gan, real, 0)
@@ -122,8 +122,7 @@ def test_a_run_with_two_discriminators_resumes_bit_for_bit_and_adapts_to_all_log
     """With ADA, which goes by the signs of 49 + 9 logits an image, R1 through it, and feature matching."""
     changes = {
         "discriminator": TwoScalesDiscriminator(),
-        "head": Head("projection", san=True),
-        "generator.conditional": True,
+        "head": Head(Projection(), san=True),
         "terms": (R1(every=2), FeatureMatching()),
         "augment": ADA(kimg=0.2, target=-0.9),
     }

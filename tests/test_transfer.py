@@ -16,7 +16,7 @@ from equipoise import models
 from equipoise.config import components, to_text
 from equipoise.core.grammar import parse
 from equipoise.core.types import ImageSpec
-from equipoise.models import Head, SANDigitsDiscriminator
+from equipoise.models import Head, NoConditioning, Projection, SANDigitsDiscriminator
 from equipoise.nn import Discriminator
 from equipoise.rules import Adam, FreezeD
 from equipoise.runs import Checkpoints
@@ -74,10 +74,10 @@ FROZEN[3] = [*FROZEN[2], "body.3.1.weight", "body.3.1.bias", "body.5.weight", "b
 
 
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
-@pytest.mark.parametrize("conditioning", ["none", "projection"])
+@pytest.mark.parametrize("conditioning", [NoConditioning, Projection])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
 def test_the_first_layers_and_the_norms_between_them_are_frozen(layers, conditioning, san):
-    D = Discriminator(body(), Head(conditioning=conditioning, san=san).factory(3)(6))
+    D = Discriminator(body(), Head(conditioning=conditioning(), san=san).factory(3)(6))
     assert names(D, FreezeD("runs/a", layers=layers).frozen(D)) == FROZEN[layers]
 
 
@@ -241,7 +241,7 @@ def test_as_a_config(tmp_path):
 
 
 def test_the_networks_of_a_recipe_can_be_frozen():
-    D = SANDigitsDiscriminator(width=2).build(SPEC, Head("projection", san=True).factory(10))
+    D = SANDigitsDiscriminator(width=2).build(SPEC, Head(Projection(), san=True).factory(10))
     first, second = (names(D, FreezeD("runs/a", layers=n).frozen(D)) for n in (1, 2))
     assert first == ["body.0.weight", "body.0.bias"]
     assert second[:2] == first

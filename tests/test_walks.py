@@ -30,11 +30,11 @@ from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, T
 from equipoise.nn import ConditionalBatchNorm, OneHot
 
 CONDITIONAL = {
-    "embedding": SANDigitsGenerator(z_dim=4, width=2, conditional=True),
-    "one-hot": TinyDigitsGenerator(z_dim=4, width=2, conditional=True),
-    "one-hot, no batch norm": MLPGenerator(z_dim=4, width=8, depth=1, conditional=True),
-    "batch norms": DCGANGenerator(z_dim=4, width=2, conditional=True, class_input="batch_norm"),
-    "shared embedding": DCGANGenerator(z_dim=6, width=2, conditional=True, class_input="shared", skip_z=True),
+    "embedding": SANDigitsGenerator(z_dim=4, width=2),
+    "one-hot": TinyDigitsGenerator(z_dim=4, width=2),
+    "one-hot, no batch norm": MLPGenerator(z_dim=4, width=8, depth=1),
+    "batch norms": DCGANGenerator(z_dim=4, width=2, class_input="batch_norm"),
+    "shared embedding": DCGANGenerator(z_dim=6, width=2, class_input="shared", skip_z=True),
 }
 
 
@@ -44,12 +44,12 @@ def build(config, num_classes=3):
     for weight in net.parameters():  # as they start, images would be nearly grey, and all classes alike
         if weight.ndim > 1:
             nn.init.normal_(weight, 0.0, 0.5)
-    y = torch.arange(64) % num_classes
+    y = torch.arange(64) % num_classes if num_classes else None
     return Generator(standing_statistics(net, lambda _: (torch.randn(64, config.z_dim), y)), config, spec)
 
 
 def unconditional():
-    return build(SANDigitsGenerator(z_dim=4, width=2))
+    return build(SANDigitsGenerator(z_dim=4, width=2), 0)
 
 
 def of_mixed_vectors(net, a, b, t, z):
@@ -102,7 +102,7 @@ class Own(nn.Module):
 
 
 def test_a_network_that_reads_classes_in_another_way_is_told_apart():
-    G = Generator(Own().requires_grad_(False), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 3))
+    G = Generator(Own().requires_grad_(False), SANDigitsGenerator(z_dim=4), ImageSpec(28, 1, 3))
     with pytest.raises(ValueError, match="this network cannot go from class to class"):
         interpolate(G, latent(G, 0), latent(G, 1), 3)
     assert len(interpolate(G, latent(G, 0), latent(G, 3), 3)) == 3  # of one class
@@ -113,7 +113,7 @@ def test_an_image_is_named_by_its_place_in_the_samples():
         x, y = (np.concatenate(part) for part in zip(*sample(G, 40, seed=3), strict=True))
         for index in (0, 7, 39):
             point = latent(G, index, seed=3)
-            assert point.y == (y[index] if G.config.conditional else None)
+            assert point.y == (y[index] if G.conditional else None)
             one = images(G, point.z[None], None if point.y is None else torch.tensor([point.y]))
             np.testing.assert_allclose(one[0].astype(int), x[index], atol=1)
     assert latent(build(CONDITIONAL["embedding"]), 7, label=2).y == 2
@@ -178,7 +178,7 @@ def test_the_picture_of_arithmetic_has_a_row_for_each_mean(G):
     tiles, columns = arithmetic_grid(G, plus, minus)
     assert columns == 5
     rows = tiles.reshape(4, columns, 28, 28, 1)
-    y = None if not G.config.conditional else torch.tensor([latent(G, 3).y])
+    y = None if not G.conditional else torch.tensor([latent(G, 3).y])
     for row, group in zip(rows, (*plus, *minus), strict=False):
         np.testing.assert_allclose(row[: len(group)].astype(int), x[group], atol=1)
         assert not row[len(group) : -1].any()
@@ -232,7 +232,7 @@ def test_an_image_of_a_truncated_generator_does_not_depend_on_how_many_are_drawn
 def test_truncated_batch_norms_see_all_classes_equally_often():
     """h = e(y), and batch norm: its mean is that of the embedding's rows, whatever z is."""
     net = nn.Sequential(nn.Embedding(5, 3), nn.BatchNorm1d(3)).eval().requires_grad_(False)
-    G = Generator(OfClass(net), SANDigitsGenerator(z_dim=4, conditional=True), ImageSpec(28, 1, 5))
+    G = Generator(OfClass(net), SANDigitsGenerator(z_dim=4), ImageSpec(28, 1, 5))
     made = truncated(G, 0.5).net.net[1]
     assert_close(made.running_mean, net[0].weight.mean(0))
     assert_close(made.running_var, net[0].weight.var(0, correction=0), rtol=1e-3, atol=0)

@@ -31,14 +31,21 @@ from equipoise.losses import (
     generator_loss,
 )
 from equipoise.metrics import density_coverage, frechet_distance, inception_score, mmd2, precision_recall
-from equipoise.models import BigGANDiscriminator, BigGANGenerator, Head, ResNetDiscriminator, ResNetGenerator
+from equipoise.models import (
+    BigGANDiscriminator,
+    BigGANGenerator,
+    Head,
+    Projection,
+    ResNetDiscriminator,
+    ResNetGenerator,
+)
 from equipoise.nn import (
     MinibatchDiscrimination,
     MinibatchStd,
     SANHead,
     SelfAttention,
     SemiSupervisedHead,
-    Unconditional,
+    UnconditionalVector,
     VirtualBatchNorm,
     WithReference,
 )
@@ -72,12 +79,12 @@ def loaded(net, arrays):
 
 GENERATORS = {
     "sngan32_conditional_g": (
-        ResNetGenerator(z_dim=16, width=8, channels="constant", conditional=True),
+        ResNetGenerator(z_dim=16, width=8, channels="constant"),
         ImageSpec(32, 3, num_classes=10),
         None,
     ),
     "biggan32_g": (
-        BigGANGenerator(z_dim=12, width=3, conditional=True, attention=0, embed=6),
+        BigGANGenerator(z_dim=12, width=3, attention=0, embed=6),
         ImageSpec(32, 3, num_classes=5),
         SpectralNorm(skip=("embed",)),
     ),
@@ -85,12 +92,12 @@ GENERATORS = {
 
 DISCRIMINATORS = {
     "sngan32_projection_d": (
-        Head("projection"),
+        Head(Projection()),
         ResNetDiscriminator(width=8, channels="constant"),
         ImageSpec(32, 3, num_classes=10),
     ),
     "sngan48_d": (Head(), ResNetDiscriminator(width=4), ImageSpec(48, 3)),
-    "biggan32_d": (Head("projection"), BigGANDiscriminator(width=3, attention=0), ImageSpec(32, 3, num_classes=5)),
+    "biggan32_d": (Head(Projection()), BigGANDiscriminator(width=3, attention=0), ImageSpec(32, 3, num_classes=5)),
 }
 
 
@@ -228,7 +235,7 @@ def test_the_loss_of_k_plus_1_classes():
 def test_san_heads(name):
     """The loss, and its gradient for the direction, for its length, and for the features of both kinds of images."""
     arrays = tensors("san_head")
-    vectors = Unconditional(7).double()
+    vectors = UnconditionalVector(7).double()
     vectors.load_state_dict({"linear.weight": arrays["w"]})
     head = SANHead(vectors)
     real, fake = (arrays[f"features_{key}"].requires_grad_(True) for key in ("real", "fake"))

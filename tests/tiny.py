@@ -3,7 +3,7 @@
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import Hinge
-from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.models import Head, Projection, SANDigitsDiscriminator, SANDigitsGenerator
 from equipoise.rules import Adam, EMAConfig, Report
 from equipoise.weights import SpectralNorm
 
@@ -11,9 +11,9 @@ from equipoise.weights import SpectralNorm
 def recipe() -> TrainConfig:
     return TrainConfig(
         data=Digits(),
-        generator=SANDigitsGenerator(z_dim=4, width=2, conditional=True),
+        generator=SANDigitsGenerator(z_dim=4, width=2),
         discriminator=SANDigitsDiscriminator(width=2),
-        head=Head("projection", san=True),
+        head=Head(Projection(), san=True),
         loss=Hinge(),
         d_normalizer=SpectralNorm(skip=("body.0",)),
         g_optim=Adam(lr=1e-3),

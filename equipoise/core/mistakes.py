@@ -224,10 +224,16 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def no_field(cls: type, name: str, values: Mapping[str, Any]) -> str:
-    """The message for a field that `cls` lacks. values: those of its fields, whose own fields are suggested too."""
+    """The message for a field that `cls` lacks, with what took its place where `cls.moved` or `cls.gone` says so.
+
+    values: those of its fields, whose own fields are suggested too.
+    """
     moved = moved_to(cls, name)
     if moved:
         return f"{cls.__name__} has no field {shown(name)}: it is {moved} now"
+    gone: Mapping[str, str] = getattr(cls, "gone", {})
+    if name in gone:
+        return f"{cls.__name__} has no field {shown(name)}: {gone[name]}"
     own = [field.name for field in dataclasses.fields(cls)]
     parts = {n: v for n, v in values.items() if n in own and dataclasses.is_dataclass(v) and not isinstance(v, type)}
     if not own:

@@ -66,7 +66,7 @@ class TrainedDiscriminator:
 
     @property
     def reads_labels(self) -> bool:
-        return self.config.head.reads_labels
+        return self.config.head.conditioning.reads_labels
 
     @property
     def settings(self) -> str:
@@ -106,13 +106,13 @@ class TrainedDiscriminator:
         Raises:
             ValueError: if they read the class too.
         """
-        net, head = self.net if trained else self.untrained, self.config.head
-        apart = isinstance(net, Discriminator) and not isinstance(net.body, MiddleConcat)
-        if head.reads_labels and (head.conditioning == "input" or not apart):
+        net = self.net if trained else self.untrained
+        apart = isinstance(net, Discriminator) and net.join is None and not isinstance(net.body, MiddleConcat)
+        if self.reads_labels and not apart:
             raise ValueError(
                 f"the features of this D would know the class, which it reads beside the image "
-                f"(head.conditioning={head.conditioning}): ask a D that reads it in its head (projection, per_class, "
-                "hidden without discriminator.join), or not at all"
+                f"(head.conditioning={self.config.head.conditioning!r}): ask a D that reads it in its head "
+                "(Projection, PerClass, Hidden without discriminator.join), or not at all"
             )
         return net.body if isinstance(net, Discriminator) else net
 
@@ -150,26 +150,29 @@ class TrainedDiscriminator:
             yield x.contiguous(), y, len(images) - start
 
 
-def load_discriminator(run_dir: Path, spec: ImageSpec, known: Mapping[str, Any] | None = None) -> TrainedDiscriminator:
+def load_discriminator(run_dir: Path, known: Mapping[str, Any] | None = None) -> TrainedDiscriminator:
     """That of the newest whole checkpoint of a run, which is only read. All processes call it, and rank 0 reads.
 
-    spec: of the run's data.  known: components that its config may call, default the library's.
+    known: components that its config may call, default the library's.
 
     Raises:
         ValueError: if the run has no config that can be read, no whole checkpoint, or one that does not fit.
     """
 
-    def read() -> tuple[Weights, int]:
+    def read() -> tuple[Weights, int, ImageSpec]:
         found = newest_whole(run_dir / "checkpoints")
         if found is None:
             raise ValueError(
                 f"{run_dir / 'checkpoints'} holds no whole checkpoint to take the discriminator from: give a run that "
                 "has saved one, or restore it from a backup"
             )
-        return found[1].get("D", {}), int(found[2]["nimg"])
+        path, weights, state = found
+        if state.get("spec") is None:
+            raise ValueError(f"{path} does not say of what data its networks are: an earlier version has written it")
+        return weights.get("D", {}), int(state["nimg"]), ImageSpec(**state["spec"])
 
     config = read_run(run_dir, known).config
-    weights, nimg = from_rank_0(read)
+    weights, nimg, spec = from_rank_0(read)
     try:
         return rebuild(config, spec, weights, nimg, "cuda" if torch.cuda.is_available() else "cpu")
     except RuntimeError as error:

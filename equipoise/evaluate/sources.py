@@ -76,7 +76,7 @@ def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         if not (place / "checkpoints").exists():
             return of_generator(name, generator, sha256)
-        return of_generator(name, generator, sha256, partial(load_discriminator, place, generator.spec, known))
+        return of_generator(name, generator, sha256, partial(load_discriminator, place, known))
     value = parse(name, known or components())
     if not isinstance(value, DatasetConfig):
         raise ValueError(

@@ -124,9 +124,9 @@ def traced(generator: Generator) -> torch.export.ExportedProgram:
     stop_growing(net)
     N = torch.export.Dim("N", min=1)
     z, y = torch.zeros(2, config.z_dim), torch.zeros(2, dtype=torch.int64)  # tracing takes a size of 1 for a constant
-    given = {"z": z, "y": y} if config.conditional else {"z": z}
+    given = {"z": z, "y": y} if generator.conditional else {"z": z}
     program = torch.export.export(
-        net if config.conditional else OfNoise(net),
+        net if generator.conditional else OfNoise(net),
         tuple(given.values()),
         dynamic_shapes={name: {0: N} for name in given},
     )
@@ -169,7 +169,7 @@ def save_onnx(generator: Generator, path: Path) -> None:
     import onnx
 
     program = traced(generator)
-    names = [name for name in ("z", "y") if name == "z" or generator.config.conditional]
+    names = [name for name in ("z", "y") if name == "z" or generator.conditional]
     with of_torch_itself():
         converted = torch.onnx.export(program, dynamo=True, input_names=names, output_names=["x"], verbose=False)
     assert converted is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +47,7 @@ class Generator:
     """The averaged generator of a run, in eval mode, with what it needs to be called.
 
     net: z (N, z_dim), y (N,) or None -> images (N, C, H, W) in [-1, 1].
+    spec: of its images and of the classes that it reads: `num_classes` is 0 if it is unconditional.
     truncation: the threshold of its z, which its batch norms are made for; see `truncated`. None is no truncation.
     nimg: real images that D had seen; 0 for a generator of no run.
     """
@@ -73,11 +75,12 @@ class Generator:
                 f"{place} holds no generator: give a run that has reached its first checkpoint, or a folder or "
                 ".safetensors file that `equipoise export` has made"
             )
-        weights, about = unpack(path)
-        if not about.keys() >= {"generator", "spec", "nimg"}:
+        weights, written = unpack(path)
+        if not written.keys() >= {"generator", "spec", "nimg"}:
             raise ValueError(
                 f"{path} is no generator of equipoise: it does not say of what architecture its weights are"
             )
+        about = of_today(written)
         try:
             config = parse(about["generator"], components() | dict(known or {}))
         except ValueError as error:
@@ -112,6 +115,11 @@ class Generator:
         return dataclasses.replace(self, net=remove(copy.deepcopy(self.net).eval()).requires_grad_(False).cpu())
 
     @property
+    def conditional(self) -> bool:
+        """Whether it reads the class."""
+        return self.spec.num_classes > 0
+
+    @property
     def about(self) -> dict[str, str]:
         """What the weights do not say, as text: what is written beside them in every format."""
         about = {
@@ -127,6 +135,21 @@ def generator_file(place: Path) -> Path | None:
     if place.suffix == ".safetensors" and place.is_file():
         return place
     return next((path for path in (place / IN_RUN, place / IN_FOLDER) if path.is_file()), None)
+
+
+OWN_WORD = re.compile(r"(?<=\()(z_dim=\d+, )conditional=(True|False), ")
+
+
+def of_today(about: Mapping[str, str]) -> Mapping[str, str]:
+    """`about` of a file from before the head decided whether G reads the class.
+
+    Such a file says it among the generator's settings, and its spec counts the classes of the data in either case.
+    """
+    word = OWN_WORD.search(about["generator"])
+    if word is None:
+        return about
+    spec = about["spec"] if word[2] == "True" else re.sub(r'"num_classes": \d+', '"num_classes": 0', about["spec"])
+    return {**about, "generator": OWN_WORD.sub(r"\1", about["generator"], count=1), "spec": spec}
 
 
 def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
@@ -252,7 +275,7 @@ def require_some(num: int) -> None:
 
 def sample_classes(generator: Generator, num: int, classes: Sequence[int] | None) -> Tensor | None:
     """(num,) class ids, or None for an unconditional generator."""
-    if not generator.config.conditional:
+    if not generator.conditional:
         if classes is not None:
             raise ValueError("this generator is unconditional: it was trained without classes, so none can be chosen")
         return None

@@ -21,7 +21,7 @@ WIDTH = 1280
 def grid_of(generator: Generator) -> tuple[int, int]:
     """Columns of the card's grid, and how many images there are in it: a column for each class, if they fit."""
     across = max(1, min(10, WIDTH // generator.spec.resolution))
-    classes = generator.spec.num_classes if generator.config.conditional else 0
+    classes = generator.spec.num_classes
     columns = classes if 0 < classes <= across else across
     return columns, columns * across
 
@@ -72,13 +72,13 @@ def described(generator: Generator) -> str:
     """Its images, in words."""
     spec = generator.spec
     colours = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels}-channel")
-    classes = f", of {spec.num_classes} classes that it is told" if generator.config.conditional else ""
+    classes = f", of {spec.num_classes} classes that it is told" if generator.conditional else ""
     return f"{colours} images of {spec.resolution}×{spec.resolution} pixels{classes}"
 
 
 def caption(generator: Generator) -> str:
     columns, num = grid_of(generator)
-    classes = ", a class a column" if generator.config.conditional and columns == generator.spec.num_classes else ""
+    classes = ", a class a column" if generator.conditional and columns == generator.spec.num_classes else ""
     return f"`G.sample({num}, seed=0)`{classes}: nobody has selected them."
 
 
@@ -101,11 +101,11 @@ def usage(generator: Generator) -> str:
     ]
     if own:
         lines.append(f"The architecture `{name}` is not part of Equipoise: import it from the code of its authors.")
-    if generator.config.conditional:
+    if generator.conditional:
         lines.append(
             f"`G.sample(16, classes=[0])` draws one class; by default image i is of class i mod {spec.num_classes}."
         )
-    call = "G.net(z, y)` with `y` (N,) int64" if generator.config.conditional else "G.net(z, None)`"
+    call = "G.net(z, y)` with `y` (N,) int64" if generator.conditional else "G.net(z, None)`"
     law = generator.config.prior.law
     law = law if generator.truncation is None else f"{law} given |z_i| ≤ {generator.truncation:g}"
     lines.append(

@@ -75,13 +75,14 @@ def with_standing_statistics(
 ) -> nn.Module:
     """A copy of the generator `net` with standing statistics over z and all classes; they depend on `seed` alone.
 
+    spec: what `net` was built for; its classes are those that it reads.
     images: batch size of a pass.
     passes: number of batches, raised to `num_classes / images` where fewer would leave a class out. 0 keeps the
         statistics of `net`.
     threshold: z is drawn given |z_i| <= threshold; None is no truncation.
     """
     device = next(net.parameters()).device
-    num_classes = spec.num_classes if config.conditional else 0
+    num_classes = spec.num_classes
 
     def draw(i: int) -> Arguments:
         z = config.prior.draw(images, config.z_dim, generator=stream(seed, Purpose.STANDING, i))
@@ -103,6 +104,10 @@ def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
 
 
 def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
-    """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone."""
-    images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # as training knew the statistics of
-    return with_standing_statistics(average, cfg.generator, spec, images=images, seed=cfg.seed)
+    """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone.
+
+    spec: of the run's data.
+    """
+    images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # as training knew them
+    of_g = cfg.head.conditioning.generator_spec(spec)
+    return with_standing_statistics(average, cfg.generator, of_g, images=images, seed=cfg.seed)

@@ -59,7 +59,7 @@ def write_samples(
     batches = sample(generator, num, seed=seed, classes=classes, which=own)
     drawn = together(lambda: track(batches, "sampling", steps, console=console, transient=True, disable=hidden))
     x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    from_rank_0(lambda: write(x, y if generator.config.conditional else None, out))
+    from_rank_0(lambda: write(x, y if generator.conditional else None, out))
     return out
 
 

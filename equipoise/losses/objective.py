@@ -122,7 +122,7 @@ def class_loss(output: Output, y: Tensor | None) -> Tensor:
     scores = [logits.classes for logits in flat(output) if logits.classes is not None]
     if not scores:
         raise ValueError(
-            "this discriminator does not classify: give it a head that does (head.conditioning=auxiliary or "
+            "this discriminator does not classify: give it a head that does (head.conditioning=Auxiliary or "
             "semi_supervised), or pass class scores of your own as Logits(logits, classes=scores)"
         )
     if y is None:

@@ -19,6 +19,7 @@ from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
+from .conditioning import Auxiliary, Conditioning, Hidden, Input, NoConditioning, PerClass, Projection, SemiSupervised
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .head import Head, HeadFactory
@@ -30,6 +31,7 @@ from .sngan import SNGANDiscriminator, SNGANGenerator
 from .varied import VariedDiscriminator, VariedGenerator
 
 __all__ = [
+    "Auxiliary",
     "BigGANDeepDiscriminator",
     "BigGANDeepGenerator",
     "BigGANDiscriminator",
@@ -37,21 +39,27 @@ __all__ = [
     "BottleneckDiscriminator",
     "BottleneckGenerator",
     "ConditionalBatchNorm",
+    "Conditioning",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DiscriminatorConfig",
     "GeneratorConfig",
     "Head",
     "HeadFactory",
+    "Hidden",
+    "Input",
     "LinearConditionalBatchNorm",
     "MLPDiscriminator",
     "MLPGenerator",
     "MinibatchDiscrimination",
     "MinibatchStd",
+    "NoConditioning",
     "NormKind",
+    "PerClass",
     "PixelNorm",
     "ProGANDiscriminator",
     "ProGANGenerator",
+    "Projection",
     "ResNetCritic",
     "ResNetDiscriminator",
     "ResNetGenerator",
@@ -62,6 +70,7 @@ __all__ = [
     "SNGANDiscriminator",
     "SNGANGenerator",
     "SelfAttention",
+    "SemiSupervised",
     "SyncBatchNorm",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -10,33 +12,52 @@ from torch import nn
 from equipoise.core.latents import Normal, Prior
 from equipoise.core.types import ImageSpec, component
 
-from .head import HeadFactory
+from .head import Head, HeadFactory
 
-__all__ = ["DiscriminatorConfig", "GeneratorConfig"]
+__all__ = ["DiscriminatorConfig", "GeneratorConfig", "Pair"]
 
 
 @component
 class GeneratorConfig(ABC):
-    """Settings of a generator. Fields `z_dim` (length of z) and `conditional` (whether it reads labels).
+    """Settings of a generator.
 
+    z_dim: length of z.
     prior: the distribution of z.
+    narrowest: the width from which on every layer trains. Below, all ReLUs of one may be dead at first.
     """
 
+    narrowest: ClassVar[int] = 2
+    gone: ClassVar[dict[str, str]] = {
+        "conditional": "G reads the class if D asks for it, as head.conditioning=Projection"
+    }
+
     z_dim: int = Field(default=128, ge=1)
-    conditional: bool = False
     prior: Prior = Field(default=Normal(), kw_only=True)
 
     @abstractmethod
     def build(self, spec: ImageSpec) -> nn.Module:
         """forward(z (N, z_dim), y (N,) or None) -> x (N, C, H, W) in [-1, 1], weights initialised.
 
+        spec: of the images and of the classes that G reads. With `spec.num_classes` 0 it is unconditional, and ignores
+            y. Whether G reads the classes of the data follows from D's head: `Conditioning.generator_spec`.
+
         Raises:
             ValueError: for data the architecture is not defined for.
         """
 
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError as `require`, for the conditioning of `cfg`."""
+        self.require(conditional=cfg.head.conditioning.conditional_generator)
+
+    def require(self, *, conditional: bool) -> None:
+        """Raises ValueError if these settings are for a G that reads the class alone, and it does not; or reverse."""
+        return  # most are for both
+
 
 class DiscriminatorConfig(ABC):
-    """Settings of a discriminator."""
+    """Settings of a discriminator. `narrowest` as in `GeneratorConfig`."""
+
+    narrowest: ClassVar[int] = 2
 
     @abstractmethod
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -47,3 +68,21 @@ class DiscriminatorConfig(ABC):
         Raises:
             ValueError: for data the architecture is not defined for.
         """
+
+
+PLAIN = Head()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks that a paper trains together, with D's head and the images that they are for.
+
+    The file of an architecture lists them by name as `PUBLISHED`; a name ends with the size. `equipoise models` and the
+    documentation show them all.
+    """
+
+    paper: str
+    spec: ImageSpec
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    head: Head = PLAIN

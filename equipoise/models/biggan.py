@@ -8,14 +8,15 @@ from pydantic import Field
 from torch import nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, LinearConditionalBatchNorm, require_labels
+from equipoise.nn import Discriminator, LinearConditionalBatchNorm
 from equipoise.nn.init import init_orthogonal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
 from equipoise.nn.sizes import split_z
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Projection
+from .head import Head, HeadFactory
 
 __all__ = ["BigGANDiscriminator", "BigGANGenerator"]
 
@@ -55,10 +56,8 @@ class BigGANGenerator(GeneratorConfig):
         name = type(self).__name__
         _, blocks = size(spec, name)
         batch_norm = BATCH_NORMS[self.norm]
-        if self.conditional:
-            require_labels(name, spec.num_classes)
         chunks = split_z(self.z_dim, blocks) if self.skip_z else [self.z_dim, *[0] * blocks]
-        condition = chunks[-1] + (self.embed if self.conditional else 0)
+        condition = chunks[-1] + (self.embed if spec.num_classes else 0)
 
         def norm(features: int) -> nn.Module:
             if condition == 0:
@@ -71,7 +70,7 @@ class BigGANGenerator(GeneratorConfig):
             chunks=chunks,
             norm=norm,
             last_norm=batch_norm,
-            embed=nn.Embedding(spec.num_classes, self.embed) if self.conditional else None,
+            embed=nn.Embedding(spec.num_classes, self.embed) if spec.num_classes else None,
             attention=attended(spec, self.attention, name),
             checkpoint=self.checkpoint,
         )
@@ -83,9 +82,9 @@ class BigGANGenerator(GeneratorConfig):
 class BigGANDiscriminator(DiscriminatorConfig):
     """Residual blocks C -> w -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, self-attention at 64x64, sum, head.
 
-    Brock et al. 2019, app. B: `SAGANDiscriminator` with orthogonal weights, attention at 64x64, and w = 96. There all
+    Brock et al. 2019, app. B: SAGAN's discriminator with orthogonal weights, attention at 64x64, and w = 96. There all
     weights, the head's too, are spectrally normalised, and the class enters by projection. Sizes and
-    fields as in `SAGANDiscriminator`.
+    fields as there.
 
     join: as in `ResNetDiscriminator`; e(y) starts orthogonal too.
     """
@@ -101,3 +100,23 @@ class BigGANDiscriminator(DiscriminatorConfig):
         )
         init_orthogonal(body)
         return Discriminator(body, head(features, joined=self.join > 0))
+
+
+PUBLISHED = {
+    "biggan_32": Pair(
+        "Brock et al. 2019",
+        ImageSpec(32, num_classes=10),
+        BigGANGenerator(z_dim=128, width=64, attention=0),
+        BigGANDiscriminator(width=64, attention=0),
+        Head(Projection()),
+    )
+} | {
+    f"biggan_{size}": Pair(
+        "Brock et al. 2019",
+        ImageSpec(size, num_classes=1000),
+        BigGANGenerator(z_dim=z_dim),
+        BigGANDiscriminator(),
+        Head(Projection()),
+    )
+    for size, z_dim in ((64, 120), (128, 120), (256, 140), (512, 160))
+}

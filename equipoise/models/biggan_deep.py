@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from equipoise.compute.recompute import recomputed
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, LinearConditionalBatchNorm, SelfAttention, enlarge, labels, require_labels
+from equipoise.nn import Discriminator, LinearConditionalBatchNorm, SelfAttention, enlarge, labels
 from equipoise.nn.init import init_orthogonal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import DISCRIMINATOR, GENERATOR, HALVINGS, Body, attended, size
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Projection
+from .head import Head, HeadFactory
 
 __all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
 
@@ -119,8 +120,6 @@ class BigGANDeepGenerator(GeneratorConfig):
     checkpoint: bool = False
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return DeepGenerator(self, spec)
 
 
@@ -131,14 +130,14 @@ class DeepGenerator(nn.Module):
         base, doublings = size(spec, name)
         attention = attended(spec, cfg.attention, name)
         widths = [cfg.width * units for units in GENERATOR[doublings]]
-        condition = cfg.z_dim + (cfg.embed if cfg.conditional else 0)
+        condition = cfg.z_dim + (cfg.embed if spec.num_classes else 0)
         batch_norm = BATCH_NORMS[cfg.norm]
 
         def norm(features: int) -> nn.Module:
             return LinearConditionalBatchNorm(features, condition, batch_norm=batch_norm)
 
         self.checkpoint = cfg.checkpoint
-        self.embed = nn.Embedding(spec.num_classes, cfg.embed) if cfg.conditional else None
+        self.embed = nn.Embedding(spec.num_classes, cfg.embed) if spec.num_classes else None
         self.linear = nn.Linear(condition, widths[0] * base**2)
         self.reshape = nn.Unflatten(1, (widths[0], base, base))
         self.blocks = nn.ModuleList()
@@ -197,3 +196,15 @@ class BigGANDeepDiscriminator(DiscriminatorConfig):
         body = Body(blocks, checkpoint=self.checkpoint)
         init_orthogonal(body)
         return Discriminator(body, head(widths[-1]))
+
+
+PUBLISHED = {
+    f"biggan_deep_{size}": Pair(
+        "Brock et al. 2019",
+        ImageSpec(size, num_classes=1000),
+        BigGANDeepGenerator(),
+        BigGANDeepDiscriminator(),
+        Head(Projection()),
+    )
+    for size in (128, 256, 512)
+}

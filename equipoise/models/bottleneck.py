@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, NormKind, OneHot, labels, require_labels
+from equipoise.nn import Discriminator, NormKind, OneHot, labels
 from equipoise.nn.init import glorot_
 from equipoise.nn.norms import NormOfD, NormOfG, make_norm
 from equipoise.nn.residual import convolution, residual
 from equipoise.nn.sizes import multiples, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
@@ -92,21 +92,19 @@ class BottleneckGenerator(GeneratorConfig):
 
     At 64x64 the generator of 101 layers of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
     `ResnetGenerator` of the authors' code). The smallest map is 4x4 to 7x7, and each is twice the one before. Weights
-    as in `ResNetGenerator`.
+    as in `ResNetGenerator`. Conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
 
     width: w, the channels of the largest map; each smaller one has twice as many, up to 16w.
     blocks: those that keep the size, on each map; the largest has one fewer.
-    conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
     norm: at the end of each residual: "batch", "sync_batch" for the statistics of all processes, or "none".
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
     norm: NormOfG = "batch"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return DeepUpNet(self, spec)
 
 
@@ -114,9 +112,9 @@ class DeepUpNet(nn.Module):
     def __init__(self, cfg: BottleneckGenerator, spec: ImageSpec):
         super().__init__()
         base, doublings = sizes(spec, type(cfg).__name__)
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
         widths = multiples(cfg.width, doublings + 1, "doubling", 16)[::-1]
-        linear = nn.Linear(cfg.z_dim + (spec.num_classes if cfg.conditional else 0), widths[0] * base**2)
+        linear = nn.Linear(cfg.z_dim + spec.num_classes, widths[0] * base**2)
         glorot_(linear)
 
         def block(c_in: int, c_out: int, *, resize: bool = False) -> nn.Module:
@@ -150,6 +148,7 @@ class BottleneckDiscriminator(DiscriminatorConfig):
     norm: at the end of each residual: "layer" for a gradient penalty, "batch" for other losses, or "none".
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
     norm: NormOfD = "layer"
@@ -168,3 +167,8 @@ class BottleneckDiscriminator(DiscriminatorConfig):
             nn.Flatten(),
         )
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    "wgan_gp_101_64": Pair("Gulrajani et al. 2017", ImageSpec(64), BottleneckGenerator(), BottleneckDiscriminator())
+}

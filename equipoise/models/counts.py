@@ -57,7 +57,7 @@ def on_meta(
     """
     with torch.device("meta"):
         with bounded("generator"):
-            G = generator.build(spec)
+            G = generator.build(head.conditioning.generator_spec(spec))
         with bounded("discriminator"):
             D = head.build(discriminator.build, spec)
         y = torch.zeros(BATCH, dtype=torch.int64)

@@ -20,13 +20,12 @@ from equipoise.nn import (
     WithReference,
     conditions,
     labels,
-    require_labels,
 )
 from equipoise.nn.init import initialise
 from equipoise.nn.norms import BATCH_NORMS, CONDITIONAL, Norm, make_norm
 from equipoise.nn.sizes import channels, sizes, split_z
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
@@ -59,8 +58,8 @@ class DCGANGenerator(GeneratorConfig):
     embed: length of e(y), which starts from N(0, 1), the distribution of z. class_input="shared" alone reads it.
 
     Raises:
-        ValueError: if class_input needs the class and conditional=False; for skip_z with class_input="batch_norm"; if
-            a norm is to be conditional and is no batch norm.
+        ValueError: if class_input needs the class and G reads none, when built; for skip_z with
+            class_input="batch_norm"; if a norm is to be conditional and is no batch norm.
     """
 
     z_dim: int = Field(default=100, ge=1)
@@ -71,11 +70,6 @@ class DCGANGenerator(GeneratorConfig):
     embed: int = Field(default=128, ge=1)
 
     def __post_init__(self) -> None:
-        if self.class_input != "concat" and not self.conditional:
-            raise ValueError(
-                f"class_input={self.class_input} gives every class gains of its own, and conditional=False reads no "
-                "class. Set conditional=true, or class_input=concat, which then does nothing."
-            )
         if self.class_input == "batch_norm" and self.skip_z:
             raise ValueError(
                 "class_input=batch_norm looks the gains of a class up in a table, which has no place for z, and "
@@ -90,16 +84,23 @@ class DCGANGenerator(GeneratorConfig):
             )
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
+        self.require(conditional=spec.num_classes > 0)
         return ConvGenerator(self, spec)
+
+    def require(self, *, conditional: bool) -> None:
+        if self.class_input != "concat" and not conditional:
+            raise ValueError(
+                f"class_input={self.class_input} gives every class gains of its own, and this generator reads no "
+                "class: it does if D asks for it. Set head.conditioning=Projection, or class_input=concat, which then "
+                "does nothing."
+            )
 
 
 class ConvGenerator(nn.Module):
     def __init__(self, cfg: DCGANGenerator, spec: ImageSpec):
         super().__init__()
         base, doublings = sizes(spec, type(cfg).__name__)
-        concat, shared = (cfg.conditional and cfg.class_input == way for way in ("concat", "shared"))
+        concat, shared = (spec.num_classes > 0 and cfg.class_input == way for way in ("concat", "shared"))
         self.onehot = OneHot(spec.num_classes) if concat else None
         self.embed = nn.Embedding(spec.num_classes, cfg.embed) if shared else None
         self.chunks = split_z(cfg.z_dim, doublings) if cfg.skip_z else [cfg.z_dim, *[0] * doublings]  # of z's numbers
@@ -205,3 +206,8 @@ class DCGANDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers)
         initialise(body)
         return Discriminator(body, head(features, positions))
+
+
+PUBLISHED = {
+    "dcgan_64": Pair("Radford et al. 2016", ImageSpec(64), DCGANGenerator(width=128), DCGANDiscriminator(width=128))
+}

@@ -8,13 +8,37 @@ from rich.table import Table
 from rich.tree import Tree
 from torch import Tensor, nn
 
+from .base import Pair
 from .counts import Counts, count, layers, on_meta, training_bytes
-from .zoo import Pair
 
-__all__ = ["listing", "picture"]
+__all__ = ["listing", "markdown", "picture"]
 
 BATCH = 64
 """Images that the memory is for."""
+
+
+def row(name: str, pair: Pair) -> tuple[str, ...]:
+    """Name, size, parameters of G and of D, multiply-adds of each, memory, paper."""
+    G, D, of_g, of_d = on_meta(pair.generator, pair.discriminator, pair.head, pair.spec)
+    g, d = count(G, of_g), count(D, of_d)
+    size = f"{pair.spec.resolution}x{pair.spec.resolution}"
+    numbers = (short(n) for n in (g.parameters, d.parameters, g.macs, d.macs))
+    return (name, size, *numbers, memory(g, d), pair.paper)
+
+
+def markdown(pairs: Mapping[str, Pair]) -> str:
+    """`listing` as a table of the documentation."""
+    head = (
+        f"| name | image | parameters: G, D | multiply-adds: G, D | memory at batch {BATCH} | paper |\n"
+        + "|---" * 6
+        + "|"
+    )
+    rows = (row(name, pair) for name, pair in pairs.items())
+    lines = (
+        f"| `{name}` | {size} | {g}, {d} | {of_g}, {of_d} | {held} | {paper} |"
+        for name, size, g, d, of_g, of_d, held, paper in rows
+    )
+    return "\n".join((head, *lines))
 
 
 def listing(pairs: Mapping[str, Pair]) -> Table:
@@ -25,11 +49,7 @@ def listing(pairs: Mapping[str, Pair]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("paper", no_wrap=True)
     for name, pair in pairs.items():
-        G, D, of_g, of_d = on_meta(pair.generator, pair.discriminator, pair.head, pair.spec)
-        g, d = count(G, of_g), count(D, of_d)
-        size = f"{pair.spec.resolution}x{pair.spec.resolution}"
-        numbers = (short(n) for n in (g.parameters, d.parameters, g.macs, d.macs))
-        table.add_row(name, size, *numbers, memory(g, d), pair.paper)
+        table.add_row(*row(name, pair))
     return table
 
 

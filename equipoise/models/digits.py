@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, OneHot, init_normal, labels, require_labels
+from equipoise.nn import Discriminator, OneHot, init_normal, labels
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .head import Head, HeadFactory
 
 __all__ = [
     "SANDigitsDiscriminator",
@@ -45,22 +45,19 @@ class TinyDigitsGenerator(GeneratorConfig):
 
     def build(self, spec: ImageSpec) -> nn.Module:
         require_28(spec, type(self).__name__)
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return TinyGenerator(self, spec)
 
 
 class TinyGenerator(nn.Module):
     def __init__(self, cfg: TinyDigitsGenerator, spec: ImageSpec):
         super().__init__()
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
-        classes = spec.num_classes if cfg.conditional else 0
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
 
         def up(c_in: int, c_out: int, kernel: int, stride: int) -> list[nn.Module]:
             return [nn.ConvTranspose2d(c_in, c_out, kernel, stride), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
         self.layers = nn.Sequential(
-            *up(cfg.z_dim + classes, 4 * cfg.width, 3, 2),  # 3x3
+            *up(cfg.z_dim + spec.num_classes, 4 * cfg.width, 3, 2),  # 3x3
             *up(4 * cfg.width, 2 * cfg.width, 4, 1),  # 6x6
             *up(2 * cfg.width, cfg.width, 3, 2),  # 13x13
             nn.ConvTranspose2d(cfg.width, spec.channels, 4, 2),  # 28x28
@@ -116,8 +113,6 @@ class SANDigitsGenerator(GeneratorConfig):
 
     def build(self, spec: ImageSpec) -> nn.Module:
         require_28(spec, type(self).__name__)
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return SANGenerator(self, spec)
 
 
@@ -125,8 +120,8 @@ class SANGenerator(nn.Module):
     def __init__(self, cfg: SANDigitsGenerator, spec: ImageSpec):
         super().__init__()
         w = cfg.width
-        self.embed = nn.Embedding(spec.num_classes, cfg.z_dim) if cfg.conditional else None
-        self.linear = nn.Linear(cfg.z_dim * (2 if cfg.conditional else 1), 4 * w * 3 * 3)
+        self.embed = nn.Embedding(spec.num_classes, cfg.z_dim) if spec.num_classes else None
+        self.linear = nn.Linear(cfg.z_dim * (2 if spec.num_classes else 1), 4 * w * 3 * 3)
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(4 * w, 2 * w, 4, stride=2, padding=1),  # 6x6
             nn.BatchNorm2d(2 * w),
@@ -169,3 +164,11 @@ class SANDigitsDiscriminator(DiscriminatorConfig):
             nn.Flatten(),
         )
         return Discriminator(body, head(4 * w * 3 * 3, positions=3 * 3))
+
+
+PUBLISHED = {
+    "sngan_digits": Pair("Miyato et al. 2018", ImageSpec(28, 1), TinyDigitsGenerator(), TinyDigitsDiscriminator()),
+    "san_digits": Pair(
+        "Takida et al. 2024", ImageSpec(28, 1), SANDigitsGenerator(), SANDigitsDiscriminator(), Head(san=True)
+    ),
+}

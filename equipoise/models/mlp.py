@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import Discriminator, OneHot, labels, require_labels
+from equipoise.nn import Discriminator, OneHot, labels
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["MLPDiscriminator", "MLPGenerator"]
@@ -38,25 +38,23 @@ class MLPGenerator(GeneratorConfig):
     output: "tanh" for images in [-1, 1], "linear" for points that may lie anywhere.
     """
 
+    narrowest: ClassVar[int] = 16
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
     output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return MLP(self, spec)
 
 
 class MLP(nn.Module):
     def __init__(self, cfg: MLPGenerator, spec: ImageSpec):
         super().__init__()
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
-        classes = spec.num_classes if cfg.conditional else 0
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
         shape = (spec.channels, spec.resolution, spec.resolution)
         self.layers = nn.Sequential(
-            *hidden(cfg.z_dim + classes, cfg.width, cfg.depth),
+            *hidden(cfg.z_dim + spec.num_classes, cfg.width, cfg.depth),
             nn.Linear(cfg.width, spec.channels * spec.resolution**2),
             nn.Tanh() if cfg.output == "tanh" else nn.Identity(),
             nn.Unflatten(1, shape),
@@ -78,9 +76,13 @@ class MLPDiscriminator(DiscriminatorConfig):
     width: units of a hidden layer.  depth: number of hidden layers.
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         pixels = spec.channels * spec.resolution**2
         return Discriminator(nn.Sequential(nn.Flatten(), *hidden(pixels, self.width, self.depth)), head(self.width))
+
+
+PUBLISHED = {"mlp_28": Pair("Arjovsky et al. 2017", ImageSpec(28, 1), MLPGenerator(), MLPDiscriminator())}

@@ -19,13 +19,12 @@ from equipoise.nn import (
     PixelNorm,
     enlarge,
     labels,
-    require_labels,
     shrink,
 )
 from equipoise.nn.init import he
 from equipoise.nn.sizes import sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["ProGANDiscriminator", "ProGANGenerator"]
@@ -84,8 +83,6 @@ class ProGANGenerator(GeneratorConfig):
     output: Literal["tanh", "linear"] = "tanh"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return Growing(self, spec)
 
 
@@ -94,8 +91,8 @@ class Growing(nn.Module):
         super().__init__()
         sides = maps(spec, type(cfg).__name__)
         widths = [channels(side, cfg.width, cfg.full_until) for side in sides]
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
-        inputs = cfg.z_dim + (spec.num_classes if cfg.conditional else 0)
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
+        inputs = cfg.z_dim + spec.num_classes
         self.normalize = PixelNorm()
 
         def activated(layer: nn.Module) -> list[nn.Module]:
@@ -202,3 +199,9 @@ class Entry(nn.Module):
         super().__init__()
         self.from_image = nn.Sequential(conv(image_channels, width, kernel=1), nn.LeakyReLU(0.2, inplace=True))
         self.block = nn.Sequential(*layers)
+
+
+PUBLISHED = {
+    f"progan_{size}": Pair("Karras et al. 2018", ImageSpec(size), ProGANGenerator(), ProGANDiscriminator())
+    for size in (128, 1024)
+}

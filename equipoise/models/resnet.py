@@ -10,14 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import NONE_IS_A_WORD, ImageSpec, component
-from equipoise.nn import ConditionalBatchNorm, Discriminator, in_a_row, joined, require_labels
+from equipoise.nn import ConditionalBatchNorm, Discriminator, in_a_row, joined
 from equipoise.nn.init import glorot_
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import DownBlock, GlobalPool, UpBlock, convolution
 from equipoise.nn.sizes import Channels, multiples, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Hidden, Projection
+from .head import Head, HeadFactory
 
 __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
@@ -36,7 +37,8 @@ class ResNetGenerator(GeneratorConfig):
     The generators of SN-GAN (Miyato et al. 2018, app. B.4), of the projection discriminator (Miyato & Koyama 2018,
     fig. 14) and of WGAN-GP (Gulrajani et al. 2017, app. F and the authors' code). The smallest map is 4x4 to 7x7 and
     each block doubles it: resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, ... Weights after Glorot &
-    Bengio 2010, with twice the variance inside the blocks.
+    Bengio 2010, with twice the variance inside the blocks. Conditional: `ConditionalBatchNorm` in the blocks, whose
+    gains and biases start equal for all classes, and plain batch norm at the end.
 
         SN-GAN 32                ResNetGenerator(width=256, channels="constant")
         SN-GAN 48, 64, 128       ResNetGenerator()
@@ -45,8 +47,6 @@ class ResNetGenerator(GeneratorConfig):
 
     width: w, the channels of the last block.
     channels: "doubling": towards the smallest map each has twice the channels, up to `most` times w. "constant": w.
-    conditional: reads the class by `ConditionalBatchNorm` in the blocks; the last batch norm is not conditional. Its
-        gains and biases start equal for all classes.
     norm: "batch", or "sync_batch" for the statistics of all processes.
     """
 
@@ -56,8 +56,6 @@ class ResNetGenerator(GeneratorConfig):
     norm: Literal["batch", "sync_batch"] = "batch"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return UpNet(self, spec)
 
 
@@ -69,7 +67,7 @@ class UpNet(nn.Module):
         widths = multiples(cfg.width, doublings + 1, cfg.channels, cfg.most)[::-1]
 
         def norm(features: int) -> nn.Module:
-            if cfg.conditional:
+            if spec.num_classes:
                 return ConditionalBatchNorm(features, spec.num_classes, batch_norm=batch_norm)
             return batch_norm(features)
 
@@ -96,12 +94,12 @@ class ResNetDiscriminator(DiscriminatorConfig):
     """`DownBlock`s C -> w -> 2w -> 4w -> 8w -> 16w at 2x2 from 64x64, ReLU, sum over positions, head.
 
     The discriminators of SN-GAN (Miyato et al. 2018, app. B.4) and of the projection discriminator (Miyato & Koyama
-    2018, fig. 14; Head("projection") goes with it), and WGAN-GP's critic of 32x32 (Gulrajani et al. 2017, app. F). For
+    2018, fig. 14; Head(Projection()) goes with it), and WGAN-GP's critic of 32x32 (Gulrajani et al. 2017, app. F). For
     the resolutions of `ResNetGenerator`, and initialised like it. The head reads one vector per image.
 
         SN-GAN 32                ResNetDiscriminator(width=128, channels="constant")
         SN-GAN 48, 64, 128       ResNetDiscriminator()
-        concatenation 128        ResNetDiscriminator(join=3), Head("hidden")
+        concatenation 128        ResNetDiscriminator(join=3), Head(Hidden())
         WGAN-GP 32               ResNetDiscriminator(width=128, channels="constant", pool="mean")
         WGAN-GP 64               ResNetCritic()
 
@@ -111,7 +109,7 @@ class ResNetDiscriminator(DiscriminatorConfig):
         halve to 8x8 to 14x14, and two follow that keep the size.
     pool: "sum" or "mean" over the positions of the last map.
     norm: before each ReLU of all blocks but the first, "none" or "layer", which undoes the bound of spectral norm.
-    join: the class joins the map after so many blocks (`MiddleConcat`, with Head("hidden")); 3 in the projection paper.
+    join: the class joins the map after so many blocks (`MiddleConcat`, with Head(Hidden())); 3 in the projection paper.
         0: not in the body.
     """
 
@@ -169,3 +167,36 @@ class ResNetCritic(DiscriminatorConfig):
         join = self.join + (self.join > 0)  # there is a layer before the blocks
         body = in_a_row(layers, join, spec.num_classes)
         return Discriminator(body, head(widths[-1] * base**2, base**2, joined=self.join > 0))
+
+
+PUBLISHED = {
+    "sngan_resnet_32": Pair(
+        "Miyato et al. 2018",
+        ImageSpec(32),
+        ResNetGenerator(width=256, channels="constant"),
+        ResNetDiscriminator(width=128, channels="constant"),
+    ),
+    "sngan_resnet_48": Pair("Miyato et al. 2018", ImageSpec(48), ResNetGenerator(), ResNetDiscriminator()),
+    "sngan_resnet_64": Pair("Miyato et al. 2018", ImageSpec(64), ResNetGenerator(), ResNetDiscriminator()),
+    "projection_128": Pair(
+        "Miyato & Koyama 2018",
+        ImageSpec(128, num_classes=1000),
+        ResNetGenerator(),
+        ResNetDiscriminator(),
+        Head(Projection()),
+    ),
+    "concat_128": Pair(
+        "Miyato & Koyama 2018",
+        ImageSpec(128, num_classes=1000),
+        ResNetGenerator(),
+        ResNetDiscriminator(join=3),
+        Head(Hidden()),
+    ),
+    "wgan_gp_resnet_32": Pair(
+        "Gulrajani et al. 2017",
+        ImageSpec(32),
+        ResNetGenerator(width=128, channels="constant"),
+        ResNetDiscriminator(width=128, channels="constant", pool="mean"),
+    ),
+    "wgan_gp_resnet_64": Pair("Gulrajani et al. 2017", ImageSpec(64), ResNetGenerator(most=8), ResNetCritic()),
+}

@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import ConditionalBatchNorm, Discriminator, require_labels
+from equipoise.nn import ConditionalBatchNorm, Discriminator
 from equipoise.nn.init import init_xavier
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import ResidualGenerator, attended, down_body, size
 
-from .base import DiscriminatorConfig, GeneratorConfig
-from .head import HeadFactory
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
+from .conditioning import Projection
+from .head import Head, HeadFactory
 
 __all__ = ["SAGANDiscriminator", "SAGANGenerator"]
 
@@ -53,11 +54,9 @@ class SAGANGenerator(GeneratorConfig):
         name = type(self).__name__
         _, doublings = size(spec, name)
         batch_norm = BATCH_NORMS[self.norm]
-        if self.conditional:
-            require_labels(name, spec.num_classes)
 
         def norm(features: int) -> nn.Module:
-            if self.conditional:
+            if spec.num_classes:
                 return ConditionalBatchNorm(features, spec.num_classes, batch_norm=batch_norm)
             return batch_norm(features)
 
@@ -81,7 +80,7 @@ class SAGANDiscriminator(DiscriminatorConfig):
 
     Zhang et al. 2019. The head reads the sum of the last map over its positions, after a ReLU. The channels of other
     sizes are in `DISCRIMINATOR`; sizes, weights and fields as in `SAGANGenerator`. There all weights, the head's too,
-    are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head("projection").
+    are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head(Projection()).
 
     join: as in `ResNetDiscriminator`.
     """
@@ -97,3 +96,14 @@ class SAGANDiscriminator(DiscriminatorConfig):
         )
         init_xavier(body)
         return Discriminator(body, head(features, joined=self.join > 0))
+
+
+PUBLISHED = {
+    "sagan_128": Pair(
+        "Zhang et al. 2019",
+        ImageSpec(128, num_classes=1000),
+        SAGANGenerator(),
+        SAGANDiscriminator(),
+        Head(Projection()),
+    )
+}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec, component
-from equipoise.nn import ConditionalBatchNorm, Discriminator, init_normal, require_labels
+from equipoise.nn import ConditionalBatchNorm, Discriminator, init_normal
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.sizes import channels, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["SNGANDiscriminator", "SNGANGenerator"]
@@ -26,11 +26,10 @@ class SNGANGenerator(GeneratorConfig):
     Miyato et al. 2018, table 3a, for 32x32 and, from 6x6, for 48x48. Here the smallest map is 4x4 to 7x7 and each
     transposed convolution doubles it: resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, ... Batch norm and
     ReLU follow the linear layer too, as in the authors' code. Weights N(0, 0.02²), gains N(1, 0.02²), biases 0; no bias
-    before a norm.
+    before a norm. Conditional: `ConditionalBatchNorm` in place of every batch norm, whose gains start at 1 and
+    biases at 0 for all classes.
 
     width: w; the channels double towards the smallest map, up to 8w.
-    conditional: reads the class by `ConditionalBatchNorm` in place of every batch norm. Its gains start at 1, its
-        biases at 0, for all classes.
     norm: "batch", or "sync_batch" for the statistics of all processes.
     """
 
@@ -38,8 +37,6 @@ class SNGANGenerator(GeneratorConfig):
     norm: Literal["batch", "sync_batch"] = "batch"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return StandardCNN(self, spec)
 
 
@@ -51,7 +48,7 @@ class StandardCNN(nn.Module):
         batch_norm = BATCH_NORMS[cfg.norm]
 
         def norm_and_relu(features: int) -> list[nn.Module]:
-            if cfg.conditional:
+            if spec.num_classes:
                 norm: nn.Module = ConditionalBatchNorm(features, spec.num_classes, batch_norm=batch_norm)
             else:
                 norm = batch_norm(features)
@@ -89,6 +86,7 @@ class SNGANDiscriminator(DiscriminatorConfig):
     width: w; at most 8w channels.
     """
 
+    narrowest: ClassVar[int] = 16
     width: int = Field(default=64, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -105,3 +103,9 @@ class SNGANDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    f"sngan_cnn_{size}": Pair("Miyato et al. 2018", ImageSpec(size), SNGANGenerator(), SNGANDiscriminator())
+    for size in (32, 48)
+}

@@ -18,12 +18,11 @@ from equipoise.nn import (
     init_normal,
     labels,
     nonlinearity,
-    require_labels,
 )
 from equipoise.nn.norms import NormOfD, NormOfG, make_norm
 from equipoise.nn.sizes import channels, sizes
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
 
 __all__ = ["VariedDiscriminator", "VariedGenerator"]
@@ -82,14 +81,14 @@ class VariedGenerator(GeneratorConfig):
         no norm at all                        VariedGenerator(norm="none")
         gated units, tanh                     VariedGenerator(nonlinearity="gated"), ...(nonlinearity="tanh")
 
-    Weights N(0, 0.02²), gains of norms N(1, 0.02²), biases 0; no bias before a norm.
+    Weights N(0, 0.02²), gains of norms N(1, 0.02²), biases 0; no bias before a norm. Conditional: the class, one-hot,
+    is appended to z (Mirza & Osindero 2014).
 
     nonlinearity: after each hidden layer, see `activations.nonlinearity`. "gated" ones have twice the channels inside.
     depth: layers with weights, the linear one included; 4, 8, 12 or 20 in the table. None: a DCGAN's, 4 at 32x32. The
         paper does not say what the others are: here 5x5 convolutions that keep size and channels, spread evenly over
         the hidden maps, the smallest first.
     constant: w channels in each hidden map, and not twice as many, up to 8w, in each smaller one.
-    conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
     norm: after each layer but the last: "batch", "sync_batch" for the statistics of all processes, or "none".
     """
 
@@ -100,8 +99,6 @@ class VariedGenerator(GeneratorConfig):
     norm: NormOfG = "batch"
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        if self.conditional:
-            require_labels(type(self).__name__, spec.num_classes)
         return VariedUpNet(self, spec)
 
 
@@ -112,8 +109,8 @@ class VariedUpNet(nn.Module):
         extra = extra_layers(cfg.depth or doublings + 1, doublings, type(cfg).__name__)
         widths = hidden_widths(cfg.width, doublings, cfg.constant)[::-1]
         bias = cfg.norm == "none"
-        self.onehot = OneHot(spec.num_classes) if cfg.conditional else None
-        inputs = cfg.z_dim + (spec.num_classes if cfg.conditional else 0)
+        self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
+        inputs = cfg.z_dim + spec.num_classes
         first = outputs(widths[0], cfg.nonlinearity)
         layers: list[nn.Module] = [
             nn.Unflatten(1, (inputs, 1, 1)),
@@ -177,3 +174,8 @@ class VariedDiscriminator(DiscriminatorConfig):
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
         return Discriminator(body, head(widths[-1] * base**2, base**2))
+
+
+PUBLISHED = {
+    "wgan_gp_varied_32": Pair("Gulrajani et al. 2017", ImageSpec(32), VariedGenerator(), VariedDiscriminator())
+}

@@ -3,7 +3,15 @@
 from .activations import Gate, Nonlinearity, SmoothELU, nonlinearity
 from .attention import SelfAttention
 from .attention_maps import AttentionMap, attention_maps
-from .conditioning import HiddenConcat, InputConcat, LearnedScale, MiddleConcat, PerClass, Projection, Unconditional
+from .conditioning import (
+    HiddenConcat,
+    InputConcat,
+    LearnedScale,
+    MiddleConcat,
+    PerClassVectors,
+    ProjectionVectors,
+    UnconditionalVector,
+)
 from .growing import LevelOfDetail, grows, set_lod
 from .heads import (
     AuxiliaryHead,
@@ -18,7 +26,7 @@ from .heads import (
 )
 from .init import init_normal
 from .initial import initial_std, normal_
-from .layers import OneHot, conditions, in_a_row, joined, labels, require_labels
+from .layers import OneHot, conditions, in_a_row, joined, labels
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .norms import (
     ConditionalBatchNorm,
@@ -57,11 +65,11 @@ __all__ = [
     "NormKind",
     "OneHot",
     "Origin",
-    "PerClass",
+    "PerClassVectors",
     "PerLabel",
     "PixelNorm",
     "Place",
-    "Projection",
+    "ProjectionVectors",
     "Raw",
     "SANHead",
     "SelfAttention",
@@ -69,7 +77,7 @@ __all__ = [
     "SmoothELU",
     "SyncBatchNorm",
     "Trace",
-    "Unconditional",
+    "UnconditionalVector",
     "VirtualBatchNorm",
     "WithReference",
     "attention_maps",
@@ -87,7 +95,6 @@ __all__ = [
     "normal_",
     "renormalize",
     "replaced",
-    "require_labels",
     "sanify",
     "set_lod",
     "shrink",

@@ -17,7 +17,15 @@ from equipoise.core.types import Told, label_of
 
 from .initial import normal_
 
-__all__ = ["HiddenConcat", "InputConcat", "LearnedScale", "MiddleConcat", "PerClass", "Projection", "Unconditional"]
+__all__ = [
+    "HiddenConcat",
+    "InputConcat",
+    "LearnedScale",
+    "MiddleConcat",
+    "PerClassVectors",
+    "ProjectionVectors",
+    "UnconditionalVector",
+]
 
 EMBED = 128
 """Length of a class embedding that joins a hidden map (the code of Miyato & Koyama 2018)."""
@@ -25,7 +33,7 @@ EMBED = 128
 # ---- at the last vector: y -> w(y), (1, F) or (N, F) -----------------------------------------------------
 
 
-class Unconditional(nn.Module):
+class UnconditionalVector(nn.Module):
     """w(y) = w0. Kept in an `nn.Linear` so that normalisers find it."""
 
     def __init__(self, features: int, *, init_std: float | None = None):
@@ -41,7 +49,7 @@ class Unconditional(nn.Module):
         return unit_rows_(self.linear.weight)
 
 
-class Projection(nn.Module):
+class ProjectionVectors(nn.Module):
     """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3)."""
 
     def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
@@ -62,7 +70,7 @@ class Projection(nn.Module):
         return lengths
 
 
-class PerClass(nn.Module):
+class PerClassVectors(nn.Module):
     """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024)."""
 
     def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
@@ -88,7 +96,7 @@ class LearnedScale(nn.Module):
     vectors: v, whose weights are changed in place.
     """
 
-    def __init__(self, vectors: Unconditional | Projection | PerClass):
+    def __init__(self, vectors: UnconditionalVector | ProjectionVectors | PerClassVectors):
         super().__init__()
         self.vectors = vectors
         self.scale = nn.Parameter(vectors.normalize_())

@@ -13,7 +13,7 @@ from equipoise.core.types import Told, label_of
 
 from .conditioning import EMBED, MiddleConcat
 
-__all__ = ["OneHot", "conditions", "in_a_row", "joined", "labels", "require_labels"]
+__all__ = ["OneHot", "conditions", "in_a_row", "joined", "labels"]
 
 
 class OneHot(nn.Module):
@@ -45,15 +45,6 @@ def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor |
         return iter(chunks) if chunks[-1].shape[1] else repeat(y)
     e = embed(labels(y))
     return (torch.cat([e, chunk], dim=1) for chunk in chunks)
-
-
-def require_labels(name: str, num_classes: int) -> None:
-    """Raises ValueError if a conditional generator meets data without labels."""
-    if num_classes == 0:
-        raise ValueError(
-            f"{name}(conditional=True) needs labelled data and this data has no labels. "
-            "Give labelled data, or go without (head.conditioning=none generator.conditional=false)."
-        )
 
 
 # ---- a class that joins a map in the middle of D -------------------------------------------------------

@@ -37,7 +37,7 @@ OTHER_WEIGHTS = (
 
 ADVICE = {
     "sigmoid": "Remove it: the losses of equipoise take logits; the cross-entropy of their sigmoid is NonSaturating()",
-    "add": "A term for the class belongs in the weight: build D with equipoise.nn.heads, SANHead(Projection(...))",
+    "add": "A term for the class belongs in the weight: build D with equipoise.nn, SANHead(ProjectionVectors(...))",
 }
 OTHER_ADVICE = "Return the logits as they are; if these are none, name the layers that make them: sanify(D, layers=...)"
 

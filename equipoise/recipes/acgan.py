@@ -15,7 +15,7 @@ from __future__ import annotations
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import NonSaturating
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.models import Auxiliary, DCGANDiscriminator, DCGANGenerator, Head
 from equipoise.rules import Adam, EMAConfig
 
 __all__ = ["acgan"]
@@ -26,9 +26,9 @@ def acgan() -> TrainConfig:
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     return TrainConfig(
         data=Digits(),
-        generator=DCGANGenerator(z_dim=100, conditional=True),
+        generator=DCGANGenerator(z_dim=100),
         discriminator=DCGANDiscriminator(norm="batch"),
-        head=Head("auxiliary", init_std=0.02),
+        head=Head(Auxiliary(), init_std=0.02),
         loss=NonSaturating(),
         g_optim=adam,
         d_optim=adam,

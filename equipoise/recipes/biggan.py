@@ -10,7 +10,7 @@ both players.
 
 `biggan_cifar` takes the numbers of the authors' code for CIFAR-10: width 64, z of length 128, no attention, no
 regulariser, Adam 2e-4 for both, four updates of D, batch 50, 500 epochs. There G has a table of gains per class and
-all of z in its linear layer, which is generator=SAGANGenerator(conditional=true,attention=0), and N(0, 0.02²) weights.
+all of z in its linear layer, which is SAGAN's with attention=0, and N(0, 0.02²) weights.
 
 The small one is for two cores, 28x28 to 64x64: a twelfth of the width, attention at 16x16, batch 64, one update of D,
 4e-4 for both players, and a z of length 20. e(y) starts with length 1; beside chunks of a longer z, and at G's usual
@@ -33,7 +33,14 @@ from dataclasses import replace
 from equipoise.config import TrainConfig
 from equipoise.data import CIFAR10, Digits
 from equipoise.losses import Hinge, Orthogonal
-from equipoise.models import BigGANDeepDiscriminator, BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator, Head
+from equipoise.models import (
+    BigGANDeepDiscriminator,
+    BigGANDeepGenerator,
+    BigGANDiscriminator,
+    BigGANGenerator,
+    Head,
+    Projection,
+)
 from equipoise.rules import Adam, EMAConfig
 from equipoise.weights import SpectralNorm
 
@@ -52,9 +59,9 @@ def biggan() -> TrainConfig:
     """Large batches, z and a shared embedding in every block (Brock et al. 2019): SN, orthogonal, batch 2048."""
     return TrainConfig(
         data=Digits(),
-        generator=BigGANGenerator(conditional=True, norm="sync_batch"),
+        generator=BigGANGenerator(norm="sync_batch"),
         discriminator=BigGANDiscriminator(),
-        head=Head("projection"),
+        head=Head(Projection()),
         loss=Hinge(),
         terms=(Orthogonal(strength=1e-4, player="G"),),
         g_normalizer=SpectralNorm(skip=("embed",)),
@@ -72,7 +79,7 @@ def biggan_deep() -> TrainConfig:
     """Deeper, with bottlenecks and half the weights (Brock et al. 2019): otherwise `biggan`."""
     return replace(
         biggan(),
-        generator=BigGANDeepGenerator(conditional=True, norm="sync_batch"),
+        generator=BigGANDeepGenerator(norm="sync_batch"),
         discriminator=BigGANDeepDiscriminator(),
     )
 
@@ -83,7 +90,7 @@ def biggan_cifar() -> TrainConfig:
     return replace(
         biggan(),
         data=CIFAR10(),
-        generator=BigGANGenerator(z_dim=128, width=64, conditional=True, attention=0),
+        generator=BigGANGenerator(z_dim=128, width=64, attention=0),
         discriminator=BigGANDiscriminator(width=64, attention=0),
         terms=(),
         g_optim=adam,
@@ -99,7 +106,7 @@ def biggan_small() -> TrainConfig:
     """BigGAN for two cores (Brock et al. 2019): a twelfth of the width, z of length 20, batch 64, Adam 4e-4."""
     return replace(
         biggan(),
-        generator=BigGANGenerator(z_dim=20, width=WIDTH, conditional=True, embed=32, attention=16),
+        generator=BigGANGenerator(z_dim=20, width=WIDTH, embed=32, attention=16),
         discriminator=BigGANDiscriminator(width=WIDTH, attention=16),
         g_optim=Adam(lr=4e-4, betas=(0.0, 0.999)),
         d_optim=Adam(lr=4e-4, betas=(0.0, 0.999)),

@@ -27,7 +27,7 @@ from __future__ import annotations
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import FeatureMatching, NonSaturating
-from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head
+from equipoise.models import DCGANDiscriminator, DCGANGenerator, Head, SemiSupervised
 from equipoise.rules import Adam, EMAConfig
 from equipoise.weights import WeightNorm
 
@@ -41,7 +41,7 @@ def improved_gan() -> TrainConfig:
         data=Digits(),
         generator=DCGANGenerator(z_dim=100),
         discriminator=DCGANDiscriminator(norm="none"),
-        head=Head("semi_supervised", labelled=100, init_std=0.02),
+        head=Head(SemiSupervised(labelled=100), init_std=0.02),
         loss=NonSaturating(),
         terms=(FeatureMatching(adversarial=False),),
         d_normalizer=WeightNorm(),

@@ -20,7 +20,7 @@ from dataclasses import replace
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import Hinge
-from equipoise.models import Head, SAGANDiscriminator, SAGANGenerator
+from equipoise.models import Head, Projection, SAGANDiscriminator, SAGANGenerator
 from equipoise.rules import Adam, EMAConfig
 from equipoise.weights import SpectralNorm
 
@@ -34,9 +34,9 @@ def sagan() -> TrainConfig:
     """Self-attention in both networks (Zhang et al. 2019): SN, conditional batch norm, projection, lr 1e-4 and 4e-4."""
     return TrainConfig(
         data=Digits(),
-        generator=SAGANGenerator(conditional=True),
+        generator=SAGANGenerator(),
         discriminator=SAGANDiscriminator(),
-        head=Head("projection"),
+        head=Head(Projection()),
         loss=Hinge(),
         g_normalizer=SpectralNorm(),
         d_normalizer=SpectralNorm(),
@@ -52,7 +52,7 @@ def sagan_small() -> TrainConfig:
     """SAGAN for two cores (Zhang et al. 2019): `sagan` at an eighth of the width, attention at 16x16, averaged G."""
     return replace(
         sagan(),
-        generator=SAGANGenerator(width=WIDTH, conditional=True, attention=16),
+        generator=SAGANGenerator(width=WIDTH, attention=16),
         discriminator=SAGANDiscriminator(width=WIDTH, attention=16),
         ema=EMAConfig(halflife_kimg=10),
         batch_size=64,

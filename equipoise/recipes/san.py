@@ -19,7 +19,7 @@ from dataclasses import replace
 from equipoise.config import TrainConfig
 from equipoise.data import Digits
 from equipoise.losses import Hinge
-from equipoise.models import Head, SANDigitsDiscriminator, SANDigitsGenerator
+from equipoise.models import Head, PerClass, SANDigitsDiscriminator, SANDigitsGenerator
 from equipoise.rules import Adam
 from equipoise.weights import SpectralNorm
 
@@ -49,8 +49,4 @@ def san_digits() -> TrainConfig:
 
 def san_digits_conditional() -> TrainConfig:
     """SAN on labelled digits (Takida et al. 2024): one direction per class."""
-    return replace(
-        gan_digits(),
-        generator=SANDigitsGenerator(conditional=True),
-        head=Head("per_class", san=True),
-    )
+    return replace(gan_digits(), head=Head(PerClass(), san=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from equipoise.config import TrainConfig
-from equipoise.models import Head, TinyDigitsDiscriminator, TinyDigitsGenerator
+from equipoise.models import Head, Projection, TinyDigitsDiscriminator
 from equipoise.weights import SpectralNorm
 
 from .dcgan import dcgan_digits
@@ -28,6 +28,4 @@ def sngan_digits() -> TrainConfig:
 
 def sngan_digits_conditional() -> TrainConfig:
     """SN-GAN with a projection discriminator on labelled digits (Miyato & Koyama 2018)."""
-    return replace(
-        sngan_digits(), generator=TinyDigitsGenerator(conditional=True), head=Head("projection", init_std=0.02)
-    )
+    return replace(sngan_digits(), head=Head(Projection(), init_std=0.02))

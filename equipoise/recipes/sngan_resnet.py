@@ -2,7 +2,7 @@
 
     equipoise train sngan_resnet runs/photos 'data=Images(path="photos", resolution=48)' \
         generator=ResNetGenerator discriminator=ResNetDiscriminator
-    equipoise train sngan_projection runs/concat head.conditioning=hidden discriminator.join=3
+    equipoise train sngan_projection runs/concat head.conditioning=Hidden discriminator.join=3
 
 As published, `sngan_resnet`: the residual networks of 32x32 (app. B.4), spectral norm in D alone, the hinge loss, 5
 updates of D for one of G, Adam 2e-4 with betas (0, 0.9), batch 64 for D and 128 for G, z of length 128, and 50,000
@@ -38,7 +38,14 @@ from equipoise.config import TrainConfig
 from equipoise.core.schedules import After, Linear
 from equipoise.data import CIFAR10, Digits, Images
 from equipoise.losses import Hinge, NonSaturating
-from equipoise.models import Head, ResNetDiscriminator, ResNetGenerator, SNGANDiscriminator, SNGANGenerator
+from equipoise.models import (
+    Head,
+    Projection,
+    ResNetDiscriminator,
+    ResNetGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
+)
 from equipoise.rules import Adam, EMAConfig
 from equipoise.weights import SpectralNorm
 
@@ -90,9 +97,9 @@ def sngan_projection() -> TrainConfig:
     return replace(
         sngan_resnet(),
         data=Images(path="imagenet", resolution=128),
-        generator=ResNetGenerator(conditional=True),
+        generator=ResNetGenerator(),
         discriminator=ResNetDiscriminator(),
-        head=Head("projection"),
+        head=Head(Projection()),
         g_optim=adam,
         d_optim=adam,
         dequantise=1 / 128,

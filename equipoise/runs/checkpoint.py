@@ -1,7 +1,7 @@
 """Checkpoints: a directory each, written under a temporary name, flushed, renamed; the newest few are kept.
 
     checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
-                                state.pt                      optimisers and nimg, read with weights_only=True
+                                state.pt                      optimisers, nimg, the data's spec; read with weights_only
                                 manifest.json                 SHA-256 of each file
     generator/generator.safetensors                           the averaged generator alone, see `generate`
 
@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from equipoise.compute.distributed import from_rank_0, max_over_ranks
 from equipoise.core.files import flush, read_file, read_json, remove, set_aside, writing
-from equipoise.core.types import RunError
+from equipoise.core.types import ImageSpec, RunError
 
 __all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
 
@@ -41,6 +42,7 @@ class Checkpoints:
 
     nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
     keep: how many are kept, the newest.
+    spec: of the data that the networks are built for, which is saved beside them; None: none is.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Checkpoints:
         nets: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
         keep: int = 2,
+        spec: ImageSpec | None = None,
     ):
-        self.folder, self.nets, self.optimizers, self.keep = run_dir / "checkpoints", nets, optimizers, keep
+        self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
+        self.keep, self.spec = keep, spec
         self.last = "none yet"
 
     def load_latest(self) -> int:
@@ -130,7 +134,8 @@ class Checkpoints:
             for key, net in self.nets.items():
                 if weights := net.state_dict():  # without a state, no file
                     save_weights(weights, temporary / f"{key}.safetensors")
-            state = {"format": FORMAT, "nimg": nimg}
+            spec = None if self.spec is None else asdict(self.spec)
+            state = {"format": FORMAT, "nimg": nimg, "spec": spec}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
             with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
                 torch.save(state | {"optimizers": optimizers}, file)
@@ -225,7 +230,7 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 
 
 def read_state(content: bytes) -> dict[str, Any]:
-    """What a state.pt holds: format and nimg, integers, and the state of each optimiser.
+    """What a state.pt holds: format and nimg, integers, the data's spec as a dict, and the state of each optimiser.
 
     Raises:
         ValueError: if it holds anything else.
@@ -237,4 +242,9 @@ def read_state(content: bytes) -> dict[str, Any]:
     kinds = {"format": int, "nimg": int, "optimizers": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise ValueError("state.pt holds no state of a run")
+    spec, fields = state.get("spec"), asdict(ImageSpec(1))
+    if spec is not None and not (
+        isinstance(spec, dict) and spec.keys() == fields.keys() and all(type(value) is int for value in spec.values())
+    ):
+        raise ValueError("state.pt does not say of what data the run is")
     return state

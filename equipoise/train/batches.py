@@ -102,9 +102,8 @@ class Streams:
     """
 
     def __init__(self, cfg: TrainConfig, stages: Stages, dataset: Dataset, held_out: Dataset | None):
-        labelled = None
-        if cfg.head.classifies == "labelled":
-            labelled = few(dataset, cfg.head.labels_read(len(dataset), dataset.spec.num_classes))
+        labels = cfg.head.conditioning.labels_read(len(dataset), dataset.spec.num_classes)
+        labelled = None if labels is None else few(dataset, labels)
         self.cfg, self.stages = cfg, stages
         self.sources: list[tuple[Dataset | None, Purpose]] = [
             (dataset, Purpose.NOISE_ON_REAL),

@@ -21,11 +21,11 @@ from equipoise.evaluate import (
     open_source,
     rebuild,
 )
-from equipoise.generate import Generator, averaged_generator
 from equipoise.runs import require_finite
 
 from .best import Best
 from .events import Moment
+from .snapshot import averaged
 
 __all__ = ["Evaluations"]
 
@@ -96,8 +96,7 @@ class Evaluations:
 
     def _measure(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, float]:
         assert self.settings is not None
-        averaged = averaged_generator(net, self.cfg, self.spec)
-        generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
+        generator = averaged(net, self.cfg, self.spec, nimg)
         name = f"the averaged generator at nimg={nimg}"
         found = self.evaluator(of_generator(name, generator, None, self._discriminator(nimg)))
         if self.settings.deciding not in found.numbers:

@@ -22,6 +22,6 @@ class Readings:
         stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
         if self.cfg.loss.estimates is not None:
             stats[self.cfg.loss.estimates] = right.mean() - fooled.mean()
-        if self.cfg.head.classifies is not None and seen.real.label is not None:
+        if self.cfg.head.conditioning.classifies is not None and seen.real.label is not None:
             stats["accuracy"] = accuracy(seen.on_real, seen.real.label)
         return stats

@@ -18,10 +18,16 @@ from equipoise.runs import Stats
 
 from .events import Moment
 
-__all__ = ["Snapshots"]
+__all__ = ["Snapshots", "averaged"]
 
 GRID = 100
 """Images in a grid, ten a row: with ten classes, a class a column."""
+
+
+def averaged(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, nimg: int) -> Generator:
+    """The averaged generator `net` of a run on the data of `spec`, with standing statistics."""
+    of_g = cfg.head.conditioning.generator_spec(spec)
+    return Generator(averaged_generator(net, cfg, spec), cfg.generator, of_g, nimg=nimg)
 
 
 class Snapshots:
@@ -63,8 +69,7 @@ class Snapshots:
         from_rank_0(lambda: self._write(net, nimg, last_checkpoint, stats))
 
     def _write(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None) -> None:
-        averaged = averaged_generator(net, self.cfg, self.spec)
-        generator = Generator(averaged, self.cfg.generator, self.spec, nimg=nimg)
+        generator = averaged(net, self.cfg, self.spec, nimg)
         pixels = grid(np.concatenate([x for x, _ in sample(generator, GRID, seed=self.cfg.seed)]))
         with writing(self.run_dir, kept=f"The last good checkpoint is {last_checkpoint}."):
             save_generator(generator, self.run_dir / IN_RUN)

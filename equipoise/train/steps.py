@@ -83,7 +83,7 @@ def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> 
 
 def iteration(gan: GAN, batch: Batch, nimg: int) -> None:
     """Update both players once, on the same batch."""
-    labelled = batch if gan.cfg.head.classifies == "labelled" else None
+    labelled = batch if gan.cfg.head.conditioning.classifies == "labelled" else None
     d_step(gan, batch, nimg, labelled=labelled)
     g_step(gan, batch, nimg, labelled=labelled)
 

@@ -22,7 +22,7 @@ from equipoise.core.randomness import Purpose, seed_torch, stream
 from equipoise.core.types import Batch, ImageSpec
 from equipoise.data import Distribution, Points
 from equipoise.losses import Saturating, logits
-from equipoise.models import MLPDiscriminator, MLPGenerator
+from equipoise.models import MLPDiscriminator, MLPGenerator, NoConditioning
 from equipoise.rules import Adam, EMAConfig, Rounds
 from equipoise.train import GAN, d_step, g_step
 
@@ -143,6 +143,6 @@ def points_of(cfg: TrainConfig) -> Distribution:
         raise ValueError(f"augment={cfg.augment!r} is for images; points take augment=InstanceNoise or none")
     if cfg.start is not None:
         raise ValueError(f"start={cfg.start!r} starts from a run, and points have none: leave it out")
-    if cfg.head.conditioning != "none" or cfg.generator.conditional:
-        raise ValueError(f"points have no classes, and head.conditioning={cfg.head.conditioning} needs them")
+    if cfg.head.conditioning != NoConditioning():
+        raise ValueError(f"points have no classes, and head.conditioning={cfg.head.conditioning!r} needs them")
     return cfg.data.of

@@ -1,0 +1,235 @@
+"""Where the class of an image enters the game: the choices of `Head.conditioning`, each with the head that it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from equipoise.core.types import ImageSpec, component
+from equipoise.nn import (
+    AuxiliaryHead,
+    Discriminator,
+    HiddenConcat,
+    HiddenHead,
+    InputConcat,
+    PerClassVectors,
+    ProjectionVectors,
+    SemiSupervisedHead,
+    UnconditionalVector,
+)
+from equipoise.nn.conditioning import initialised
+
+__all__ = [
+    "Auxiliary",
+    "Conditioning",
+    "HeadSpec",
+    "Hidden",
+    "Input",
+    "NoConditioning",
+    "PerClass",
+    "Projection",
+    "SemiSupervised",
+    "Vectors",
+]
+
+Vectors = UnconditionalVector | ProjectionVectors | PerClassVectors
+"""y -> w(y)."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What a head must know.
+
+    features: F. positions: C · positions = F, the body flattened a map of so many positions; 1 is no map.
+    num_classes: of the data.
+    init_std: standard deviation of the initial weights; None is 1/√F.
+    contraction: the head that contracts so many features with w(y), plain or SAN.
+    """
+
+    features: int
+    positions: int
+    num_classes: int
+    init_std: float | None
+    contraction: Callable[[Vectors, int], nn.Module]
+
+    def unconditional(self, features: int) -> nn.Module:
+        """The head of one vector for all classes, on `features` features."""
+        return self.contraction(UnconditionalVector(features, init_std=self.init_std), features)
+
+    def classifier(self) -> nn.Linear:
+        return initialised(nn.Linear(self.features, self.num_classes, bias=False), self.init_std)
+
+
+class Conditioning(ABC):
+    """How D uses the class of an image. Whether G reads the class follows.
+
+    reads_labels: D(x, y) depends on y.
+    classifies: the images whose class D learns to name: all of them, or those whose labels it may read; None: none.
+    linear: its logit is linear in the features, as a SAN head needs.
+    in_head: the head alone reads the class, so that a body built by hand takes it.
+    joins: the class may join a map in the middle of D instead (`MiddleConcat`).
+    cross_entropy: its logit is that of a probability, whose cross-entropy the loss must be.
+    """
+
+    reads_labels: ClassVar[bool] = False
+    classifies: ClassVar[Literal["all", "labelled"] | None] = None
+    linear: ClassVar[bool] = True
+    in_head: ClassVar[bool] = True
+    joins: ClassVar[bool] = False
+    cross_entropy: ClassVar[bool] = False
+
+    @property
+    def conditional_generator(self) -> bool:
+        """Whether G must read labels too: the classes that D reads, or that its classifier is to find in G's images."""
+        return self.reads_labels or self.classifies == "all"
+
+    @abstractmethod
+    def head(self, spec: HeadSpec) -> nn.Module:
+        """The module h (N, F) or (N, F, H, W), y (N,) or None -> `Logits`."""
+
+    def discriminator(self, build: Callable[[ImageSpec], nn.Module], spec: ImageSpec) -> nn.Module:
+        """The whole discriminator, D(x, y) -> `Logits`, for the data of `spec`.
+
+        build: data -> an architecture with this conditioning's head.
+
+        Raises:
+            ValueError: if the architecture does not fit the conditioning.
+        """
+        return build(spec)
+
+    def labels_read(self, images: int, num_classes: int) -> int | None:
+        """How many images D may read the label of, of a data set of so many images and classes; None: all.
+
+        Raises:
+            ValueError: if they do not fit the data.
+        """
+        return None
+
+    def generator_spec(self, spec: ImageSpec) -> ImageSpec:
+        """The data as G sees it: without classes, unless D's use of them asks for a G that reads them.
+
+        Raises:
+            ValueError: if classes are needed and the data has none.
+        """
+        self.require_classes(spec.num_classes)
+        return spec if self.conditional_generator else replace(spec, num_classes=0)
+
+    def require_classes(self, num_classes: int) -> None:
+        """Raises ValueError if classes are needed and the data has none."""
+        if num_classes == 0 and (self.reads_labels or self.classifies is not None):
+            raise ValueError(
+                f"head.conditioning={self!r} needs labelled data and this data has no labels. "
+                "Give labelled data, or go without (head.conditioning=NoConditioning)."
+            )
+
+
+@component
+class NoConditioning(Conditioning):
+    """D does not know of classes: w(y) = w0 (`UnconditionalVector`)."""
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        return spec.unconditional(spec.features)
+
+
+# ---- D reads the class -----------------------------------------------------------------------------------
+
+
+@component
+class Projection(Conditioning):
+    """w(y) = w0 + V[y] (`ProjectionVectors`; Miyato & Koyama 2018)."""
+
+    reads_labels: ClassVar[bool] = True
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        vectors = ProjectionVectors(spec.features, spec.num_classes, init_std=spec.init_std)
+        return spec.contraction(vectors, spec.features)
+
+
+@component
+class PerClass(Conditioning):
+    """w(y) = V[y], one last layer per class (`PerClassVectors`; Mescheder et al. 2018)."""
+
+    reads_labels: ClassVar[bool] = True
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        return spec.contraction(PerClassVectors(spec.features, spec.num_classes, init_std=spec.init_std), spec.features)
+
+
+@component
+class Input(Conditioning):
+    """The class is appended to the image, one-hot (`InputConcat`; Mirza & Osindero 2014). The head does not read it."""
+
+    reads_labels: ClassVar[bool] = True
+    in_head: ClassVar[bool] = False
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        return spec.unconditional(spec.features)
+
+    def discriminator(self, build: Callable[[ImageSpec], nn.Module], spec: ImageSpec) -> nn.Module:
+        D = build(replace(spec, channels=spec.channels + spec.num_classes))
+        if not isinstance(D, Discriminator):
+            raise ValueError(
+                f"head.conditioning={self!r} appends the class to what a discriminator's body reads, so the "
+                f"architecture must return equipoise.Discriminator(body, head); this one returned {type(D).__name__}. "
+                "Return that, or let the head read the class (head.conditioning=Projection)."
+            )
+        D.join = InputConcat(spec.num_classes)
+        return D
+
+
+@component
+class Hidden(Conditioning):
+    """The class joins the features in a hidden layer before the last (`HiddenConcat`; Reed et al. 2016).
+
+    With `discriminator.join` it joins a map in the middle of D instead (`MiddleConcat`; Miyato & Koyama 2018, fig. 1b).
+    """
+
+    reads_labels: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        join = HiddenConcat(spec.features // spec.positions, spec.num_classes)
+        last = spec.unconditional(join.width * spec.positions)
+        return HiddenHead(join, last, positions=spec.positions)
+
+
+# ---- D gives the class -----------------------------------------------------------------------------------
+
+
+@component
+class Auxiliary(Conditioning):
+    """D also names the class, of real and of generated images (`AuxiliaryHead`; Odena et al. 2017)."""
+
+    classifies: ClassVar[Literal["all", "labelled"] | None] = "all"
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        return AuxiliaryHead(spec.unconditional(spec.features), spec.classifier())
+
+
+@component
+class SemiSupervised(Conditioning):
+    """D tells K classes and generated images apart, from few labels (`SemiSupervisedHead`; Salimans et al. 2016).
+
+    labelled: how many images of the training data D may read the labels of.
+    """
+
+    labelled: int = Field(default=100, ge=1)
+    classifies: ClassVar[Literal["all", "labelled"] | None] = "labelled"
+    linear: ClassVar[bool] = False
+    cross_entropy: ClassVar[bool] = True
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        return SemiSupervisedHead(spec.classifier())
+
+    def labels_read(self, images: int, num_classes: int) -> int:
+        if not num_classes <= self.labelled <= images:
+            raise ValueError(
+                f"head.conditioning.labelled={self.labelled} must be at least one image of each of the {num_classes} "
+                f"classes, and there are {images} images to train on"
+            )
+        return self.labelled
