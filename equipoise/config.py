@@ -26,7 +26,7 @@ from equipoise.core import grammar
 from equipoise.core.grammar import differences, parse, suggest
 from equipoise.core.mistakes import suggest_kind
 from equipoise.core.nesting import shown
-from equipoise.core.types import component
+from equipoise.core.types import ImageSpec, component
 from equipoise.data import DatasetConfig, Images
 from equipoise.losses import GANLoss, NonSaturating, Term
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
@@ -134,6 +134,14 @@ class TrainConfig:
         for part in components_in(self):
             if isinstance(part, Checks):
                 part.check(self)
+
+    def spec_of_g(self, spec: ImageSpec) -> ImageSpec:
+        """The data of `spec` as G sees it: with classes where it reads them.
+
+        Raises:
+            ValueError: if D needs classes and the data has none.
+        """
+        return spec if self.game.tells_labels else self.head.conditioning.generator_spec(spec)
 
 
 @runtime_checkable

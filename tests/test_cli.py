@@ -67,7 +67,7 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "loss=RelativisticPairing"], "has no direction loss"),
         (
             ["san_digits", "head.conditioning=projection"],
-            "Conditioning, got 'projection'; did you mean 'Projection'?",
+            "Conditioning, got 'projection'; did you mean Projection()?",
         ),
         (["san_digits", "generator.conditional=true"], "no field 'conditional': G reads the class if D asks for it"),
         (["sngan_digits", "head.conditioning=SemiSupervised", "loss=Hinge"], "do not go together"),

@@ -55,6 +55,7 @@ from equipoise.models import (
     MLPDiscriminator,
     MLPGenerator,
     NoConditioning,
+    PerClass,
     Projection,
     SANDigitsDiscriminator,
     SANDigitsGenerator,
@@ -194,7 +195,7 @@ def settings(
     terms += tuple(
         dataclasses.replace(term, player="G") if kind == "g_regularizers" else term for kind, term in of_kinds
     )
-    head = (head or partial(Head, san=san))(conditioning=conditioning)
+    head = (head or partial(Head, san=san))(conditioning=conditioning())
     if isinstance(generator, type):
         generator = partial(generator, **fields_for(generator))
     if isinstance(discriminator, type):
@@ -575,8 +576,9 @@ def test_every_component_is_in_a_case():
             *OF_POINTS,
         ):
             continue
-        for field, hint in get_type_hints(component).items():
-            missing = set(choices(hint)) - {getattr(part, field) for part in found}
+        hints = get_type_hints(component)
+        for field in (f.name for f in dataclasses.fields(component) if f.name != "player"):  # which has axes of its own
+            missing = set(choices(hints[field])) - {getattr(part, field) for part in found}
             assert missing <= {choice for c, choice in APART if c is component} - {"rv"}, (component, field)
 
 
@@ -661,7 +663,7 @@ ALONE = [
     ("discriminator", "san", "normalizer"), ALONE, ids=["-".join(map(name, case)) for case in ALONE]
 )
 def test_penalties(penalty, discriminator, san, normalizer):
-    check(settings(NonSaturating, "per_class", san, normalizer, discriminator=discriminator, terms=(penalty(),)))
+    check(settings(NonSaturating, PerClass, san, normalizer, discriminator=discriminator, terms=(penalty(),)))
 
 
 @pytest.mark.parametrize("constraint", components(constraints), ids=name)
@@ -874,7 +876,7 @@ def test_d_is_constrained_after_its_step():
 
 def test_a_loss_falls_when_its_player_alone_moves():
     """Thirty steps of D on one batch, then thirty of G: each lowers its own loss."""
-    gan, real = build(settings(NonSaturating, "projection", san=True, normalizer=SpectralNorm)), batch()
+    gan, real = build(settings(NonSaturating, Projection, san=True, normalizer=SpectralNorm)), batch()
     d = [d_step(gan, real, 0)["D/loss"].item() for _ in range(30)]
     assert d[-1] < d[0] - 0.05
     g = [g_step(gan, real, 0)["G/loss"].item() for _ in range(30)]

@@ -379,8 +379,22 @@ def test_an_index_out_of_range_is_refused(index):
         ("head.san=1", r"Head\.san takes true or false, got 1$"),
         (
             "head.conditioning=projektion",
-            r"Head\.conditioning takes one of .*'projection'.*got 'projektion'; did you mean 'projection'\?",
+            r"Head\.conditioning takes a Conditioning, got 'projektion'; did you mean Projection\(\)\?",
         ),
+        (
+            "head.conditioning=per_class",
+            r"Head\.conditioning takes a Conditioning, got 'per_class'; did you mean PerClass\(\)\?",
+        ),
+        ("head.conditioning=none", r"Head\.conditioning takes a Conditioning, got None"),
+        (
+            "generator.conditional=true",
+            r"SANDigitsGenerator has no field 'conditional': G reads .* head\.conditioning=Projec",
+        ),
+        (
+            "generator=SANDigitsGenerator(conditional=true)",
+            r"has no field 'conditional': G reads .* head\.conditioning=Proj",
+        ),
+        ("head.labelled=40", r"Head has no field 'labelled': set head\.conditioning='SemiSupervised\(labelled=100\)'"),
         ("generator.width=0", r"SANDigitsGenerator\.width takes a whole number of 1 or more, got 0"),
         ("loss=R1", r"TrainConfig\.loss takes a GANLoss, got R1\(.*\); known: .*Hinge, LeastSquares, NonSaturating"),
         ("loss=hinge", r"TrainConfig\.loss takes a GANLoss, got 'hinge'; did you mean Hinge\(\)\?"),

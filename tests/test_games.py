@@ -47,6 +47,8 @@ def neighbour(batch: Batch) -> Condition:
 class Translation(Game):
     """Image i is of domain y_i, and made from an image of the other domain."""
 
+    tells_labels = True
+
     def show(self, G, z, batch):
         made = Generated.by(G, z, Condition(batch.label, neighbour(batch).image))
         return Shown(batch, Batch(made.x, batch.label), made)

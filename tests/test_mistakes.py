@@ -101,7 +101,7 @@ def test_no_field_takes_an_object(name):
         (lambda: Images(5), "Images.path: expected a path, as text or pathlib.Path, got 5"),
         (lambda: Images("a", channels=2), "Images.channels takes one of 1, 3, or none, got 2"),
         (lambda: Head(san="no"), "Head.san takes true or false, got 'no'; did you mean false?"),
-        (lambda: Head("projektion"), "'semi_supervised', got 'projektion'; did you mean 'projection'?"),
+        (lambda: Head("projektion"), "takes a Conditioning, got 'projektion'; did you mean Projection()?"),
         (
             lambda: SpectralNorm(skip="body"),
             "SpectralNorm.skip takes a list, each item a text, got 'body'; did you mean [",

@@ -109,5 +109,5 @@ def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) ->
     spec: of the run's data.
     """
     images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # as training knew them
-    of_g = cfg.head.conditioning.generator_spec(spec)
+    of_g = cfg.spec_of_g(spec)
     return with_standing_statistics(average, cfg.generator, of_g, images=images, seed=cfg.seed)

@@ -47,7 +47,7 @@ class GeneratorConfig(ABC):
 
     def check(self, cfg: Any) -> None:
         """Raises ValueError as `require`, for the conditioning of `cfg`."""
-        self.require(conditional=cfg.head.conditioning.conditional_generator)
+        self.require(conditional=cfg.game.tells_labels or cfg.head.conditioning.conditional_generator)
 
     def require(self, *, conditional: bool) -> None:
         """Raises ValueError if these settings are for a G that reads the class alone, and it does not; or reverse."""

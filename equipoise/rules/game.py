@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -30,8 +30,11 @@ class Game(ABC):
     G and D are one module each, whatever is inside: two translators, an encoder beside a generator.
 
     shown: what D's update sees in place of the generated images: a `History` of them. None: the images as they are.
+    tells_labels: G reads the label of an image, its domain, whatever D does with it.
     reuse: G's update takes the images of D's last update, made from the same z, which saves a forward of G.
     """
+
+    tells_labels: ClassVar[bool] = False
 
     shown: History | None = None
     reuse: bool = False

@@ -61,7 +61,7 @@ class GAN:
                 config's stages.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
-        G = cfg.generator.build(cfg.head.conditioning.generator_spec(spec))
+        G = cfg.generator.build(cfg.spec_of_g(spec))
         D = cfg.head.build(cfg.discriminator.build, spec)
         cfg.g_normalizer(G)
         cfg.d_normalizer(D)

@@ -58,7 +58,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
             f"batch_size={size} is over {MOST_EPOCHS} times the {images} images of the data: give a smaller batch_size"
         )
     memory = device_memory(device)
-    of_g = cfg.head.conditioning.generator_spec(spec)
+    of_g = cfg.spec_of_g(spec)
     G, g_bytes = on_meta("generator", lambda: cfg.generator.build(of_g), memory.bytes // 3, memory)  # with the average
     free = memory.bytes - 3 * g_bytes
     D, d_bytes = on_meta("discriminator", lambda: cfg.head.build(cfg.discriminator.build, spec), free // 2, memory)

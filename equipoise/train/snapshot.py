@@ -26,7 +26,7 @@ GRID = 100
 
 def averaged(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, nimg: int) -> Generator:
     """The averaged generator `net` of a run on the data of `spec`, with standing statistics."""
-    of_g = cfg.head.conditioning.generator_spec(spec)
+    of_g = cfg.spec_of_g(spec)
     return Generator(averaged_generator(net, cfg, spec), cfg.generator, of_g, nimg=nimg)
 
 
