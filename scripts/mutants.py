@@ -1,0 +1,1043 @@
+"""Wrong versions of the library that the tests must notice: mistakes of public code, and others that are easily made.
+
+Each is an edit of one file: `old` stands there exactly once, in code, and is replaced by `new`. `mutate.py` runs them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["EQUIVALENT", "FIRST", "MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """A wrong version.
+
+    name: the mistake.
+    file: below equipoise/.
+    tests: test files, without `test_` and `.py`, that are run before those of `FIRST`.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = ()
+
+
+FIRST: dict[str, tuple[str, ...]] = {
+    "augment/ada.py": ("augment_ada", "augment_loop"),
+    "augment/affine.py": ("augment_geometry", "augment_published"),
+    "augment/bilinear.py": ("augment_geometry", "augment_ada"),
+    "augment/chain.py": ("augment_fixed", "augment_loop"),
+    "augment/color.py": ("augment_color", "augment_published"),
+    "augment/corruption.py": ("augment_color", "augment_published"),
+    "augment/diffaugment.py": ("augment_fixed",),
+    "augment/draws.py": ("augment_ada", "augment_geometry", "augment_color"),
+    "augment/filters.py": ("augment_color", "augment_published"),
+    "augment/noise.py": ("augment_fixed", "augment_loop"),
+    "compute/distributed.py": ("own_loops", "pieces", "distributed", "train_processes", "norms", "train"),
+    "compute/pieces.py": ("pieces",),
+    "core/latents.py": ("latents",),
+    "generate/standing.py": ("standing",),
+    "losses/adversarial.py": ("losses", "zoo_fixtures"),
+    "losses/features.py": ("matching", "train_matching"),
+    "losses/joint.py": ("joint", "train_joint"),
+    "losses/objective.py": ("objective", "train_several"),
+    "losses/penalties.py": ("penalties", "zoo_fixtures", "train_penalties"),
+    "losses/players.py": ("train_classes", "train_several", "games", "composition"),
+    "losses/regularizers.py": ("regularizers", "train_regularizers"),
+    "metrics/critic.py": ("evaluate_discriminator",),
+    "metrics/frechet.py": ("frechet", "metrics_oracles"),
+    "metrics/gaussian.py": ("frechet",),
+    "metrics/inception_score.py": ("inception_score", "evaluate"),
+    "metrics/kernel.py": ("kernel_distance", "metrics_oracles"),
+    "metrics/modes.py": ("modes",),
+    "metrics/neighbours.py": ("neighbours", "evaluate"),
+    "metrics/parzen.py": ("parzen", "evaluate"),
+    "metrics/probe.py": ("probe", "evaluate_discriminator"),
+    "metrics/sliced.py": ("kernel_distance",),
+    "models/progan.py": ("progan",),
+    "models/resnet.py": ("resnet", "zoo_fixtures"),
+    "nn/attention.py": ("attention_layer", "attention"),
+    "nn/conditioning.py": ("conditioning", "heads"),
+    "nn/heads.py": ("heads", "conditioning"),
+    "nn/minibatch.py": ("minibatch",),
+    "nn/norms.py": ("norms",),
+    "nn/residual.py": ("resnet", "biggan", "sagan", "zoo_fixtures"),
+    "nn/san.py": ("san",),
+    "nn/tracing.py": ("san",),
+    "rules/critic.py": ("critic",),
+    "rules/ema.py": ("ema",),
+    "rules/growth.py": ("train_growth", "cost_of_growth"),
+    "rules/history.py": ("games", "train_processes"),
+    "rules/optim.py": ("optim", "train"),
+    "rules/transfer.py": ("transfer", "train_transfer"),
+    "runs/checkpoint.py": ("checkpoint", "train"),
+    "train/batches.py": ("dequantise", "train_growth", "train"),
+    "train/context.py": ("train_regularizers", "games", "train_several", "train_joint"),
+    "train/drawing.py": ("prior", "pieces", "train_processes"),
+    "train/gan.py": ("train_regularizers", "games", "reuse", "augment_loop", "optim", "train_classes", "composition"),
+    "train/loop.py": ("train", "critic", "optim", "augment_loop", "train_processes"),
+    "train/showing.py": ("reuse", "games"),
+    "train/start.py": ("augment_loop", "train_regularizers", "train"),
+    "train/steps.py": (
+        "pieces",
+        "train_regularizers",
+        "train_penalties",
+        "train_joint",
+        "train_several",
+        "constraints",
+    ),
+    "weights/constraints.py": ("constraints",),
+    "weights/equalized.py": ("normalizers", "progan"),
+    "weights/matrices.py": ("singular", "regularizers", "constraints"),
+    "weights/normalizers.py": ("normalizers", "transfer"),
+    "weights/spectral.py": ("spectral", "normalizers", "zoo_fixtures"),
+}
+"""By file, the tests that are most likely to notice."""
+
+EQUIVALENT: dict[str, str] = {}
+"""Those that no test can notice, by name, and why."""
+
+
+AUGMENT = (
+    Mutant("p has no upper bound", "augment/ada.py", "(level / total).clamp(0, 1)", "(level / total).clamp_min(0)"),
+    Mutant(
+        "p moves away from its target", "augment/ada.py", "(r - settings.target).sign()", "(settings.target - r).sign()"
+    ),
+    Mutant("p moves by the last batch alone", "augment/ada.py", "direction * self.images", "direction * num_images"),
+    Mutant(
+        "p moves at every iteration",
+        "augment/ada.py",
+        "due = self.iterations == settings.every",
+        "due = self.iterations > 0",
+    ),
+    Mutant(
+        "r divided by the number of images twice",
+        "augment/ada.py",
+        "self.sums += num_images * torch.stack",
+        "self.sums += torch.stack",
+    ),
+    Mutant("r_v with the wrong sign", "augment/ada.py", "(real - held_out) / apart", "(held_out - real) / apart"),
+    Mutant(
+        "r never forgets", "augment/ada.py", "in (self.sums, self.images, self.iterations):", "in (self.iterations,):"
+    ),
+    Mutant(
+        "one decision to augment per batch",
+        "augment/draws.py",
+        "fires = self.uniform(0, 1) <",
+        "fires = self.uniform(0, 1)[:1].expand(self.n) <",
+    ),
+    Mutant(
+        "the colour of a batch, not of an image",
+        "augment/draws.py",
+        "std * torch.randn(self.n,",
+        "std * torch.randn(1,",
+    ),
+    Mutant("general transforms before blits", "augment/affine.py", "blits @ general", "general @ blits"),
+    Mutant(
+        "rotation, which is there twice, fires with p each time",
+        "augment/affine.py",
+        ", p=1 - (1 - draws.p).sqrt())",
+        ")",
+    ),
+    Mutant(
+        "scaling down where up is meant",
+        "augment/affine.py",
+        "scaling(1 / factor, 1 / factor)",
+        "scaling(factor, factor)",
+    ),
+    Mutant("contrast before brightness", "augment/color.py", "offset = (along * brightness)", "offset = brightness"),
+    Mutant("grid and corners not aligned", "augment/bilinear.py", "align_corners=True", "align_corners=False"),
+    Mutant("a hole of the whole size", "augment/corruption.py", ".abs() < 0.25", ".abs() < 0.5"),
+    Mutant(
+        "one draw of DiffAugment's colours per batch",
+        "augment/diffaugment.py",
+        "torch.rand(3, len(x), 1, 1, 1,",
+        "torch.rand(3, 1, 1, 1, 1,",
+    ),
+    Mutant("saturation up to 1, not 2", "augment/diffaugment.py", "grey + 2 * saturation *", "grey + saturation *"),
+    Mutant("cutout that starts at its centre", "augment/diffaugment.py", "(centre - side // 2)", "centre"),
+    Mutant(
+        "gains without the power they divide by",
+        "augment/filters.py",
+        "amplified / power.sqrt().unsqueeze(1)",
+        "amplified",
+    ),
+    Mutant("instance noise that stays", "augment/noise.py", "at(self.settings.std, nimg)", "at(self.settings.std, 0)"),
+    Mutant("one noise per batch", "augment/noise.py", "torch.randn_like(x)", "torch.randn_like(x[:1])"),
+    Mutant(
+        "a chain backwards",
+        "augment/chain.py",
+        "for part in self.parts:\n            x = part(x)",
+        "for part in reversed(self.parts):\n            x = part(x)",
+    ),
+)
+
+COMPUTE = (
+    Mutant("pieces add up instead of averaging", "compute/pieces.py", "share=1 / count", "share=1.0"),
+    Mutant("buffers move with every piece", "compute/pieces.py", "buffer.copy_(value)", "pass"),
+    Mutant(
+        "statistics of pieces add up", "compute/pieces.py", "for piece in stats]).mean()", "for piece in stats]).sum()"
+    ),
+    Mutant("every piece sees the first images", "compute/pieces.py", "start=i * size:", "start=0:"),
+    Mutant("gradients are never cleared", "compute/distributed.py", "    optimizer.zero_grad()\n", "\n"),
+    Mutant("the sum of gradients over processes", "compute/distributed.py", "total /= world_size()", "total /= 1"),
+    Mutant("the sum of values over processes", "compute/distributed.py", "return total / world_size()", "return total"),
+    Mutant(
+        "the slope of a sum over processes stays on its process",
+        "compute/distributed.py",
+        "total: Tensor = SumOverRanks.apply(gradient)",
+        "total: Tensor = gradient.clone()",
+        ("norms",),
+    ),
+    Mutant(
+        "weights stay trainable after a step",
+        "compute/distributed.py",
+        "p.requires_grad_(required)",
+        "p.requires_grad_(True)",
+    ),
+    Mutant(
+        "weights without a gradient are left out of the step",
+        "compute/distributed.py",
+        "p.grad = torch.zeros_like(p)",
+        "continue",
+    ),
+    Mutant("truncation that only scales z", "core/latents.py", "moved.clamp(-threshold, threshold)", "(threshold * z)"),
+    Mutant("a biased standing variance", "generate/standing.py", "/ (count - 1))", "/ count)"),
+    Mutant(
+        "standing statistics of the last batch",
+        "generate/standing.py",
+        "sums[module] + now if module in sums else now",
+        "now",
+    ),
+)
+
+LOSSES = (
+    Mutant(
+        "the cross-entropy of log(sigmoid + ε)",
+        "losses/adversarial.py",
+        "return F.softplus(-fake)",
+        "return -(fake.sigmoid() + 1e-8).log()",
+    ),
+    Mutant("two-sided smoothing", "losses/adversarial.py", "+ smoothing * real +", "+ smoothing * (real - fake) +"),
+    Mutant(
+        "the hinge's sign",
+        "losses/adversarial.py",
+        "F.relu(1 - real) + F.relu(1 + fake)",
+        "F.relu(1 + real) + F.relu(1 - fake)",
+    ),
+    Mutant(
+        "a hinge without margin",
+        "losses/adversarial.py",
+        "F.relu(1 - real) + F.relu(1 + fake)",
+        "F.relu(-real) + F.relu(fake)",
+    ),
+    Mutant("Wasserstein's sign", "losses/adversarial.py", "return fake - real", "return real - fake"),
+    Mutant(
+        "least squares: G aims at b", "losses/adversarial.py", "(fake - self.c).square()", "(fake - self.b).square()"
+    ),
+    Mutant(
+        "the relativistic G minimises D's loss",
+        "losses/adversarial.py",
+        "F.softplus(real - fake)",
+        "F.softplus(fake - real)",
+    ),
+    Mutant(
+        "logits of an image add up",
+        "losses/objective.py",
+        "return loss.d(real, fake).mean()\n",
+        "return loss.d(real, fake).sum(1).mean()\n",
+    ),
+    Mutant(
+        "discriminators average",
+        "losses/objective.py",
+        "return torch.stack(total).sum()",
+        "return torch.stack(total).mean()",
+    ),
+    Mutant(
+        "SAN's direction is pushed the other way",
+        "losses/objective.py",
+        "return loss.g(real) - loss.g(fake)",
+        "return loss.g(fake) - loss.g(real)",
+    ),
+    Mutant(
+        "SAN's direction loss reads fun",
+        "losses/objective.py",
+        "mean_direction(loss, r.dir, f.dir,",
+        "mean_direction(loss, r.fun, f.fun,",
+    ),
+    Mutant(
+        "the means that normalise the direction loss are exchanged",
+        "losses/objective.py",
+        "loss.g(real) / mean_weight(loss, real) - loss.g(fake) / mean_weight(loss, fake)",
+        "loss.g(real) / mean_weight(loss, fake) - loss.g(fake) / mean_weight(loss, real)",
+    ),
+    Mutant(
+        "(N,) logits against (N, 1)",
+        "losses/objective.py",
+        "    if real.shape != fake.shape:",
+        "    if real.numel() != fake.numel():",
+    ),
+    Mutant("the other side's constant stays in the mean", "losses/objective.py", " - loss.d(zero, zero)", ""),
+    Mutant(
+        "one logit of several counts in G's loss",
+        "losses/objective.py",
+        "loss.g(f.fun).mean() for f in flat(fake)",
+        "loss.g(f.fun[:, :1]).mean() for f in flat(fake)",
+    ),
+    Mutant(
+        "consensus: the norm, not its square",
+        "losses/joint.py",
+        "torch.stack(squares).sum()",
+        "torch.stack(squares).sum().sqrt()",
+    ),
+    Mutant(
+        "consensus: each loss by the other's weights",
+        "losses/joint.py",
+        "in ((d_loss, d_weights), (g_loss, g_weights))\n",
+        "in ((d_loss, g_weights), (g_loss, d_weights))\n",
+    ),
+    Mutant(
+        "features are matched in pairs",
+        "losses/features.py",
+        "(mean(real) - mean(fake)).square().sum()",
+        "(real - fake).square().mean(0).sum()",
+    ),
+    Mutant(
+        "the mean over features",
+        "losses/features.py",
+        "(mean(real) - mean(fake)).square().sum()",
+        "(mean(real) - mean(fake)).square().mean()",
+    ),
+    Mutant(
+        "matching replaces the loss it should stand beside",
+        "losses/features.py",
+        "return not self.adversarial",
+        "return self.adversarial",
+    ),
+    Mutant(
+        "SAN's normalisation is dropped",
+        "losses/players.py",
+        "seen.on_fake, normalize=self.normalize)",
+        "seen.on_fake)",
+    ),
+    Mutant(
+        "generated images take the labels of real ones",
+        "losses/players.py",
+        "class_loss(seen.on_fake, seen.fake.label)",
+        "class_loss(seen.on_fake, seen.real.label)",
+    ),
+    Mutant(
+        "classes are learned from every image",
+        "losses/players.py",
+        "class_loss(seen.on_labelled, seen.labelled.label)",
+        "class_loss(seen.on_real, seen.real.label)",
+    ),
+)
+
+PENALTIES = (
+    Mutant(
+        "one norm per batch", "losses/penalties.py", "gradient.square().flatten(1).sum(1)", "gradient.square().sum()"
+    ),
+    Mutant(
+        "a mean over pixels",
+        "losses/penalties.py",
+        "gradient.square().flatten(1).sum(1)",
+        "gradient.square().flatten(1).mean(1)",
+    ),
+    Mutant("one ε per batch", "losses/penalties.py", "torch.rand(one_each(x),", "torch.rand(one_each(x[:1]),"),
+    Mutant("one ε per pixel", "losses/penalties.py", "torch.rand(one_each(x),", "torch.rand(x.shape,"),
+    Mutant("a penalty cut from the graph", "losses/penalties.py", "x, create_graph=True)", "x, create_graph=False)"),
+    Mutant(
+        "R1 without its half",
+        "losses/penalties.py",
+        "return at(self.gamma, nimg) / 2\n\n"
+        "    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:\n"
+        '        return squared_norm(input_gradient(critic, batch_of(real, "real")))',
+        "return at(self.gamma, nimg)\n\n"
+        "    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:\n"
+        '        return squared_norm(input_gradient(critic, batch_of(real, "real")))',
+    ),
+    Mutant("R2 on real images", "losses/penalties.py", 'batch_of(fake, "generated")))', 'batch_of(real, "real")))'),
+    Mutant("one-sided on the wrong side", "losses/penalties.py", "(excess.clamp_min(0) if", "(excess.clamp_max(0) if"),
+    Mutant("a root with an infinite slope", "losses/penalties.py", "(squared + 1e-12).sqrt()", "squared.sqrt()"),
+    Mutant(
+        "labels of the wrong end of the segment",
+        "losses/penalties.py",
+        "torch.lerp(generated, x, epsilon), real.y)",
+        "torch.lerp(generated, x, epsilon), fake.y)",
+    ),
+    Mutant(
+        "DRAGAN: a deviation per image",
+        "losses/penalties.py",
+        "self.noise * x.std(correction=0) * u",
+        "self.noise * x.flatten(1).std(1, correction=0).view(one_each(x)) * u",
+    ),
+    Mutant("DRAGAN: normal noise", "losses/penalties.py", "u = torch.rand(x.shape", "u = torch.randn(x.shape"),
+    Mutant(
+        "drift of the mean logit",
+        "losses/penalties.py",
+        "critic(x, real.y).square().mean(1)",
+        "critic(x, real.y).mean(1).square()",
+    ),
+)
+
+REGULARIZERS = (
+    Mutant(
+        "orthogonal: the diagonal counts",
+        "losses/regularizers.py",
+        "            if self.off_diagonal\n",
+        "            if not self.off_diagonal\n",
+    ),
+    Mutant(
+        "orthogonal: embeddings take part",
+        "losses/regularizers.py",
+        "total(self.correlation, net, embeddings=False)",
+        "total(self.correlation, net)",
+    ),
+    Mutant(
+        "the smallest singular value",
+        "losses/regularizers.py",
+        "squared_singular_values(matrix)[-1], net)",
+        "squared_singular_values(matrix)[0], net)",
+    ),
+    Mutant("a root of singular values of 0", "losses/regularizers.py", ".clamp_min(self.bound**2)", ".clamp_min(0)"),
+    Mutant(
+        "a mean that forgets",
+        "losses/regularizers.py",
+        "self.mean += (flat(net) - self.mean) / self.t",
+        "self.mean += (flat(net) - self.mean) * 0.1",
+    ),
+    Mutant(
+        "a mean that is one step behind",
+        "losses/regularizers.py",
+        "        self.t += 1\n        self.mean += (flat(net) - self.mean) / self.t",
+        "        self.mean += (flat(net) - self.mean) / self.t\n        self.t += 1",
+    ),
+)
+
+METRICS = (
+    Mutant(
+        "the critic's sign", "metrics/critic.py", "float(real.mean() - fake.mean())", "float(fake.mean() - real.mean())"
+    ),
+    Mutant("the trace counts once", "metrics/frechet.py", "max(spreads - 2 * shared, 0)", "max(spreads - shared, 0)"),
+    Mutant(
+        "the distance of means, not its square",
+        "metrics/frechet.py",
+        "np.square(a.mean - b.mean).sum()",
+        "np.sqrt(np.square(a.mean - b.mean).sum())",
+    ),
+    Mutant(
+        "a covariance divided by N", "metrics/gaussian.py", "/ math.sqrt(self.count - 1)", "/ math.sqrt(self.count)"
+    ),
+    Mutant(
+        "sets merge without the spread between them",
+        "metrics/gaussian.py",
+        "math.sqrt(self.count / both.count * other.count) * step",
+        "0.0 * step",
+    ),
+    Mutant("the mean of exponentials", "metrics/inception_score.py", ".sum(axis=1).mean()))", ".sum(axis=1)).mean())"),
+    Mutant(
+        "splits of images in the order of their classes",
+        "metrics/inception_score.py",
+        "p, q = shuffled(fake, seed), shuffled",
+        "p, q = fake, shuffled",
+    ),
+    Mutant(
+        "the biased kernel distance",
+        "metrics/kernel.py",
+        "(k.sum() - np.trace(k)) / (len(x) * (len(x) - 1))",
+        "k.mean()",
+    ),
+    Mutant(
+        "a kernel that is not scaled by the features", "metrics/kernel.py", "x @ y.T / x.shape[1] + 1", "x @ y.T + 1"
+    ),
+    Mutant(
+        "subsets that hold a sample twice",
+        "metrics/kernel.py",
+        "rng.choice(len(x), subset_size, replace=False)",
+        "rng.choice(len(x), subset_size, replace=True)",
+    ),
+    Mutant(
+        "modes: the entropy of those that are there", "metrics/modes.py", "+ math.log(num_modes)", "+ math.log(len(q))"
+    ),
+    Mutant(
+        "precision and recall exchanged",
+        "metrics/neighbours.py",
+        "PrecisionAndRecall(float(precise.mean()), float(np.concatenate(covered).mean()))",
+        "PrecisionAndRecall(float(np.concatenate(covered).mean()), float(precise.mean()))",
+    ),
+    Mutant(
+        "a sample is its own first neighbour",
+        "metrics/neighbours.py",
+        "last = smallest(d2, k + 1)[:, -1:]",
+        "last = smallest(d2, k)[:, -1:]",
+    ),
+    Mutant("density without 1/k", "metrics/neighbours.py", "inside / (k * len(y))", "inside / len(y)"),
+    Mutant(
+        "coverage by balls of generated images",
+        "metrics/neighbours.py",
+        "balls = squared_radii(x, k)",
+        "balls = squared_radii(y, k)",
+    ),
+    Mutant(
+        "an image among its own neighbours", "metrics/neighbours.py", "k=3).distances[:, 1:]", "k=3).distances[:, :2]"
+    ),
+    Mutant(
+        "Parzen: a density of one dimension",
+        "metrics/parzen.py",
+        "volumes = samples.shape[1] * np.log",
+        "volumes = np.log",
+    ),
+    Mutant(
+        "Parzen: divided by the number of points", "metrics/parzen.py", "math.log(len(samples))", "math.log(len(data))"
+    ),
+    Mutant(
+        "the probe's scale reads test images",
+        "metrics/probe.py",
+        "mean, std = x[:num].mean(axis=0), x[:num].std(axis=0)",
+        "mean, std = x.mean(axis=0), x.std(axis=0)",
+    ),
+    Mutant(
+        "the probe is chosen on test images",
+        "metrics/probe.py",
+        "pair[0].accuracy(*validation)",
+        "pair[0].accuracy(*test)",
+    ),
+    Mutant(
+        "the mean of roots", "metrics/sliced.py", "float(costs.mean() ** (1 / p))", "float((costs ** (1 / p)).mean())"
+    ),
+    Mutant(
+        "directions that are not unit vectors",
+        "metrics/sliced.py",
+        "direction = direction / np.linalg.norm(direction)",
+        "direction = direction / 1.0",
+    ),
+)
+
+NETWORKS = (
+    Mutant("softmax over queries", "nn/attention.py", "k.transpose(1, 2)).softmax(2)", "k.transpose(1, 2)).softmax(1)"),
+    Mutant("attention scaled by its width", "nn/attention.py", "scale=1.0)", "scale=None)"),
+    Mutant(
+        "fading the wrong way",
+        "models/progan.py",
+        "enlarge(self.to_image[last - 1](h), 1), fade)",
+        "enlarge(self.to_image[last - 1](h), 1), 1 - fade)",
+    ),
+    Mutant(
+        "the projection alone, without its unconditional part",
+        "nn/conditioning.py",
+        "self.linear.weight + self.embed(labels(y))",
+        "0 * self.linear.weight + self.embed(labels(y))",
+    ),
+    Mutant(
+        "one length for the vectors of all classes",
+        "nn/conditioning.py",
+        "lengths: Tensor = w.norm(dim=1, keepdim=True)",
+        "lengths: Tensor = w.norm().expand(len(w), 1)",
+    ),
+    Mutant(
+        "an embedding that forgets the shared vector",
+        "nn/conditioning.py",
+        "self.embed.weight.copy_(w - self.linear.weight)",
+        "self.embed.weight.copy_(w)",
+    ),
+    Mutant(
+        "initial weights by the other fan",
+        "nn/conditioning.py",
+        "1 / math.sqrt(layer.weight.shape[1])",
+        "1 / math.sqrt(layer.weight.shape[0])",
+    ),
+    Mutant(
+        "one length for the directions of all classes",
+        "nn/heads.py",
+        "w.norm(dim=-1, keepdim=True).clamp_min(1e-12)",
+        "w.norm().clamp_min(1e-12)",
+    ),
+    Mutant(
+        "the length trains the direction too",
+        "nn/heads.py",
+        "return length * omega.detach(), ",
+        "return length * omega, ",
+    ),
+    Mutant("the direction trains the length too", "nn/heads.py", "length.detach() * omega\n", "length * omega\n"),
+    Mutant(
+        "the direction trains the features too",
+        "nn/heads.py",
+        "contract(direction, h.detach())",
+        "contract(direction, h)",
+    ),
+    Mutant(
+        "a sum over positions before the classifier",
+        "nn/heads.py",
+        "h.to(dtype).flatten(2).mean(2)",
+        "h.to(dtype).flatten(2).sum(2)",
+    ),
+    Mutant(
+        "the largest class for the sum of all",
+        "nn/heads.py",
+        "classes.logsumexp(1, keepdim=True)",
+        "classes.amax(1, keepdim=True)",
+    ),
+    Mutant(
+        "positions read as features",
+        "nn/heads.py",
+        "h.unflatten(1, (-1, self.positions))",
+        "h.unflatten(1, (self.positions, -1)).transpose(1, 2)",
+    ),
+    Mutant(
+        "the groups of minibatch deviation and of its map differ",
+        "nn/minibatch.py",
+        "std.mean((2, 3, 4)).repeat(G, 1)",
+        "std.mean((2, 3, 4)).repeat_interleave(G, 0)",
+    ),
+    Mutant(
+        "minibatch discrimination averages", "nn/minibatch.py", "(-distance).exp().sum(1)", "(-distance).exp().mean(1)"
+    ),
+    Mutant("gains around 0", "nn/norms.py", "torch.ones(num_classes, features)", "torch.zeros(num_classes, features)"),
+    Mutant("a conditional gain without its 1", "nn/norms.py", "(1 + gain) * self.norm(h)", "gain * self.norm(h)"),
+    Mutant(
+        "virtual batch norm forgets its reference",
+        "nn/norms.py",
+        "mean = (R * ref_mean + own_mean) / (R + 1)",
+        "mean = own_mean",
+    ),
+    Mutant(
+        "the variance of a union without the distance of means",
+        "nn/norms.py",
+        " + R / (R + 1) ** 2 * (ref_mean - own_mean).square()",
+        "",
+    ),
+    Mutant("a biased running variance", "nn/norms.py", "var * total / (total - 1)", "var"),
+    Mutant(
+        "pixel norm of the sum",
+        "nn/norms.py",
+        "wide.square().mean(1, keepdim=True)",
+        "wide.square().sum(1, keepdim=True)",
+    ),
+    Mutant(
+        "fun and dir exchanged",
+        "nn/san.py",
+        "Logits(origin.half(0), origin.half(1))",
+        "Logits(origin.half(1), origin.half(0))",
+    ),
+    Mutant("hidden layers count as last ones", "nn/san.py", "if not c.hidden and (self.layers", "if (self.layers"),
+    Mutant(
+        "a sanified direction trains the features",
+        "nn/tracing.py",
+        "self.again(h.detach(), direction)",
+        "self.again(h, direction)",
+    ),
+    Mutant("a sanified bias keeps its own gradient", "nn/tracing.py", "w[:, features]\n", "self.bias.to(w.dtype)\n"),
+    Mutant(
+        "a ReLU before the image",
+        "nn/residual.py",
+        "x if self.first else F.relu(self.norm1(x))",
+        "F.relu(self.norm1(x))",
+    ),
+    Mutant("a sum and a mean exchanged", "nn/residual.py", 'if self.kind == "sum"', 'if self.kind == "mean"'),
+    Mutant(
+        "BigGAN's D averages over positions",
+        "nn/residual.py",
+        "F.relu(x).sum((2, 3)) if self.pool",
+        "F.relu(x).mean((2, 3)) if self.pool",
+    ),
+    Mutant(
+        "a block divided by √2",
+        "nn/residual.py",
+        "h + enlarge(self.shortcut(x), 1)",
+        "(h + enlarge(self.shortcut(x), 1)) / math.sqrt(2)",
+    ),
+    Mutant(
+        "blocks initialised as if no ReLU were there", "nn/residual.py", "gain=math.sqrt(2), bias=bias)", "bias=bias)"
+    ),
+    Mutant(
+        "no ReLU before G's last layer",
+        "models/resnet.py",
+        "self.conv(F.relu(self.norm(h)))",
+        "self.conv(self.norm(h))",
+    ),
+    Mutant(
+        "the class joins a block too early",
+        "models/resnet.py",
+        "join = self.join + (self.join > 0)",
+        "join = self.join",
+    ),
+    Mutant("the last block halves too", "models/resnet.py", "48: (4, 1)", "48: (5, 0)"),
+)
+
+WEIGHTS = (
+    Mutant(
+        "singular vectors move in evaluation",
+        "weights/spectral.py",
+        "            if self.training:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "σ held constant in the backward",
+        "weights/spectral.py",
+        "weight / along(weight, u, v, self.axis)",
+        "weight / along(weight.detach(), u, v, self.axis)",
+    ),
+    Mutant(
+        "the gradient of σ added",
+        "weights/spectral.py",
+        "(-inner / sigma) * u[:, None]",
+        "(inner / sigma) * u[:, None]",
+    ),
+    Mutant(
+        "σ held constant in the second backward",
+        "weights/spectral.py",
+        "            sigma = along(weight, u, v, ctx.axis)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "singular vectors that are not normalised",
+        "weights/spectral.py",
+        "u = F.normalize(torch.mv(matrix, v), dim=0, eps=eps)",
+        "u = torch.mv(matrix, v)",
+    ),
+    Mutant(
+        "transposed layers read along the wrong axis",
+        "weights/matrices.py",
+        "1 if isinstance(layer, TRANSPOSED) else 0",
+        "0",
+    ),
+    Mutant("reading a weight moves it", "weights/matrices.py", "    computed.eval()\n", "\n"),
+    Mutant("SAN's heads are normalised", "weights/matrices.py", " and m not in inside)", ")"),
+    Mutant(
+        "small singular values are raised",
+        "weights/matrices.py",
+        "squared.clamp_min(0).sqrt()).clamp_min(0)",
+        "squared.clamp_min(0).sqrt())",
+    ),
+    Mutant(
+        "a bound that forgets overlapping windows",
+        "weights/matrices.py",
+        "norms[layer] * math.sqrt(reads(layer))",
+        "norms[layer]",
+    ),
+    Mutant(
+        "weights clipped from above alone",
+        "weights/constraints.py",
+        "weight.clamp_(-self.bound, self.bound)",
+        "weight.clamp_(max=self.bound)",
+    ),
+    Mutant(
+        "biases are not clipped",
+        "weights/constraints.py",
+        "for weight in layer.parameters():",
+        "for weight in [layer.weight]:",
+    ),
+    Mutant("a scale without its inverse", "weights/equalized.py", "return weight / self.c", "return weight"),
+    Mutant("weight norm along the wrong axis", "weights/normalizers.py", "dim=output_axis(layer))", "dim=0)"),
+    Mutant(
+        "folding trains what was frozen",
+        "weights/normalizers.py",
+        "requires_grad=trained[name])",
+        "requires_grad=True)",
+    ),
+)
+
+RULES = (
+    Mutant("the average forgets buffers", "rules/ema.py", "b_ema.copy_(b)", "pass"),
+    Mutant("the average takes the complement", "rules/ema.py", "current, 1 - beta)", "current, beta)"),
+    Mutant(
+        "the larger half-life", "rules/ema.py", "min(halflife, nimg * self.rampup)", "max(halflife, nimg * self.rampup)"
+    ),
+    Mutant("a half-life in images", "rules/ema.py", "self.halflife_kimg * 1000", "self.halflife_kimg"),
+    Mutant(
+        "fading from the start of a phase", "rules/growth.py", "(rest - stable) / fade if", "rest / (stable + fade) if"
+    ),
+    Mutant("Adam remembers a past without new layers", "rules/growth.py", "optimizer.state.clear()", "pass"),
+    Mutant("updates counted from the wrong batch", "rules/growth.py", "// size + 1, 0)", "// size, 0)"),
+    Mutant(
+        "a batch of the next stage comes early",
+        "rules/growth.py",
+        "for last, size in self.parts if nimg <= last)",
+        "for last, size in self.parts if nimg < last)",
+    ),
+    Mutant("betas that stay", "rules/optim.py", "float(at(self.betas[1], nimg)))", "float(at(self.betas[1], 0)))"),
+    Mutant(
+        "frozen weights in the optimiser",
+        "rules/optim.py",
+        "            weights, lr=lr, betas",
+        "            list(net.parameters()), lr=lr, betas",
+    ),
+    Mutant("RMSProp with a momentum", "rules/optim.py", "alpha=self.alpha)", "alpha=self.alpha, momentum=0.9)"),
+    Mutant("old images keep the labels of new ones", "rules/history.py", "x[mine], y[mine] = old", "x[mine] = old[0]"),
+    Mutant(
+        "the pool never changes",
+        "rules/history.py",
+        "self.images[theirs], self.labels[theirs] = x[mine], y[mine]",
+        "pass",
+    ),
+    Mutant(
+        "a place of the pool twice in one call",
+        "rules/history.py",
+        "torch.randperm(self.size, generator=draws)[: len(x) - new]",
+        "torch.randint(self.size, (len(x) - new,), generator=draws)",
+    ),
+    Mutant(
+        "the pool draws the same numbers each time",
+        "rules/history.py",
+        "Purpose.HISTORY, int(self.calls))",
+        "Purpose.HISTORY, 0)",
+    ),
+    Mutant(
+        "every process is shown the images of the first",
+        "rules/history.py",
+        "slice(rank() * len(batch.x), (rank() + 1) * len(batch.x))",
+        "slice(0, len(batch.x))",
+    ),
+    Mutant(
+        "convergence when the loss rises",
+        "rules/critic.py",
+        "before - until.tolerance * abs(before)",
+        "before + until.tolerance * abs(before)",
+    ),
+    Mutant(
+        "a layer too many is frozen",
+        "rules/transfer.py",
+        "return stay[self.layers - 1]",
+        "return stay[min(self.layers, len(stay) - 1)]",
+    ),
+    Mutant(
+        "a resumed run begins with a new Adam",
+        "runs/checkpoint.py",
+        'optimizer.load_state_dict(state["optimizers"][key])',
+        "pass",
+    ),
+    Mutant("a resumed run begins its schedules anew", "runs/checkpoint.py", 'return int(state["nimg"])', "return 0"),
+    Mutant(
+        "the oldest checkpoint is read",
+        "runs/checkpoint.py",
+        "for path in reversed(finished(folder)):",
+        "for path in finished(folder):",
+    ),
+    Mutant(
+        "the newest checkpoints are deleted",
+        "runs/checkpoint.py",
+        "finished(self.folder)[: -self.keep]",
+        "finished(self.folder)[self.keep :]",
+    ),
+    Mutant("checksums are not compared", "runs/checkpoint.py", "if digest(content) != expected[name]:", "if False:"),
+    Mutant(
+        "weights are saved as they lie in memory",
+        "runs/checkpoint.py",
+        "value.detach().cpu().contiguous()",
+        "value.detach().cpu()",
+    ),
+)
+
+TRAIN = (
+    Mutant(
+        "data start anew when the batch grows",
+        "train/batches.py",
+        "self.endless(size, start=self.nimg)",
+        "self.endless(size, start=0)",
+    ),
+    Mutant(
+        "dequantisation draws the same noise",
+        "train/batches.py",
+        "stream(*self.key, self.nimg,",
+        "stream(*self.key, 0,",
+    ),
+    Mutant(
+        "generated images with the labels of real ones",
+        "train/context.py",
+        "outputs(self.fake.x, self.fake.y)",
+        "outputs(self.fake.x, self.real.y)",
+    ),
+    Mutant(
+        "weights of terms that stay", "train/context.py", "term.weight(seen.nimg) * value", "term.weight(0) * value"
+    ),
+    Mutant(
+        "weighted values are reported",
+        "train/context.py",
+        "values[term.name] = value.detach()",
+        "values[term.name] = weighted.detach()",
+    ),
+    Mutant(
+        "each of the joint losses draws its own images",
+        "train/context.py",
+        "StepContext(gan, player, self.piece, self.nimg, shown)",
+        "StepContext(gan, player, self.piece, self.nimg)",
+    ),
+    Mutant(
+        "every process draws the same z",
+        "train/drawing.py",
+        "z = z[rank() * images : (rank() + 1) * images]",
+        "z = z[:images]",
+    ),
+    Mutant(
+        "z is the same in every update",
+        "train/drawing.py",
+        "stream(cfg.seed, purpose, nimg)",
+        "stream(cfg.seed, purpose)",
+    ),
+    Mutant("augmentation skipped", "train/gan.py", "self.D(self.augment(x), y)", "self.D(x, y)"),
+    Mutant("G's z is D's", "train/gan.py", "purpose=Purpose.Z_FOR_G", "purpose=Purpose.Z_FOR_D"),
+    Mutant(
+        "G's updates counted as D's",
+        "train/gan.py",
+        "updates=lambda nimg: self.stages.updates(nimg) // steps,",
+        "updates=self.stages.updates,",
+    ),
+    Mutant("G normalised as D", "train/gan.py", "cfg.g_normalizer(G)", "cfg.d_normalizer(G)"),
+    Mutant("D with G's optimiser", "train/gan.py", "cfg.d_optim.build(D)", "cfg.g_optim.build(D)"),
+    Mutant("G's larger batch is dropped", "train/gan.py", "times=cfg.g_batches,", "times=1,"),
+    Mutant(
+        "no loss beside one that is replaced",
+        "train/gan.py",
+        "losses = [term for term in losses if not term.opposes]",
+        "losses = []",
+    ),
+    Mutant("the schedule of the augmentation stays", "train/gan.py", "self.augment.at(nimg)", "self.augment.at(0)"),
+    Mutant(
+        "terms forget when the config changes",
+        "train/gan.py",
+        "next((pair for pair in before if pair[0] == new[0]), new)",
+        "new",
+        ("playground", "points"),
+    ),
+    Mutant(
+        "memories of G are not updated",
+        "train/gan.py",
+        'after=[memory.update for memory in self.memories("G")]',
+        "after=()",
+    ),
+    Mutant(
+        "initial weights do not follow the seed",
+        "train/gan.py",
+        "seed_torch(cfg.seed, Purpose.WEIGHTS)",
+        "seed_torch(0, Purpose.WEIGHTS)",
+        ("train",),
+    ),
+    Mutant(
+        "G's step at the images seen after D's",
+        "train/loop.py",
+        "g_step(gan, drawn.batch, start,",
+        "g_step(gan, drawn.batch, nimg,",
+    ),
+    Mutant(
+        "the average counts one batch of several",
+        "train/loop.py",
+        "nimg, nimg - start)\n    for",
+        "nimg, size)\n    for",
+    ),
+    Mutant(
+        "p follows one process", "train/loop.py", 'mean_over_ranks(d_stats["D/sign_real"])', 'd_stats["D/sign_real"]'
+    ),
+    Mutant(
+        "D's learning rate once per iteration",
+        "train/loop.py",
+        "cfg.d_optim.apply(gan.d_optim, nimg)",
+        "cfg.d_optim.apply(gan.d_optim, start)",
+    ),
+    Mutant(
+        "G's learning rate stays",
+        "train/loop.py",
+        "cfg.g_optim.apply(gan.g_optim, nimg)",
+        "cfg.g_optim.apply(gan.g_optim, 0)",
+    ),
+    Mutant(
+        "draws are the same on every process",
+        "train/loop.py",
+        "Purpose.DRAWS, rank(), nimg)",
+        "Purpose.DRAWS, 0, nimg)",
+    ),
+    Mutant(
+        "a resumed run draws anew", "train/loop.py", "    seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)\n", "\n"
+    ),
+    Mutant(
+        "reused images keep G's graph in D's step", "train/showing.py", "return detached(self.kept)", "return self.kept"
+    ),
+    Mutant(
+        "D never sees the pool",
+        "train/showing.py",
+        "shown if self.pool is None else shown._replace(fake=self.pool(shown.fake))",
+        "shown",
+    ),
+    Mutant("images are reused twice", "train/showing.py", "kept, self.kept = self.kept, None", "kept = self.kept"),
+    Mutant("a resumed run begins with p of 0", "train/start.py", ', "augment": gan.augment}', "}"),
+    Mutant("a resumed run forgets its pool", "train/start.py", 'nets["pool"] = gan.showing.pool', "pass", ("games",)),
+    Mutant(
+        "lazy terms lose their factor",
+        "train/steps.py",
+        "share * term.every * term.weight(seen.nimg)",
+        "share * term.weight(seen.nimg)",
+    ),
+    Mutant("lazy terms at every update", "train/steps.py", "if update % term.every == 0]", "]"),
+    Mutant(
+        "lazy terms one update late",
+        "train/steps.py",
+        "if update % term.every == 0]",
+        "if (update - 1) % term.every == 0]",
+    ),
+    Mutant("lazy terms counted in images", "train/steps.py", "update = me.updates(nimg)", "update = nimg"),
+    Mutant(
+        "the loss of each piece counts whole", "train/steps.py", "(piece.share * loss).backward()", "loss.backward()"
+    ),
+    Mutant(
+        "constraints before the step",
+        "train/steps.py",
+        "        apply_gradients(me.optim, reduction)\n    for then in me.after:\n        then(me.net)\n",
+        "        for then in me.after:\n            then(me.net)\n        apply_gradients(me.optim, reduction)\n",
+    ),
+    Mutant(
+        "terms leave gradients in the other player",
+        "train/steps.py",
+        "torch.autograd.backward(weight * value, inputs=owned(seen.me.optim))",
+        "torch.autograd.backward(weight * value)",
+    ),
+    Mutant(
+        "images held out are those trained on",
+        "train/steps.py",
+        "me.watch(piece.held_out)",
+        "me.watch(piece.real)",
+        ("augment_loop",),
+    ),
+    Mutant(
+        "gradients travel before the penalties' are added",
+        "train/steps.py",
+        "piece.last and not (apart or whole)",
+        "piece.last",
+        ("train_processes", "distributed"),
+    ),
+    Mutant(
+        "the means of one process",
+        "train/steps.py",
+        'mean_over_ranks(d_stats[f"D/{name}"])',
+        'd_stats[f"D/{name}"]',
+        ("augment_loop", "train_processes"),
+    ),
+    Mutant(
+        "one penalty of two of a kind is reported",
+        "train/steps.py",
+        "values[name] + value.detach() if name in values else value.detach()",
+        "value.detach()",
+    ),
+    Mutant(
+        "labelled images without their repetition",
+        "train/steps.py",
+        "None if labelled is None else repeated(labelled, me.times)",
+        "labelled",
+        ("train_classes",),
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (
+    *AUGMENT,
+    *COMPUTE,
+    *LOSSES,
+    *PENALTIES,
+    *REGULARIZERS,
+    *METRICS,
+    *NETWORKS,
+    *WEIGHTS,
+    *RULES,
+    *TRAIN,
+)
