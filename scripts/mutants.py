@@ -15,7 +15,7 @@ class Mutant(NamedTuple):
 
     name: the mistake.
     file: below equipoise/.
-    tests: test files, without `test_` and `.py`, that are run before those of `FIRST`.
+    tests: test files, without `test_` and `.py`, or tests in them, "ema::test_x". They run before those of `FIRST`.
     """
 
     name: str
@@ -36,7 +36,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "augment/draws.py": ("augment_ada", "augment_geometry", "augment_color"),
     "augment/filters.py": ("augment_color", "augment_published"),
     "augment/noise.py": ("augment_fixed", "augment_loop"),
-    "compute/distributed.py": ("own_loops", "pieces", "distributed", "train_processes", "norms", "train"),
+    "compute/distributed.py": ("distributed", "train_processes"),
     "compute/pieces.py": ("pieces",),
     "core/latents.py": ("latents",),
     "generate/standing.py": ("standing",),
@@ -45,7 +45,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "losses/joint.py": ("joint", "train_joint"),
     "losses/objective.py": ("objective", "train_several"),
     "losses/penalties.py": ("penalties", "zoo_fixtures", "train_penalties"),
-    "losses/players.py": ("train_classes", "train_several", "games", "composition"),
+    "losses/players.py": ("train_classes", "train_several", "games"),
     "losses/regularizers.py": ("regularizers", "train_regularizers"),
     "metrics/critic.py": ("evaluate_discriminator",),
     "metrics/frechet.py": ("frechet", "metrics_oracles"),
@@ -71,24 +71,17 @@ FIRST: dict[str, tuple[str, ...]] = {
     "rules/ema.py": ("ema",),
     "rules/growth.py": ("train_growth", "cost_of_growth"),
     "rules/history.py": ("games", "train_processes"),
-    "rules/optim.py": ("optim", "train"),
+    "rules/optim.py": ("optim", "train_update"),
     "rules/transfer.py": ("transfer", "train_transfer"),
-    "runs/checkpoint.py": ("checkpoint", "train"),
+    "runs/checkpoint.py": ("checkpoint", "reuse"),
     "train/batches.py": ("dequantise", "train_growth", "train"),
-    "train/context.py": ("train_regularizers", "games", "train_several", "train_joint"),
-    "train/drawing.py": ("prior", "pieces", "train_processes"),
-    "train/gan.py": ("train_regularizers", "games", "reuse", "augment_loop", "optim", "train_classes", "composition"),
-    "train/loop.py": ("train", "critic", "optim", "augment_loop", "train_processes"),
+    "train/context.py": ("train_update", "games", "train_several", "train_joint"),
+    "train/drawing.py": ("train_update", "pieces"),
+    "train/gan.py": ("train_update", "train_classes", "games"),
+    "train/loop.py": ("train_update", "train_regularizers"),
     "train/showing.py": ("reuse", "games"),
-    "train/start.py": ("augment_loop", "train_regularizers", "train"),
-    "train/steps.py": (
-        "pieces",
-        "train_regularizers",
-        "train_penalties",
-        "train_joint",
-        "train_several",
-        "constraints",
-    ),
+    "train/start.py": ("augment_loop", "train_regularizers"),
+    "train/steps.py": ("train_update", "pieces", "train_regularizers"),
     "weights/constraints.py": ("constraints",),
     "weights/equalized.py": ("normalizers", "progan"),
     "weights/matrices.py": ("singular", "regularizers", "constraints"),
@@ -182,9 +175,27 @@ COMPUTE = (
         "statistics of pieces add up", "compute/pieces.py", "for piece in stats]).mean()", "for piece in stats]).sum()"
     ),
     Mutant("every piece sees the first images", "compute/pieces.py", "start=i * size:", "start=0:"),
-    Mutant("gradients are never cleared", "compute/distributed.py", "    optimizer.zero_grad()\n", "\n"),
-    Mutant("the sum of gradients over processes", "compute/distributed.py", "total /= world_size()", "total /= 1"),
-    Mutant("the sum of values over processes", "compute/distributed.py", "return total / world_size()", "return total"),
+    Mutant(
+        "gradients are never cleared",
+        "compute/distributed.py",
+        "    optimizer.zero_grad()\n",
+        "\n",
+        ("own_loops", "train_penalties"),
+    ),
+    Mutant(
+        "the sum of gradients over processes",
+        "compute/distributed.py",
+        "total /= world_size()",
+        "total /= 1",
+        ("distributed",),
+    ),
+    Mutant(
+        "the sum of values over processes",
+        "compute/distributed.py",
+        "return total / world_size()",
+        "return total",
+        ("train_processes",),
+    ),
     Mutant(
         "the slope of a sum over processes stays on its process",
         "compute/distributed.py",
@@ -197,12 +208,14 @@ COMPUTE = (
         "compute/distributed.py",
         "p.requires_grad_(required)",
         "p.requires_grad_(True)",
+        ("train_penalties", "own_loops"),
     ),
     Mutant(
         "weights without a gradient are left out of the step",
         "compute/distributed.py",
         "p.grad = torch.zeros_like(p)",
         "continue",
+        ("distributed", "own_loops"),
     ),
     Mutant("truncation that only scales z", "core/latents.py", "moved.clamp(-threshold, threshold)", "(threshold * z)"),
     Mutant("a biased standing variance", "generate/standing.py", "/ (count - 1))", "/ count)"),
@@ -765,6 +778,7 @@ RULES = (
         "rules/optim.py",
         "            weights, lr=lr, betas",
         "            list(net.parameters()), lr=lr, betas",
+        ("optim",),
     ),
     Mutant("RMSProp with a momentum", "rules/optim.py", "alpha=self.alpha)", "alpha=self.alpha, momentum=0.9)"),
     Mutant("old images keep the labels of new ones", "rules/history.py", "x[mine], y[mine] = old", "x[mine] = old[0]"),
@@ -791,6 +805,7 @@ RULES = (
         "rules/history.py",
         "slice(rank() * len(batch.x), (rank() + 1) * len(batch.x))",
         "slice(0, len(batch.x))",
+        ("train_processes",),
     ),
     Mutant(
         "convergence when the loss rises",
@@ -809,8 +824,15 @@ RULES = (
         "runs/checkpoint.py",
         'optimizer.load_state_dict(state["optimizers"][key])',
         "pass",
+        ("reuse", "train"),
     ),
-    Mutant("a resumed run begins its schedules anew", "runs/checkpoint.py", 'return int(state["nimg"])', "return 0"),
+    Mutant(
+        "a resumed run begins its schedules anew",
+        "runs/checkpoint.py",
+        'return int(state["nimg"])',
+        "return 0",
+        ("reuse", "train"),
+    ),
     Mutant(
         "the oldest checkpoint is read",
         "runs/checkpoint.py",
@@ -829,6 +851,7 @@ RULES = (
         "runs/checkpoint.py",
         "value.detach().cpu().contiguous()",
         "value.detach().cpu()",
+        ("checkpoint", "precision", "convolutions"),
     ),
 )
 
@@ -852,7 +875,10 @@ TRAIN = (
         "outputs(self.fake.x, self.real.y)",
     ),
     Mutant(
-        "weights of terms that stay", "train/context.py", "term.weight(seen.nimg) * value", "term.weight(0) * value"
+        "weights of terms that stay",
+        "train/context.py",
+        "term.weight(seen.nimg) * value",
+        "term.weight(0) * value",
     ),
     Mutant(
         "weighted values are reported",
@@ -878,24 +904,44 @@ TRAIN = (
         "stream(cfg.seed, purpose, nimg)",
         "stream(cfg.seed, purpose)",
     ),
-    Mutant("augmentation skipped", "train/gan.py", "self.D(self.augment(x), y)", "self.D(x, y)"),
-    Mutant("G's z is D's", "train/gan.py", "purpose=Purpose.Z_FOR_G", "purpose=Purpose.Z_FOR_D"),
+    Mutant("augmentation skipped", "train/gan.py", "self.D(self.augment(x), y)", "self.D(x, y)", ("augment_loop",)),
+    Mutant("G's z is D's", "train/gan.py", "purpose=Purpose.Z_FOR_G", "purpose=Purpose.Z_FOR_D", ("reuse", "recipes")),
     Mutant(
         "G's updates counted as D's",
         "train/gan.py",
         "updates=lambda nimg: self.stages.updates(nimg) // steps,",
         "updates=self.stages.updates,",
+        ("train_regularizers",),
     ),
-    Mutant("G normalised as D", "train/gan.py", "cfg.g_normalizer(G)", "cfg.d_normalizer(G)"),
-    Mutant("D with G's optimiser", "train/gan.py", "cfg.d_optim.build(D)", "cfg.g_optim.build(D)"),
-    Mutant("G's larger batch is dropped", "train/gan.py", "times=cfg.g_batches,", "times=1,"),
+    Mutant(
+        "G normalised as D",
+        "train/gan.py",
+        "cfg.g_normalizer(G)",
+        "cfg.d_normalizer(G)",
+        ("train_warnings", "recompute"),
+    ),
+    Mutant(
+        "D with G's optimiser",
+        "train/gan.py",
+        "cfg.d_optim.build(D)",
+        "cfg.g_optim.build(D)",
+        ("train_penalties", "optim"),
+    ),
+    Mutant("G's larger batch is dropped", "train/gan.py", "times=cfg.g_batches,", "times=1,", ("pieces",)),
     Mutant(
         "no loss beside one that is replaced",
         "train/gan.py",
         "losses = [term for term in losses if not term.opposes]",
         "losses = []",
+        ("train_classes", "train_matching"),
     ),
-    Mutant("the schedule of the augmentation stays", "train/gan.py", "self.augment.at(nimg)", "self.augment.at(0)"),
+    Mutant(
+        "the schedule of the augmentation stays",
+        "train/gan.py",
+        "self.augment.at(nimg)",
+        "self.augment.at(0)",
+        ("augment_loop",),
+    ),
     Mutant(
         "terms forget when the config changes",
         "train/gan.py",
@@ -908,49 +954,63 @@ TRAIN = (
         "train/gan.py",
         'after=[memory.update for memory in self.memories("G")]',
         "after=()",
+        ("train_regularizers",),
     ),
     Mutant(
         "initial weights do not follow the seed",
         "train/gan.py",
         "seed_torch(cfg.seed, Purpose.WEIGHTS)",
         "seed_torch(0, Purpose.WEIGHTS)",
-        ("train",),
+        ("train_update",),
     ),
     Mutant(
         "G's step at the images seen after D's",
         "train/loop.py",
         "g_step(gan, drawn.batch, start,",
         "g_step(gan, drawn.batch, nimg,",
+        ("train::test_every_update_of_d_has_the_settings_of_its_moment",),
     ),
     Mutant(
         "the average counts one batch of several",
         "train/loop.py",
         "nimg, nimg - start)\n    for",
         "nimg, size)\n    for",
+        ("train_update",),
     ),
     Mutant(
-        "p follows one process", "train/loop.py", 'mean_over_ranks(d_stats["D/sign_real"])', 'd_stats["D/sign_real"]'
+        "p follows one process",
+        "train/loop.py",
+        'mean_over_ranks(d_stats["D/sign_real"])',
+        'd_stats["D/sign_real"]',
+        ("train_processes", "augment_loop"),
     ),
     Mutant(
         "D's learning rate once per iteration",
         "train/loop.py",
         "cfg.d_optim.apply(gan.d_optim, nimg)",
         "cfg.d_optim.apply(gan.d_optim, start)",
+        ("train::test_every_update_of_d_has_the_settings_of_its_moment",),
     ),
     Mutant(
         "G's learning rate stays",
         "train/loop.py",
         "cfg.g_optim.apply(gan.g_optim, nimg)",
         "cfg.g_optim.apply(gan.g_optim, 0)",
+        ("train::test_every_update_of_d_has_the_settings_of_its_moment",),
     ),
     Mutant(
         "draws are the same on every process",
         "train/loop.py",
         "Purpose.DRAWS, rank(), nimg)",
         "Purpose.DRAWS, 0, nimg)",
+        ("train_processes",),
     ),
     Mutant(
-        "a resumed run draws anew", "train/loop.py", "    seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)\n", "\n"
+        "a resumed run draws anew",
+        "train/loop.py",
+        "    seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)\n",
+        "\n",
+        ("augment_loop",),
     ),
     Mutant(
         "reused images keep G's graph in D's step", "train/showing.py", "return detached(self.kept)", "return self.kept"
@@ -969,15 +1029,25 @@ TRAIN = (
         "train/steps.py",
         "share * term.every * term.weight(seen.nimg)",
         "share * term.weight(seen.nimg)",
+        ("train_regularizers",),
     ),
-    Mutant("lazy terms at every update", "train/steps.py", "if update % term.every == 0]", "]"),
+    Mutant(
+        "lazy terms at every update", "train/steps.py", "if update % term.every == 0]", "]", ("train_regularizers",)
+    ),
     Mutant(
         "lazy terms one update late",
         "train/steps.py",
         "if update % term.every == 0]",
         "if (update - 1) % term.every == 0]",
+        ("train_regularizers",),
     ),
-    Mutant("lazy terms counted in images", "train/steps.py", "update = me.updates(nimg)", "update = nimg"),
+    Mutant(
+        "lazy terms counted in images",
+        "train/steps.py",
+        "update = me.updates(nimg)",
+        "update = nimg",
+        ("train_regularizers",),
+    ),
     Mutant(
         "the loss of each piece counts whole", "train/steps.py", "(piece.share * loss).backward()", "loss.backward()"
     ),
@@ -986,12 +1056,14 @@ TRAIN = (
         "train/steps.py",
         "        apply_gradients(me.optim, reduction)\n    for then in me.after:\n        then(me.net)\n",
         "        for then in me.after:\n            then(me.net)\n        apply_gradients(me.optim, reduction)\n",
+        ("constraints",),
     ),
     Mutant(
         "terms leave gradients in the other player",
         "train/steps.py",
         "torch.autograd.backward(weight * value, inputs=owned(seen.me.optim))",
         "torch.autograd.backward(weight * value)",
+        ("train_joint", "train_penalties"),
     ),
     Mutant(
         "images held out are those trained on",
@@ -1019,6 +1091,7 @@ TRAIN = (
         "train/steps.py",
         "values[name] + value.detach() if name in values else value.detach()",
         "value.detach()",
+        ("train_penalties",),
     ),
     Mutant(
         "labelled images without their repetition",

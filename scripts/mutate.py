@@ -39,7 +39,7 @@ LIMIT = 600.0
 """Seconds after which tests hang, which counts as noticed."""
 BROKEN = 100
 """Exit status of a process in which pytest did not start."""
-HEAVY = ("torch", "torch.utils.data", "pydantic", "safetensors.torch", "scipy.stats", "typer", "yaml")
+HEAVY = ("torch", "torch._dynamo", "torch.utils.data", "pydantic", "safetensors.torch", "scipy.stats", "typer", "yaml")
 """Imported once, before a process is forked for each wrong version. Nothing of equipoise."""
 
 
@@ -82,7 +82,13 @@ def code(text: str) -> str:
 
 def quick(mutant: Mutant) -> list[str]:
     """The tests that are most likely to notice, in their order."""
-    return [f"tests/test_{name}.py" for name in dict.fromkeys((*mutant.tests, *FIRST[mutant.file]))]
+    return [place(name) for name in dict.fromkeys((*mutant.tests, *FIRST[mutant.file]))]
+
+
+def place(name: str) -> str:
+    """Of "ema" or "ema::test_x", as pytest names it."""
+    file, colons, test = name.partition("::")
+    return f"tests/test_{file}.py{colons}{test}"
 
 
 def all_tests(mutant: Mutant) -> list[str]:

@@ -295,6 +295,13 @@ def test_a_critic_with_many_logits_is_summed(penalty, k):
     assert_close(value(lambda x, y: net(x).expand(-1, k)), value(lambda x, y: k * net(x)))
 
 
+def test_drift_of_several_logits_is_the_mean_of_their_squares():
+    """Not the square of their mean, which lets them drift apart in opposite directions."""
+    logits = torch.tensor([[3.0, -3.0], [1.0, 2.0]])
+    value = Drift()(lambda x, y: logits, Batch(torch.zeros(2, 1, 2, 2)))
+    assert_close(value, torch.tensor([9.0, 2.5]))
+
+
 @every_penalty
 def test_works_on_points(penalty):
     """Toy data is (N, 2)."""
