@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from processes import on_two_processes
+from runs import assert_resumes, same
 from tiny import recipe
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -356,6 +358,35 @@ def test_a_pool_goes_on_from_its_buffers():
     pools[1].load_state_dict(pools[0].state_dict())
     for i in range(6, 12):
         assert torch.equal(pools[0](constant(i)).x, pools[1](constant(i)).x)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, which fears for other threads
+def test_processes_are_shown_their_shares_of_what_one_would_be(tmp_path):
+    """Wrong: the share of the first process for all; a pool of its own for each."""
+    batches = [Batch(torch.rand(4, 1, 8, 8), torch.arange(4) + 4 * i) for i in range(6)]
+
+    def shown(of, rank=0, world=1):
+        pool, size = History(size=6).build(SPEC, seed=3), 4 // world
+        parts = [pool(batch.map(lambda t: t[rank * size : (rank + 1) * size])) for batch in of]
+        return [part.x for part in parts], [part.y for part in parts], pool.state_dict()
+
+    (xs_a, ys_a, pool_a), (xs_b, ys_b, pool_b) = on_two_processes(
+        lambda rank: shown(batches, rank, 2), tmp_path / "two"
+    )
+    xs, ys, pool = shown(batches)
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        assert torch.equal(torch.cat([xs_a[i], xs_b[i]]), x)
+        assert torch.equal(torch.cat([ys_a[i], ys_b[i]]), y)
+    assert any(not torch.equal(x, batch.x) for x, batch in zip(xs, batches, strict=True))
+    assert same(pool_a, pool)
+    assert same(pool_b, pool)
+
+
+def test_a_run_with_a_pool_resumes_bit_for_bit(tmp_path):
+    """Wrong: a checkpoint without the pool, which then fills anew."""
+    assert_resumes(
+        replace(recipe(), game=Generation(shown=History(size=12))), tmp_path, names=("G", "D", "ema", "pool")
+    )
 
 
 def test_only_ds_update_sees_old_images():

@@ -79,16 +79,16 @@ def test_integer_betas_are_accepted():
 
 def test_adam_follows_its_schedules():
     """lr and both betas, after every call of apply, in every group."""
-    config = Adam(lr=falling, betas=(Linear(start=0.0, end=0.5, kimg=1.0), 0.9))
+    config = Adam(lr=falling, betas=(Linear(start=0.0, end=0.5, kimg=1.0), Linear(start=0.9, end=0.5, kimg=1.0)))
     optimizer = config.build(nn.Linear(2, 2))
     assert optimizer.param_groups[0]["lr"] == 1e-3
     assert optimizer.param_groups[0]["betas"] == (0.0, 0.9)
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
-    for nimg, lr, beta1 in ((0, 1e-3, 0.0), (500, 5e-4, 0.25), (1000, 0.0, 0.5), (9999, 0.0, 0.5)):
+    for nimg, lr, *betas in ((0, 1e-3, 0.0, 0.9), (500, 5e-4, 0.25, 0.7), (1000, 0.0, 0.5, 0.5), (9999, 0.0, 0.5, 0.5)):
         config.apply(optimizer, nimg)
         for group in optimizer.param_groups:
             assert group["lr"] == pytest.approx(lr)
-            assert group["betas"] == pytest.approx((beta1, 0.9))
+            assert group["betas"] == pytest.approx(betas)
 
 
 @every_optimiser

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,7 @@ from reference import SPEC, Reference, Watch, assert_gradients, batch, build, cr
 from torch.nn.utils import parametrize
 
 from equipoise.augment import InstanceNoise
+from equipoise.compute.settings import Compute
 from equipoise.core.schedules import Linear
 from equipoise.losses import FeatureMatching, GradientPenalty
 from equipoise.models import Auxiliary, Head, SemiSupervised
@@ -75,6 +79,33 @@ def test_matching_in_place_of_the_adversarial_loss_leaves_the_loss_of_classes(cl
     if isinstance(classes, Auxiliary):  # of the other, D alone learns classes
         total = total + cross_entropy(on_fake.classes, real.y)
     assert_gradients(watch.gradients[0], reference.gradient("G", total), "G")
+
+
+def test_terms_of_one_kind_are_reported_as_their_sum():
+    """Wrong: the last one hides the others."""
+    found = []
+    flat, steep = (GradientPenalty(target=target, strength=0.0) for target in (0.0, 5.0))
+    for terms in ((flat,), (steep,), (flat, steep)):
+        torch.manual_seed(1)
+        gan, real = build(small(terms=terms)), batch()
+        gan.critic = partial(linear, gan.critic)
+        found.append(d_step(gan, real, 0)["D/GradientPenalty"].item())
+    assert found[2] == pytest.approx(found[0] + found[1], rel=1e-6)
+    assert min(found) > 1
+
+
+def linear(critic, x, y):
+    """A critic that has the same slope everywhere, so that no draw of a penalty matters, and reads D's weights."""
+    return 3 * x.flatten(1).sum(1, keepdim=True) / x[0].numel() ** 0.5 + 0 * critic(x, y)
+
+
+def test_g_may_have_more_images_than_ds_labelled_ones_in_every_piece():
+    """Wrong: labelled images that are not repeated with G's batch, and then do not make as many pieces."""
+    cfg = small(head=Head(SemiSupervised(labelled=20)), g_batches=2, compute=Compute(micro_batch=1))
+    gan, real = build(cfg), batch()
+    whole = build(replace(cfg, compute=Compute()))
+    stats = [g_step(each, real, 0, batch())["G/loss"].item() for each in (gan, whole)]
+    assert stats[0] == pytest.approx(stats[1], rel=1e-5)
 
 
 # ---- what the players are built with -----------------------------------------------------------------------
