@@ -53,6 +53,13 @@ def load(run_dir: Path) -> tuple[int, nn.Module, torch.optim.Optimizer]:
     return nimg, net, optimizer
 
 
+def flip(path: Path, at: int) -> None:
+    """Change a bit of the byte at this place."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
 def names(run_dir: Path) -> list[str]:
     return sorted(p.name for p in (run_dir / "checkpoints").iterdir())
 
@@ -68,6 +75,21 @@ def test_the_last_two_are_kept_and_the_newest_is_restored_with_its_optimizer(sav
 
 def test_an_empty_directory_starts_from_zero(tmp_path):
     assert load(tmp_path)[0] == 0
+
+
+def test_weights_come_back_however_they_lie_in_memory(tmp_path):
+    """A network of one's own may hold transposed weights, or two views of one tensor's memory."""
+    both = torch.randn(2, 3)
+    found = []
+    for values in (both, torch.zeros(2, 3)):
+        net = nn.ParameterDict({"transposed": nn.Parameter(values.T), "row": nn.Parameter(values[1])})
+        checkpoints = Checkpoints(tmp_path, nets={"net": net}, optimizers={})
+        found.append(checkpoints.load_latest())
+        if found == [0]:
+            checkpoints.save(100)
+    assert found == [0, 100]
+    assert torch.equal(net["transposed"], both.T)
+    assert torch.equal(net["row"], both[1])
 
 
 @pytest.mark.parametrize("sees", [0, 1])
@@ -92,14 +114,13 @@ def test_a_rank_0_that_lost_its_disk_does_not_begin_anew(sees, saved, tmp_path):
     [
         lambda path: (path / "net.safetensors").write_bytes((path / "net.safetensors").read_bytes()[:-3]),
         lambda path: (path / "state.pt").write_bytes(b""),
-        lambda path: (path / "state.pt").write_bytes(
-            bytes([path.joinpath("state.pt").read_bytes()[0] ^ 1]) + path.joinpath("state.pt").read_bytes()[1:]
-        ),
+        lambda path: flip(path / "state.pt", 0),
+        lambda path: flip(path / "net.safetensors", -1),  # of a weight: the checksum alone tells
         lambda path: (path / "net.safetensors").unlink(),
         lambda path: (path / "manifest.json").unlink(),
         lambda path: (path / "manifest.json").write_text('{"net.safe'),
     ],
-    ids=["cut short", "emptied", "bit flipped", "file missing", "no manifest", "half a manifest"],
+    ids=["cut short", "emptied", "bit flipped", "weight changed", "file missing", "no manifest", "half a manifest"],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_saying_so(saved, damage, capsys):
     run_dir, states = saved

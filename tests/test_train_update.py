@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from torch.nn.utils import parametrize
 from equipoise.augment import InstanceNoise
 from equipoise.compute.settings import Compute
 from equipoise.core.schedules import Linear
+from equipoise.core.types import Batch, Logits
 from equipoise.losses import FeatureMatching, GradientPenalty
+from equipoise.losses.players import ClassLoss
 from equipoise.models import Auxiliary, Head, SemiSupervised
 from equipoise.rules import EMA, Adam, RMSprop
 from equipoise.train import GAN, d_step, g_step, train
@@ -79,6 +82,32 @@ def test_matching_in_place_of_the_adversarial_loss_leaves_the_loss_of_classes(cl
     if isinstance(classes, Auxiliary):  # of the other, D alone learns classes
         total = total + cross_entropy(on_fake.classes, real.y)
     assert_gradients(watch.gradients[0], reference.gradient("G", total), "G")
+
+
+def test_of_generated_images_the_classes_are_those_they_are_shown_with():
+    """Wrong: the labels of the real images of the batch, which are others where a pool shows old ones."""
+    scores, y, other = torch.randn(5, 10), torch.arange(5), torch.arange(5) + 5
+    seen = SimpleNamespace(
+        on_fake=Logits(scores[:, :1], classes=scores), fake=Batch(scores, other), real=Batch(scores, y)
+    )
+    assert ClassLoss("fake", "both").of(seen).item() == pytest.approx(cross_entropy(scores, other).item(), rel=1e-6)
+
+
+def test_ds_direction_loss_is_normalised_if_the_head_says_so():
+    """Divided by the mean weight -g' of each side (Takida et al. 2024). Wrong: the setting is read and not used."""
+    gradients = []
+    for normalize in (False, True):
+        gan, real = build(small(head=Head(san=True, normalize_loss=normalize))), batch()
+        watch, reference = Watch(gan), Reference(gan)
+        d_step(gan, real, 0)
+        on_real, on_fake = (reference.logits(x) for x in (real.x, reference.images(watch.z[0]).detach()))
+        total = F.softplus(-on_real.fun).mean() + F.softplus(on_fake.fun).mean()
+        for sign, dir_ in ((1, on_real.dir), (-1, on_fake.dir)):
+            weight = torch.sigmoid(-dir_.detach()).mean() if normalize else 1.0  # -g' of g(t) = log(1 + exp(-t))
+            total = total + sign * F.softplus(-dir_).mean() / weight
+        assert_gradients(watch.gradients[0], reference.gradient("D", total), "D")
+        gradients.append(watch.gradients[0]["D"])
+    assert any(not torch.allclose(gradients[0][name], gradients[1][name], rtol=0.05) for name in gradients[0])
 
 
 def test_terms_of_one_kind_are_reported_as_their_sum():
