@@ -632,6 +632,7 @@ NETWORKS = (
         "nn/norms.py",
         "wide.square().mean(1, keepdim=True)",
         "wide.square().sum(1, keepdim=True)",
+        ("progan",),
     ),
     Mutant(
         "fun and dir exchanged",
@@ -680,6 +681,7 @@ NETWORKS = (
         "models/resnet.py",
         "join = self.join + (self.join > 0)",
         "join = self.join",
+        ("middle_concat",),
     ),
     Mutant("the last block halves too", "models/resnet.py", "48: (4, 1)", "48: (5, 0)"),
 )

@@ -305,6 +305,18 @@ def test_remove_keeps_the_outputs(normalizer):
     assert set(net.state_dict()) == names
 
 
+@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+def test_remove_leaves_frozen_weights_frozen(normalizer):
+    """As those of `FreezeD`, which an optimiser that is built later must not find. Wrong: all are trained again."""
+    net = network()
+    normalizer(net)
+    first, last = net[0], net[-1]
+    first.requires_grad_(False)
+    remove(net)
+    assert not any(p.requires_grad for p in first.parameters())
+    assert all(p.requires_grad for p in last.parameters())
+
+
 def test_remove_in_training_mode_does_not_move_the_singular_vectors():
     net = network()
     SpectralNorm()(net)
