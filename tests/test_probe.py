@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from equipoise.metrics import linear_svm, pooled_features
+from equipoise.metrics.probe import Probe
 
 
 def blobs(n, seed=0, spread=1.0):
@@ -81,3 +82,20 @@ def test_maps_of_every_convolution_are_pooled():
 def test_a_network_without_convolutions():
     with pytest.raises(ValueError, match="Linear has no convolution"):
         pooled_features(nn.Linear(2, 2), torch.randn(3, 2))
+
+
+def test_its_c_is_the_best_on_images_that_are_neither_fitted_nor_tested(monkeypatch):
+    """Wrong: the one that is best on the test images, whose accuracy is then no estimate."""
+
+    class Fitted:
+        def __init__(self, x, y, C):
+            assert len(x) == len(y) == 4
+            self.C = C
+
+        def accuracy(self, x, y):
+            assert len(x) == len(y)
+            return {3: {0.1: 0.2, 1.0: 0.9, 10.0: 0.4}, 2: {0.1: 1.0, 1.0: 0.5, 10.0: 0.0}}[len(y)][self.C]
+
+    monkeypatch.setattr("equipoise.metrics.probe.linear_svm", lambda x, y, C: Fitted(x, y, C))
+    features, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 2
+    assert Probe(train=4, validation=3, test=2, C=(0.1, 1.0, 10.0)).best(features, y) == (0.5, 1.0)
