@@ -29,7 +29,6 @@ from equipoise.losses import (
     R1,
     R2,
     Consensus,
-    Drift,
     FeatureMatching,
     GradientPenalty,
     Hinge,
@@ -243,7 +242,7 @@ def voids(cfg, D):
     if any(isinstance(layer, nn.GroupNorm) and layer.num_groups == 1 for layer in D.modules()):
         norms = ["layer" if kind == "group" else kind for kind in norms]  # one group is layer norm
     bounded = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)) or bool(cfg.constraints)
-    slopes = [penalty for penalty in cfg.penalties if not isinstance(penalty, Drift)]
+    slopes = [penalty for penalty in cfg.penalties if penalty.of_gradient]
     found = []
     if "batch" in norms and slopes:
         found.append(("D has batch norm (", "no longer one on each image's own"))
@@ -560,8 +559,9 @@ def test_every_component_is_in_a_case():
             *OF_POINTS,
         ):
             continue
-        for field, hint in get_type_hints(component).items():
-            missing = set(choices(hint)) - {getattr(part, field) for part in found}
+        hints = get_type_hints(component)
+        for field in (f.name for f in dataclasses.fields(component)):
+            missing = set(choices(hints[field])) - {getattr(part, field) for part in found}
             assert missing <= {choice for c, choice in APART if c is component} - {"rv"}, (component, field)
 
 

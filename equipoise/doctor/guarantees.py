@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from equipoise.losses import R1, R2, Dragan, GANLoss, GradientPenalty, Penalty
+from equipoise.losses import GANLoss, Penalty
 from equipoise.nn import SANHead, VirtualBatchNorm
 from equipoise.weights import (
     ClipSingularValues,
@@ -54,7 +54,7 @@ def voided(
     Norms of activations in D under what bounds its Lipschitz constant, batch norm in D under a penalty on the gradient
     of each image, and a Wasserstein loss that nothing bounds.
     """
-    gradient = [type(p).__name__ for p in penalties if isinstance(p, (R1, R2, GradientPenalty, Dragan))]
+    gradient = [type(p).__name__ for p in penalties if p.of_gradient]
     bounds = [
         type(part).__name__
         for part in (normalizer, *constraints)
