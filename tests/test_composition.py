@@ -860,7 +860,7 @@ def test_d_is_constrained_after_its_step():
 
 def test_a_loss_falls_when_its_player_alone_moves():
     """Thirty steps of D on one batch, then thirty of G: each lowers its own loss."""
-    gan, real = build(settings(NonSaturating, "projection", san=True, normalizer=SpectralNorm)), batch()
+    gan, real = build(settings(NonSaturating, Projection, san=True, normalizer=SpectralNorm)), batch()
     d = [d_step(gan, real, 0)["D/loss"].item() for _ in range(30)]
     assert d[-1] < d[0] - 0.05
     g = [g_step(gan, real, 0)["G/loss"].item() for _ in range(30)]
