@@ -177,7 +177,7 @@ class TestBadFiles:
         self.fails(MNIST(tmp_path), r"MNIST: labels must be one integer per image, shape \(30,\), got .*\(31,\)")
 
     def test_unknown_split(self):
-        with pytest.raises(ValueError, match="'train' or 'test'"):
+        with pytest.raises(ValueError, match="'train', 'test'"):
             MNIST(split="validation")
 
 
