@@ -278,7 +278,15 @@ def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
     page = (ROOT / "docs" / "loop.md").read_text("utf-8")
     quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
     source = ""
-    beginnings = {"gan": "\n@dataclass", "context": "\nclass StepContext", "steps": "\ndef step", "loop": "\ndef train"}
+    beginnings = {
+        "gan": "\n@dataclass",
+        "showing": "\nclass Showing",
+        "context": "\nclass StepContext",
+        "steps": "\ndef step",
+        "loop": "\ndef train",
+        "opened": "\n@contextmanager",
+        "events": "\n@dataclass",
+    }
     for file, first in beginnings.items():
         code = (ROOT / "equipoise" / "train" / f"{file}.py").read_text("utf-8")
         source += code[code.index(first) :]

@@ -51,8 +51,11 @@ class Game(ABC):
         return ()
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if `reuse` has no meaning in `cfg`: G's update needs as many images as D was shown, with
-        their graph.
+        """Raises ValueError for `reuse=true` with `shown=History(...)`: old images carry no graph of G. Use one of the
+        two.
+
+        Raises ValueError for `reuse=true` with `g_batches` above 1 or `compute.micro_batch`: G would need more images
+        than D was shown, or all pieces at once. Set `reuse=false`.
         """
         if not self.reuse:
             return
