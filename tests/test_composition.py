@@ -29,7 +29,6 @@ from equipoise.losses import (
     R1,
     R2,
     Consensus,
-    Drift,
     FeatureMatching,
     GradientPenalty,
     Hinge,
@@ -256,7 +255,7 @@ def voids(cfg, D):
     if any(isinstance(layer, nn.GroupNorm) and layer.num_groups == 1 for layer in D.modules()):
         norms = ["layer" if kind == "group" else kind for kind in norms]  # one group is layer norm
     bounded = isinstance(cfg.d_normalizer, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm)) or bool(cfg.constraints)
-    slopes = [term for term in cfg.terms if isinstance(term, Penalty) and not isinstance(term, Drift)]
+    slopes = [term for term in cfg.terms if isinstance(term, Penalty) and term.of_gradient]
     found = []
     if "batch" in norms and slopes:
         found.append(("D has batch norm (", "no longer one on each image's own"))

@@ -341,7 +341,7 @@ def test_flat_keeps_what_is_no_logit():
 
 @pytest.mark.parametrize("output", [draw((8, 1)), Logits(draw((8, 1))), [draw((8,)), Logits(draw((8, 1)))]])
 def test_what_does_not_classify_has_no_class_loss(output):
-    with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=auxiliary .*classes=scores\)"):
+    with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=Auxiliary .*classes=scores\)"):
         class_loss(output, y)
 
 

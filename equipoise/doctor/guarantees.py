@@ -54,7 +54,7 @@ def voided(
     Norms of activations in D under what bounds its Lipschitz constant, batch norm in D under a penalty on the gradient
     of each image, and a Wasserstein loss that nothing bounds.
     """
-    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.bounds_gradient]
+    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.of_gradient]
     bounds = [
         type(part).__name__
         for part in (normalizer, *constraints)

@@ -27,12 +27,14 @@ Images = Batch | Tensor
 
 
 class Penalty(Term):
-    """A penalty on D, a frozen value that sees D as a function of images alone."""
+    """A penalty on D, a frozen value that sees D as a function of images alone.
+
+    of_gradient: it penalises D's gradient at each image, which batch norm in D would make one at the whole batch.
+    """
 
     player = "D"
     place: ClassVar[Place] = "apart"
-    bounds_gradient: ClassVar[bool] = False
-    """Whether it is one on the gradient of each image's own logit."""
+    of_gradient: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
@@ -101,8 +103,7 @@ def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
 class R1(Penalty):
     """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
 
@@ -117,8 +118,7 @@ class R1(Penalty):
 class R2(Penalty):
     """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
 
@@ -143,8 +143,7 @@ class GradientPenalty(Penalty):
         2018).
     """
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     strength: Schedule = 10.0
     target: float = Field(default=1.0, ge=0)
     one_sided: bool = False
@@ -181,7 +180,7 @@ class Dragan(Penalty):
     """
 
     whole_batch: ClassVar[bool] = True
-    bounds_gradient: ClassVar[bool] = True
+    of_gradient: ClassVar[bool] = True
 
     strength: Schedule = 10.0
     noise: float = Field(default=0.5, ge=0)

@@ -33,6 +33,8 @@ from equipoise.core.types import ImageSpec, RunError
 __all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
 
 FORMAT = 1
+FORMER = {"D_terms": "d_regularizations", "G_terms": "g_regularizations"}
+"""Names of parts of a checkpoint in earlier versions."""
 FOLDERS = ("", "checkpoints", "generator", "samples", "best", "best/generator")
 """Where a run writes."""
 
@@ -80,7 +82,7 @@ class Checkpoints:
         name, weights, state = found
         try:
             for key, net in self.nets.items():
-                net.load_state_dict(weights.get(key, {}))
+                net.load_state_dict(weights.get(key, weights.get(FORMER.get(key, ""), {})))
             for key, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][key])
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:

@@ -15,6 +15,7 @@ from equipoise.data import MNIST, Digits, Few
 
 from .checkpoint import FOLDERS
 from .logs import LARGEST, read_log
+from .migration import of_today
 
 __all__ = ["Run", "claim", "config_text", "own_features", "parse_config", "read_run", "statistics_of"]
 
@@ -72,8 +73,8 @@ def config_text(path: Path) -> str:
 
 
 def parse_config(text: str, known: Mapping[str, Any]) -> TrainConfig:
-    """The config that a config.txt holds. Raises ValueError as `parse`, and for other values."""
-    config = parse(text, known)
+    """The config of a config.txt, an earlier version's too. Raises ValueError as `parse`, and for other values."""
+    config = parse(of_today(text), known)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"expected TrainConfig(...), got {shorten(text)}")
     return config
