@@ -283,12 +283,12 @@ def make_input(kind: str, place: Path, chance: random.Random) -> Path:
 # ---- settings --------------------------------------------------------------------------------------------
 
 NAMES = (
-    "loss", "penalties", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
+    "loss", "penalties", "terms", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
     "head.conditioning", "head.nothing", "g_optim.lr", "g_optim.betas", "d_optim", "ema.halflife_kimg", "batch_size",
-    "compute.micro_batch", "total_kimg", "snapshot_kimg", "seed", "compute.precision", "compute.device", "generator",
-    "generator.width",
-    "generator.z_dim", "discriminator.width", "data", "data.path", "transfer", "evaluation", "d_steps", "__class__",
-    "generator.__init__", "a.a.a.a", "", ".", "loss.", "0", "g_optim.betas.7", "constraints", "log_kimg",
+    "compute.micro_batch", "total_kimg", "report.snapshot_kimg", "seed", "compute.precision", "compute.device",
+    "generator", "generator.width",
+    "generator.z_dim", "discriminator.width", "data", "data.path", "start", "report.evaluation", "d_steps", "__class__",
+    "generator.__init__", "a.a.a.a", "", ".", "loss.", "0", "g_optim.betas.7", "constraints", "report.log_kimg",
 )  # fmt: skip
 VALUES = (
     "1", "-1", "0", "true", "none", "1e999", "-1e999", "nan", "9" * 5000, "[1,1]", "[]", "{}", "()", "Hinge", "R1",

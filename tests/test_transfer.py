@@ -205,7 +205,7 @@ def test_a_run_without_checkpoints_is_refused(tmp_path):
     (tmp_path / "begun" / "checkpoints" / ".000000000100.tmp").mkdir(parents=True)
     for name in ("nowhere", "begun"):
         with pytest.raises(
-            ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*transfer="
+            ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*start="
         ):
             load_networks(FreezeD(tmp_path / name), networks())
 

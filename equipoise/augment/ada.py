@@ -59,6 +59,9 @@ class ADA(Augment):
     held_out: float = Field(default=0.0, ge=0, lt=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `heuristic=rv` without `held_out`, and the reverse: `rv` alone compares D with images
+        held out. Set both or neither.
+        """
         if (self.heuristic == "rv") != (self.held_out > 0):
             raise ValueError(
                 f"heuristic={self.heuristic} and held_out={self.held_out} do not go together: rv, and nothing else, "

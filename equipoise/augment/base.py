@@ -64,7 +64,9 @@ class Augment(ABC):
     def build(self) -> Augmentation: ...
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if it goes by the sign of D's logits, and the loss gives that no meaning."""
+        """Raises ValueError for `ADA(heuristic="rt")` with a loss whose logit of 0 does not mean undecided: the sign of
+        D's logits says nothing then. Set `heuristic=rv held_out=0.1` or `heuristic=fixed`, or take `Hinge`.
+        """
         if self.reads_sign and not cfg.loss.signed:
             raise ValueError(
                 f"augment={self!r} goes by the sign of D's logits on real images, which says nothing with "

@@ -38,6 +38,11 @@ class Compute:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `compile` with `convolutions=measured`: the compiler chooses how convolutions are
+        computed. Use one of the two.
+
+        Raises ValueError for a `device` whose name torch does not know. Give `auto`, `cpu`, `cuda` or `cuda:1`.
+        """
         if self.compile and self.convolutions == "measured":
             raise ValueError(
                 "compute.compile=true and compute.convolutions=measured do not go together: the compiler chooses how "
@@ -56,7 +61,9 @@ class Compute:
         return isinstance(self.compile, str)
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if replayed CUDA graphs would overwrite what the rest of `cfg` still needs."""
+        """Raises ValueError for `compile=reduce-overhead` or `max-autotune` with `game.reuse` or `micro_batch`: a
+        replayed CUDA graph overwrites images that the update still needs. Set `compile=true`.
+        """
         if self.replays and (cfg.game.reuse or self.micro_batch is not None):
             other = "game.reuse=true" if cfg.game.reuse else f"compute.micro_batch={self.micro_batch}"
             raise ValueError(

@@ -189,6 +189,7 @@ class Mixture1D(Mixture):
     weights: tuple[Positive, ...] | None = None
 
     def __post_init__(self) -> None:
+        """Raises ValueError for unequal numbers of `means`, `stds` and `weights`. Give one of each per Gaussian."""
         counts = [len(self.means), len(self.stds), *([] if self.weights is None else [len(self.weights)])]
         if len(set(counts)) > 1:
             raise ValueError(

@@ -138,7 +138,9 @@ class Term(ABC):
         return self
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for micro-batches, if the term reads a mean or spread of the batch."""
+        """Raises ValueError for `compute.micro_batch` with a term that reads a mean or spread of the batch
+        (`whole_batch`): gradients of pieces do not add up to its own. Use more processes, or a smaller `batch_size`.
+        """
         if self.whole_batch:
             require_whole_batches(cfg, repr(self))
 

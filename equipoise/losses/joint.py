@@ -44,7 +44,12 @@ class JointPenalty(Term):
         """
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a SAN head, for compiled networks, and for micro-batches."""
+        """Raises ValueError for a joint penalty with `head.san=true`: the gradients of a SAN head lack the parts that
+        it holds fixed. Set `head.san=false`.
+
+        Raises ValueError for a joint penalty with `compute.compile`: compiled networks refuse second derivatives. Set
+        `compute.compile=false`.
+        """
         super().check(cfg)
         if cfg.head.san:
             raise ValueError(

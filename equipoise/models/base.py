@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -44,14 +44,6 @@ class GeneratorConfig(ABC):
         Raises:
             ValueError: for data the architecture is not defined for.
         """
-
-    def check(self, cfg: Any) -> None:
-        """Raises ValueError as `require`, for the conditioning of `cfg`."""
-        self.require(conditional=cfg.game.tells_labels or cfg.head.conditioning.conditional_generator)
-
-    def require(self, *, conditional: bool) -> None:
-        """Raises ValueError if these settings are for a G that reads the class alone, and it does not; or reverse."""
-        return  # most are for both
 
 
 class DiscriminatorConfig(ABC):

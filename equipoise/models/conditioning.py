@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -73,7 +73,6 @@ class Conditioning(ABC):
     linear: its logit is linear in the features, as a SAN head needs.
     in_head: the head alone reads the class, so that a body built by hand takes it.
     joins: the class may join a map in the middle of D instead (`MiddleConcat`).
-    cross_entropy: its logit is that of a probability, whose cross-entropy the loss must be.
     """
 
     reads_labels: ClassVar[bool] = False
@@ -81,7 +80,6 @@ class Conditioning(ABC):
     linear: ClassVar[bool] = True
     in_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
-    cross_entropy: ClassVar[bool] = False
 
     @property
     def conditional_generator(self) -> bool:
@@ -221,10 +219,20 @@ class SemiSupervised(Conditioning):
     labelled: int = Field(default=100, ge=1)
     classifies: ClassVar[Literal["all", "labelled"] | None] = "labelled"
     linear: ClassVar[bool] = False
-    cross_entropy: ClassVar[bool] = True
 
     def head(self, spec: HeadSpec) -> nn.Module:
         return SemiSupervisedHead(spec.classifier())
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for a loss that is no cross-entropy: the logit of K + 1 classes is that of a probability.
+        Take `NonSaturating` or `Saturating`.
+        """
+        if not cfg.loss.cross_entropy:
+            raise ValueError(
+                f"head.conditioning={self!r} and {cfg.loss!r} do not go together: its logit is that of the "
+                "probability that an image is of some real class, and the loss must be its cross-entropy. Use "
+                "loss=NonSaturating or loss=Saturating, or another conditioning."
+            )
 
     def labels_read(self, images: int, num_classes: int) -> int:
         if not num_classes <= self.labelled <= images:

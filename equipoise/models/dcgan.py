@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -70,6 +70,12 @@ class DCGANGenerator(GeneratorConfig):
     embed: int = Field(default=128, ge=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `class_input=batch_norm` with `skip_z=true`: a table of gains has no place for z. Set
+        `class_input=shared`, which takes both.
+
+        Raises ValueError for `class_input` or `skip_z` that sets gains, with a `norm` that is no batch norm: no layer
+        would have these gains. Set `norm=batch` or `norm=sync_batch`.
+        """
         if self.class_input == "batch_norm" and self.skip_z:
             raise ValueError(
                 "class_input=batch_norm looks the gains of a class up in a table, which has no place for z, and "
@@ -84,10 +90,16 @@ class DCGANGenerator(GeneratorConfig):
             )
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        self.require(conditional=spec.num_classes > 0)
+        self._require(conditional=spec.num_classes > 0)
         return ConvGenerator(self, spec)
 
-    def require(self, *, conditional: bool) -> None:
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for `class_input=batch_norm` or `shared` where G reads no class: its gains have none to
+        follow. Set `head.conditioning=Projection`, or `class_input=concat`.
+        """
+        self._require(conditional=cfg.game.tells_labels or cfg.head.conditioning.conditional_generator)
+
+    def _require(self, *, conditional: bool) -> None:
         if self.class_input != "concat" and not conditional:
             raise ValueError(
                 f"class_input={self.class_input} gives every class gains of its own, and this generator reads no "
@@ -172,6 +184,9 @@ class DCGANDiscriminator(DiscriminatorConfig):
     minibatch: Annotated[Literal["none", "discrimination", "std"], NONE_IS_A_WORD] = "none"
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `norm=virtual`: it needs a reference batch of real images, and an architecture is built
+        without data. Set `norm` to `layer`, `instance` or `group`.
+        """
         if self.norm == "virtual":
             raise ValueError(
                 "norm=virtual needs a reference batch of real images in D, and an architecture is built without data. "

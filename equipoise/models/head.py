@@ -60,6 +60,12 @@ class Head:
     init_std: float | None = Field(default=None, gt=0)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `san=true` with `SemiSupervised`: its logit is not linear in the features, so there is
+        no direction to train. Set `san=false`, or take `Auxiliary`.
+
+        Raises ValueError for `scale=learned` or `normalize_loss=true` with `san=false`: both are about SAN's direction.
+        Set `san=true`.
+        """
         if self.san and not self.conditioning.linear:
             raise ValueError(
                 f"head.san=true is not defined for head.conditioning={self.conditioning!r}: its logit is not linear in "
@@ -78,7 +84,15 @@ class Head:
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a loss that has no meaning for the head."""
+        """Raises ValueError for `san=true` with a paired loss: SAN is defined for losses on single logits. Take an
+        unpaired loss, or set `san=false`.
+
+        Raises ValueError for `normalize_loss=true` with a loss whose g rises somewhere: the weights -g' may be
+        negative. Take a loss that falls everywhere, such as `SoftLeastSquares`.
+
+        Raises ValueError for `normalize_loss=true` with `compute.micro_batch`: it divides by a mean over the batch. Use
+        more processes, or a smaller `batch_size`.
+        """
         if self.san and cfg.loss.paired:
             raise ValueError(
                 f"head.san=true has no direction loss for the paired loss {cfg.loss!r}: SAN is defined for losses "
@@ -92,12 +106,6 @@ class Head:
             )
         if self.normalize_loss:
             require_whole_batches(cfg, "head.normalize_loss=true")
-        if self.conditioning.cross_entropy and not cfg.loss.cross_entropy:
-            raise ValueError(
-                f"head.conditioning={self.conditioning!r} and {cfg.loss!r} do not go together: its logit is that "
-                "of the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
-                "loss=NonSaturating or loss=Saturating, or another conditioning."
-            )
 
     def losses(self, loss: GANLoss) -> tuple[Term, ...]:
         """What the players minimise with this head: the loss of each, and those of the classes that D names."""

@@ -34,6 +34,9 @@ class ToConvergence:
     max_steps: int = Field(default=500, ge=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `max_steps` below twice `window`: there would be no two windows to compare. Raise
+        `max_steps`, or take a smaller `window`.
+        """
         if self.max_steps < 2 * self.window:
             raise ValueError(
                 f"max_steps={self.max_steps} leaves no two windows of {self.window} updates to compare: give at least "
@@ -41,7 +44,9 @@ class ToConvergence:
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if G has a term that is not due at each of its updates."""
+        """Raises ValueError for a term of G with `every` above 1: it counts updates of G, whose number is known for a
+        fixed number of D updates alone. Set `every=1`, or `d_steps=5`.
+        """
         lazy = next((term for term in cfg.terms if term.player != "D" and term.every > 1), None)
         if lazy is not None:
             raise ValueError(

@@ -35,7 +35,7 @@ class Evaluate:
     best: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for metrics that cannot be, and a `best` that none of them gives."""
+        """Raises ValueError for unknown `metrics`, and a `best` that is none of their numbers. Name one of them."""
         if self.deciding not in self.better:
             raise ValueError(
                 f"best={self.best!r} is none of the numbers that {', '.join(self.metrics)} give: name one of "

@@ -16,7 +16,7 @@ __all__ = ["Game", "Generation", "Shown"]
 
 
 class Shown(NamedTuple):
-    """What D is shown. real, fake: images, with what D is told of them.  made: everything that G returned."""
+    """Images as D sees them. real, fake: with what D is told of them.  made: everything that G returned."""
 
     real: Batch
     fake: Batch
@@ -25,7 +25,7 @@ class Shown(NamedTuple):
 
 @component
 class Game(ABC):
-    """What G makes of a batch, and what D is shown.
+    """The images that G makes of a batch, and those that D is shown.
 
     G and D are one module each, whatever is inside: two translators, an encoder beside a generator.
 
@@ -51,8 +51,11 @@ class Game(ABC):
         return ()
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if `reuse` has no meaning in `cfg`: G's update needs as many images as D was shown, with
-        their graph.
+        """Raises ValueError for `reuse=true` with `shown=History(...)`: old images carry no graph of G. Use one of the
+        two.
+
+        Raises ValueError for `reuse=true` with `g_batches` above 1 or `compute.micro_batch`: G would need more images
+        than D was shown, or all pieces at once. Set `reuse=false`.
         """
         if not self.reuse:
             return

@@ -72,6 +72,7 @@ class ProgressiveGrowing(Growth):
     batch_sizes: tuple[tuple[int, Annotated[int, Field(ge=1)]], ...] = ()
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `batch_sizes` whose pixels do not ascend. Name each size once, in order."""
         if any(small >= large for (small, _), (large, _) in pairwise(self.batch_sizes)):
             raise ValueError(
                 f"batch_sizes={self.batch_sizes} must name sizes in ascending order, each once, such as "
@@ -79,7 +80,9 @@ class ProgressiveGrowing(Growth):
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for an optimiser that decays weights."""
+        """Raises ValueError for growth with `weight_decay`: layers that wait to fade in have no gradient but the decay,
+        and shrink to nothing. Set `weight_decay=0`.
+        """
         decayed = next((optim for optim in (cfg.g_optim, cfg.d_optim) if optim.decays), None)
         if decayed is not None:
             raise ValueError(

@@ -49,7 +49,9 @@ class Adam(OptimConfig):
     weight_decay: float = Field(default=0.0, ge=0)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a beta that is not below 1 at the start and at the end of its schedule."""
+        """Raises ValueError for `betas` that reach 1 at the start or the end of their schedule: Adam divides by 1 -
+        beta. Give numbers below 1.
+        """
         for beta in self.betas:
             for value in (at(beta, 0), at(beta, LATE)):
                 if not 0 <= value < 1:

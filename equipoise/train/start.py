@@ -20,21 +20,21 @@ from .gan import GAN
 __all__ = ["load_networks", "require_shares", "saved", "started"]
 
 
-def load_networks(transfer: FreezeD, nets: Mapping[str, nn.Module]) -> None:
-    """Give `nets` ("G", "D", "ema") the weights and buffers of the newest whole checkpoint of the run `transfer.run`.
+def load_networks(start: FreezeD, nets: Mapping[str, nn.Module]) -> None:
+    """Give `nets` ("G", "D", "ema") the weights and buffers of the newest whole checkpoint of the run `start.run`.
 
     The run is only read: a damaged checkpoint stays where it is, with a warning on stderr, and the one before is used.
 
     Raises:
         ValueError: if the run has no whole checkpoint, or its networks do not fit; then `nets` are as they were.
     """
-    path, weights = from_rank_0(lambda: newest_networks(Path(transfer.run)))
+    path, weights = from_rank_0(lambda: newest_networks(Path(start.run)))
     for name, net in nets.items():
         wrong = misfits(weights.get(name, {}), net.state_dict())
         if wrong:
             raise ValueError(
                 f"{name} of {path} does not fit this config's: {first_of(wrong)}. Take generator, "
-                f"discriminator, head and normalisers from {Path(transfer.run) / 'config.txt'}, and data of the same "
+                f"discriminator, head and normalisers from {Path(start.run) / 'config.txt'}, and data of the same "
                 "resolution, channels and number of classes."
             )
     for name, net in nets.items():
@@ -51,7 +51,7 @@ def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
     state = damaged if finished(folder) else f"there is no checkpoint in {folder}"
     raise ValueError(
         f"cannot start from the run {run}: {state}. Give the directory of a run that has saved one, "
-        'such as transfer=FreezeD(run="runs/a").'
+        'such as start=FreezeD(run="runs/a").'
     )
 
 

@@ -25,7 +25,9 @@ class Constraint(ABC):
         """Project the weights of `net` in place, without gradient."""
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a normalised D."""
+        """Raises ValueError for a constraint with `d_normalizer`: a normalised weight is computed at every forward, so
+        there is no stored one to project. Use one of the two.
+        """
         if cfg.d_normalizer != NoNormalizer():
             raise ValueError(
                 f"{self!r} and d_normalizer={cfg.d_normalizer!r} do not go together: a normalised weight is "
