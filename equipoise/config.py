@@ -131,7 +131,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for values that do not go together. The component that knows the reason checks them."""
         require_int64(self)
-        for part in components_in(self):
+        for part in (*components_in(self), *self.game.terms()):
             if isinstance(part, Checks):
                 part.check(self)
 

@@ -47,7 +47,7 @@ class ToConvergence:
         """Raises ValueError for a term of G with `every` above 1: it counts updates of G, whose number is known for a
         fixed number of D updates alone. Set `every=1`, or `d_steps=5`.
         """
-        lazy = next((term for term in cfg.terms if term.player != "D" and term.every > 1), None)
+        lazy = next((term for term in (*cfg.game.terms(), *cfg.terms) if term.player != "D" and term.every > 1), None)
         if lazy is not None:
             raise ValueError(
                 f"{lazy!r} and d_steps={self!r} do not go together: `every` counts updates of G, whose number "
