@@ -194,7 +194,7 @@ def test_a_file_over_a_file():
         ),
         ("loss: Hing()", "mine.yaml, line 2, 'loss': unknown component 'Hing'; did you mean 'Hinge'?"),
         ("los: Hinge", "mine.yaml, line 2, 'los': TrainConfig has no field 'los'; did you mean 'loss'?"),
-        ("loss.: Hinge", "'loss.' is no path"),
+        ("loss.: Hinge", "'loss.' is not a path"),
         (
             "seed: 1\nd_optim:\n  lr: fast",
             "mine.yaml, line 4, 'd_optim.lr': Adam.lr takes a number of 0 or more, or a sch",

@@ -283,7 +283,7 @@ def test_what_has_no_meaning_for_points(changes, message):
 
 
 def test_points_are_no_set_of_images():
-    with pytest.raises(ValueError, match=r"is no set of images: `equipoise lab ring` trains on points"):
+    with pytest.raises(ValueError, match=r"holds points, not images: `equipoise train` needs images"):
         Points().build()
 
 

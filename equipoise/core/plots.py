@@ -24,14 +24,14 @@ Picture = Figure | Sequence[Figure]
 """A figure, or the figures of an animation."""
 
 COLORS = ("#1f63b5", "#c83e28", "#2f8f4e", "#8a5cb8", "#c98a1b", "#3aa6a6", "#7a7a7a")
-"""Told apart by people who do not see red and green, by their lightness."""
+"""Colours that differ in lightness, so that red-green colour-blind readers can tell them apart."""
 
 DPI = 110
 FRAME_MS = 80
 
 
 def figure(rows: int = 1, columns: int = 1, *, width: float = 4.0, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """A figure of rows x columns plots, each `width` x `height` inches, and its plots row by row."""
+    """A figure of rows x columns plots, `width` x `height` inches each -> (figure, its axes row by row)."""
     fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
     made: Any = fig.subplots(rows, columns, squeeze=False)
     axes = list(made.flat)
@@ -42,7 +42,7 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 4.0, height: float
 
 
 def encode(picture: Picture) -> tuple[str, bytes]:
-    """("png", bytes) of a figure, ("webp", bytes) of an animation."""
+    """Encode a figure as ("png", bytes), an animation as ("webp", bytes)."""
     if isinstance(picture, Figure):
         file = BytesIO()
         image = Image.fromarray(pixels(picture)).quantize(128, dither=Image.Dither.NONE)
