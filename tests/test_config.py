@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import for_each
 
 from equipoise import recipes
 from equipoise.config import TrainConfig, components, known_to, override, to_text
@@ -50,8 +51,8 @@ REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
     "FreezeD": {"run": "runs/a"},
     "TrainConfig": {f.name: getattr(dcgan_digits(), f.name) for f in dataclasses.fields(TrainConfig)},
 }
-every_component = pytest.mark.parametrize("name", KNOWN)
-every_recipe = pytest.mark.parametrize("recipe", recipes.available())
+every_component = for_each(KNOWN)
+every_recipe = for_each(recipes.available())
 
 
 def example(name, **fields):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from loops import for_each
 from torch import nn
 from typer.testing import CliRunner
 
@@ -200,7 +201,7 @@ def test_links_of_the_readme_lead_somewhere():
 DIRECTIVES = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", DIRECTIVES)
+@for_each(DIRECTIVES)
 def test_names_in_the_reference_exist(name):
     module, _, attribute = name.rpartition(".")
     if importlib.util.find_spec(module) and hasattr(importlib.import_module(module), attribute):
@@ -268,7 +269,7 @@ quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason=
 
 
 @quoting
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@for_each(PAGES)
 def test_quotes_are_found(page):
     """A quote that does not fit the code ends the build of the documentation; here it fails before."""
     text = hook("tables").on_page_markdown(hook("quote").on_page_markdown(page.read_text("utf-8")))
