@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import pkgutil
@@ -258,6 +259,7 @@ def test_signatures_in_the_design_are_the_signatures():
 # ---- quotes of code --------------------------------------------------------------------------------------
 
 
+@functools.cache
 def hook(name: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "hooks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def components(name: str) -> str:
     return "\n".join(("| settings | value |", "|---|---|", *rows))
 
 
+@cache
 def networks() -> str:
     from equipoise.models.describe import markdown
     from equipoise.models.zoo import ZOO
