@@ -407,7 +407,7 @@ def test_an_unknown_format(trained):
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_name_that_does_not_fit_the_format(trained, to, tmp_path):
-    with pytest.raises(ValueError, match=r"NAME\.\w+; got|no ending; got"):
+    with pytest.raises(ValueError, match=r"NAME\.\w+; got|without an ending; got"):
         export(trained, to, tmp_path / "g.zip")
 
 
