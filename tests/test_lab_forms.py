@@ -160,10 +160,10 @@ def test_the_command_gives_components(tmp_path):
         (["saturatoin"], "there is no experiment 'saturatoin'; did you mean 'saturation'?"),
         (["saturation", "reech=3"], "Saturation has no field 'reech'; did you mean 'reach'?"),
         (["saturation", "reach=-1"], "Saturation.reach"),
-        (["saturation", "reach"], "'reach' is no override"),
+        (["saturation", "reach"], "'reach' is not an override"),
         (["smoothing", "alpha=0.5"], "Smoothing.alpha"),
         (["parallel_lines", "penalty=Hinge"], "takes a GradientPenalty, got Hinge"),
-        (["all", "seed=1"], "settings belong to one experiment: name it in place of all, to change 'seed=1'"),
+        (["all", "seed=1"], "settings belong to one experiment: name it instead of all to change 'seed=1'"),
     ],
 )
 def test_bad_input_is_one_clear_message(arguments, message, tmp_path):

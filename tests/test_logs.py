@@ -99,7 +99,7 @@ def test_a_log_that_cannot_be_read_is_renamed_and_a_new_one_begins(tmp_path, mon
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", failing)
             assert statistics_of(tmp_path) == []
-            assert "is taken without statistics" in capsys.readouterr().err
+            assert "is read without statistics" in capsys.readouterr().err
             with Stats(tmp_path, total_kimg=1, start=16) as stats:
                 write(stats, 24)
         assert "renamed to stats.jsonl.damaged" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_shown():
 def test_an_argument_that_assigns_nothing_is_shown_in_part():
     result = CliRunner().invoke(app, ["train", "quickstart", "run", "x" * 50_000, "--dry-run"])
     assert result.exit_code == 2
-    assert re.fullmatch(r"error: 'x+\.\.\. \(50000 characters\) is no override: .*\n", result.output)
+    assert re.fullmatch(r"error: 'x+\.\.\. \(50000 characters\) is not an override: .*\n", result.output)
 
 
 # ---- configs made in Python ----------------------------------------------------------------------------------------
