@@ -57,8 +57,8 @@ class GAN:
         """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
 
         Raises:
-            ValueError: if the networks or the head are not defined for the data, or the config starts with small
-                images and G cannot grow.
+            ValueError: if the networks or the head are not defined for the data, or G cannot follow the config's
+                stages.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
         G = cfg.generator.build(cfg.spec_of_g(spec))
