@@ -258,7 +258,7 @@ def voids(cfg, D):
     slopes = [term for term in cfg.terms if isinstance(term, Penalty) and term.of_gradient]
     found = []
     if "batch" in norms and slopes:
-        found.append(("D has batch norm (", "no longer one on each image's own"))
+        found.append(("D has batch norm (", "no longer acts on each image's own"))
     if bounded:
         found += [(f"D has {kind} norm (", "Lipschitz constant has no bound") for kind in norms]
     if isinstance(cfg.loss, Wasserstein) and not slopes:
@@ -481,7 +481,7 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
         lambda loss, head: (
             (loss().paired and head().san) or (isinstance(loss(), LeastSquares) and head().normalize_loss)
         ),
-        "has no direction loss for the paired loss|the g that its G minimises rises somewhere",
+        "has no direction loss for the paired loss|its generator loss g increases somewhere",
     ),
     ("loss", "augment"): (lambda loss, augment: augment.reads_sign and not loss().signed, "goes by the sign of D's"),
     ("loss", "conditioning"): (

@@ -470,8 +470,8 @@ def test_classes_learned_from_few_labels_go_with_a_cross_entropy(loss):
         assert changed(dcgan_digits(), *items, "loss.smoothing=0.1").head.conditioning == SemiSupervised(labelled=100)
         return
     message = (
-        rf"head\.conditioning=SemiSupervised\(.*\) and {loss}\(.*\) do not go together: its logit is that of the "
-        r"probability .* its cross-entropy\. Use loss=NonSaturating or loss=Saturating, or another conditioning\."
+        rf"head\.conditioning=SemiSupervised\(.*\) and {loss}\(.*\) do not go together: D's logit is the log-odds "
+        r"that .* its cross-entropy\. Use loss=NonSaturating or loss=Saturating, or another conditioning\."
     )
     with pytest.raises(ValueError, match=message):
         changed(dcgan_digits(), *items)
@@ -565,7 +565,7 @@ def test_terms_on_the_command_line(item, field, value):
         ),
         ("d_steps=1.5", r"d_steps takes a whole number of 1 or more, or a ToConvergence, got 1\.5"),
         ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window takes a whole number of 1 or more, got 0"),
-        ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 leaves no two windows of 20 .* at least max_steps=40"),
+        ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 is less than two windows of 20 .* least max_steps=40"),
         ("start=runs/a", r"start takes a FreezeD, or none, got 'runs/a'"),
         ("start=FreezeD", r"FreezeD needs the field 'run'"),
         ("data=Few(num=0)", r"Few\.num takes a whole number of 1 or more, got 0"),

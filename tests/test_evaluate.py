@@ -666,7 +666,7 @@ def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
         {"head.conditioning": NoConditioning()},
     )
     G = cfg.generator.build(ImageSpec(28, 1)).eval()
-    with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):
+    with pytest.raises(ValueError, match=r"best=agreement cannot be measured.*effective_classes, top_probability"):
         Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
 
 
@@ -697,7 +697,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, changes, m
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is none of the numbers"),
+        ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is not a number that"),
         ({"metrics": ("kidd",)}, "there is no metric 'kidd'"),
         ({"metrics": ("fid",), "features": "digits"}, "ask for frechet"),
         ({"metrics": ()}, "no metric is asked for"),
