@@ -225,13 +225,13 @@ class SemiSupervised(Conditioning):
         return SemiSupervisedHead(spec.classifier())
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a loss that is no cross-entropy: the logit of K + 1 classes is that of a probability.
-        Take `NonSaturating` or `Saturating`.
+        """Raises ValueError for a loss other than a cross-entropy: the logit of K + 1 classes is a log-odds. Take
+        `NonSaturating` or `Saturating`.
         """
         if not cfg.loss.cross_entropy:
             raise ValueError(
-                f"head.conditioning={self!r} and {cfg.loss!r} do not go together: its logit is that of the "
-                "probability that an image is of some real class, and the loss must be its cross-entropy. Use "
+                f"head.conditioning={self!r} and {cfg.loss!r} do not go together: D's logit is the log-odds "
+                "that an image belongs to a real class, and the loss must be its cross-entropy. Use "
                 "loss=NonSaturating or loss=Saturating, or another conditioning."
             )
 

@@ -72,10 +72,10 @@ class DCGANGenerator(GeneratorConfig):
     embed: int = Field(default=128, ge=1)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for `class_input=batch_norm` with `skip_z=true`: a table of gains has no place for z. Set
+        """Raises ValueError for `class_input=batch_norm` with `skip_z=true`: a table of gains cannot read z. Set
         `class_input=shared`, which takes both.
 
-        Raises ValueError for `class_input` or `skip_z` that sets gains, with a `norm` that is no batch norm: no layer
+        Raises ValueError for `class_input` or `skip_z` that sets gains, without batch norm: no layer
         would have these gains. Set `norm=batch` or `norm=sync_batch`.
         """
         if self.class_input == "batch_norm" and self.skip_z:
