@@ -133,7 +133,7 @@ def test_text_that_is_no_thresholds(text):
 
 
 def test_thresholds_that_cannot_be():
-    with pytest.raises(ValueError, match=r"above 0, such as 0\.5, got 0\.0"):
+    with pytest.raises(ValueError, match=r"above 0, such as 0\.5 .*got 0\.0"):
         thresholds("0:1", 3)
     with pytest.raises(ValueError, match="two finite numbers, and at least 2 steps"):
         thresholds("1:inf", 3)
