@@ -1,1 +1,1 @@
-"""What the library costs and what its techniques bring, measured; each module says how it is run."""
+"""Measurements of the library's cost and of the gain of its techniques. Each module says how to run it."""

@@ -4,14 +4,14 @@
 
 Every case ends in one of these ways. The first four are right:
 
-- *same*: the command did its work, and what it left is bit for bit what an undisturbed run leaves;
-- *done*: it did its work, where there is nothing to compare with;
+- *same*: the command did its work, and left bit for bit the files of an undisturbed run;
+- *done*: it did its work, and there is nothing to compare with;
 - *one line*: it ended with exit code 1 or 2 and a message;
 - *stopped*: it was asked to stop, and did so with the exit code 128 + signal;
 - *traceback*, *crash* (a signal that nobody sent), *hang* (30 s), *different* (a silent difference), *litter*.
 
-The exit code is 1 if one of the last five occurred. A campaign is the same for the same --seed, but for the moments at
-which a clock decides. `--keep FOLDER` keeps what the cases that went wrong left behind.
+The exit code is 1 if one of the last five occurred. Equal --seed gives equal campaigns, except where a clock decides.
+`--keep FOLDER` keeps the files of the cases that went wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["CAMPAIGNS", "Case", "main"]
 RIGHT = ("same", "done", "one line", "stopped")
 WRONG = ("traceback", "crash", "hang", "different", "litter")
 MEMORY = 3 * 2**30
-"""Bytes of address space that a command may use for hostile input, beyond what importing takes."""
+"""Bytes of address space that a command may use for hostile input, in addition to its imports."""
 
 SHORT = ["batch_size=16", "total_kimg=0.32", "report.snapshot_kimg=0.08", "report.log_kimg=0.04"]
 NARROW = [*SHORT, "generator.width=4", "discriminator.width=4", "generator.z_dim=8"]
@@ -65,7 +65,7 @@ KINDS: Mapping[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """name: what was done.  outcome: one of `RIGHT` or `WRONG`.  said: the end of what the command said."""
+    """An attack and its outcome. name: the attack.  outcome: in `RIGHT` or `WRONG`.  said: the end of the output."""
 
     name: str
     outcome: str
@@ -74,7 +74,7 @@ class Case:
 
 
 def case(name: str, ended: Ended, same: bool | None = None, left: Sequence[str] = ()) -> Case:
-    """same: whether what a finished command left is as it should be; None if there is nothing to compare with."""
+    """Classify an ended command. same: whether it left the right files; None if there is nothing to compare with."""
     outcome = ended.outcome
     if outcome == "finished":
         outcome = "done" if same is None else "same" if same else "different"
@@ -87,7 +87,7 @@ def case(name: str, ended: Ended, same: bool | None = None, left: Sequence[str] 
 
 
 class Workshop:
-    """Where cases happen: a folder with undisturbed runs, and a new folder for each case."""
+    """A folder for all cases: it holds undisturbed runs, and a new folder for each case."""
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.seed = folder, seed
@@ -103,7 +103,7 @@ class Workshop:
         return [recipe, str(run_dir), *changes]
 
     def prepare(self, kind: str) -> float:
-        """Train the undisturbed run of a kind, and on to 0.36 kimg. Returns the seconds of the first."""
+        """Train the undisturbed run of a kind, and a copy of it on to 0.36 kimg. Returns the seconds of the first."""
         run_dir = self.undisturbed(kind)
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         first = finished(self.train(kind, run_dir).end(patience=300))
@@ -114,7 +114,7 @@ class Workshop:
 
 
 def finished(ended: Ended) -> Ended:
-    """Raises RuntimeError if a command that nobody attacked did not end well."""
+    """Return `ended`. Raises RuntimeError if this command, which nobody attacked, did not finish."""
     if ended.outcome != "finished":
         raise RuntimeError(f"an undisturbed command ended with {ended.code}:\n{ended.said[-2000:]}")
     return ended
@@ -127,7 +127,7 @@ Task = Callable[[Path], list[Case]]
 
 
 def kills(shop: Workshop, count: int) -> Iterator[Task]:
-    """`kill -9` twice a run, just before an operation on files or at any moment; then the run is finished."""
+    """Kill a run twice with `kill -9`, just before an operation on files or at any moment. Then finish the run."""
     for i in range(count):
         yield partial(killed_twice, shop, list(KINDS)[i % len(KINDS)], i)
 
@@ -155,12 +155,12 @@ def compared(shop: Workshop, kind: str, run_dir: Path, name: str) -> Case:
 
 
 def alike(run_dir: Path, undisturbed: Path) -> bool:
-    """Whether a run left all that an undisturbed one does; who was asked to save has one more grid."""
+    """Whether a run left all files of an undisturbed one. A run that was asked to save has one more grid."""
     return fingerprint(run_dir).items() >= fingerprint(undisturbed).items()
 
 
 def signals(shop: Workshop, count: int) -> Iterator[Task]:
-    """SIGTERM, SIGINT, SIGHUP, SIGXCPU and SIGUSR1 at any moment; then the run is finished."""
+    """Send SIGTERM, SIGINT, SIGHUP, SIGXCPU or SIGUSR1 at any moment. Then finish the run."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1)
     for i in range(count):
         yield partial(signalled, shop, list(KINDS)[i % len(KINDS)], numbers[i % len(numbers)], i)
@@ -169,7 +169,7 @@ def signals(shop: Workshop, count: int) -> Iterator[Task]:
 def signalled(shop: Workshop, kind: str, number: int, i: int, folder: Path) -> list[Case]:
     chance, run_dir = random.Random(f"signal {shop.seed} {i}"), folder / "run"
     run = shop.train(kind, run_dir)
-    while run.running and not (run_dir / "stats.jsonl").exists():  # training has begun, and the handlers are there
+    while run.running and not (run_dir / "stats.jsonl").exists():  # until training has begun with its handlers
         time.sleep(0.01)
     run.after(time.perf_counter() - run.start + chance.uniform(0, 1), number)
     ended = run.end(patience=120)
@@ -180,14 +180,14 @@ def signalled(shop: Workshop, kind: str, number: int, i: int, folder: Path) -> l
 
 
 def full_disks(shop: Workshop, count: int) -> Iterator[Task]:
-    """No space from some operation on files on, or no file beyond some size; then there is space again."""
+    """Refuse space from some operation on files on, or files beyond some size. Then give space again."""
     for i in range(count):
         yield partial(full_disk, shop, list(KINDS)[i % len(KINDS)], i)
 
 
 def full_disk(shop: Workshop, kind: str, number: int, folder: Path) -> list[Case]:
     chance, run_dir = random.Random(f"disk {shop.seed} {number}"), folder / "run"
-    at, size = chance.randrange(120), 2 ** chance.randrange(12, 17)  # what it says must fit
+    at, size = chance.randrange(120), 2 ** chance.randrange(12, 17)  # the command's output must fit
     before = full_after(size) if number % 4 == 0 else refused_at(at, run_dir)
     name = f"{kind}: " + (f"no file over {size} bytes" if number % 4 == 0 else f"no space from operation {at} on")
     ended = shop.train(kind, run_dir, before=before).end(patience=120)
@@ -196,7 +196,7 @@ def full_disk(shop: Workshop, kind: str, number: int, folder: Path) -> list[Case
 
 
 def corruptions(shop: Workshop, count: int) -> Iterator[Task]:
-    """Every file of a run damaged in many ways; then the generator is sampled, and the run goes on."""
+    """Damage every file of a run in many ways. Then sample the generator, and resume the run."""
     place = shop.undisturbed("evaluation")
     files = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
     pairs = [(file, kind) for kind in [*DAMAGES, "deleted", "a folder", "a loop"] for file in files]
@@ -219,10 +219,10 @@ def corrupted(shop: Workshop, file: str, kind: str, number: int, folder: Path) -
         command = ["compare", str(run_dir), str(whole), "--metrics", "none", "--out", str(folder / "compare")]
         cases.append(case(f"compare, {name}", Victim(command, folder / "compare.log").end()))
     ended = shop.train("evaluation", run_dir, "total_kimg=0.36").end(patience=120)
-    should, found = fingerprint(whole.with_name("evaluation longer")), fingerprint(run_dir)
-    # A grid is not read and stays damaged. Of a best/ that was set aside, the best of what follows is chosen anew.
+    expected, left = fingerprint(whole.with_name("evaluation longer")), fingerprint(run_dir)
+    # A grid is not read and stays damaged. After a best/ was set aside, the best of the later evaluations is chosen.
     unread = (file, "best/") if file.startswith("best/") else (file,) if file.startswith("samples/") else ()
-    same = all(found.get(key) == digest for key, digest in should.items() if not key.startswith(unread))
+    same = all(left.get(key) == digest for key, digest in expected.items() if not key.startswith(unread))
     return [*cases, case(f"train, {name}", ended, same, litter(run_dir))]
 
 
@@ -237,7 +237,7 @@ def same_images(shop: Workshop, best: bool, drawn: Path) -> bool:
 
 
 def inputs(shop: Workshop, count: int) -> Iterator[Task]:
-    """Data and generators of strangers, in 3 GiB of memory."""
+    """Give the command data and generators of strangers, in 3 GiB of memory."""
     for i in range(count):
         yield partial(hostile_input, shop, list(INPUTS)[i % len(INPUTS)], i)
 
@@ -256,7 +256,7 @@ def hostile_input(shop: Workshop, kind: str, number: int, folder: Path) -> list[
 
 
 def overrides(shop: Workshop, count: int) -> Iterator[Task]:
-    """Settings out of a fuzzer, one to three a command, with --dry-run; every tenth is trained, 10 s at most."""
+    """Give settings from a fuzzer, one to three per command, with --dry-run. Every tenth is trained, 10 s at most."""
     for i in range(count):
         yield partial(fuzzed, shop, i)
 
@@ -284,7 +284,7 @@ SIZES = (
 
 
 def sizes(shop: Workshop, count: int) -> Iterator[Task]:
-    """Networks and batches of absurd sizes, trained."""
+    """Train networks and batches of absurd sizes."""
     for i in range(min(count, len(SIZES))):
         yield partial(absurd, shop, SIZES[i])
 
@@ -295,7 +295,7 @@ def absurd(shop: Workshop, given: str, folder: Path) -> list[Case]:
 
 
 def pairs(shop: Workshop, count: int) -> Iterator[Task]:
-    """Two processes on one directory at the same time: a new run, or one that goes on."""
+    """Start two processes on one directory at the same time, for a new run or to resume one."""
     for i in range(count):
         yield partial(two_at_once, shop, list(KINDS)[i % len(KINDS)], i)
 
@@ -321,7 +321,7 @@ COMMANDS = ("train", "train --dry-run", "recipes", "sample")
 
 
 def terminals(shop: Workshop, count: int) -> Iterator[Task]:
-    """The two outputs closed, on a full disk, a pipe that nobody reads, a screen that is gone; real processes."""
+    """Close both outputs, or lead them to a full disk, a pipe that nobody reads, a dead screen; in real processes."""
     ways = [(terminal, command) for command in COMMANDS for terminal in TERMINALS]
     for i in range(min(count, len(ways))):
         yield partial(dead_terminal, shop, *ways[i])
@@ -360,7 +360,7 @@ def onto(terminal: str, command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def several_processes(shop: Workshop, count: int) -> Iterator[Task]:
-    """Two processes under torchrun: all killed at any moment, started again, compared with one that nobody killed."""
+    """Kill two processes under torchrun at any moment, start them again, and compare with an undisturbed run."""
     for i in range(count):
         yield partial(torchrun_killed, shop, i)
 
@@ -386,7 +386,7 @@ def torchrun_killed(shop: Workshop, number: int, folder: Path) -> list[Case]:
         killed.wait()
     torchrun(shop, run_dir).wait(300)
     said = run_dir.with_suffix(".log").read_text(errors="replace")
-    # gloo may abort when its processes exit, after the work is done: what they left tells.
+    # gloo may abort when its processes exit, after the work is done: so the files decide.
     same = alike(run_dir, whole) and len(fingerprint(whole)) > 0
     return [case(f"kill {number}", Ended(0, said, time.perf_counter() - start), same, litter(run_dir))]
 
@@ -404,28 +404,28 @@ CAMPAIGNS: Mapping[str, tuple[Campaign, int]] = {
     "pairs": (pairs, 9),
     "dead terminals": (terminals, len(TERMINALS) * len(COMMANDS)),
 }
-"""Each with how many of them there are."""
+"""Campaigns by name, each with its number of tasks."""
 
 # ---- carrying out ----------------------------------------------------------------------------------------
 
 
 def carry_out(task: Task, folder: Path, keep: Path | None) -> list[Case]:
-    """In a new folder, which is removed afterwards, or moved into `keep` if something went wrong."""
+    """Carry out a task in a new folder. The folder is removed afterwards, or moved into `keep` if a case went wrong."""
     place = Path(tempfile.mkdtemp(dir=folder))
     cases = task(place)
-    if keep is not None and any(one.outcome in WRONG for one in cases):
+    if keep is not None and any(ended.outcome in WRONG for ended in cases):
         shutil.move(place, keep / place.name)
-        (keep / place.name / "cases.json").write_text(json.dumps([asdict(one) for one in cases], indent=1))
+        (keep / place.name / "cases.json").write_text(json.dumps([asdict(ended) for ended in cases], indent=1))
     shutil.rmtree(place, ignore_errors=True)
     return cases
 
 
-def table(found: Mapping[str, Sequence[Case]]) -> str:
-    """A row for each campaign: how its cases ended."""
+def table(campaigns: Mapping[str, Sequence[Case]]) -> str:
+    """A table with a row for each campaign: the outcomes of its cases."""
     rows = []
-    for name, cases in found.items():
-        counts = Counter(one.outcome for one in cases)
-        longest = max((one.seconds for one in cases), default=0)
+    for name, cases in campaigns.items():
+        counts = Counter(ended.outcome for ended in cases)
+        longest = max((ended.seconds for ended in cases), default=0)
         rows.append([name, str(len(cases)), *(str(counts[outcome]) for outcome in (*RIGHT, *WRONG)), f"{longest:.1f}"])
     return markdown(["campaign", "cases", *RIGHT, *WRONG, "longest, s"], rows)
 
@@ -433,16 +433,16 @@ def table(found: Mapping[str, Sequence[Case]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CAMPAIGNS), default=list(CAMPAIGNS))
-    parser.add_argument("--share", type=float, default=1.0, help="of the cases of each campaign, at least one")
+    parser.add_argument("--share", type=float, default=1.0, help="share of each campaign's cases, at least two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where cases that went wrong are kept")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder for the files of cases that went wrong")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args(arguments)
     if args.keep is not None:
         args.keep.mkdir(parents=True, exist_ok=True)
 
-    for module in ("cli.app", "evaluate", "generate", "train"):  # so that forks need not
+    for module in ("cli.app", "evaluate", "generate", "train"):  # imported here, so that forks need not
         import_module(f"equipoise.{module}")
 
     found: dict[str, list[Case]] = {}
@@ -470,7 +470,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def pool(jobs: int) -> ProcessPoolExecutor:
-    """Forks of this process: they have imported everything."""
+    """Workers forked from this process: they have imported everything."""
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"))
 
 

@@ -1,9 +1,9 @@
-"""What BigGAN at 256x256 would need on 64 GPUs: a model, from counts on the meta device. Nothing is measured.
+"""Model of the needs of BigGAN at 256x256 on 64 GPUs, from counts on the meta device. Nothing is measured.
 
     python -m benchmarks.biggan_on_paper
 
-Prints Markdown tables: operations, memory of a GPU, what GPUs tell one another, and days. The assumptions are the
-constants below; docs/cost.md says why.
+Prints Markdown tables: operations, memory of a GPU, traffic between GPUs, and days. The assumptions are the constants
+below; docs/cost.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .report import markdown
 
 __all__ = ["Needs", "days", "needs", "published"]
 
-UPDATES = 165_000  # of G: table 1 of the paper, for 128x128; it does not say how many for 256x256
-PEAKS = {"A100": 312e12, "H100": 989e12}  # bfloat16 matrix operations per second, dense, as their maker says
+UPDATES = 165_000  # of G: table 1 of the paper, for 128x128; the paper gives no number for 256x256
+PEAKS = {"A100": 312e12, "H100": 989e12}  # dense bfloat16 matrix operations per second, as stated by the maker
 SHARES = (0.2, 0.4)  # of the peak, while a GPU computes
-LINKS = (25e9, 200e9)  # bytes per second that each GPU sends while it receives as many
+LINKS = (25e9, 200e9)  # bytes per second that each GPU sends, and receives at the same time
 LATENCY = 50e-6  # seconds of an exchange of a few numbers among all GPUs
-CORES, CORE_PEAK, HOURS = 256, 123e12 / 2, (24, 48)  # of TPU v3 that the authors took for 256x256, and for how long
+CORES, CORE_PEAK, HOURS = 256, 123e12 / 2, (24, 48)  # the authors' TPU v3 cores for 256x256, and their hours
 GIB = 2**30
 
 
 class Needs(NamedTuple):
-    """What an iteration needs, d_steps updates of D and one of G, each on `batch` images of all `gpus` GPUs.
+    """Needs of an iteration: d_steps updates of D and one of G, each on `batch` images of all `gpus` GPUs.
 
     flops: floating-point operations of a GPU.
     weights, activations: bytes of a GPU, in float32; the rest of a training step's memory is not counted.
     reduced: bytes of gradients that a GPU sends, and receives, by ring all-reduces.
-    exchanges, exchanged: of batch norm's statistics: how many, and bytes that a GPU sends for them.
-    images, pixels: real ones that are read, all GPUs together, and bytes of their pixels.
+    exchanges, exchanged: number of exchanges of batch norm's statistics, and bytes that a GPU sends for them.
+    images, pixels: number of real images read by all GPUs together, and bytes of their pixels.
     """
 
     gpus: int
@@ -69,7 +69,7 @@ def published(*, checkpoint: bool) -> tuple[TrainConfig, ImageSpec]:
 
 
 def needs(cfg: TrainConfig, spec: ImageSpec, gpus: int) -> Needs:
-    """For a BigGAN whose `checkpoint` both networks share."""
+    """Needs of a BigGAN, whose two networks share the value of `checkpoint`."""
     assert isinstance(cfg.generator, BigGANGenerator)
     assert isinstance(cfg.discriminator, BigGANDiscriminator)
     assert isinstance(cfg.d_steps, int)
@@ -78,16 +78,16 @@ def needs(cfg: TrainConfig, spec: ImageSpec, gpus: int) -> Needs:
     g, d, share = count(G, of_g), count(D, of_d), cfg.batch_size // gpus
     weights = training_bytes(g, d, 0)
     activations = training_bytes(g, d, share) - weights
-    if again:  # one block at a time has all its activations
+    if again:  # a single block at a time holds all its activations
         activations += share * max(of_blocks(G, of_g) + of_blocks(D, of_d))
-    ring = 2 * (gpus - 1) / gpus  # times its own bytes a GPU sends, and receives, in an all-reduce
+    ring = 2 * (gpus - 1) / gpus  # a GPU sends, and receives, this multiple of its own bytes in an all-reduce
     norms = [m.num_features for m in G.modules() if isinstance(m, SyncBatchNorm)]
-    # Every forward of G, and the backward of its update; a checkpointed block has one forward more, the last norm not.
+    # Every forward of G, and the backward of its update. Checkpointed blocks have one forward more; the last norm not.
     channels = (cfg.d_steps + 2) * norms + again * norms[:-1]
     return Needs(
         gpus,
         cfg.batch_size,
-        flops=iteration_flops(replace(cfg, batch_size=share), spec),  # each has the regulariser of weights to itself
+        flops=iteration_flops(replace(cfg, batch_size=share), spec),  # each GPU computes the regulariser of weights
         weights=weights,
         activations=activations,
         reduced=ring * FLOAT * (cfg.d_steps * d.parameters + g.parameters),
@@ -99,7 +99,7 @@ def needs(cfg: TrainConfig, spec: ImageSpec, gpus: int) -> Needs:
 
 
 def of_blocks(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[int]:
-    """Bytes that each block of a network keeps of an image for its backward."""
+    """Bytes per image that each block of a network keeps for its backward."""
     given: dict[nn.Module, tuple[Tensor, ...]] = {}
 
     def note(block: nn.Module, received: tuple[Tensor, ...]) -> None:
@@ -115,7 +115,7 @@ def of_blocks(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[int]:
 
 
 class Seconds(NamedTuple):
-    """Of an iteration, one after the other."""
+    """Seconds of the parts of an iteration, one after the other."""
 
     computing: float
     gradients: float
@@ -127,12 +127,12 @@ def seconds(n: Needs, peak: float, share: float, link: float) -> Seconds:
 
 
 def days(of: Seconds) -> float:
-    """Of the whole training."""
+    """Days of the full training."""
     return UPDATES * sum(of) / 86400
 
 
 def tables(plain: Needs, again: Needs) -> str:
-    """Of `needs` without and with checkpointed blocks."""
+    """Tables of the needs without and with checkpointed blocks."""
     quantities: dict[str, Callable[[Needs], str]] = {
         "TFLOP per image of the batch": lambda n: f"{n.gpus * n.flops / n.batch / 1e12:.2f}",
         "PFLOP per iteration": lambda n: f"{n.gpus * n.flops / 1e15:.2f}",

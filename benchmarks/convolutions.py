@@ -49,7 +49,7 @@ LAYERS = (
     Layer("G 1, 12x12 to 28x28", Convolution(True, (2, 2), (0, 0)), (128, 1), 6, 12),
     Layer("ResNet 64, 32x32", Convolution(False, (1, 1), (1, 1)), (64, 64), 3, 32),
 )
-"""The first five of `san_digits_conditional`."""
+"""Layers to measure. The first five are from `san_digits_conditional`."""
 
 
 def measure(batch: int, rounds: int) -> dict[tuple[str, str, str], dict[str, list[float]]]:
@@ -88,7 +88,7 @@ def main() -> None:
     keep_freed_memory()
     seconds = measure(args.batch, args.rounds)
 
-    names = list(dict.fromkeys(way for known in WAYS.values() for way in known))
+    names = list(dict.fromkeys(way for ways in WAYS.values() for way in ways))
     table = Table("layer", "precision", "layout", *(f"{name}, ms" for name in names))
     for key, ways in seconds.items():
         medians = [f"{1000 * statistics.median(ways[name]):.1f}" if name in ways else "" for name in names]

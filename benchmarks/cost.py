@@ -1,10 +1,10 @@
-"""What a stabiliser costs: seconds of an update of D beside those of the plain D, in turn within one process.
+"""Cost of each stabiliser: seconds of an update of D beside an update of the plain D, in turn within one process.
 
     python -m benchmarks.cost --rounds 30 --batch 64 --width 32 --out cost.json
 
-The plain GAN is that of `benchmarks.stabilisers`. Each round times every variant on the same batch, so all meet the
-same noise; what counts is the ratio to plain of a round. A lazy penalty counts with its share: of such a variant, a
-round has as many updates as the period of the penalty.
+The plain GAN is `benchmarks.stabilisers.plain`. Each round times every variant on the same batch, so all meet the same
+noise. The result is the ratio to plain within a round. A lazy penalty counts with its share: a round of its variant has
+one period of updates.
 
 Prints a Markdown table. --out writes it, and beside it the JSON with every round.
 """
@@ -60,7 +60,7 @@ class Variant:
         self.nimg = 0
 
     def seconds(self) -> float:
-        """Of one update, as the mean over a period of the penalties."""
+        """Seconds of one update, as the mean over a period of the penalties."""
         start = time.perf_counter()
         for _ in range(self.period):
             d_step(self.gan, self.batch, self.nimg)
@@ -75,7 +75,7 @@ def measure(cfg: TrainConfig, rounds: int, warmup: int) -> dict[str, list[float]
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in track(range(warmup + rounds), description="rounds"):
-        turn = i % len(names)  # none is always the first of a round
+        turn = i % len(names)  # each is the first of a round in turn
         for name in names[turn:] + names[:turn]:
             now = variants[name].seconds()
             if i >= warmup:

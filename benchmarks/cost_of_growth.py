@@ -1,18 +1,18 @@
-"""How an iteration's time and memory grow with the batch, the width, the resolution and the number of processes.
+"""Growth of an iteration's time and memory with the batch, the width, the resolution and the number of processes.
 
     python -m benchmarks.cost_of_growth --out growth.json
 
-One of them at a time is moved from its default. Each setting is a process of its own with one thread, or several that
-share the batch over gloo, and makes an iteration when asked: the trainer's updates of D and of G, and the average of G,
-on images of noise, so that no data are waited for. The settings of an axis are asked in turn, so all meet the same
-noise of the machine.
+One of these at a time is moved from its default. Each setting runs in a process of its own with one thread, or in
+several processes that share the batch over gloo. It makes an iteration when asked: the trainer's updates of D and of G,
+and the average of G. The images are noise, so nothing waits for data. The settings of an axis are asked in turn, so all
+meet the same noise of the machine.
 
-Beside what is measured stands what is counted: operations (`iteration_flops`), and the bytes that a step holds at
-least (`training_bytes`). Memory is the most that was resident beyond what was before the networks were made, once an
-iteration on two images had loaded the code, and of all processes together; Linux with glibc says it.
+Counts stand beside the measurements: operations (`iteration_flops`), and the least bytes that a step holds
+(`training_bytes`). Memory is the peak of resident memory, minus the memory resident before the networks were made, over
+all processes together. An iteration on two images loads the code first. Linux with glibc reports these numbers.
 
 Prints Markdown tables: every setting, and the exponents of power laws through the settings of an axis. --out writes
-them, beside the JSON and the figure. --quick takes a fraction of the time, and says little.
+them, beside the JSON and the figure. --quick takes a fraction of the time, and its numbers say little.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MIB = 2**20
 
 
 class Setting(NamedTuple):
-    """What is measured. batch: images of all processes.  width: of both networks.  resolution: pixels."""
+    """A setting to measure. batch: images of all processes.  width: of both networks.  resolution: pixels."""
 
     recipe: str
     batch: int
@@ -76,12 +76,12 @@ AXES: dict[str, tuple[float, ...]] = {
     "resolution": (28, 32, 64, 128),
     "processes": (1, 2),
 }
-"""Values of each axis; those of the width are multiples of the default's."""
+"""Values of each axis. Widths are multiples of the default width."""
 
 
 def along(axis: str, default: Setting, values: Iterable[float]) -> list[Setting]:
-    """The settings of an axis, without those for which the recipe's networks are not made."""
-    found = []
+    """The settings of an axis. Settings that the recipe's networks cannot take are left out."""
+    settings = []
     for value in values:
         changes: dict[str, Any] = {axis: round(value * default.width if axis == "width" else value)}
         setting = default._replace(**changes)
@@ -90,15 +90,15 @@ def along(axis: str, default: Setting, values: Iterable[float]) -> list[Setting]
             on_meta(cfg.generator, cfg.discriminator, cfg.head, spec)
         except ValueError:
             continue
-        found.append(setting)
-    return found
+        settings.append(setting)
+    return settings
 
 
 # ---- a process that makes iterations ---------------------------------------------------------------------
 
 
 def serve(pipe: Connection, setting: Setting, rank: int, port: int) -> None:
-    """For every True that comes: an iteration, and (its seconds, the most bytes that were ever resident for it)."""
+    """Make an iteration for every True received, and send (its seconds, the peak of its resident bytes so far)."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as `train` does
     if setting.processes > 1:
@@ -106,8 +106,8 @@ def serve(pipe: Connection, setting: Setting, rank: int, port: int) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with processes():
         Loop(setting._replace(batch=2 * setting.processes)).iterate()
-        ctypes.CDLL(None).malloc_trim(0)  # glibc gives back what those two images took
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is resident
+        ctypes.CDLL(None).malloc_trim(0)  # glibc gives back the memory of those two images
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory resident now
         before = resident("VmRSS")
         loop = Loop(setting)
         while pipe.recv():
@@ -139,7 +139,7 @@ class Loop:
 
 
 def resident(which: str) -> int:
-    """Bytes: VmRSS now, VmHWM at most."""
+    """Resident bytes of this process: VmRSS now, VmHWM at the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
@@ -151,7 +151,7 @@ class Workers:
         self.pipes = pipes
 
     def iterate(self) -> tuple[float, int]:
-        """Seconds of an iteration, and bytes of all processes."""
+        """Make an iteration. Returns its seconds, and the bytes of all processes."""
         for pipe in self.pipes:
             pipe.send(True)
         answers = [pipe.recv() for pipe in self.pipes]
@@ -189,14 +189,14 @@ def free_port() -> int:
 
 
 def measure(settings: Sequence[Setting], axis: str, rounds: int) -> list[dict[str, Any]]:
-    """What `points` holds of each setting. A first round is not counted."""
+    """Measure each setting of an axis: one of the `points` each. The first round is not counted."""
     seconds: list[list[float]] = [[] for _ in settings]
     memory = [0] * len(settings)
     with ExitStack() as stack:
         workers = [stack.enter_context(started(setting)) for setting in settings]
         for i in track(range(1 + rounds), description=f"{settings[0].recipe}, {axis}"):
-            for k, own in enumerate(workers):
-                now, memory[k] = own.iterate()
+            for k, of_setting in enumerate(workers):
+                now, memory[k] = of_setting.iterate()
                 if i > 0:
                     seconds[k].append(now)
     return [
@@ -213,7 +213,7 @@ def measure(settings: Sequence[Setting], axis: str, rounds: int) -> list[dict[st
 
 
 def least_memory(setting: Setting) -> int:
-    """Bytes that a process holds at least."""
+    """The least bytes that a process holds."""
     cfg, spec = setting.config()
     G, D, of_g, of_d = on_meta(cfg.generator, cfg.discriminator, cfg.head, spec)
     return training_bytes(count(G, of_g), count(D, of_d), setting.batch // setting.processes)
@@ -225,7 +225,7 @@ QUANTITIES: dict[str, Callable[[dict[str, Any]], float]] = {
     "memory": lambda p: p["memory"] / p["batch"] / MIB,
     "least memory": lambda p: p["least_memory"] / p["batch"] / MIB,
 }
-"""Of a point, per image: MFLOP, ms, MiB, MiB."""
+"""Quantities of a point, per image: MFLOP, ms, MiB, MiB."""
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -234,15 +234,15 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def signed(number: float) -> str:
-    return f"{round(number, 2) + 0.0:+.2f}"  # 0 has no sign, +0.00
+    return f"{round(number, 2) + 0.0:+.2f}"  # -0.0 becomes +0.00
 
 
 def curves(points: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(recipe, axis) -> its points."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for point in points:
-        found.setdefault((point["recipe"], point["axis"]), []).append(point)
-    return found
+        grouped.setdefault((point["recipe"], point["axis"]), []).append(point)
+    return grouped
 
 
 # ---- tables and a figure ---------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ LABELS = {
 
 
 def figure(points: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG: time above, memory below, an axis in each column; dashed what the counts say."""
+    """A PNG: time above, memory below, an axis in each column; counts are dashed."""
     from equipoise.core.plots import COLORS, encode  # matplotlib, an extra
     from equipoise.core.plots import figure as empty
 
@@ -280,7 +280,7 @@ def figure(points: Sequence[dict[str, Any]]) -> bytes:
     recipes = list(dict.fromkeys(p["recipe"] for p in points))
     speed = [(p["recipe"], p["flops"] / statistics.median(p["seconds"]) / p["processes"]) for p in points]
     best = {recipe: max(of for name, of in speed if name == recipe) for recipe in recipes}  # of a process
-    rows: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {  # what is measured, and what is counted
+    rows: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {  # unit -> (measured, counted)
         "ms per image": ("time", lambda p: 1000 * p["flops"] / (best[p["recipe"]] * p["processes"] * p["batch"])),
         "MiB per image": ("memory", QUANTITIES["least memory"]),
     }

@@ -1,4 +1,4 @@
-"""Input that no careful person would write: damaged files, files that lie, and settings out of a fuzzer."""
+"""Hostile input: damaged files, files that lie about their content, and settings from a fuzzer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 def lying_npy(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
-    """An .npy whose header promises what is not there."""
+    """An .npy file whose header promises more than the file holds."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
     return file.getvalue() + bytes(64)
@@ -102,7 +102,7 @@ def idx(shape: tuple[int, ...], content: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few kilobytes that is 20,000 x 20,000."""
+    """A PNG of a few kilobytes and 20,000 x 20,000 pixels."""
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
     return file.getvalue()
@@ -172,7 +172,7 @@ def zip_damaged(place: Path, chance: random.Random) -> None:
 
 
 def bombs(place: Path, chance: random.Random) -> None:
-    """A picture, or a gigabyte of zeros in a zip, a thousandth of that on the disk."""
+    """Write a huge picture, or a gigabyte of zeros in a zip of a thousandth of the size."""
     if chance.random() < 0.5:
         folder(place, {"a.png": png(), "bomb.png": bomb()})
         return
@@ -275,7 +275,7 @@ INPUTS: dict[str, Callable[[Path, random.Random], None]] = {
 
 
 def make_input(kind: str, place: Path, chance: random.Random) -> Path:
-    """Make an input of a kind of `INPUTS` at `place`, a path that does not exist. Returns where it is."""
+    """Make an input of a kind of `INPUTS` at `place`, a path that does not exist. Returns the path of the input."""
     INPUTS[kind](place, chance)
     return next(path for path in place.parent.iterdir() if path.stem == place.name)
 
@@ -283,12 +283,12 @@ def make_input(kind: str, place: Path, chance: random.Random) -> Path:
 # ---- settings --------------------------------------------------------------------------------------------
 
 NAMES = (
-    "loss", "penalties", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
+    "loss", "penalties", "terms", "terms.0.gamma", "terms.5", "d_normalizer", "augment", "growth", "head", "head.san",
     "head.conditioning", "head.nothing", "g_optim.lr", "g_optim.betas", "d_optim", "ema.halflife_kimg", "batch_size",
-    "compute.micro_batch", "total_kimg", "snapshot_kimg", "seed", "compute.precision", "compute.device", "generator",
-    "generator.width",
-    "generator.z_dim", "discriminator.width", "data", "data.path", "transfer", "evaluation", "d_steps", "__class__",
-    "generator.__init__", "a.a.a.a", "", ".", "loss.", "0", "g_optim.betas.7", "constraints", "log_kimg",
+    "compute.micro_batch", "total_kimg", "report.snapshot_kimg", "seed", "compute.precision", "compute.device",
+    "generator", "generator.width",
+    "generator.z_dim", "discriminator.width", "data", "data.path", "start", "report.evaluation", "d_steps", "__class__",
+    "generator.__init__", "a.a.a.a", "", ".", "loss.", "0", "g_optim.betas.7", "constraints", "report.log_kimg",
 )  # fmt: skip
 VALUES = (
     "1", "-1", "0", "true", "none", "1e999", "-1e999", "nan", "9" * 5000, "[1,1]", "[]", "{}", "()", "Hinge", "R1",

@@ -1,10 +1,10 @@
-"""Training on a set that is larger than memory: how much of it the process holds.
+"""Memory of a process that trains on a set larger than memory.
 
     python -m benchmarks.large_data --images 2000000 --out large.json
 
-A prepared set of black images, whose files are one hole (24.6 GB that take some kilobytes of the disk), is trained on
-by small networks. The memory is what Linux counts as resident: the process's own pages and pages of files that it has
-mapped, at the end of training and at most; beside it, what the process had before it opened the set.
+Small networks train on a prepared set of black images, whose files are one hole (24.6 GB that take some kilobytes of
+the disk). The memory is the one that Linux counts as resident: the process's own pages, and pages of files that it has
+mapped. It is given before the set is opened, at the end of training, and at the peak.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["hollow", "resident"]
 
 
 class Black:
-    """A set that is never read: its files are made, and have zeros in them."""
+    """A set that is never read: only its files are made, full of zeros."""
 
     labels: NDArray[np.int64] | None = None
     slow = False
@@ -50,7 +50,7 @@ class Black:
 
 
 def hollow(folder: Path, length: int, spec: ImageSpec, shard_bytes: float | None) -> int:
-    """Make a prepared set of so many black images. Returns the bytes that it takes on the disk."""
+    """Make a prepared set of `length` black images. Returns the bytes that it takes on the disk."""
     black = Black(length, spec)
     list(plan(black, folder, shard_bytes))
     (folder / INFO).write_text(json.dumps(describe(black, "black images")))
@@ -58,7 +58,7 @@ def hollow(folder: Path, length: int, spec: ImageSpec, shard_bytes: float | None
 
 
 def resident() -> dict[str, float]:
-    """MB of this process's memory: its own pages, those of files, and the most that both have been."""
+    """Memory of this process in MB: its own pages, pages of files, and the peak of both together."""
     lines = Path("/proc/self/status").read_text().splitlines()
     words = dict(line.split(":") for line in lines)
     names = {"own": "RssAnon", "files": "RssFile", "most": "VmHWM"}
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--width", type=int, default=4, help="of both networks")
     parser.add_argument("--shard-gb", type=float, default=2.0)
-    parser.add_argument("--folder", type=Path, help="where the set is made, and removed in the end")
+    parser.add_argument("--folder", type=Path, help="place of the set, which is removed in the end")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args(arguments)
 

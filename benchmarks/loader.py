@@ -1,13 +1,14 @@
-"""Whether reading images keeps up with training: images per second of the loader alone and of training alone.
+"""Test whether reading images keeps up with training: images per second of the loader alone and of training alone.
 
     python -m benchmarks.loader --recipe quickstart --rounds 5 --out loader.json
 
-The first images of the recipe's data are laid down in each form that the library reads: an array in memory, a prepared
+The first images of the recipe's data are written in each form that the library reads: an array in memory, a prepared
 set in one file and in ten, a zip and a folder of PNGs. Each round reads --batches batches of each form, and trains on
-batches that are there already; what counts is the ratio of a round. The rate of training is that of real images shown
-to D. Files were just written, so the system holds them in memory: this measures the reading, not a disk. On a GPU,
-which keeps what it has room for, batches of these forms are read and brought there all the same; "on the GPU" are
-batches of images that stay there.
+batches that are loaded already. The result is the ratio within a round. The rate of training counts real images shown
+to D. Files were just written, so the system holds them in memory: this measures the reading, not a disk.
+
+With a GPU, batches of these forms are read and copied to it, although training would keep a set there that fits. "on
+the GPU" are batches of images that stay on it.
 
 KEY=VALUE changes the recipe, as for `equipoise train`.
 """
@@ -45,7 +46,7 @@ __all__ = ["forms", "measure"]
 
 
 def forms(dataset: Dataset, num: int, folder: Path) -> dict[str, Dataset]:
-    """The first `num` images of `dataset`, by the form in which they are below `folder`."""
+    """Write the first `num` images of `dataset` in each form below `folder` -> form: data set."""
     images = dataset.read(np.arange(min(num, len(dataset))))  # (N, C, H, W)
     names = None if dataset.class_names is None else list(dataset.class_names)
     labels = None if dataset.labels is None else dataset.labels[: len(images)]
@@ -67,20 +68,20 @@ def forms(dataset: Dataset, num: int, folder: Path) -> dict[str, Dataset]:
 
 
 def reading(dataset: Dataset, batch_size: int, batches: int, device: torch.device) -> Callable[[int], float]:
-    """Images per second, of so many batches that begin anew in each round."""
+    """A function that measures images per second over `batches` batches, reading anew in each round."""
 
     def rate(position: int) -> float:
         with InfiniteBatches(dataset, batch_size, seed=0, start=position, device=device, keep=False) as endless:
             start = time.perf_counter()
             for batch in islice(endless, batches):
-                batch.x.mean().item()  # as anything that uses it, it waits for the device
+                batch.x.mean().item()  # waits for the device, as any use of the batch does
             return batch_size * batches / (time.perf_counter() - start)
 
     return rate
 
 
 def training(cfg: TrainConfig, dataset: Dataset, iterations: int, device: torch.device) -> Callable[[int], float]:
-    """Real images shown to D per second, of so many iterations on batches that are on the device."""
+    """A function that measures real images shown to D per second, over `iterations` on batches on the device."""
     gan = GAN.build(cfg, dataset.spec, device)
     ema = cfg.ema.build(gan.G)
     batches = cycle(list(islice(InfiniteBatches(dataset, cfg.batch_size, seed=0, device=device), 4)))
@@ -111,23 +112,23 @@ def measure(cfg: TrainConfig, num: int, rounds: int, batches: int, iterations: i
             sets["on the GPU"] = Resident(sets["memory"], device)
         rates = {form: reading(dataset, cfg.batch_size, batches, device) for form, dataset in sets.items()}
         rates["training"] = training(cfg, sets["memory"], iterations, device)
-        found: dict[str, list[float]] = {name: [] for name in rates}
+        by_round: dict[str, list[float]] = {name: [] for name in rates}
         for i in track(range(1 + rounds), description="rounds"):
             for name, rate in rates.items():
                 now = rate(i * batches * cfg.batch_size)
-                if i > 0:  # the first round is to warm up
-                    found[name].append(now)
-    return found
+                if i > 0:  # the first round warms up
+                    by_round[name].append(now)
+    return by_round
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--recipe", default="quickstart")
-    parser.add_argument("--images", type=int, default=10_000, help="of the data that are laid down")
+    parser.add_argument("--images", type=int, default=10_000, help="images of the data that are written in each form")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=50, help="that are read of each form in a round")
-    parser.add_argument("--iterations", type=int, default=5, help="of training in a round")
+    parser.add_argument("--batches", type=int, default=50, help="batches read of each form in a round")
+    parser.add_argument("--iterations", type=int, default=5, help="iterations of training in a round")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     args = parser.parse_args(arguments)
 

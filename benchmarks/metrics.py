@@ -1,13 +1,13 @@
-"""What an evaluation costs: seconds of every metric, and of the Fréchet distance beside scipy's `sqrtm`, in turn.
+"""Cost of an evaluation: seconds of every metric, and of the Fréchet distance beside scipy's `sqrtm`, in turn.
 
     OMP_NUM_THREADS=2 python -m benchmarks.metrics --only all --run runs/a --against mnist.npz --out metrics.json
     OMP_NUM_THREADS=1 python -m benchmarks.metrics --only frechet --rounds 3 --out frechet.json
 
-The images are those of an untrained generator, or of --run, against the bundled digits, or --against, with the digits
-judge. The second table times the distance of two sets of features from the features on: ours, and mean, covariance and
-tr sqrtm(C C') as public code has it. The standard deviations of the features fall as k^-power: the faster, the more
-often the accurate ways are taken instead of the quick ones. CPU seconds stand beside those of the clock: on a busy
-machine they are the truer.
+Images of an untrained generator, or of --run, are measured against the bundled digits, or --against, with the digits
+judge. The second table times the distance of two sets of features, once the features are computed: ours, and mean,
+covariance and tr sqrtm(C C') as in public code. The standard deviations of the features fall as k^-power: the faster
+they fall, the more often the accurate ways are taken instead of the quick ones. CPU seconds stand beside seconds of the
+clock: on a busy machine they are more reliable.
 
 Prints Markdown tables. --out writes all numbers.
 """
@@ -40,25 +40,25 @@ Array = NDArray[np.float64]
 
 
 class Seconds:
-    """Of the wall clock and of the processor, by name."""
+    """Seconds of the wall clock and of the processor, by name."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list[tuple[float, float]]] = {}
+        self.times: dict[str, list[tuple[float, float]]] = {}
 
     def of(self, name: str, work: Callable[[], Any]) -> Any:
         clock, cpu = time.perf_counter(), time.process_time()
         answer = work()
-        self.found.setdefault(name, []).append((time.perf_counter() - clock, time.process_time() - cpu))
+        self.times.setdefault(name, []).append((time.perf_counter() - clock, time.process_time() - cpu))
         return answer
 
     def rows(self) -> list[list[str]]:
         return [
             [name, *(f"{statistics.median(part):.2f}" for part in zip(*times, strict=True))]
-            for name, times in self.found.items()
+            for name, times in self.times.items()
         ]
 
     def ratio(self, name: str, to: str) -> str:
-        medians = [[statistics.median(part) for part in zip(*self.found[key], strict=True)] for key in (name, to)]
+        medians = [[statistics.median(part) for part in zip(*self.times[key], strict=True)] for key in (name, to)]
         clock, cpu = (a / b for a, b in zip(*medians, strict=True))
         return f"{name} takes {clock:.1f} times as long as {to}, and {cpu:.1f} times its CPU seconds\n"
 
@@ -70,7 +70,7 @@ def untrained() -> Generator:
 
 
 def all_metrics(generator: Generator, against: str, num: int) -> Seconds:
-    """Of one evaluation with every metric that grey digits have, part by part."""
+    """Seconds of one evaluation with every metric of grey digits, part by part."""
     names = [name for name in METRICS if name not in ("fid", "modes", *OF_RUNS)]
     seconds = Seconds()
     with tempfile.TemporaryDirectory() as cache:
@@ -87,21 +87,21 @@ def all_metrics(generator: Generator, against: str, num: int) -> Seconds:
 
 
 def by_sqrtm(real: Array, fake: Array) -> float:
-    """The Fréchet distance by the root of the product of the covariances."""
+    """The Fréchet distance by the matrix square root of the product of the covariances."""
     (m, c), (n, d) = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (real, fake))
     root = linalg.sqrtm(c @ d)
     return float(np.square(m - n).sum() + np.trace(c) + np.trace(d) - 2 * np.trace(root.real))
 
 
 def frechet(num: int, dimensions: int, rounds: int, power: float = 0.5) -> Seconds:
-    """Of both ways on features with a spectrum that falls as those of networks do."""
+    """Seconds of both ways, on features with a falling spectrum like a network's."""
     rng = np.random.default_rng(0)
     scales = np.arange(1, dimensions + 1) ** -power
     real, fake = (rng.standard_normal((num, dimensions)) * scales + shift for shift in (0, 0.01))
     ways: dict[str, Callable[[Array, Array], float]] = {"ours": frechet_distance, "sqrtm": by_sqrtm}
     seconds = Seconds()
     for i in range(rounds):
-        order = sorted(ways, reverse=bool(i % 2))  # neither is always the first of a round
+        order = sorted(ways, reverse=bool(i % 2))  # each is the first of a round in turn
         first, second = (seconds.of(name, partial(ways[name], real, fake)) for name in order)
         np.testing.assert_allclose(first, second, rtol=1e-6)
     return seconds
@@ -109,8 +109,8 @@ def frechet(num: int, dimensions: int, rounds: int, power: float = 0.5) -> Secon
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="whose images are measured")
-    parser.add_argument("--against", default="Digits", help="what they are compared with, as in `equipoise evaluate`")
+    parser.add_argument("--run", type=Path, help="the run whose images are measured")
+    parser.add_argument("--against", default="Digits", help="data to compare with, as in `equipoise evaluate`")
     parser.add_argument("--num", type=int, default=10_000)
     parser.add_argument("--dimensions", type=int, default=2048)
     parser.add_argument("--power", type=float, default=0.5)
@@ -131,7 +131,7 @@ def main() -> None:
         print(found["frechet"].ratio("sqrtm", to="ours"))
     if args.out:
         settings = {key: getattr(args, key) for key in ("num", "against", "dimensions", "power", "rounds")}
-        about = {"machine": machine(), "settings": settings} | {name: s.found for name, s in found.items()}
+        about = {"machine": machine(), "settings": settings} | {name: s.times for name, s in found.items()}
         args.out.write_text(json.dumps(about, indent=1) + "\n")
 
 

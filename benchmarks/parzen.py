@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python -m benchmarks.parzen mnist.npz runs/a --num 10000 --out parzen.json
 
 Log-likelihood in nats, with its standard error, of MNIST's test set under Gaussians around `num` samples: training
-images, centroids of k-means on all training images, and those of runs. 1,000 test images choose the bandwidth, the
+images, centroids of k-means on all training images, and images of runs. 1,000 test images choose the bandwidth. The
 other 9,000 are measured. Prints a Markdown table. --out writes all numbers.
 """
 
@@ -32,7 +32,7 @@ Images = NDArray[np.uint8]
 
 
 def images(data: MNIST) -> Images:
-    """All, in random order."""
+    """All images of `data`, in random order."""
     dataset = data.build()
     return dataset.read(np.random.default_rng(0).permutation(len(dataset)))
 
@@ -40,8 +40,8 @@ def images(data: MNIST) -> Images:
 def measured(samples: Images, test: Images) -> dict[str, float]:
     samples_, test_ = (x.reshape(len(x), -1) / 255 for x in (samples, test))
     sigma = parzen_bandwidth(samples_, test_[:VALIDATION], CANDIDATES)
-    found = parzen_log_likelihood(samples_, test_[VALIDATION:], bandwidth=sigma)
-    return {"nats": float(found.mean()), "error": float(found.std() / np.sqrt(len(found))), "bandwidth": sigma}
+    nats = parzen_log_likelihood(samples_, test_[VALIDATION:], bandwidth=sigma)
+    return {"nats": float(nats.mean()), "error": float(nats.std() / np.sqrt(len(nats))), "bandwidth": sigma}
 
 
 def main(arguments: list[str] | None = None) -> None:

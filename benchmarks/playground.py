@@ -1,8 +1,8 @@
-"""How fast the playground draws and answers while it trains: what a page sees that draws a frame at once.
+"""Speed of the playground while it trains: frames and replies, seen by a page that draws each frame at once.
 
     python -m benchmarks.playground --seconds 20 --settings minimax R1 WGAN-GP
 
-A click is a change of the learning rate, four a second; it is answered when the reply is there.
+A click changes the learning rate, four times a second. Its time ends when the reply arrives.
 """
 
 from __future__ import annotations

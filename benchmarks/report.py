@@ -1,4 +1,4 @@
-"""What the benchmarks write: the machine they ran on, Markdown tables, and plots drawn with Pillow alone."""
+"""Output of the benchmarks: the machine they ran on, Markdown tables, and plots drawn with Pillow alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from equipoise.generate import grid
 __all__ = ["SCALE", "Plot", "brief", "labelled_grid", "machine", "markdown", "spread"]
 
 BLACK, GREY, LIGHT = (30, 30, 30), (120, 120, 120), (222, 222, 222)
-SCALE = 2  # drawn larger and reduced, which smooths lines
+SCALE = 2  # the picture is drawn larger and reduced: this smooths lines
 
 Color = tuple[int, int, int]
 
 
 def machine() -> dict[str, str | int]:
-    """What a number must stand next to: date, commit (with a + if files were changed since), versions, processor."""
+    """Facts to state with every number: date, commit (with a + if files were changed since), versions, processor."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else ""),
@@ -41,7 +41,7 @@ def machine() -> dict[str, str | int]:
 
 
 def git(*arguments: str) -> str:
-    """What git says in the project's directory; empty without git or outside a repository."""
+    """Output of git in the project's directory; empty without git or outside a repository."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
@@ -61,13 +61,13 @@ def processor() -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; bars inside a cell are escaped."""
+    """A Markdown table. Bars inside a cell are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean ± standard deviation (over n - 1) in the number format `form`; of one value, the value; of none, a dash."""
+    """Mean ± standard deviation (over n - 1) in the number format `form`; one value stands alone, none gives a dash."""
     if not values:
         return "-"
     mean = format(statistics.fmean(values), form)
@@ -75,7 +75,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def brief(value: Any) -> str:
-    """A setting as one would write it on the command line, without what is the default anyway: ``[R1(every=1)]``."""
+    """A setting as written on the command line, without default values: ``[R1(every=1)]``."""
     if isinstance(value, tuple):
         return f"[{','.join(map(brief, value))}]"
     if isinstance(value, bool):
@@ -85,9 +85,9 @@ def brief(value: Any) -> str:
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     for name in list(fields):
         others = {other: fields[other] for other in fields if other != name}
-        with suppress(TypeError, ValueError):  # it has no default
+        with suppress(TypeError, ValueError):  # the field is required
             fields = others if type(value)(**others) == value else fields
-    given = ",".join(f"{name}={brief(own)}" for name, own in fields.items())
+    given = ",".join(f"{name}={brief(field)}" for name, field in fields.items())
     return type(value).__name__ + (f"({given})" if given else "")
 
 
@@ -99,7 +99,7 @@ def labelled_grid(
 ) -> Image.Image:
     """Images of several sources side by side, each source a block with its name above it.
 
-    tiles: name, and images (n, H, W, 1) or None for a source that has none.
+    tiles: name, and images (n, H, W, 1) or None for a source without images.
     columns: blocks in a row.  across: images in a row of a block.  shape: (height, width) of a block, in pixels.
     """
     height, width = shape

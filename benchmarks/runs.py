@@ -1,7 +1,7 @@
-"""Trainings, each in a process of its own, and what the judge of digits says of the images that they end in.
+"""Trainings, each in a process of its own, and verdicts of the judge of digits on their images.
 
-`carry_out` starts the processes, with `python -m benchmarks.runs RUN_DIR --against digits --at 20 40`. What is done is
-not done again, and what was interrupted goes on, as long as the directory is the same.
+`carry_out` starts the processes, with `python -m benchmarks.runs RUN_DIR --against digits --at 20 40`. In the same
+directory, finished runs are not repeated, and interrupted runs resume.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ __all__ = ["SAMPLES", "Judged", "Reference", "Run", "Verdict", "carry_out", "dra
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 5000
-"""Images that the judge looks at. Distances of other numbers of images do not compare."""
+"""Images that the judge looks at. Distances over another number of images are not comparable."""
 FEWEST_CLASSES, LEAST_SURE = 5.0, 0.5
 """A generator has collapsed if its images spread over fewer effective classes, or if the judge is less sure of them:
-half of the ten digits are gone, or what there is are no digits."""
+half of the ten digits are missing, or the images are not digits."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training to do.
+    """A training to carry out.
 
     against: "digits", or a path of MNIST, whose test digits are the reference.
-    at: thousands of images after which it is judged, ascending; the last is its end.
+    at: thousands of images after which the run is judged, ascending; the last ends the run.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of generated digits after so many kimg."""
+    """The judge's verdict on generated digits after `kimg` thousand images."""
 
     kimg: float
     distance: float
@@ -80,7 +80,7 @@ class Verdict:
 
 @dataclass
 class Judged:
-    """What is known of a run. diverged: the error that ended it, or None."""
+    """Results of a run so far. diverged: the error that ended the run, or None."""
 
     against: str
     verdicts: list[Verdict] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Judged:
 
     @property
     def failure(self) -> str | None:
-        """How it failed: "diverged" (NaN), "collapsed" at its end, or not."""
+        """Failure of the run: "diverged" (NaN), "collapsed" at its end, or None."""
         if self.diverged is not None:
             return "diverged"
         return "collapsed" if self.verdicts[-1].collapsed else None
@@ -99,7 +99,7 @@ class Judged:
 
     @classmethod
     def load(cls, folder: Path, against: str, at: Sequence[float]) -> Judged:
-        """What is known of the run in `folder`: nothing if it was judged against something else, or at other times."""
+        """Load the results in `folder`; empty results if the run was judged against other digits, or at other times."""
         path = folder / "judged.json"
         if not path.exists():
             return cls(against)
@@ -119,14 +119,14 @@ class Reference:
         self.stats: GaussianStats = dataset_features(self.judge, config.build())
 
     def verdict(self, kimg: float, images: NDArray[np.uint8]) -> Verdict:
-        """On images (N, 28, 28, 1)."""
+        """The verdict on images (N, 28, 28, 1)."""
         p = class_probabilities(self.judge, images)
         distance = frechet_distance(self.stats, judge_features(self.judge, images))
         return Verdict(kimg, distance, mean_top_probability(p), effective_classes(p))
 
 
 def draw(folder: Path, num: int) -> NDArray[np.uint8]:
-    """(num, H, W, C) of the averaged generator that a run has saved."""
+    """Draw images (num, H, W, C) from the averaged generator that a run has saved."""
     return np.concatenate([images for images, _ in sample(Generator.from_pretrained(folder), num)])
 
 
@@ -134,9 +134,9 @@ def draw(folder: Path, num: int) -> NDArray[np.uint8]:
 
 
 def train_and_judge(folder: Path, against: str, at: Sequence[float]) -> None:
-    """Train the run whose config `folder` holds in stages that end where it is judged; judged.json says the rest.
+    """Train the run in `folder` in stages, and judge it after each. The results go to judged.json.
 
-    A run in stages computes what it would in one go, because it resumes bit for bit.
+    A run in stages computes the same as an uninterrupted run, because it resumes bit for bit.
     """
     cfg: TrainConfig = parse(config_text(folder / "config.txt"), components())
     judged, reference = Judged.load(folder, against, at), Reference(against)
@@ -158,7 +158,7 @@ def train_and_judge(folder: Path, against: str, at: Sequence[float]) -> None:
 
 
 def not_past(kimg: float, cfg: TrainConfig, folder: Path) -> None:
-    """Raises ValueError if a run has images of a later stage only."""
+    """Raise ValueError if a run was trained past `kimg`, so that its generator of that time is gone."""
     nimg = max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()), default=0)
     iteration = cfg.batch_size * (cfg.d_steps if isinstance(cfg.d_steps, int) else cfg.d_steps.max_steps)
     if nimg >= round(kimg * 1000) + iteration:
@@ -172,11 +172,12 @@ def not_past(kimg: float, cfg: TrainConfig, folder: Path) -> None:
 
 
 def carry_out(runs: Sequence[Run], jobs: int) -> list[Judged]:
-    """Do `runs`, so many at a time, and print a line for each that ends. Threads of each: OMP_NUM_THREADS.
+    """Carry out `runs`, `jobs` at a time, and print a line for each that ends. OMP_NUM_THREADS: threads of each run.
 
     Raises:
-        ValueError: if a folder holds a run of another config; nothing has been started then.
-        RunError: if one ends in an error other than divergence; those that run go on to their end, no other starts.
+        ValueError: if a folder holds a run of another config; then no run is started.
+        RunError: if a run ends in an error other than divergence. Started runs continue to their end, and no other
+            run starts.
     """
     for run in runs:
         claim(run.folder, run.cfg)
@@ -204,7 +205,7 @@ def carry_out_one(run: Run) -> Judged:
 
 
 def line(judged: Judged) -> str:
-    """What a run has come to, in a line."""
+    """The result of a run, in a line."""
     if judged.diverged is not None:
         return judged.diverged.partition(". ")[0]
     last = judged.verdicts[-1]

@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.small_data --out DIR --images 500 --kimg 300 --seeds 0 1 2 --jobs 2
 
-D soon knows a few hundred images by heart, and from then on a plain GAN gets worse. Both see the same digits, `Few`, as
-many of each class. Generated images are compared with all 10,000 bundled digits, or with MNIST's test set (--against),
-at the end of each of --stages equal parts of the run.
+D soon overfits to a few hundred images, and from then on a plain GAN gets worse. Both see the same digits, `Few`, with
+equal numbers of each class. Generated images are compared with all 10,000 bundled digits, or with MNIST's test set
+(--against), at the end of each of --stages equal parts of the run.
 
-Writes DIR/results.json, results.md and curves.png, and each run to DIR/NAME-SEED. The same command goes on where it
-was stopped.
+Writes DIR/results.json, results.md and curves.png, and each run to DIR/NAME-SEED. The same command resumes where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def baseline(images: int, kimg: float, *, width: int) -> TrainConfig:
 
 
 def table(judged: Mapping[str, Sequence[Judged]], p: Mapping[str, Sequence[Curve]], at: Sequence[float]) -> str:
-    """Markdown, a row per stage: the distance of each method and the p that ADA had reached, over seeds."""
+    """A Markdown table, a row per stage: the distance of each method, and the p that ADA had reached, over seeds."""
     rows = []
     for i, kimg in enumerate(at):
         there = {name: [run.verdicts[i] for run in runs if i < len(run.verdicts)] for name, runs in judged.items()}
@@ -65,12 +65,12 @@ def curve_at(curve: Curve, kimg: float) -> float | None:
 
 
 def strengths(folder: Path) -> Curve:
-    """The p of ADA over kimg, as a run reported it; empty without ADA."""
+    """The p of ADA over kimg, from a run's statistics; empty without ADA."""
     return [(line["kimg"], line["augment/p"]) for line in statistics_of(folder) if "augment/p" in line]
 
 
 def figure(distance: Mapping[str, Sequence[Curve]], p: Mapping[str, Sequence[Curve]], kimg: float) -> Image.Image:
-    """Distance and p over kimg: a thin line per seed, and a thick one for the median of the seeds that got there."""
+    """Plot distance and p over kimg: a thin line per seed, a thick line for the median of the seeds that got so far."""
     picture = Image.new("RGB", (SCALE * 800, SCALE * 340), "white")
     canvas = ImageDraw.Draw(picture)
     highest = max((y for curves in distance.values() for curve in curves for _, y in curve), default=1.0)
@@ -88,7 +88,7 @@ def figure(distance: Mapping[str, Sequence[Curve]], p: Mapping[str, Sequence[Cur
 
 
 def median(curves: Sequence[Curve]) -> Curve:
-    """Of the values at each x that any curve has."""
+    """The median over the curves, at each x that any curve has."""
     values: dict[float, list[float]] = {}
     for x, y in (point for curve in curves for point in curve):
         values.setdefault(x, []).append(y)
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--kimg", type=float, default=300.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--stages", type=int, default=6, help="how often a run is judged, at equal distances")
+    parser.add_argument("--stages", type=int, default=6, help="number of verdicts on a run, at equal distances")
     parser.add_argument("--against", default="digits", help="the reference: digits, or MNIST's path for its test set")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--width", type=int, default=32, help="of both networks")
@@ -118,12 +118,12 @@ def main() -> None:
     results = carry_out(runs, args.jobs)
     judged = {name: results[i :: len(METHODS)] for i, name in enumerate(METHODS)}
     p = {name: [strengths(run.folder) for run in runs[i :: len(METHODS)]] for i, name in enumerate(METHODS)}
-    distance = {name: [[(v.kimg, v.distance) for v in one.verdicts] for one in own] for name, own in judged.items()}
+    distance = {name: [[(v.kimg, v.distance) for v in run.verdicts] for run in of] for name, of in judged.items()}
 
     text = table(judged, p, at)
     about = {"machine": machine(), "settings": vars(args) | {"out": str(args.out)}, "samples": SAMPLES}
-    found = {name: [asdict(one) for one in own] for name, own in judged.items()}
-    everything = about | {"config": to_text(cfg), "runs": found, "p": p}
+    verdicts = {name: [asdict(run) for run in of_method] for name, of_method in judged.items()}
+    everything = about | {"config": to_text(cfg), "runs": verdicts, "p": p}
     (args.out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
     (args.out / "results.md").write_text(text)
     figure(distance, p, args.kimg).quantize(64).save(args.out / "curves.png", optimize=True)

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.stabilisers --out DIR --kimg 60 --seeds 0 1 2 --jobs 2
 
-The plain GAN is a DCGAN without norm in D. A row of `techniques` names what it changes of the config, in the strengths
-of the library's defaults unless it says otherwise. Nothing is tuned, and every D makes one update per update of G.
-Times are those of runs beside each other: `benchmarks.cost` compares them in turn.
+The plain GAN is a DCGAN without norm in D. A row of `techniques` names its changes to the config, with the strengths of
+the library's defaults unless it says otherwise. Nothing is tuned, and every D makes one update per update of G. Times
+are taken while runs share the machine: `benchmarks.cost` compares costs in turn.
 
-Writes DIR/results.json, results.md and samples.png, and each run to DIR/NAME-SEED. The same command goes on where it
+Writes DIR/results.json, results.md and samples.png, and each run to DIR/NAME-SEED. The same command resumes where it
 was stopped.
 """
 
@@ -49,7 +49,7 @@ Changes = dict[str, Any]
 
 
 def plain(kimg: float, *, width: int = 32) -> TrainConfig:
-    """The GAN that every technique changes: nothing in it is there to stabilise D."""
+    """The GAN that every technique changes. Its D is not stabilised."""
     adam = Adam(lr=1e-3, betas=(0.0, 0.99))  # the quickstart's
     return TrainConfig(
         data=Digits(),
@@ -83,7 +83,7 @@ def techniques(kimg: float) -> dict[str, Changes]:
         "R1, lazy": {"terms": (R1(every=16),)},
         "relativistic pairing, R1, R2": {
             "loss": RelativisticPairing(),
-            "terms": (R1(gamma=1.0, every=1), R2(gamma=1.0, every=1)),  # where the recipe `r3gan` starts
+            "terms": (R1(gamma=1.0, every=1), R2(gamma=1.0, every=1)),  # the first gamma of the recipe `r3gan`
         },
         "consensus": {"terms": (Consensus(),)},
         "spectral norm": {"d_normalizer": SpectralNorm()},
@@ -93,12 +93,12 @@ def techniques(kimg: float) -> dict[str, Changes]:
 
 
 def in_words(changes: Changes) -> str:
-    """``d_optim.lr=0.0004 g_optim.lr=0.0001``, as on the command line."""
+    """Changes as on the command line: ``d_optim.lr=0.0004 g_optim.lr=0.0001``."""
     return " ".join(f"{path}={brief(value)}" for path, value in changes.items())
 
 
 def table(rows: Mapping[str, Changes], judged: Mapping[str, Sequence[Judged]], real: Verdict) -> str:
-    """Markdown, a row per technique: mean ± standard deviation over the seeds that did not diverge."""
+    """A Markdown table, a row per technique: mean ± standard deviation over the seeds that did not diverge."""
     head = ["technique", "changes", "Fréchet distance", "top probability", "effective classes", "s/kimg", "failures"]
     numbers = (f"{real.distance:.2f}", f"{real.top_probability:.3f}", f"{real.effective_classes:.2f}")
     lines = [["real digits", "", *numbers, "", ""]]
@@ -121,10 +121,10 @@ def table(rows: Mapping[str, Changes], judged: Mapping[str, Sequence[Judged]], r
 
 
 def failures(runs: Sequence[Judged]) -> str:
-    """``0/3``, or how many of the runs failed and how: ``1/3 diverged, 1/3 collapsed``."""
+    """Failed runs by kind: ``1/3 diverged, 1/3 collapsed``; ``0/3`` without a failure."""
     kinds = [run.failure for run in runs]
-    found = [f"{kinds.count(kind)}/{len(runs)} {kind}" for kind in ("diverged", "collapsed") if kind in kinds]
-    return ", ".join(found) or f"0/{len(runs)}"
+    counts = [f"{kinds.count(kind)}/{len(runs)} {kind}" for kind in ("diverged", "collapsed") if kind in kinds]
+    return ", ".join(counts) or f"0/{len(runs)}"
 
 
 def main() -> None:
@@ -139,8 +139,8 @@ def main() -> None:
     args = parser.parse_args()
     against = args.against if args.against == "digits" else str(Path(args.against).resolve())
 
-    baseline, known = plain(args.kimg, width=args.width), techniques(args.kimg)
-    rows = {name: known[name] for name in args.only or known}
+    baseline, all_rows = plain(args.kimg, width=args.width), techniques(args.kimg)
+    rows = {name: all_rows[name] for name in args.only or all_rows}
     runs = [
         Run(
             name=f"{name}, seed {seed}",
@@ -160,11 +160,11 @@ def main() -> None:
     text: str = table(rows, judged, real)
     about = {"machine": machine(), "settings": vars(args) | {"out": str(args.out)}, "samples": SAMPLES}
     about |= {"plain": to_text(baseline), "real": asdict(real)}
-    found = {
-        name: {"changes": in_words(rows[name]), "failures": failures(own), "runs": [asdict(run) for run in own]}
-        for name, own in judged.items()
+    results_of = {
+        name: {"changes": in_words(rows[name]), "failures": failures(of), "runs": [asdict(run) for run in of]}
+        for name, of in judged.items()
     }
-    (args.out / "results.json").write_text(json.dumps(about | {"techniques": found}, indent=1) + "\n")
+    (args.out / "results.json").write_text(json.dumps(about | {"techniques": results_of}, indent=1) + "\n")
     (args.out / "results.md").write_text(text)
     tiles = [
         (name, draw(run.folder, 24) if one.verdicts else None)

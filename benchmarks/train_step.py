@@ -3,12 +3,13 @@
     python -m benchmarks.train_step --recipe san_digits_conditional --against eager --rounds 12 --out speed.json
     python -m benchmarks.train_step --recipe sngan_resnet_small data=photos --ways compute.compile=true
 
-The eager loop has the same networks, losses, penalties, batch and learning rates, in float32: generated images are
-computed with a gradient and then detached, D's weights keep requiring a gradient in G's step, all terms share one
-backward, and spectral norm and the optimisers are PyTorch's defaults; it keeps no average of G. Each round times one
-iteration of each loop and a product of square matrices in each precision, so all meet the same noise; what counts is
-the ratio of a round. On a GPU the eager loop has TF32 on. The memory of a loop is measured in a process of its own.
-Both loops keep the memory that they free.
+The eager loop has the same networks, losses, penalties, batch and learning rates, in float32. Its generated images are
+computed with a gradient and then detached. D's weights keep requiring a gradient in G's step. All terms share one
+backward. Spectral norm and the optimisers are PyTorch's defaults, and G is not averaged. On a GPU it has TF32 on.
+
+Each round times one iteration of each loop, and a product of square matrices in each precision, so all meet the same
+noise. The result is the ratio within a round. The memory of a loop is measured in a process of its own. Both loops keep
+the memory that they free.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ WAYS = (
     "compute.precision=bf16 compute.convolutions=measured",
     "compute.precision=bf16 compute.convolutions=measured game.reuse=true",
 )
-"""What our loop is measured with, where a recipe allows it: overrides of the recipe."""
+"""Overrides of the recipe that our loop is measured with, where the recipe allows them."""
 AS_USUAL = {"compute": Compute(), "game.reuse": False}
-"""What the eager loop has for these, whatever the recipe says."""
+"""Fields of the eager loop's config that stay at these values, whatever the recipe says."""
 SIDE = 2048
-"""Of the matrices whose product gives the rate of the machine."""
+"""Side of the matrices whose product gives the rate of the machine."""
 
 
 # ---- the two loops ---------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ SIDE = 2048
 def ours(gan: GAN) -> Iteration:
     """An iteration of `train`, with its average of G."""
     cfg, ema = gan.cfg, gan.cfg.ema.build(gan.G)
-    folder = tempfile.TemporaryDirectory()  # a shape that comes later is written there too
+    folder = tempfile.TemporaryDirectory()  # shapes that come later are written there too
     tune(gan, Path(folder.name), iteration)
 
     def one(batch: Batch, nimg: int) -> None:
@@ -93,7 +94,7 @@ def ours(gan: GAN) -> Iteration:
 
 
 def eager(gan: GAN) -> Iteration:
-    """The same as one writes it."""
+    """The same iteration as a researcher writes it."""
     for net in (gan.G, gan.D):
         take_torchs_spectral_norm(net)
     cfg, G, D = gan.cfg, gan.G.requires_grad_(True), gan.D.requires_grad_(True)
@@ -138,7 +139,7 @@ def regularisation(terms: Iterable[Term], update: int, nimg: int, net: nn.Module
 
 
 def take_torchs_spectral_norm(net: nn.Module) -> None:
-    """PyTorch's own in the place of ours, with the same weights and vectors."""
+    """Replace our spectral norm by PyTorch's, with the same weights and vectors."""
     for module in list(net.modules()):
         ours = [part for part in module.modules() if isinstance(part, DividedBySigma)]
         if parametrize.is_parametrized(module, "weight") and ours:
@@ -162,7 +163,9 @@ def usual(config: object, fused: torch.optim.Optimizer) -> torch.optim.Optimizer
 
 def d_steps(cfg: TrainConfig) -> int:
     if not isinstance(cfg.d_steps, int) or any(t.player == "both" for t in cfg.terms) or cfg.augment.held_out:
-        raise ValueError("a fixed number of D updates is needed, and no joint penalties and no images held out")
+        raise ValueError(
+            "this benchmark needs a fixed number of D updates, without joint penalties and without held-out images"
+        )
     return cfg.d_steps
 
 
@@ -177,7 +180,7 @@ def configured(recipe: str, changes: list[str]) -> TrainConfig:
 
 
 def build(way: str, cfg: TrainConfig, spec: ImageSpec, device: torch.device) -> Iteration:
-    """The loop of that name: `EAGER`, or overrides of ours."""
+    """Build the loop named `way`: `EAGER`, or our loop under these overrides."""
     if way == EAGER:
         loop = eager(GAN.build(override(cfg, AS_USUAL), spec, device))
 
@@ -197,7 +200,7 @@ def of(way: str, cfg: TrainConfig) -> TrainConfig:
 
 
 def legal(way: str, cfg: TrainConfig) -> bool:
-    """Whether a config may hold these overrides together with what it has."""
+    """Whether the config accepts these overrides."""
     try:
         of(way, cfg)
     except ValueError:
@@ -206,7 +209,7 @@ def legal(way: str, cfg: TrainConfig) -> bool:
 
 
 def product(precision: Precision, device: torch.device) -> Callable[[Batch, int], object]:
-    """A product of square matrices, 2 SIDE³ operations."""
+    """A function that multiplies two square matrices: 2 SIDE³ operations."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
 
@@ -231,7 +234,7 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for i in track(range(warmup + rounds), description="rounds", console=Console(stderr=True)):
         batch = next(batches)
-        order = list(loops) if i % 2 else list(reversed(loops))  # none is always the first of a round
+        order = list(loops) if i % 2 else list(reversed(loops))  # the order alternates, so that no loop is always first
         for name in order:
             ready(device)
             start = time.perf_counter()
@@ -244,11 +247,11 @@ def measure(
 
 
 def peak_memory(cfg: TrainConfig, way: str, device: torch.device) -> float:
-    """MiB that three iterations need at most, beyond the data and what importing takes. For a process of its own."""
+    """Peak memory of three iterations in MiB, without the data and the imports. Needs a process of its own."""
     dataset = cfg.data.build()
     batch = next(InfiniteBatches(dataset, cfg.batch_size, seed=cfg.seed, device=device))
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is resident
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory resident now
     loop = build(way, cfg, dataset.spec, device)
     for i in range(3):
         loop(batch, i * cfg.batch_size * d_steps(cfg))
@@ -271,7 +274,7 @@ def peaks(argv: list[str], ways: list[str]) -> dict[str, float]:
 
 
 def summary(cfg: TrainConfig, seconds: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
-    """A row per loop: medians and quartiles of its ratio, its speed, memory and share of the machine's rate."""
+    """A row per loop: median and quartiles of its ratio, its speed, memory and share of the machine's rate."""
     spec = cfg.data.build().spec
     products = {name.removeprefix("product "): s for name, s in seconds.items() if name.startswith("product ")}
     rates = {precision: 2 * SIDE**3 / statistics.median(values) for precision, values in products.items()}
@@ -306,7 +309,7 @@ def main() -> None:
     parser.add_argument("changes", nargs="*", help="overrides of the recipe, for both loops")
     parser.add_argument("--recipe", default="san_digits_conditional")
     parser.add_argument("--against", choices=[EAGER], default=EAGER)
-    parser.add_argument("--ways", action="append", help="overrides of our loop alone; may be given several times")
+    parser.add_argument("--ways", action="append", help="overrides of our loop alone; may be repeated")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--device", default="cpu")

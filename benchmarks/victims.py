@@ -1,6 +1,6 @@
-"""Commands that are watched: each in a process of its own, which can be killed or refused the disk at any moment.
+"""Watched commands: each in a process of its own, which can be killed or refused the disk at any moment.
 
-A process that has imported everything forks for each command, so a command takes the time of its work and no more.
+A process that has imported everything forks for each command. So a command takes no time to import.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PATIENCE = 30.0
 """Seconds after which a command counts as hanging."""
 
 OPERATIONS = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree"})
-"""Python's audit events of operations on files; an `open` counts only if it may write."""
+"""Python's audit events of operations on files. An `open` counts only if it may write."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. code: its exit code, or minus the signal that ended it; None: it was still running."""
+    """The end of a command. code: its exit code, or minus the signal that ended it; None if it was still running."""
 
     code: int | None
     said: str
@@ -63,10 +63,10 @@ class Ended:
 
 
 class Victim:
-    """`equipoise ARGUMENTS` in a fork of this process, from now on. What it says goes to the file `log`.
+    """`equipoise ARGUMENTS` in a fork of this process, started at once. Its output goes to the file `log`.
 
-    before: called in the fork first.
-    memory: bytes of address space that it may use beyond those of this process; None: no limit.
+    before: called first in the fork.
+    memory: bytes of address space that the fork may use in addition to this process's own; None: unlimited.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Victim:
             carry_out(arguments, log, before, memory)
 
     def after(self, seconds: float, number: int) -> None:
-        """Send it a signal at this time, if it still runs."""
+        """Send the signal `number` after `seconds` from the start, if the command still runs."""
         if self._status(self.start + seconds) is None:
             os.kill(self.pid, number)
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Wait until it ends, or end it after `patience` seconds."""
+        """Wait until the command ends, or kill it `patience` seconds after its start."""
         status = self._status(self.start + patience)
         if status is None:
             os.killpg(self.pid, signal.SIGKILL)
@@ -101,7 +101,7 @@ class Victim:
         return self._status(0) is None
 
     def _status(self, deadline: float) -> int | None:
-        """How it ended; None if it still runs at the deadline."""
+        """The wait status of the ended command; None if it still runs at the deadline."""
         while self.status is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
             if ended:
@@ -114,7 +114,7 @@ class Victim:
 
 
 def carry_out(arguments: Sequence[str], log: Path, before: Callable[[], None], memory: int | None) -> NoReturn:
-    """In the fork: the command, and the end of the process."""
+    """Run the command in the fork, and end the process."""
     code = 70
     try:
         os.setsid()
@@ -122,7 +122,7 @@ def carry_out(arguments: Sequence[str], log: Path, before: Callable[[], None], m
             os.dup2(nothing.fileno(), 0)
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # what this process has buffered stays its own
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # fresh buffers: the parent's stay the parent's
         if memory is not None:
             limit = address_space() + memory
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -136,7 +136,7 @@ def carry_out(arguments: Sequence[str], log: Path, before: Callable[[], None], m
 
 
 def exit_code(arguments: Sequence[str]) -> int:
-    """The exit code of a command that runs in this process."""
+    """Run a command in this process. Returns its exit code."""
     from equipoise.cli.app import app
 
     try:
@@ -155,15 +155,15 @@ def address_space() -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
+    """All processes below a process: its children, and their children in turn."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
+    family = [pid]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    return family[1:]
 
 
 # ---- disks that fail -------------------------------------------------------------------------------------
@@ -187,12 +187,12 @@ def at_operation(number: int, inside: Path, act: Callable[[], None]) -> None:
 
 
 def killed_at(number: int, inside: Path) -> Callable[[], None]:
-    """Makes a process die, as by `kill -9`, just before an operation on files under `inside`."""
+    """A function that makes its process die, as by `kill -9`, just before an operation on files under `inside`."""
     return lambda: at_operation(number, inside, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def refused_at(number: int, inside: Path) -> Callable[[], None]:
-    """Fills the disk, for a process, from an operation on files under `inside` on."""
+    """A function that makes the disk look full to its process, from an operation on files under `inside` on."""
 
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -201,7 +201,7 @@ def refused_at(number: int, inside: Path) -> Callable[[], None]:
 
 
 def full_after(size: int) -> Callable[[], None]:
-    """Lets no file of a process grow beyond `size` bytes."""
+    """A function that keeps its process from growing any file beyond `size` bytes."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -209,7 +209,7 @@ def full_after(size: int) -> Callable[[], None]:
 
 
 def fingerprint(run_dir: Path) -> Mapping[str, str]:
-    """SHA-256 of what no interruption may change: the newest checkpoint, the generators and the grids."""
+    """SHA-256 of the files that no interruption may change: the newest checkpoint, the generators and the grids."""
     checkpoints = sorted(path for path in run_dir.glob("checkpoints/*") if path.name.isdigit() and path.is_dir())
     files = [*run_dir.glob("**/generator/*"), *run_dir.glob("samples/*")]
     for newest in checkpoints[-1:]:

@@ -1,8 +1,8 @@
-"""One typed config, three ways in: Python, `key=value` on the command line, and the text a run saves.
+"""One typed config, written in three ways: Python, `key=value` on the command line, and the text that a run saves.
 
-A config is a tree of frozen components, and stateless components (losses, penalties, ...) *are* such values, so
-there is nothing to register and nothing to build twice. The text form is the call that makes it, which is also
-what the command line accepts:
+A config is a tree of frozen components. Stateless components (losses, penalties, ...) *are* such values, so there is
+nothing to register and nothing to build twice. The text form is the call that makes the config. The command line
+accepts the same text:
 
     loss=Hinge  'terms=[R1(gamma=5)]'  g_optim.lr=1e-4  head.san=true  terms.0.every=8
 """
@@ -67,14 +67,14 @@ MOVED: Mapping[str, str] = {
 
 
 def as_images(given: object) -> object:
-    """The images at a path that exists: ``data=photos`` is ``data=Images(path="photos")``.
+    """Images from the text of an existing path: ``data=photos`` is ``data=Images(path="photos")``.
 
     Raises:
-        ValueError: for another text.
+        ValueError: for any other text.
     """
     if not isinstance(given, str):
         return given
-    with suppress(OSError, ValueError, RuntimeError):  # no name of a file: too long, with a zero, of no user
+    with suppress(OSError, ValueError, RuntimeError):  # not a valid path: too long, a null byte, an unknown user
         if Path(given).expanduser().exists():
             return Images(path=given)
     raise ValueError(
@@ -86,18 +86,18 @@ def as_images(given: object) -> object:
 class TrainConfig:
     """Everything that determines a run.
 
-    game: what D is shown as real and as generated.
-    terms: what is added to a player's loss: penalties on D's gradients, penalties on weights, joint penalties, feature
-        matching. Each says which player minimises it, and how often.
-    growth: images that start small, and the batch size of each of their sizes.
+    game: the images that D is shown as real and as generated.
+    terms: terms added to a player's loss: penalties on D's gradients, penalties on weights, joint penalties, feature
+        matching. Each term says which player minimises it, and how often.
+    growth: images that start small, and the batch size at each size.
     d_steps: D updates per G update, or `ToConvergence`.
     batch_size: images per update, over all processes.
     dequantise: width of the uniform noise U[0, dequantise] that training adds to each value of real images in [-1, 1],
-        drawn anew for every batch. Published widths are 1/128, about the step between two bytes; 0: none.
-    g_batches: G's update generates so many times batch_size images, with each label of the batch so many times.
+        drawn anew for every batch. Papers use 1/128, about the step between two bytes; 0: none.
+    g_batches: G's update generates g_batches · batch_size images. Each label of the batch is used g_batches times.
     compute: how the run computes: precision, convolutions, the compiler, pieces of a batch, the device.
     total_kimg: thousands of real images shown to D.
-    start: the networks of another run, to start from.
+    start: the networks of another run, to start from; None: initial weights.
     report: statistics, checkpoints, grids and evaluations while the run trains.
     """
 
@@ -129,14 +129,14 @@ class TrainConfig:
     seed: int = Field(default=0, ge=0)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for values that do not go together. The component that knows the reason checks them."""
+        """Raises ValueError for values that do not go together. Each component checks its own conflicts."""
         require_int64(self)
-        for part in components_in(self):
+        for part in (*components_in(self), *self.game.terms()):
             if isinstance(part, Checks):
                 part.check(self)
 
     def spec_of_g(self, spec: ImageSpec) -> ImageSpec:
-        """The data of `spec` as G sees it: with classes where it reads them.
+        """The data of `spec` as G sees it: with classes if G reads them.
 
         Raises:
             ValueError: if D needs classes and the data has none.
@@ -146,7 +146,7 @@ class TrainConfig:
 
 @runtime_checkable
 class Checks(Protocol):
-    """A component that some configs have no place for."""
+    """A component that conflicts with some configs."""
 
     def check(self, cfg: Any) -> None:
         """Raises ValueError for such a config, with the reason and what to do."""
@@ -163,7 +163,7 @@ def require_int64(config: TrainConfig) -> None:
 
 
 def components_in(config: Any) -> Iterator[Any]:
-    """The components that `config` is made of, the outer ones first, in the order of fields."""
+    """The components of `config`, outer components first, in the order of fields."""
     todo = [getattr(config, f.name) for f in reversed(dataclasses.fields(config))]
     while todo:
         value = todo.pop()
@@ -175,8 +175,8 @@ def components_in(config: Any) -> Iterator[Any]:
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
-    """What a config is made of that is neither a component nor a list, by dotted path."""
-    todo = [("", config)]  # no recursion, which a deep config would end
+    """Values of a config, by dotted path: everything but components and lists."""
+    todo = [("", config)]  # a loop, because a deep config would exceed the recursion limit
     while todo:
         path, value = todo.pop()
         if isinstance(value, tuple):
@@ -190,10 +190,10 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 SCHEDULE_ONLY = ("total_kimg", "report", "compute.device")
-"""Fields that decide how long a run goes on, where, and what it reports, not what it computes."""
+"""Fields that decide how long a run trains, on which device, and what it reports, but not what it computes."""
 
 
-# ---- names in its text -----------------------------------------------------------------------------------
+# ---- names in the text of a config -----------------------------------------------------------------------
 
 
 HOMES = (
@@ -211,26 +211,26 @@ HOMES = (
 
 
 def components() -> dict[str, type]:
-    """Every component of the library by name: what a config's text may call."""
+    """Every component of the library by name. The text of a config may call these names."""
     homes = [import_module(f"{__package__}.{home}") for home in HOMES]
-    found = {name: getattr(home, name) for home in homes for name in home.__all__}
-    known = {
+    exported = {name: getattr(home, name) for home in homes for name in home.__all__}
+    concrete = {
         name: item
-        for name, item in found.items()
+        for name, item in exported.items()
         if isinstance(item, type) and is_pydantic_dataclass(item) and not inspect.isabstract(item)
     }
-    return known | {"TrainConfig": TrainConfig}
+    return concrete | {"TrainConfig": TrainConfig}
 
 
 def known_to(config: Any) -> dict[str, type]:
-    """The library's components, and those of the user's own that `config` is made of."""
+    """The library's components, and the user's own components in `config`, by name."""
     return components() | grammar.made_of(config)
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """`grammar.override`: a copy of `config` with the fields at dotted paths replaced.
 
-    Images take the place of other data if their path is given: ``data.path=photos data.resolution=64``.
+    A path to images replaces any other data: ``data.path=photos data.resolution=64``.
 
     Raises:
         ValueError: for an unknown field, a value the field does not take, or an illegal combination.
@@ -239,18 +239,18 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def build(changes: Mapping[str, Any]) -> TrainConfig:
-    """The config of the fields at dotted paths; the others have their defaults. Raises ValueError as `override`."""
+    """A config from the fields at dotted paths, with defaults for the others. Raises ValueError as `override`."""
     config: TrainConfig = grammar.build(TrainConfig, images_in(changes, None))
     return config
 
 
 def images_in(changes: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
-    """`changes` with `Images` made of the fields inside `data.`, if those and not `data` have such fields.
+    """`changes`, with `Images` built from the fields in `data.` that `Images` has and the config's data lacks.
 
-    data: what the config has, or None.
+    data: the config's data, or None.
 
     Raises:
-        ValueError: if there is no path to make them with.
+        ValueError: if `Images` are needed and their path is not given.
     """
     inside = {path.removeprefix("data."): value for path, value in changes.items() if path.startswith("data.")}
     if inside and isinstance(changes.get("data"), str):
@@ -260,11 +260,11 @@ def images_in(changes: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
             raise ValueError(f"TrainConfig.data: {error}") from None
     present = {} if data is None else {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
     lacking = [f.name for f in dataclasses.fields(Images) if f.name in inside and f.name not in present]
-    if not lacking or "data" in changes:  # a data set that the user names stays
+    if not lacking or "data" in changes:  # keep a data set that the user names
         return changes
     name, field = "TrainConfig.data" if data is None else type(data).__name__, lacking[0]
     within = next((name for name, value in present.items() if isinstance(value, DatasetConfig)), None)
-    if within is not None:  # Few would be lost
+    if within is not None:  # replacing it would drop a wrapper such as Few
         raise ValueError(
             f"{name} has no field {field!r}: give data.{within}='Images(path=...)', or data='Images(path=...)' for all"
         )
@@ -278,9 +278,9 @@ def images_in(changes: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
 
 
 def to_text(config: TrainConfig) -> str:
-    """`grammar.to_text` with the library's components: the call that makes `config`, a field a line.
+    """`grammar.to_text` with the library's components: the call that makes `config`, one field per line.
 
     Raises:
-        ValueError: if it would not read back as the same config (say, with a lambda for a schedule).
+        ValueError: if the text would not read back as the same config, such as for a schedule that is a lambda.
     """
     return grammar.to_text(config, known_to(config))

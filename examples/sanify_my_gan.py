@@ -2,8 +2,8 @@
 
     python examples/sanify_my_gan.py --steps 500 --out digits.png
 
-The generator, the discriminator and the loop are what you may have already; nothing here is Equipoise's but the
-digits and the names in the import below. In place of the digits put your own images, in [-1, 1].
+The generator, the discriminator and the loop are the ones you may have already. Only the digits and the names in the
+import below come from Equipoise. Replace the digits by your own images, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
         d_loss.backward()
         d_optim.step()
 
-        # D returns Logits(fun, dir) now, and whatever else reads logits reads `fun`.
+        # D now returns Logits(fun, dir). All other code that reads logits reads `fun`.
         # before:  g_loss = F.softplus(-D(fake)).mean()
         g_loss = F.softplus(-D(fake).fun).mean()
         g_optim.zero_grad()

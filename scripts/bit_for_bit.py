@@ -1,12 +1,12 @@
-"""Whether a change moved a digit: what short runs compute, recorded before it and compared after.
+"""Tell whether a change moved a digit: record the results of short runs before it, and compare them after.
 
     python scripts/bit_for_bit.py record before.json
     python scripts/bit_for_bit.py compare before.json
 
-Fifteen recipes are trained for 2 kimg, narrow, and every config of the covering arrays of the composition tests takes
-three steps of both players. Recorded are the statistics and SHA-256 of each tensor that a run keeps, so what may be
-renamed without moving a digit (modules, fields of configs) does not count. Numbers are those of one thread of one
-machine: record and compare on the same one.
+Fifteen recipes are trained for 2 kimg, with narrow networks. Every config of the covering arrays of the composition
+tests takes three steps of both players. A record holds the statistics, and the SHA-256 of each tensor that a run keeps.
+So renaming modules or fields of configs does not count as a difference. All numbers come from one thread: record and
+compare on the same machine.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "biggan_small": {},
     "progan_small": {"growth.stable_kimg": 0.3, "growth.fade_kimg": 0.3},
 }
-"""Each with what it needs to show in 2 kimg what it is."""
+"""Recipe -> overrides under which its characteristic part happens within 2 kimg."""
 
 STEPS = 3
 Record = dict[str, str]
-"""What was computed, by name: numbers as text, tensors as the SHA-256 of their bytes."""
+"""Computed values by name: numbers as text, tensors as the SHA-256 of their bytes."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -77,26 +77,26 @@ def flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def run(recipe: str) -> Record:
-    """Train a recipe."""
+    """Train a recipe, and record its statistics, weights and optimisers."""
     torch.manual_seed(0)
     cfg = override(recipes.load(recipe)[0], NARROW | RECIPES[recipe])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         train(cfg, folder)
-        found: Record = {}
+        record: Record = {}
         for line in (Path(folder) / "stats.jsonl").read_text().splitlines():
             values = json.loads(line)
             numbers = {key: value for key, value in values.items() if key != "images_per_second"}
-            found |= flat(numbers, f"stats {values['nimg']}")
+            record |= flat(numbers, f"stats {values['nimg']}")
         newest = max((Path(folder) / "checkpoints").iterdir())
         for path in (*newest.glob("*.safetensors"), Path(folder) / "generator/generator.safetensors"):
-            found |= flat(load_file(path), path.stem)
+            record |= flat(load_file(path), path.stem)
         state = torch.load(newest / "state.pt", weights_only=True)
-        return found | dict(flat(state["optimizers"], "optimizers"))
+        return record | dict(flat(state["optimizers"], "optimizers"))
 
 
 def steps(case: Mapping[str, str]) -> Record:
-    """Three steps of both players of a config of the covering arrays."""
+    """Take three steps of both players of a config of the covering arrays, and record them."""
     composition = import_module("test_composition")
     cfg = composition.config(case)
     spec = composition.spec_of(type(cfg.generator), type(cfg.discriminator))
@@ -108,19 +108,19 @@ def steps(case: Mapping[str, str]) -> Record:
     real = composition.batch(spec=spec)
     held_out = composition.batch(spec=spec) if cfg.augment.held_out else None
     labelled = composition.batch(spec=spec) if cfg.head.conditioning.classifies == "labelled" else None
-    found: Record = {}
+    record: Record = {}
     for i in range(STEPS):
         gan.augment.at(0)
         nimg = i * cfg.batch_size
         of_d = composition.d_step(gan, real, nimg, held_out, labelled)
-        found |= flat(of_d | composition.g_step(gan, real, nimg, labelled), f"stats {i}")
+        record |= flat(of_d | composition.g_step(gan, real, nimg, labelled), f"stats {i}")
     for player in ("G", "D"):
-        found |= flat(getattr(gan, player).state_dict(), player)
-    return found
+        record |= flat(getattr(gan, player).state_dict(), player)
+    return record
 
 
 def works() -> dict[str, Callable[[], Record]]:
-    """All that is recorded, by name."""
+    """Everything to record, by name."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     composition = import_module("test_composition")
     of_recipes: dict[str, Callable[[], Record]] = {f"recipe {name}": partial(run, name) for name in RECIPES}
@@ -132,12 +132,12 @@ def works() -> dict[str, Callable[[], Record]]:
 
 
 def place(name: str) -> str:
-    """Its place in the list. What comes after the colon is for the reader, and made of names that may change."""
+    """The part of a name before the colon, its place in the list. The rest is for the reader, and may change."""
     return name.partition(":")[0]
 
 
 def differences(before: Record, after: Record) -> list[str]:
-    """The names of what differs, or is in one record alone."""
+    """The names of entries that differ, or that only one record has."""
     return [name for name in before | after if before.get(name) != after.get(name)]
 
 
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["record", "compare"])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--only", default="", help="what begins with this, such as 'recipe ' or 'mlps'")
+    parser.add_argument("--only", default="", help="only names that begin with this, such as 'recipe ' or 'mlps'")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     chosen = {name: work for name, work in works().items() if name.startswith(args.only)}

@@ -1,4 +1,4 @@
-"""What the judge of digits says about generated digits: how sure it is, how varied they are, and whether as asked.
+"""Judge generated digits: how sure the judge is, how varied the digits are, and whether their classes are as asked.
 
     python scripts/judge_run.py SAMPLES.npz
     python scripts/judge_run.py RUN_DIR [--num 2000] [--seed 0]

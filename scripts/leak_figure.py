@@ -1,4 +1,4 @@
-"""Draws the figure of the documentation that shows from which p on random rotations leak into what G makes.
+"""Draw a figure of the documentation: the p from which on random rotations leak into G's images.
 
     python scripts/leak_figure.py docs/img/leak_rotations.png
 
@@ -7,9 +7,9 @@ have to be upright? The shares of the four orientations that D sees are a matrix
 
     M = (1 - p) I + p mean_k R^k,    R the cyclic shift of four,
 
-so G's shares follow from D's as long as M is invertible: its smallest eigenvalue is how much is left of a difference
-between two generators (Karras et al. 2020, sec. 2.2 and app. C). The dots put that to the test: `rotate90` of the
-library rotates 1000 images, their orientations are counted and multiplied by the inverse of M.
+so G's shares follow from D's as long as M is invertible. The smallest eigenvalue of M is the fraction that is left of a
+difference between two generators (Karras et al. 2020, sec. 2.2 and app. C). The dots test this: the library's
+`rotate90` rotates 1000 images, and their orientations are counted and multiplied by the inverse of M.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Array = NDArray[np.float64]
 ANY_OF_FOUR = (1 / 4, 1 / 4, 1 / 4, 1 / 4)
 NEVER_UPRIGHT = (0, 1 / 3, 1 / 3, 1 / 3)
 UPRIGHT = np.array([0.7, 0.1, 0.1, 0.1])
-"""What G makes in the experiment: the shares of images turned by 0, 90, 180 and 270 degrees."""
+"""G's images in the experiment: the shares turned by 0, 90, 180 and 270 degrees."""
 
 
 def mixing(p: float, turns: Sequence[float]) -> Array:
-    """(4, 4): shares of orientations before -> after turning by k · 90 degrees with probability p · turns[k]."""
+    """Matrix (4, 4): shares of orientations before -> after turns by k · 90 degrees with probability p · turns[k]."""
     outcome = p * np.array(turns)
     outcome[0] += 1 - p
     return np.array([[outcome[(after - before) % 4] for before in range(4)] for after in range(4)])
 
 
 def smallest_eigenvalue(p: float, turns: Sequence[float]) -> float:
-    """In modulus. Of a circulant matrix, eigenvalues are the Fourier transform of a column."""
+    """The smallest modulus of an eigenvalue. M is circulant: its eigenvalues are the Fourier transform of a column."""
     return float(np.abs(np.fft.fft(mixing(p, turns)[:, 0])).min())
 
 
 def recovered(p: float, repeats: int, images: int) -> Array:
-    """(repeats, 4): the shares of UPRIGHT as they follow from what D sees of `images` images."""
+    """Estimates (repeats, 4) of the shares UPRIGHT, each from the orientations of `images` images that D sees."""
     made = np.random.default_rng(0).choice(4, size=repeats * images, p=UPRIGHT)
     patterns = torch.stack([torch.tensor([[1.0, 0.0], [0.0, 0.0]]).rot90(k) for k in range(4)])
     x = patterns[torch.from_numpy(made)].unsqueeze(1)
@@ -61,7 +61,7 @@ def recovered(p: float, repeats: int, images: int) -> Array:
 # ---- the picture ---------------------------------------------------------------------------------------------------
 
 BLACK, GREY, LIGHT, BLUE, RED = (30, 30, 30), (120, 120, 120), (222, 222, 222), (31, 99, 181), (200, 62, 40)
-SCALE = 2  # drawn larger and reduced, which smooths lines
+SCALE = 2  # the picture is drawn larger and reduced: this smooths lines
 
 
 class Axes:
@@ -124,7 +124,7 @@ def draw() -> Image.Image:
 
 
 def predicted_error(p: float, images: int = 1000) -> float:
-    """Root mean square error of the four shares: the noise of counting `images` images, through the inverse of M."""
+    """Root mean square error of the four shares: noise of counting `images` images, passed through the inverse of M."""
     seen = mixing(p, ANY_OF_FOUR) @ UPRIGHT
     noise = (np.diag(seen) - np.outer(seen, seen)) / images  # multinomial
     inverse = np.linalg.inv(mixing(p, ANY_OF_FOUR))

@@ -2,8 +2,8 @@
 
     python scripts/train_judge.py [--test path/to/mnist.npz]
 
-A classifier that has seen digits alone is as sure of noise as of a digit, which is no judge of generated images.
-This one also learns that the average of two digits is half of each, and that noise could be anything.
+A classifier that has seen only digits is as sure of noise as of a digit, so it cannot judge generated images. This one
+also learns that the average of two digits is half of each, and that noise could be anything.
 
 --test prints how the new judge does on MNIST's test set (arrays x_test, y_test), and how sure it is of averages of
 two test digits and of uniform noise.
@@ -31,7 +31,7 @@ from equipoise.metrics.judge import WEIGHTS
 
 PATH = Path(__file__).parents[1] / "equipoise" / "metrics" / WEIGHTS
 EPOCHS, BATCH, LR = 25, 100, 2e-3
-ODD = 40  # counterexamples that join each batch
+ODD = 40  # counterexamples added to each batch
 
 
 def augment(x: Tensor) -> Tensor:
@@ -43,11 +43,11 @@ def augment(x: Tensor) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)  # (N, 2, 2)
     grid = F.affine_grid(torch.cat([scale * rotation, shift], 2), list(x.shape), align_corners=False)
-    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # what comes in from outside is black, -1
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # pixels from outside are black, -1
 
 
 def counterexamples(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Averages of two digits, and noise of several grain sizes: (n, 1, H, W), (n, K) -> as many images and targets."""
+    """Averages of two digits, and noise of several grain sizes: (n, 1, H, W), (n, K) -> n new images and targets."""
     half = len(x) // 2
     grain = int(torch.randint(1, 8, ()))  # pixels
     size = math.ceil(x.shape[-1] / grain)
@@ -57,7 +57,7 @@ def counterexamples(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit(x: Tensor, y: Tensor) -> DigitsJudge:
-    """Cross-entropy with AdamW under a cosine; x (N, 1, 28, 28) in [-1, 1], y (N,)."""
+    """Train the judge by cross-entropy with AdamW under a cosine; x (N, 1, 28, 28) in [-1, 1], y (N,)."""
     torch.manual_seed(0)
     judge = DigitsJudge()
     p = F.one_hot(y).float()

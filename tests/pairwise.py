@@ -1,4 +1,4 @@
-"""Covering arrays: few cases in which every pair of values of two axes occurs at least once.
+"""Covering arrays: few cases in which every pair of values of two axes, or every triple, occurs at least once.
 
 Most faults of a program with many settings need one of them, or two that meet (Kuhn, Wallace & Gallo 2004). All pairs
 need as many cases as the two largest axes have pairs, and more axes hardly need more.
@@ -14,40 +14,42 @@ __all__ = ["covering_array", "pairs_in", "pairs_of"]
 
 Axes = Mapping[str, Sequence[Hashable]]
 Case = dict[str, Hashable]
-Pair = tuple[tuple[str, Hashable], tuple[str, Hashable]]
+Value = tuple[str, Hashable]
+"""An axis, and a value of it."""
+Group = tuple[Value, ...]
+"""Values of a few axes, in the order of the axes."""
 
 
-def pairs_of(axes: Axes) -> Iterator[Pair]:
-    """Every pair of values of two axes, ((axis, value), (another axis, value)), in the order of `axes`."""
-    for (a, first), (b, second) in combinations(axes.items(), 2):
-        yield from (((a, u), (b, v)) for u, v in product(first, second))
+def pairs_of(axes: Axes, strength: int = 2) -> Iterator[Group]:
+    """Every group of values of `strength` axes, ((axis, value), (another axis, value), ...)."""
+    for some in combinations(axes.items(), strength):
+        yield from product(*([(axis, value) for value in values] for axis, values in some))
 
 
-def pairs_in(case: Mapping[str, Hashable], axes: Axes) -> set[Pair]:
-    """Those of them that a case, one value per axis, holds."""
-    return set(combinations([(axis, case[axis]) for axis in axes], 2))
+def pairs_in(case: Mapping[str, Hashable], axes: Axes, strength: int = 2) -> set[Group]:
+    """The groups that a case, one value per axis, holds."""
+    return set(combinations([(axis, case[axis]) for axis in axes], strength))
 
 
-def covering_array(axes: Axes, allowed: Callable[[Case], bool]) -> list[Case]:
-    """Cases, one value per axis, that hold every pair of values which `allowed` accepts, and none that it refuses.
+def covering_array(axes: Axes, allowed: Callable[[Case], bool], strength: int = 2) -> list[Case]:
+    """Cases, one value per axis, that hold every group of values which `allowed` accepts, and none that it refuses.
 
     allowed: judges a case of some of the axes; what it refuses, it must refuse with more axes too.
+    strength: axes in a group. 2: pairs.
 
-    Greedy, and the same each time: a case starts from the first pair that is still missing, and takes, axis by axis,
-    the value that adds most of the pairs still missing; of several, the one used least.
+    Greedy, and the same each time: a case starts from the first group that is still missing, and takes, axis by axis,
+    the value that adds most of the groups still missing; of several, the one used least.
 
     Raises:
-        ValueError: if a pair that `allowed` accepts alone fits into no whole case.
+        ValueError: if a group that `allowed` accepts alone fits into no whole case.
     """
-    missing = dict.fromkeys(pair for pair in pairs_of(axes) if allowed(dict(pair)))  # a set that keeps its order
-    used: Counter[tuple[str, Hashable]] = Counter()
+    missing = dict.fromkeys(group for group in pairs_of(axes, strength) if allowed(dict(group)))  # a set with an order
+    used: Counter[Value] = Counter()
     place = {axis: i for i, axis in enumerate(axes)}
 
-    def pair(a: tuple[str, Hashable], b: tuple[str, Hashable]) -> Pair:
-        return (a, b) if place[a[0]] < place[b[0]] else (b, a)
-
-    def worth(case: Case, new: tuple[str, Hashable]) -> tuple[int, int]:
-        return sum(pair(held, new) in missing for held in case.items()), -used[new]
+    def worth(case: Case, new: Value) -> tuple[int, int]:
+        groups = (sorted((*held, new), key=lambda v: place[v[0]]) for held in combinations(case.items(), strength - 1))
+        return sum(tuple(group) in missing for group in groups), -used[new]
 
     def whole(case: Case, rest: Sequence[str]) -> Case | None:
         if not rest:
@@ -67,7 +69,7 @@ def covering_array(axes: Axes, allowed: Callable[[Case], bool]) -> list[Case]:
         case = whole(dict(start), [axis for axis in by_size if axis not in dict(start)])
         if case is None:
             raise ValueError(f"{start} is allowed, and every whole case with it is refused")
-        for held in pairs_in(case, axes):
+        for held in pairs_in(case, axes, strength):
             missing.pop(held, None)
         used.update(case.items())
         cases.append({axis: case[axis] for axis in axes})

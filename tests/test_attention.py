@@ -66,7 +66,7 @@ def test_the_map_changes_nothing_and_keeps_no_graph():
 
 
 def test_a_network_without_attention_or_without_weights():
-    with pytest.raises(ValueError, match="met no attention layer that can be read"):
+    with pytest.raises(ValueError, match="called no attention layer that can be read"):
         attention_maps(nn.Linear(2, 2), torch.zeros(1, 2))
     layer = nn.MultiheadAttention(4, 1)
     net = nn.Module()

@@ -63,7 +63,7 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "batch_size=0.5"], "TrainConfig.batch_size"),
         (["san_digits", "batch_size=true"], "TrainConfig.batch_size"),
         (["san_digits", "d_optim.lr=fast"], "Adam.lr"),
-        (["san_digits", "loss"], "'loss' is no override: give KEY=VALUE"),
+        (["san_digits", "loss"], "'loss' is not an override: give KEY=VALUE"),
         (["san_digits", "loss=RelativisticPairing"], "has no direction loss"),
         (
             ["san_digits", "head.conditioning=projection"],
@@ -127,7 +127,7 @@ def test_sample_chosen_classes_into_a_folder(trained, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--classes", "11"], "no class 11: this generator knows 0 to 9"),
+        (["--classes", "11"], "no class 11: this generator knows classes 0 to 9"),
         (["--classes", "one"], "--classes takes ids separated by commas"),
         (["--out", "x.jpg"], "cannot write .jpg files"),
     ],

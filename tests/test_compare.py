@@ -145,7 +145,7 @@ def test_without_metrics_nothing_is_measured(runs, tmp_path):
 
 def test_bad_comparisons(runs, tmp_path):
     assert "needs at least two runs" in run("compare", runs[0], code=2)
-    assert "is no run" in run("compare", runs[0], tmp_path, code=2)
+    assert "is not a run" in run("compare", runs[0], tmp_path, code=2)
     (tmp_path / "config.txt").write_text("TrainConfig(data=Unknown())")
     with pytest.raises(ValueError, match=r"unknown component 'Unknown'.*--recipe FILE\.py:FUNCTION"):
         read_run(tmp_path)

@@ -88,7 +88,7 @@ def test_it_is_refused_before_anything_is_written(gpus, tmp_path):
 
 
 def test_a_name_that_torch_does_not_know_is_no_device():
-    with pytest.raises(ValueError, match=r"compute\.device='gpu' is no device of torch: give auto, cpu, cuda, or one"):
+    with pytest.raises(ValueError, match=r"compute\.device='gpu' is not a torch device: give auto, cpu, cuda, or one"):
         override(recipe(), {"compute.device": "gpu"})
 
 

@@ -387,7 +387,7 @@ def test_input_concat_needs_a_body_and_a_head(san):
     message = r"must return equipoise\.Discriminator\(body, head\); this one returned Sequential"
     with pytest.raises(ValueError, match=message):
         Head(Input(), san=san).build(opaque, SPEC)
-    with pytest.raises(ValueError, match=r"changes what the body reads, not the head: .* Head\.build"):
+    with pytest.raises(ValueError, match=r"changes the body's input, not the head: .* Head\.build"):
         Head(Input(), san=san).factory(K)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from types import FunctionType, NoneType
 
 import pytest
 import torch
@@ -290,4 +289,4 @@ def slopes(y, net):
 
 def test_nothing_of_convolutions_is_common_to_all_of_them():
     """What is open is known to PyTorch alone: a layer that recomputes asks for it, and no class or module holds it."""
-    assert all(isinstance(value, FunctionType | str | NoneType) for value in vars(Convolutions).values())
+    assert not [name for name, value in vars(Convolutions).items() if isinstance(value, list | dict | set)]

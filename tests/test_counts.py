@@ -159,7 +159,7 @@ class TestIteration:
         assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_updates_until_convergence_are_refused(self):
-        with pytest.raises(ValueError, match="with a fixed number, d_steps=5"):
+        with pytest.raises(ValueError, match="give a fixed number, such as d_steps=5"):
             iteration_flops(self.config(d_steps=ToConvergence()), self.SPEC)
 
 

@@ -104,7 +104,7 @@ def test_it_is_the_rule_written_out(sequence, window):
 def test_fewer_updates_than_two_windows_are_refused(window):
     """There would be nothing to compare, so `max_steps` would be all that counts."""
     for max_steps in {1, window, 2 * window - 1}:
-        advice = f"max_steps={max_steps} leaves no two windows of {window} updates .* at least max_steps={2 * window}, "
+        advice = f"max_steps={max_steps} is less than two windows of {window} updates .* max_steps={2 * window}, "
         with pytest.raises(ValueError, match=advice):
             ToConvergence(window=window, max_steps=max_steps)
     assert len(play(ToConvergence(window=window, max_steps=2 * window), FALLING).stats) == 2 * window

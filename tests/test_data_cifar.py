@@ -118,7 +118,7 @@ class TestBadFiles:
         made = tmp_path / "made"
         place = folder(tmp_path / "cifar-10-batches-py", pickled() | {"data_batch_2": pickle.dumps(Caller(made), 2)})
         self.fails(
-            place, r"data_batch_2 of .* is no batch of CIFAR-10.*it would call (io|_io|builtins|__builtin__)\.open"
+            place, r"data_batch_2 of .* is not a batch of CIFAR-10.*it would call (io|_io|builtins|__builtin__)\.open"
         )
         assert not made.exists()
 
@@ -143,7 +143,7 @@ class TestBadFiles:
 
     def test_other_images(self, tmp_path):
         np.savez(tmp_path / "mnist.npz", x_train=np.zeros((20, 28, 28), np.uint8), y_train=np.arange(20) % 10)
-        self.fails(tmp_path / "mnist.npz", r"images of shape \(1, 28, 28\) and not \(3, 32, 32\), so it is no CIFAR-10")
+        self.fails(tmp_path / "mnist.npz", r"images of shape \(1, 28, 28\), but CIFAR-10 has \(3, 32, 32\)")
 
     def test_missing_batch(self, tmp_path):
         place = FORMS["binary folder"](tmp_path)

@@ -368,7 +368,7 @@ class TestBadInput:
 
     def test_unknown_file(self, tmp_path):
         save(tmp_path / "one.png", noise(0, 4, 4))
-        fails(tmp_path / "one.png", "one.png is no data set", "folder of images", ".npz")
+        fails(tmp_path / "one.png", "one.png is not a data set", "folder of images", ".npz")
 
     def test_damaged_zip(self, tmp_path):
         (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 cut short")

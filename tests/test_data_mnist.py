@@ -159,9 +159,9 @@ class TestBadFiles:
         ("data", "message"),
         [
             (FILES["train-images-idx3-ubyte"][:-5], "should hold 30x28x28 bytes and holds 23515"),
-            (FILES["train-images-idx3-ubyte"][:9], "no IDX file"),
-            (FILES["train-labels-idx1-ubyte"], "no IDX file of bytes in 3 dimensions"),
-            (b"<html>not found</html>", "no IDX file"),
+            (FILES["train-images-idx3-ubyte"][:9], "not an IDX file"),
+            (FILES["train-labels-idx1-ubyte"], "not an IDX file of bytes in 3 dimensions"),
+            (b"<html>not found</html>", "not an IDX file"),
             (gzip.compress(FILES["train-images-idx3-ubyte"])[:-500], "damaged gzip file"),
             (b"\x1f\x8b" + bytes(50), "damaged gzip file"),
         ],
@@ -177,7 +177,7 @@ class TestBadFiles:
         self.fails(MNIST(tmp_path), r"MNIST: labels must be one integer per image, shape \(30,\), got .*\(31,\)")
 
     def test_unknown_split(self):
-        with pytest.raises(ValueError, match="'train' or 'test'"):
+        with pytest.raises(ValueError, match="'train', 'test'"):
             MNIST(split="validation")
 
 

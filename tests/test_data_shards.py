@@ -113,8 +113,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("other", "message"),
         [
-            (X.astype(np.int8), r"1\.npy should hold uint8 \(n, C, H, W\), it holds int8 \(23, 3, 4, 4\)"),
-            (X[0], r"1\.npy should hold uint8 .* it holds uint8 \(3, 4, 4\)"),
+            (X.astype(np.int8), r"1\.npy should hold uint8 \(n, C, H, W\), but it holds int8 \(23, 3, 4, 4\)"),
+            (X[0], r"1\.npy should hold uint8 .* but it holds uint8 \(3, 4, 4\)"),
             (np.asfortranarray(X), r"1\.npy should hold uint8"),
             (X[:, :1], r"1\.npy holds images \(1, 4, 4\), 0\.npy \(3, 4, 4\)"),
         ],

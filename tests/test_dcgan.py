@@ -316,11 +316,11 @@ def test_standing_statistics_of_conditional_batch_norm(name):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"norm": "layer"}, "so norm=layer would have no layer left. Set norm=batch"),
-        ({"norm": "virtual"}, "so norm=virtual would have no layer left"),
-        ({"class_input": "shared", "norm": "none"}, "so norm=none would have no layer left"),
+        ({"norm": "layer"}, "so norm=layer would apply nowhere. Set norm=batch"),
+        ({"norm": "virtual"}, "so norm=virtual would apply nowhere"),
+        ({"class_input": "shared", "norm": "none"}, "so norm=none would apply nowhere"),
         ({"class_input": "concat", "skip_z": True, "norm": "layer"}, "gains depend on z, so norm=layer would"),
-        ({"skip_z": True}, "has no place for z, .* Set class_input=shared, which takes both"),
+        ({"skip_z": True}, "cannot read z, .* Set class_input=shared, which takes both"),
     ],
 )
 def test_conditional_batch_norm_that_cannot_be_is_refused(fields, reason):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import pkgutil
@@ -18,15 +19,19 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from loops import for_each
 from torch import nn
 from typer.testing import CliRunner
 
 import equipoise
 from equipoise.cli.app import app
+from equipoise.compute.settings import Compute
+from equipoise.config import MOVED, TrainConfig
 from equipoise.losses import penalties
 from equipoise.metrics.registry import METRICS
 from equipoise.models.zoo import ZOO
 from equipoise.recipes import available
+from equipoise.rules import Generation, Report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -197,7 +202,7 @@ def test_links_of_the_readme_lead_somewhere():
 DIRECTIVES = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", DIRECTIVES)
+@for_each(DIRECTIVES)
 def test_names_in_the_reference_exist(name):
     module, _, attribute = name.rpartition(".")
     if importlib.util.find_spec(module) and hasattr(importlib.import_module(module), attribute):
@@ -254,6 +259,7 @@ def test_signatures_in_the_design_are_the_signatures():
 # ---- quotes of code --------------------------------------------------------------------------------------
 
 
+@functools.cache
 def hook(name: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "hooks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -265,7 +271,7 @@ quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason=
 
 
 @quoting
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@for_each(PAGES)
 def test_quotes_are_found(page):
     """A quote that does not fit the code ends the build of the documentation; here it fails before."""
     text = hook("tables").on_page_markdown(hook("quote").on_page_markdown(page.read_text("utf-8")))
@@ -278,7 +284,15 @@ def test_the_loop_is_quoted_line_by_line_in_order_and_whole():
     page = (ROOT / "docs" / "loop.md").read_text("utf-8")
     quoted = [quote.quote(*found.group("path", "first", "last")) for found in quote.QUOTE.finditer(page)]
     source = ""
-    beginnings = {"gan": "\n@dataclass", "context": "\nclass StepContext", "steps": "\ndef step", "loop": "\ndef train"}
+    beginnings = {
+        "gan": "\n@dataclass",
+        "showing": "\nclass Showing",
+        "context": "\nclass StepContext",
+        "steps": "\ndef step",
+        "loop": "\ndef train",
+        "opened": "\n@contextmanager",
+        "events": "\n@dataclass",
+    }
     for file, first in beginnings.items():
         code = (ROOT / "equipoise" / "train" / f"{file}.py").read_text("utf-8")
         source += code[code.index(first) :]
@@ -322,6 +336,63 @@ def test_a_table_of_components_says_what_their_docstrings_say():
     )
 
 
+@pytest.mark.parametrize(("table", "method"), [("checks", "check"), ("contradictions", "__post_init__")])
+def test_the_tables_of_refusals_have_a_row_for_each_reason(table, method):
+    """A docstring of another form fails here: `cases` raises."""
+    tables = hook("tables")
+    classes = tables.owners(method)
+    assert len(classes) >= 9
+    rows = tables.on_page_markdown(f"<<< {table}").splitlines()[2:]
+    assert len(rows) == sum(vars(cls)[method].__doc__.count("Raises ValueError for ") for cls in classes)
+    assert {row.split("`")[1] for row in rows} == {cls.__name__ for cls in classes}
+    assert all(row.count(". ") <= 2 and len(row.split()) <= 50 for row in rows)  # one or two sentences
+    assert f"<<< {table}\n" in (ROOT / "docs" / "config.md").read_text("utf-8")
+
+
+def test_a_reason_without_the_form_is_no_row():
+    class Silent:
+        def check(self, cfg):
+            """Nobody knows why."""
+
+    with pytest.raises(ValueError, match=r"Silent\.check: expected 'Raises ValueError for CASE"):
+        hook("tables").cases(Silent, "check")
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "cls", "prefix"),
+    [
+        ("config", "## Fields", TrainConfig, ""),
+        ("config", "## How a run computes", Compute, "compute."),
+        ("runs", "## Reports", Report, "report."),
+        ("games", "## The usual game", Generation, "game."),
+    ],
+)
+def test_the_tables_of_fields_are_the_fields(page, title, cls, prefix):
+    section = (ROOT / "docs" / f"{page}.md").read_text("utf-8").partition(f"\n{title}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|.*\|([^|]*)\|$", section, re.MULTILINE)
+    named = {name: cell.strip().partition(":")[0].strip("`") for names, cell in rows for name in NAMES.findall(names)}
+    fields = {f"{prefix}{name}": info for name, info in cls.__pydantic_fields__.items()}
+    assert sorted(named) == sorted(fields)
+    for name, value in named.items():
+        assert value == ("" if fields[name].is_required() else as_shown(fields[name].default)), name
+
+
+NAMES = re.compile("`(.+?)`")
+
+
+def as_shown(default: object) -> str:
+    """A default as the tables have it: components without their fields, an empty list, false."""
+    if dataclasses.is_dataclass(default):
+        return f"{type(default).__name__}()"
+    return "[]" if default == () else str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def test_the_table_of_moved_fields_has_all_of_them():
+    rows = hook("tables").on_page_markdown("<<< moved").splitlines()[2:]
+    assert rows == [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
+    assert "\n<<< moved\n" in (ROOT / "docs" / "config.md").read_text("utf-8")
+
+
 def test_a_table_of_networks_says_what_they_cost():
     table = hook("tables").on_page_markdown("<<< networks").splitlines()
     found = [line for line in table if line.startswith("| `biggan_512` |")]
@@ -338,3 +409,11 @@ def test_docstrings_in_house_style_become_markdown():
     assert markdown("What.\n\n    code <w>\n    x: no field\n\nRaises:\n    ValueError: if <w> is bad.") == (
         "What.\n\n    code <w>\n    x: no field\n\nRaises:\n    ValueError: if &lt;w> is bad."
     )
+
+
+def test_pictures_are_small():
+    """A clone and a page load in seconds: 5 MB of pictures in all, 300 kB an animation."""
+    pictures = [path for path in (ROOT / "docs" / "img").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in pictures) < 5_000_000
+    assert [path.name for path in pictures if path.suffix == ".gif"] == []
+    assert [path.name for path in pictures if path.suffix == ".webp" and path.stat().st_size > 300_000] == []

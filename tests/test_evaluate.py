@@ -319,7 +319,7 @@ def test_the_list_that_is_read_without_torch_is_that_of_the_classes():
 def test_the_help_names_every_metric():
     """And does not wait for torch: see test_public_api.py."""
     said = " ".join(run("evaluate", "--help").replace("│", " ").split())
-    assert f"Some of {', '.join(OF_IMAGES)}; of runs {', '.join(OF_RUNS)}; with settings" in said
+    assert f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}. Settings" in said
 
 
 def test_two_classes_of_one_name_are_no_list(tmp_path, monkeypatch):
@@ -426,10 +426,10 @@ def test_a_metric_that_cannot_be_is_refused(text, message):
         ("fake.npz", "real.npz", {"names": "kid"}, f"needs at least 1000 generated and 1000 real .* {N} and {M}.*kid"),
         ("fake.npz", "real.npz", {"names": "critic", "num": 1}, f"there are 1 and {M}: give more$"),
         ("fake.npz", "real.npz", {"names": "critic", "features": "inceptoin"}, "did you mean 'inception'"),
-        ("gone", "real.npz", {}, "no file or directory .*gone, and it is no data set"),
-        ("fake.npz", "Hinge", {}, "no file or directory Hinge, and it is no data set"),
+        ("gone", "real.npz", {}, "no file or directory .*gone, and no data set of this name"),
+        ("fake.npz", "Hinge", {}, "no file or directory Hinge, and no data set of this name"),
         ("fake.npz", "Digit()", {}, "unknown component 'Digit'; did you mean 'Digits'"),
-        ("fake.npz", "StackedDigits", {}, "grey and those of StackedDigits in colour: convert one of the two"),
+        ("fake.npz", "StackedDigits", {}, "grey, the images of StackedDigits in colour: convert one of the two"),
         ("empty", "real.npz", {}, "empty holds no images"),
         ("half", "real.npz", {}, "holds no generator"),
         ("nan.npz", "real.npz", {}, "images must be uint8"),
@@ -666,7 +666,7 @@ def test_best_by_a_number_that_this_run_does_not_have_is_refused(tmp_path):
         {"head.conditioning": NoConditioning()},
     )
     G = cfg.generator.build(ImageSpec(28, 1)).eval()
-    with pytest.raises(ValueError, match=r"best=agreement cannot be told.*effective_classes, top_probability"):
+    with pytest.raises(ValueError, match=r"best=agreement cannot be measured.*effective_classes, top_probability"):
         Evaluations(tmp_path, cfg, Digits().build()).of(G, 7, "none yet")
 
 
@@ -684,7 +684,7 @@ def test_a_generator_that_diverged_is_not_measured(tmp_path):
     [
         ({"num": 30, "metrics": ("kid",)}, "needs at least 1000 generated"),
         ({"against": Images(path="gone")}, "there is no file or directory gone"),
-        ({"against": StackedDigits(num=60)}, "grey and those of StackedDigits.* in colour"),
+        ({"against": StackedDigits(num=60)}, "grey, the images of StackedDigits.* in colour"),
         ({"features": "inception", "weights": "gone.pth"}, "there is no gone.pth"),
     ],
 )
@@ -697,7 +697,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, changes, m
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is none of the numbers"),
+        ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is not a number that"),
         ({"metrics": ("kidd",)}, "there is no metric 'kidd'"),
         ({"metrics": ("fid",), "features": "digits"}, "ask for frechet"),
         ({"metrics": ()}, "no metric is asked for"),

@@ -333,7 +333,7 @@ def test_a_run_is_left_as_it_was_and_a_damaged_checkpoint_is_passed_over(files, 
     assert found.numbers["wasserstein"].value == pytest.approx(value, rel=1e-4)
 
     (older / "D.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"checkpoints holds no whole checkpoint to take the discriminator from"):
+    with pytest.raises(ValueError, match=r"checkpoints holds no intact checkpoint to take the discriminator from"):
         asked(run_dir, files / "real.npz", "critic")
 
 
@@ -402,12 +402,12 @@ def refuses(monkeypatch):
             "real.npz",
             "real.npz",
             f"critic,{SMALL}",
-            "critic and probe can be asked .*real.npz comes without one",
+            "only the discriminator of a run answers critic and probe, .*real.npz comes without one",
         ),
         ("run/generator/generator.safetensors", "real.npz", "critic", "give the directory of a run"),
         ("run", "unlabelled.npz", SMALL, "the images to compare with have no labels: give labelled data"),
         ("run", "run", SMALL.replace("40", "4"), "the images to compare with have no labels"),
-        ("run", "larger.npz", "critic", "reads images of 28x28x1, and those of .* are of 56x56x1"),
+        ("run", "larger.npz", "critic", "reads images of 28x28x1, but the images of .* are 56x56x1"),
         ("run", "two.npz", "critic", "class of an image, of 10 classes, and the images to compare with have 2"),
         ("run", "unlabelled.npz", "critic", "of 10 classes, and the images to compare with have 0"),
         ("run", "real.npz", "probe", "at least 1 generated and 3500 real images, and there are 45 and 150"),

@@ -248,7 +248,7 @@ def test_a_published_folder_is_used_in_three_lines(trained, folder):
     assert (threes[y != 3] != x[y != 3]).any()
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         G.sample(0)
-    with pytest.raises(ValueError, match="no class 10: this generator knows 0 to 9"):
+    with pytest.raises(ValueError, match="no class 10: this generator knows classes 0 to 9"):
         G.sample(2, classes=[10])
 
 
@@ -294,7 +294,7 @@ def test_a_card_holds_the_numbers_of_this_generator(trained, tmp_path):
         nimg = Generator.from_pretrained(folder).nimg
         text = (folder / "README.md").read_text()
         assert "50 images, seed 3, features `digits`, against the data it is trained on." in text
-        assert "not of this one" not in text
+        assert "not to this one" not in text
         shown[name] = {
             key: (float(value), better)
             for key, value, better in re.findall(r"^\| (\w+) \| ([\d.e+-]+) \| (\w*) \|$", text, re.MULTILINE)
@@ -306,7 +306,7 @@ def test_a_card_holds_the_numbers_of_this_generator(trained, tmp_path):
 
 def test_a_card_says_whose_the_numbers_are_if_not_of_this_one(trained):
     G, run_ = Generator.from_pretrained(trained), read_run(trained)
-    assert "after 160 real images, not of this one" in model_card(dataclasses.replace(G, nimg=120), run_)
+    assert "after 160 real images, not to this one" in model_card(dataclasses.replace(G, nimg=120), run_)
     assert "measured without truncation" in model_card(dataclasses.replace(G, truncation=0.5), run_)
     early, late = (f"| top_probability | {line['eval/top_probability']:.4g} |" for line in measurements(trained))
     assert early != late
@@ -407,7 +407,7 @@ def test_an_unknown_format(trained):
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_name_that_does_not_fit_the_format(trained, to, tmp_path):
-    with pytest.raises(ValueError, match=r"NAME\.\w+; got|no ending; got"):
+    with pytest.raises(ValueError, match=r"NAME\.\w+; got|without an ending; got"):
         export(trained, to, tmp_path / "g.zip")
 
 
@@ -432,7 +432,7 @@ def test_a_run_without_a_generator(to, tmp_path):
 
 def test_a_card_needs_the_run(trained, tmp_path):
     path = export(trained, "safetensors", tmp_path / "g.safetensors")
-    with pytest.raises(ValueError, match=r"g\.safetensors is no run: it holds no config\.txt"):
+    with pytest.raises(ValueError, match=r"g\.safetensors is not a run: it holds no config\.txt"):
         export(path, "hub-folder", tmp_path / "hub")
 
 
@@ -446,10 +446,10 @@ def test_files_that_are_damaged_or_foreign(folder):
             Generator.from_pretrained(folder)
     for metadata in (None, {"format": "pt"}):
         save_file(weights, path, metadata)
-        with pytest.raises(ValueError, match="is no generator of equipoise: it does not say"):
+        with pytest.raises(ValueError, match="is not a generator of equipoise: it does not name"):
             Generator.from_pretrained(folder)
     save_file(weights, path, about | {"generator": "Digits()"})
-    with pytest.raises(ValueError, match=r"is made of Digits\(\)"):
+    with pytest.raises(ValueError, match=r"its architecture is Digits\(\)"):
         Generator.from_pretrained(folder)
     del weights["linear.bias"]
     save_file(weights, path, about)

@@ -39,11 +39,11 @@ def test_folders_pipes_and_large_files_are_not_read(tmp_path):
     assert read_file(tmp_path / "small", 4) == b"1234"
     with pytest.raises(ValueError, match="it has 4 bytes, and at most 3 were expected"):
         read_file(tmp_path / "small", 3)
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read_file(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(ValueError, match="no regular file"):  # and not: wait for a writer
+        with pytest.raises(ValueError, match="not a regular file"):  # and not: wait for a writer
             read_file(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError, match="gone"):
         read_file(tmp_path / "gone")

@@ -81,7 +81,7 @@ def test_what_ffmpeg_says_is_passed_on(tmp_path):
 
 def test_formats_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match=r"made by the program ffmpeg, and there is none on the PATH"):
+    with pytest.raises(ValueError, match=r"needs the program ffmpeg, which is not on the PATH"):
         require_writable(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"cannot write \.jpg here"):
         require_writable(tmp_path / "a.jpg")

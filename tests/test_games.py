@@ -17,7 +17,7 @@ from equipoise.core.types import Batch, Condition, Generated, ImageSpec, compone
 from equipoise.losses import R1, LeastSquares, NonSaturating, Term, discriminator_loss
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head, MLPDiscriminator
 from equipoise.nn import Discriminator, PerLabel
-from equipoise.rules import Adam, Game, Generation, History, Shown
+from equipoise.rules import Adam, Game, Generation, History, Shown, ToConvergence
 from equipoise.train import GAN, StepContext, d_step, g_step
 from equipoise.weights import NoNormalizer
 
@@ -478,3 +478,29 @@ def test_a_batch_maps_all_its_tensors():
     assert half.y.code.tolist() == [[4, 5], [6, 7]]
     assert half.y.image is None
     assert Batch(torch.zeros(2)).map(Tensor.neg).y is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"compute": Compute(micro_batch=4)}, "micro_batch=4 and .* do not go together"),
+        ({"d_steps": ToConvergence()}, "`every` counts updates of G"),
+    ],
+)
+def test_terms_of_a_game_are_checked_as_those_of_the_config(changes, said):
+    @component
+    class Spread(Game):
+        def show(self, G, z, batch):
+            raise NotImplementedError
+
+        def terms(self):
+            return (Whole(),)
+
+    class Whole(Plain):
+        every, whole_batch, strength = 2, True, 1.0
+
+        def of(self, seen):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match=said):
+        replace(recipe(), game=Spread(), **changes)

@@ -150,7 +150,7 @@ def test_a_run_killed_before_its_grid_has_all_files_after_the_next_start(tmp_pat
         ({"RANK": "1"}, "Start with torchrun"),
         ({"RANK": "x", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "announce no group"),
         ({"RANK": "1", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "RANK below WORLD_SIZE"),
-        ({"LOCAL_RANK": "first"}, "LOCAL_RANK='first' in the environment is no index of a process"),
+        ({"LOCAL_RANK": "first"}, "LOCAL_RANK='first' in the environment is not a process index"),
     ],
 )
 def test_half_a_launch_is_refused(tmp_path, monkeypatch, variables, message):

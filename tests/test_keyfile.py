@@ -55,7 +55,7 @@ d_optim:
   RMSprop: {lr: {Linear: {start: 1e-3, end: 0, kimg: 5}}}
 ema.halflife_kimg: 5
 head:
-  labelled: 40
+  init_std: 0.5
 data: {path: 'photos', resolution: 64}
 d_normalizer.skip:
   - body.0
@@ -70,7 +70,7 @@ SAME = replace(
     g_optim=replace(sngan_digits().g_optim, lr=1e-4),
     d_optim=RMSprop(lr=Linear(1e-3, 0.0, 5.0)),
     ema=replace(sngan_digits().ema, halflife_kimg=5.0),
-    head=replace(sngan_digits().head, labelled=40),
+    head=replace(sngan_digits().head, init_std=0.5),
     data=Images("photos", resolution=64),
     d_normalizer=replace(sngan_digits().d_normalizer, skip=("body.0", "head.*")),
     batch_size=32,
@@ -91,7 +91,7 @@ def test_a_json_file_is_a_recipe():
         "g_optim": {"lr": 1e-4},
         "d_optim": {"RMSprop": {"lr": {"Linear": {"start": 1e-3, "end": 0, "kimg": 5}}}},
         "ema.halflife_kimg": 5,
-        "head": {"labelled": 40},
+        "head": {"init_std": 0.5},
         "data": {"path": "photos", "resolution": 64},
         "d_normalizer.skip": ["body.0", "head.*"],
         "batch_size": 32,
@@ -194,7 +194,7 @@ def test_a_file_over_a_file():
         ),
         ("loss: Hing()", "mine.yaml, line 2, 'loss': unknown component 'Hing'; did you mean 'Hinge'?"),
         ("los: Hinge", "mine.yaml, line 2, 'los': TrainConfig has no field 'los'; did you mean 'loss'?"),
-        ("loss.: Hinge", "'loss.' is no path"),
+        ("loss.: Hinge", "'loss.' is not a path"),
         (
             "seed: 1\nd_optim:\n  lr: fast",
             "mine.yaml, line 4, 'd_optim.lr': Adam.lr takes a number of 0 or more, or a sch",

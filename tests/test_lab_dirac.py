@@ -13,7 +13,7 @@ from torch.testing import assert_close
 pytest.importorskip("matplotlib")
 
 from equipoise.augment import InstanceNoise
-from equipoise.core.plots import encode
+from equipoise.core.plots import FILM_BYTES, encode
 from equipoise.core.types import component
 from equipoise.lab import available
 from equipoise.lab.dirac import dynamics as dirac_dynamics
@@ -466,5 +466,5 @@ def test_figures(experiment, numbers):
     assert kind == "png"
     assert len(content) > 10_000
     kind, content = encode(drawn["dirac_moving"])
-    assert kind == "gif"
-    assert len(content) / len(drawn["dirac_moving"]) * 40 < 1_000_000
+    assert kind == "webp"
+    assert len(content) <= FILM_BYTES

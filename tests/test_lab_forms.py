@@ -58,13 +58,13 @@ SHORT = {
 }
 PICTURES = {
     "clipping": {"clipping.png", "clipping_critics.png"},
-    "divergences": {"divergences.png", "divergences_descent.gif"},
+    "divergences": {"divergences.png", "divergences_descent.webp"},
     "duality": {"duality.png", "duality_pairs.png"},
     "fooling": {"fooling.png", "fooling_frechet.png"},
-    "optimal_discriminator": {"optimal_discriminator.png", "optimal_discriminator_moving.gif"},
-    "particles": {"particles.png", "particles_moving.gif"},
-    "san_direction": {"san_direction.png", "san_direction_moving.gif"},
-    "unit_gradient": {"unit_gradient.png", "unit_gradient_training.gif"},
+    "optimal_discriminator": {"optimal_discriminator.png", "optimal_discriminator_moving.webp"},
+    "particles": {"particles.png", "particles_moving.webp"},
+    "san_direction": {"san_direction.png", "san_direction_moving.webp"},
+    "unit_gradient": {"unit_gradient.png", "unit_gradient_training.webp"},
 }
 """By default NAME.png alone."""
 
@@ -108,7 +108,7 @@ def test_it_leaves_its_numbers_and_pictures_and_equal_settings_leave_equal_ones(
     assert found["experiment"] == repr(SHORT[name])
     assert found["numbers"]
     for file in files:
-        if file.suffix in (".png", ".gif"):
+        if file.suffix in (".png", ".webp"):
             with Image.open(file) as picture:
                 assert min(picture.size) > 200
                 assert getattr(picture, "n_frames", 1) > 1 or file.suffix == ".png"
@@ -160,10 +160,10 @@ def test_the_command_gives_components(tmp_path):
         (["saturatoin"], "there is no experiment 'saturatoin'; did you mean 'saturation'?"),
         (["saturation", "reech=3"], "Saturation has no field 'reech'; did you mean 'reach'?"),
         (["saturation", "reach=-1"], "Saturation.reach"),
-        (["saturation", "reach"], "'reach' is no override"),
+        (["saturation", "reach"], "'reach' is not an override"),
         (["smoothing", "alpha=0.5"], "Smoothing.alpha"),
         (["parallel_lines", "penalty=Hinge"], "takes a GradientPenalty, got Hinge"),
-        (["all", "seed=1"], "settings belong to one experiment: name it in place of all, to change 'seed=1'"),
+        (["all", "seed=1"], "settings belong to one experiment: name it instead of all to change 'seed=1'"),
     ],
 )
 def test_bad_input_is_one_clear_message(arguments, message, tmp_path):

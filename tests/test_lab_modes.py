@@ -346,7 +346,7 @@ def test_the_command_trains_any_config(tmp_path):
     assert "san=True" in read[1]["config"]
     assert repr(R1(gamma=1)) in read[1]["config"]
     assert {file.name for file in tmp_path.iterdir()} == {
-        *("ring.json", "ring.png", "ring_measures.png", "ring_training.gif"),
+        *("ring.json", "ring.png", "ring_measures.png", "ring_training.webp"),
     }
 
 

@@ -149,7 +149,7 @@ def test_what_it_finds():
 def test_a_loss_that_trains_no_san_is_refused_and_penalties_are_settings():
     with pytest.raises(ValueError, match="RelativisticPairing"):
         SANDirection(loss=RelativisticPairing())
-    assert SANDirection(penalties=(R2(gamma=2.0),)).config(san=True, seed=3).penalties == (R2(gamma=2.0),)
+    assert SANDirection(penalties=(R2(gamma=2.0),)).config(san=True, seed=3).terms == (R2(gamma=2.0),)
 
 
 def test_training_that_fails_says_so():

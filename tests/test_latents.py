@@ -66,7 +66,7 @@ def test_components_keep_their_sign_and_order_and_shrink_with_the_threshold():
 
 @pytest.mark.parametrize("threshold", [0, -1.0, math.nan])
 def test_bad_thresholds(threshold):
-    with pytest.raises(ValueError, match=r"a threshold of truncation is above 0, such as 0\.5, got"):
+    with pytest.raises(ValueError, match=r"expected a truncation threshold above 0, such as 0\.5"):
         truncated_normal((3,), threshold, generator())
 
 

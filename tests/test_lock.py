@@ -86,7 +86,7 @@ def test_training_holds_it_from_before_the_checkpoints_are_read_until_it_returns
 
 
 def test_a_run_that_is_refused_leaves_no_directory_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("equipoise.train.loop.world_size", lambda: 3)
+    monkeypatch.setattr("equipoise.train.start.world_size", lambda: 3)
     with pytest.raises(ValueError, match="must be a multiple of the 3 processes"):
         train(recipe(), tmp_path / "runs" / "a")
     assert list(tmp_path.iterdir()) == []

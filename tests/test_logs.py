@@ -99,7 +99,7 @@ def test_a_log_that_cannot_be_read_is_renamed_and_a_new_one_begins(tmp_path, mon
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", failing)
             assert statistics_of(tmp_path) == []
-            assert "is taken without statistics" in capsys.readouterr().err
+            assert "is read without statistics" in capsys.readouterr().err
             with Stats(tmp_path, total_kimg=1, start=16) as stats:
                 write(stats, 24)
         assert "renamed to stats.jsonl.damaged" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_a_run_with_a_damaged_log_goes_on_to_the_same_weights(finished, tmp_path
         (lambda: b"", r"config\.txt is damaged: it is empty"),
         (lambda: b" \n\n", r"config\.txt is damaged: it is empty"),
         (lambda: b"-" * 2_000_000, r"config\.txt is damaged: it has 2,000,000 bytes"),
-        (None, r"config\.txt is damaged: it is no regular file"),
+        (None, r"config\.txt is damaged: it is not a regular file"),
         (lambda: b"words", r"config\.txt.*\(?expected TrainConfig\(\.\.\.\), got 'words'"),
         (lambda: b"Hinge", r"config\.txt.*\(?expected TrainConfig\(\.\.\.\), got 'Hinge'"),
     ],

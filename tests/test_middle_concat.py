@@ -238,7 +238,7 @@ def test_it_is_counted_on_the_meta_device():
 @every
 def test_it_is_the_hidden_conditioning_alone(config):
     for conditioning in (NoConditioning, Projection, PerClass, Input, Auxiliary, SemiSupervised):
-        match = rf"is head.conditioning=Hidden, and this is head.conditioning={conditioning.__name__}\(.*\): set it"
+        match = rf"needs head.conditioning=Hidden, got head.conditioning={conditioning.__name__}\(.*\): set Hidden"
         with pytest.raises(ValueError, match=match):
             Head(conditioning()).build(replace(config, join=3).build, SPEC)
 

@@ -339,5 +339,5 @@ def test_a_choice_of_other_data_is_not_lost():
 
 @pytest.mark.parametrize("path", ["loss.", ".loss", "d_optim..lr", ".", "", "penalties.0."])
 def test_a_path_lacks_no_field(path):
-    with pytest.raises(ValueError, match=r"is no path: expected fields joined by points, such as d_optim\.lr"):
+    with pytest.raises(ValueError, match=r"is not a path: expected fields joined by points, such as d_optim\.lr"):
         override(san_digits(), {path: Hinge()})

@@ -220,7 +220,7 @@ def test_an_image_depends_on_its_own_z_and_class(generator, conditional):
             p.add_(0.05 * torch.randn_like(p))
     x = G(z, y)
     assert_close(G(z[:1], y[:1]), x[:1])
-    for j in range(cfg.z_dim):
+    for j in sorted({*range(4), *range(cfg.z_dim - 4, cfg.z_dim)}):  # at the ends of z and of its chunks
         moved = z.clone()
         moved[0, j] += 1
         assert not torch.equal(G(moved, y)[0], x[0])
@@ -255,9 +255,11 @@ def test_a_conditional_generator_needs_labels(generator):
 
 
 @every_discriminator
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, PerClass])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@pytest.mark.parametrize(
+    ("channels", "conditioning", "san"),
+    [(1, NoConditioning, True), (3, Projection, False)],
+    ids=["grey", "colour"],
+)
 def test_a_discriminator_reads_images_and_classes(discriminator, channels, conditioning, san):
     spec = dataclasses.replace(GREY, channels=channels)
     D = narrow(discriminator).build(spec, Head(conditioning(), san=san).factory(10)).double().eval()

@@ -116,13 +116,13 @@ def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
     [
         (
             "a." * 20_000 + "a",
-            r"'a\.a\..*\.\.\. \(40001 characters\) is no path of fields: expected at most 100 points",
+            r"'a\.a\..*\.\.\. \(40001 characters\) is not a path of fields: expected at most 100 points",
         ),
         ("data.of." * 40 + "num", "Digits has no field 'of'"),
         ("x" * 100_000, r"TrainConfig has no field 'xxx.*\.\.\. \(100000 characters\)"),
         ("terms." + "0" * 5000, r"'000.*\.\.\. \(5000 characters\) is not an index into the 0 values"),
         ("seed." + "a" * 5000, r"0 has no fields, so 'aaa.*\.\.\. \(5000 characters\) cannot be set in it"),
-        ("", "'' is no path: expected fields joined by points"),
+        ("", "'' is not a path: expected fields joined by points"),
     ],
 )
 def test_paths(path, message):
@@ -156,7 +156,7 @@ def test_shown():
 def test_an_argument_that_assigns_nothing_is_shown_in_part():
     result = CliRunner().invoke(app, ["train", "quickstart", "run", "x" * 50_000, "--dry-run"])
     assert result.exit_code == 2
-    assert re.fullmatch(r"error: 'x+\.\.\. \(50000 characters\) is no override: .*\n", result.output)
+    assert re.fullmatch(r"error: 'x+\.\.\. \(50000 characters\) is not an override: .*\n", result.output)
 
 
 # ---- configs made in Python ----------------------------------------------------------------------------------------

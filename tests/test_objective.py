@@ -104,7 +104,7 @@ def test_a_loss_on_real_leaves_fake_alone_in_g(loss):
 def test_unequal_batches_are_refused():
     """Of a paired loss; an unpaired one only asks for as many logits of an image."""
     for real, fake in (((8, 1), (4, 1)), ((8,), (1,)), ((8, 2), (8, 1))):
-        with pytest.raises(ValueError, match=r"same shape, got .* as many real images as generated ones"):
+        with pytest.raises(ValueError, match=r"same shape, got .* equal numbers of real and generated images"):
             discriminator_loss(RelativisticPairing(), draw(real), draw(fake))
         with pytest.raises(ValueError, match="same shape, got"):
             generator_loss(RelativisticPairing(), draw(fake), draw(real))
@@ -341,7 +341,7 @@ def test_flat_keeps_what_is_no_logit():
 
 @pytest.mark.parametrize("output", [draw((8, 1)), Logits(draw((8, 1))), [draw((8,)), Logits(draw((8, 1)))]])
 def test_what_does_not_classify_has_no_class_loss(output):
-    with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=auxiliary .*classes=scores\)"):
+    with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=Auxiliary .*classes=scores\)"):
         class_loss(output, y)
 
 

@@ -261,7 +261,7 @@ def test_sizes_that_leave_a_remainder_are_refused_before_anything_is_written(tmp
 )
 def test_what_is_no_mean_over_images_is_refused(fields, named):
     cfg = small(**fields)
-    message = rf"compute.micro_batch=4 and {named}.*no mean over images.*compute.micro_batch=none"
+    message = rf"compute.micro_batch=4 and {named}.*reads a mean or spread of the whole batch.*compute.micro_batch=none"
     with pytest.raises(ValueError, match=message):
         override(cfg, {"compute.micro_batch": 4})
 

@@ -479,7 +479,7 @@ def test_a_setting_that_is_refused_leaves_all_as_it_was(session):
 )
 def test_what_is_no_message_is_answered_with_an_error(session, message):
     reply = json.loads(session.hear(message))
-    assert reply["error"].startswith("the playground has no message")
+    assert reply["error"].startswith("the playground does not understand")
     assert reply["id"] is None or message.startswith("{")
 
 

@@ -26,6 +26,7 @@ pytest.importorskip("websockets", reason="needs the extra `playground`")
 
 from websockets.sync.client import connect
 
+from equipoise.core.plots import film
 from equipoise.lab.playground.server import listening
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -195,9 +196,8 @@ def test_a_ring_with_r1_is_played_until_eight_modes_are_covered(browser, address
         assert page.iteration() == stopped
         assert len(set(shown.convert("L").tobytes())) > 50
     if folder := os.environ.get("EQUIPOISE_SCREENSHOTS"):
-        # an octree does not lose the colours of the points to the many of the background
-        first, *others = [image.quantize(96, Image.Quantize.FASTOCTREE) for _, image in frames]
-        first.save(Path(folder) / "playground.gif", save_all=True, append_images=others, duration=100, loop=0)
+        images = [image.convert("RGB") for _, image in frames]
+        (Path(folder) / "playground.webp").write_bytes(film(images, [100] * len(images)))
 
 
 def test_the_buttons(browser, address):

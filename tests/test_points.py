@@ -254,7 +254,7 @@ def test_regularisers_that_did_not_change_go_on_remembering():
         ({"d_optim": RMSprop()}, "d_optim cannot become another optimiser"),
         ({"g_optim": RMSprop()}, "g_optim cannot become another optimiser"),
         ({"data": Digits()}, "expected points"),
-        ({"data": Points(of=Mixture1D())}, "data of 1 dimensions need other networks than the 2"),
+        ({"data": Points(of=Mixture1D())}, "data of 1 dimensions need other networks than data of 2 dimensions"),
         ({"augment": ADA(heuristic="fixed", initial=0.1)}, "is for images; points take"),
     ],
 )
@@ -283,7 +283,7 @@ def test_what_has_no_meaning_for_points(changes, message):
 
 
 def test_points_are_no_set_of_images():
-    with pytest.raises(ValueError, match=r"is no set of images: `equipoise lab ring` trains on points"):
+    with pytest.raises(ValueError, match=r"holds points, not images: `equipoise train` needs images"):
         Points().build()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import for_each
 from torch.testing import assert_close
 
 from equipoise import recipes
@@ -82,7 +83,7 @@ def test_available_is_what_the_modules_define():
         assert set(module.__all__) == {name for name in found if found[name] == home}
 
 
-@every_recipe
+@for_each(recipes.available())
 def test_loads(name):
     cfg, known = recipes.load(name)
     assert isinstance(cfg, TrainConfig)
@@ -90,7 +91,7 @@ def test_loads(name):
     assert {"TrainConfig", "Hinge", "R1"} <= set(known)
 
 
-@every_recipe
+@for_each(recipes.available())
 def test_names_its_paper(name):
     line = recipes.available()[name][1]
     assert line == inspect.getdoc(function(name)).splitlines()[0]

@@ -749,7 +749,7 @@ def test_a_projection_discriminator_is_pointed_to_heads():
             return self.fc(h) + (self.embed(y) * h).sum(1, keepdim=True)
 
     with pytest.raises(
-        ValueError, match=r"'add' follows the last layer 'fc'.*equipoise\.nn\.heads, SANHead\(ProjectionVectors"
+        ValueError, match=r"'add' follows the last layer 'fc'.*equipoise\.nn, SANHead\(ProjectionVectors"
     ):
         sanify(Net())(torch.randn(3, 2), torch.tensor([0, 1, 2]))
 

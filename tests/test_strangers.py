@@ -525,7 +525,7 @@ def nested_keys() -> bytes:
         (b"\x80\x02]r\xff\xff\xff\x0f.", ["list indices"]),  # number 2^28 - 1 of a table: 4 GB
         (
             b"\x80\x02}(X\x04\x00\x00\x00dataK\x01X\x06\x00\x00\x00labels]" + b"]a" * 9 + b"u.",
-            ["its labels are no list"],
+            ["its labels are not a list"],
         ),
         (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}, 3), ["its images are f8 and not bytes"]),
         (pickle.dumps({"data": np.zeros(5, np.uint8), "labels": [10**30]}, 3), ["int too large"]),
@@ -538,7 +538,7 @@ def test_pickles(tmp_path, content, words):
     place = folder(tmp_path / "set", pickled() | {"data_batch_1": content})
     tracemalloc.start()
     try:
-        refuses(CIFAR10(place).build, "data_batch_1 of", "is no batch of CIFAR-10", *words)
+        refuses(CIFAR10(place).build, "data_batch_1 of", "is not a batch of CIFAR-10", *words)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()

@@ -417,9 +417,9 @@ def test_a_1_lipschitz_function_never_tells_more():
 def test_points_without_a_distance_are_refused():
     x = torch.zeros(4, 2)
     for other in (torch.zeros(3, 2), torch.zeros(4, 1), torch.zeros(4)):
-        with pytest.raises(ValueError, match=r"expected as many points of as many dimensions, \(N, d\), got \(4, 2\)"):
+        with pytest.raises(ValueError, match=r"expected two sets of points of equal shape \(N, d\), got \(4, 2\)"):
             wasserstein(x, other)
-    with pytest.raises(ValueError, match="expected as many points"):
+    with pytest.raises(ValueError, match="expected two sets of points"):
         wasserstein(x[:0], x[:0])
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="1 of 8 points hold NaN or Inf"):
@@ -476,8 +476,8 @@ def test_as_components():
         (lambda: Mixture1D(means=(), stds=()), "means"),
         (lambda: Mixture1D(stds=(1.0, 0.0)), "stds"),
         (lambda: Mixture1D(weights=(1.0, -1.0)), "weights"),
-        (lambda: Mixture1D(means=(1.0,)), "as many means, stds and weights, got 1, 2: one number per Gaussian"),
-        (lambda: Mixture1D(weights=(1.0,)), "as many means, stds and weights, got 2, 2, 1"),
+        (lambda: Mixture1D(means=(1.0,)), "equal numbers of means, stds and weights, got 1, 2: give one of each per"),
+        (lambda: Mixture1D(weights=(1.0,)), "equal numbers of means, stds and weights, got 2, 2, 1"),
     ],
 )
 def test_bad_settings_are_refused(make, match):

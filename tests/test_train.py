@@ -117,7 +117,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_go_on(tmp_path, n
     run.send_signal(number)
     said = run.communicate(timeout=60)[0]
     assert run.returncode == 128 + number
-    assert "The same command goes on from there" in said
+    assert "The same command resumes from there" in said
     assert "Traceback" not in said
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     assert int(checkpoint.name) % 8 == 0

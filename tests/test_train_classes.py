@@ -90,7 +90,7 @@ def test_a_semi_supervised_d_trains_on_images_without_labels():
 def test_a_semi_supervised_d_without_labelled_images_is_refused():
     gan = build(small(**SEMI_SUPERVISED))
     for given in (batch(), Batch(batch().x)):
-        with pytest.raises(ValueError, match=r"from some images alone: pass them, d_step\(\.\.\., labelled=batch\)"):
+        with pytest.raises(ValueError, match=r"from labelled images: pass them, d_step\(\.\.\., labelled=batch\)"):
             d_step(gan, given, 0)
 
 

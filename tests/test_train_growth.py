@@ -129,7 +129,7 @@ def test_growth_is_text_and_can_be_overridden():
 
 
 def test_a_generator_that_does_not_grow_is_refused():
-    with pytest.raises(ValueError, match=r"SANDigitsGenerator makes all in full size\. Take a generator that grows"):
+    with pytest.raises(ValueError, match=r"SANDigitsGenerator makes all in full size\. Use a generator that grows"):
         GAN.build(override(recipe(), {"growth": GROWTH}), ImageSpec(28, 1, 10))
     one_size = override(recipe(), {"growth": ProgressiveGrowing(initial=28)})  # from the start
     GAN.build(one_size, ImageSpec(28, 1, 10))

@@ -95,7 +95,7 @@ def test_a_run_that_does_not_fit_is_refused_and_leaves_its_directory_free(source
         (transferred(source, **{"generator.width": 3}), r"G of .* does not fit this config's"),
         (transferred(source, d_normalizer=NoNormalizer()), r"D of .* does not fit this config's"),
         (transferred(tmp_path / "nowhere"), r"cannot start from the run .*nowhere: there is no checkpoint in"),
-        (transferred(source, **{"start.layers": 99}), r"asks for more layers than the Discriminator can spare"),
+        (transferred(source, **{"start.layers": 99}), r"freezes more layers than the Discriminator has to spare"),
     ):
         with pytest.raises(ValueError, match=message):
             train(refused, place)

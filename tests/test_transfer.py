@@ -95,7 +95,7 @@ def test_of_somebody_elses_network_all_layers_but_the_last_can_be_frozen():
     D = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.2), nn.Linear(3, 1))
     assert names(D, FreezeD("runs/a", layers=1).frozen(D)) == ["0.weight", "0.bias"]
     with pytest.raises(
-        ValueError, match=r"layers=2\) asks for more layers than the Sequential can spare.* from 0 to 1"
+        ValueError, match=r"layers=2\) freezes more layers than the Sequential has to spare.* from 0 to 1"
     ):
         FreezeD("runs/a", layers=2).frozen(D)
 
@@ -103,7 +103,7 @@ def test_of_somebody_elses_network_all_layers_but_the_last_can_be_frozen():
 @pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
 def test_the_head_is_always_trained(san):
     D = Discriminator(body(), Head(san=san).factory(0)(6))
-    with pytest.raises(ValueError, match=r"layers=4\) asks for more layers than the Discriminator.* from 0 to 3\."):
+    with pytest.raises(ValueError, match=r"layers=4\) freezes more layers than the Discriminator.* from 0 to 3\."):
         FreezeD("runs/a", layers=4).frozen(D)
     with pytest.raises(ValueError, match=r"from 0 to 0\."):
         FreezeD("runs/a").freeze(nn.Linear(2, 1))
@@ -180,7 +180,7 @@ def test_a_misfit_of_one_network_leaves_all_of_them_alone(tmp_path):
     nets = networks(2)
     nets["ema"] = nn.Sequential(nets["ema"], nn.Linear(2, 2))
     before = state(nets)
-    with pytest.raises(ValueError, match=r"ema of .* does not fit this config's: it has no .*; it has no "):
+    with pytest.raises(ValueError, match=r"ema of .* does not fit this config's ema: it has no .*; it has no "):
         load_networks(FreezeD(tmp_path / "a"), nets)
     assert same(state(nets), before)
 
@@ -205,7 +205,7 @@ def test_a_run_without_checkpoints_is_refused(tmp_path):
     (tmp_path / "begun" / "checkpoints" / ".000000000100.tmp").mkdir(parents=True)
     for name in ("nowhere", "begun"):
         with pytest.raises(
-            ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*transfer="
+            ValueError, match=rf"cannot start from the run .*{name}: there is no checkpoint in .*start="
         ):
             load_networks(FreezeD(tmp_path / name), networks())
 

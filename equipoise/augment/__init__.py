@@ -1,4 +1,4 @@
-"""What happens to images before D sees them."""
+"""Augmentations: random transforms of all images on their way to D."""
 
 from .ada import ADA
 from .base import Augment, Augmentation, Means, NoAugment

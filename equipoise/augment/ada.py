@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation: images augmented with a probability p that follows how far D overfits.
+"""Adaptive discriminator augmentation: images are augmented with a probability p that follows D's overfitting.
 
 Karras et al. 2020, "Training generative adversarial networks with limited data".
 """
@@ -31,23 +31,23 @@ Step = Callable[[Tensor, Draws], Tensor]
 
 @component
 class ADA(Augment):
-    """Augments all that D sees, each transform with probability p, and adapts p to r, a measure of D's overfitting.
+    """Augment all images that D sees, each transform with probability p; p follows r, a measure of D's overfitting.
 
-    After every `every` iterations p rises if r > target and falls if r < target, at the pace that takes it from 0 to 1
-    in `kimg` thousand images, and it stays in [0, 1] (Karras et al. 2020, sec. 3).
+    Every `every` iterations p rises if r > target and falls if r < target, and stays in [0, 1]. At its pace p moves
+    from 0 to 1 in `kimg` thousand images (Karras et al. 2020, sec. 3).
 
-    target: of r.
-    kimg: thousands of real images in which p goes from 0 to 1, or back.
-    groups: kinds of transforms, of "blit", "geometric", "color", "filter" and "corruption". The paper's choice is the
-        first three.
-    heuristic: what r is. "rt" is E sign D(real), for losses to which a logit of 0 means undecided. "rv" is
+    target: target of r.
+    kimg: thousands of real images in which p moves from 0 to 1, or back.
+    groups: kinds of transforms, from "blit", "geometric", "color", "filter" and "corruption". The paper uses the first
+        three.
+    heuristic: definition of r. "rt" is E sign D(real), for losses where a logit of 0 means undecided. "rv" is
         (E D(real) - E D(held out)) / (E D(real) - E D(fake)), for any loss. "fixed" keeps p at `initial`.
     initial: p at the start.
     every: iterations over which r is averaged.
-    held_out: for "rv", the share of the data that D is never trained on.
+    held_out: for "rv", share of the data that D is never trained on.
 
     Raises:
-        ValueError: if `heuristic` and `held_out` do not fit.
+        ValueError: if "rv" comes without `held_out`, or `held_out` without "rv".
     """
 
     target: float = Field(default=0.6, gt=-1, lt=1)
@@ -59,10 +59,13 @@ class ADA(Augment):
     held_out: float = Field(default=0.0, ge=0, lt=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `heuristic=rv` without `held_out`, and the reverse: `rv` alone compares D with images
+        held out. Set both or neither.
+        """
         if (self.heuristic == "rv") != (self.held_out > 0):
             raise ValueError(
-                f"heuristic={self.heuristic} and held_out={self.held_out} do not go together: rv, and nothing else, "
-                "compares D on its own images with D on others. Set both (heuristic=rv held_out=0.1) or neither."
+                f"heuristic={self.heuristic} and held_out={self.held_out} do not go together: only rv compares D on "
+                "its own images with D on held-out ones. Set both (heuristic=rv held_out=0.1) or neither."
             )
 
     @property
@@ -76,7 +79,7 @@ class ADA(Augment):
 class AdaptiveAugmentation(Augmentation):
     """x (N, C, H, W) in [-1, 1], of at least 2 x 2 pixels -> same shape, in float32 or more, not clamped.
 
-    All state lies in buffers: `p` (), and what was summed up since it last moved.
+    All state lies in buffers: `p` (), and the sums since p last moved.
     """
 
     p: Tensor
@@ -93,9 +96,9 @@ class AdaptiveAugmentation(Augmentation):
         self.register_buffer("sums", torch.zeros(4))  # over images: sign D(real), D(real), D(fake), D(held out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raises ValueError if x is not what the groups can work on."""
+        """Augment x. Raises ValueError if the groups cannot work on it."""
         check(x, self.settings.groups)
-        with without_autocast(x):  # positions and colours need more digits than bfloat16 has
+        with without_autocast(x):  # positions and colours need more digits than bfloat16's
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             draws = Draws(self.p, x)
             for step in self.steps:
@@ -107,10 +110,10 @@ class AdaptiveAugmentation(Augmentation):
 
     @torch.no_grad()
     def adapt(self, sign_real: Tensor, num_images: int, means: Means | None = None) -> dict[str, Tensor]:
-        """As `Augmentation.adapt`. Returns p, and r since p last moved. The host does not wait for either.
+        """Update p, as in `Augmentation.adapt`. Returns p, and r since p last moved; the host does not wait for them.
 
         Raises:
-            ValueError: if "rv" is given no `means`.
+            ValueError: if "rv" gets no `means`.
         """
         settings = self.settings
         if settings.heuristic == "fixed":
@@ -123,7 +126,7 @@ class AdaptiveAugmentation(Augmentation):
         r = overfitting(settings.heuristic, *(self.sums / self.images))
         direction = (r - settings.target).sign()
         total = settings.kimg * 1000
-        level = (self.p * total).round() + direction * self.images  # p in whole images, so that no rounding adds up
+        level = (self.p * total).round() + direction * self.images  # p in images: rounding does not add up
         due = self.iterations == settings.every
         self.p.copy_(torch.where(due, (level / total).clamp(0, 1), self.p))
         for buffer in (self.sums, self.images, self.iterations):
@@ -132,15 +135,15 @@ class AdaptiveAugmentation(Augmentation):
 
 
 def overfitting(heuristic: str, sign_real: Tensor, real: Tensor, fake: Tensor, held_out: Tensor) -> Tensor:
-    """r_t or r_v: 0 for no overfitting, 1 for D that knows its images by heart (Karras et al. 2020, eq. 1)."""
+    """r_t or r_v: 0 for no overfitting, 1 for a D that has memorised its images (Karras et al. 2020, eq. 1)."""
     if heuristic == "rt":
         return sign_real
-    apart = real - fake  # not positive: D cannot even tell its own images
-    return torch.where(apart > 0, (real - held_out) / apart, 0)
+    gap = real - fake  # not positive: D cannot even tell its training images from fakes
+    return torch.where(gap > 0, (real - held_out) / gap, 0)
 
 
 def pipeline(groups: Sequence[Group]) -> list[Step]:
-    """What `groups` do to images, in the paper's order, whatever the order of `groups`."""
+    """Transforms of `groups`, in the paper's order, whatever the order of `groups`."""
     steps: list[Step] = []
     if "blit" in groups or "geometric" in groups:
         steps.append(partial(warp, blit="blit" in groups, geometric="geometric" in groups))

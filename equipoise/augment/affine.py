@@ -1,7 +1,7 @@
 """Random geometric transforms, as one 3x3 matrix per image (Karras et al. 2020, app. B).
 
-A matrix maps a point of the result to the point of the original that it shows, in pixels from the centre of the image,
-x to the right and y down. So transforms that are applied first to last multiply left to right.
+A matrix maps each point of the result to its source in the original. Points are in pixels from the centre of the image,
+x to the right and y down. So the matrices of transforms applied first to last multiply left to right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Transform = Callable[[Draws], Tensor]
 
 
 def warp(x: Tensor, draws: Draws, *, blit: bool, geometric: bool) -> Tensor:
-    """Images under fresh draws of `BLIT`, `GEOMETRIC` or both. Those that only `BLIT` moves are not resampled."""
+    """Transform images by fresh draws of `BLIT`, `GEOMETRIC` or both. Images moved only by `BLIT` are not resampled."""
     blits = compose(BLIT if blit else (), draws)
     moved = move(x, blits) if blit else x
     if not geometric:
@@ -34,9 +34,9 @@ def warp(x: Tensor, draws: Draws, *, blit: bool, geometric: bool) -> Tensor:
 
 
 def compose(transforms: Sequence[Transform], draws: Draws) -> Tensor:
-    """The matrices of `transforms`, drawn afresh and applied first to last -> (N, 3, 3)."""
-    one = torch.eye(3, device=draws.device, dtype=draws.dtype).expand(draws.n, 3, 3)
-    return reduce(torch.matmul, (transform(draws) for transform in transforms), one)
+    """Fresh draws of `transforms`, applied first to last, as one matrix per image -> (N, 3, 3)."""
+    identity = torch.eye(3, device=draws.device, dtype=draws.dtype).expand(draws.n, 3, 3)
+    return reduce(torch.matmul, (transform(draws) for transform in transforms), identity)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
@@ -59,20 +59,20 @@ def translation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def x_flip(draws: Draws) -> Tensor:
-    """Left and right exchanged, for half of the images."""
+    """Swap left and right in half of the images."""
     side = draws.fire(1 - 2 * draws.integer(2), 1)
     return scaling(side, torch.ones_like(side))
 
 
 def rotate90(draws: Draws) -> Tensor:
-    """0, 90, 180 or 270 degrees; 0 or 180 for images that are not square."""
+    """Rotate by 0, 90, 180 or 270 degrees; by 0 or 180 if images are not square."""
     turns = draws.integer(4) if draws.height == draws.width else 2 * draws.integer(2)
     angle = draws.fire(turns, 0) * (math.pi / 2)
     return rotation(angle.cos().round(), angle.sin().round())
 
 
 def translate_pixels(draws: Draws) -> Tensor:
-    """U(-1/8, 1/8) of the size along each axis, rounded to pixels."""
+    """Translate by U(-1/8, 1/8) of the size along each axis, rounded to pixels."""
     x, y = draws.fire(draws.uniform(-0.125, 0.125, 2), 0).unbind(1)
     return translation((x * draws.width).round(), (y * draws.height).round())
 
@@ -84,25 +84,25 @@ BLIT: Sequence[Transform] = (x_flip, rotate90, translate_pixels)
 
 
 def scale(draws: Draws) -> Tensor:
-    """Larger by a factor 2^N(0, 0.2²)."""
+    """Enlarge by a factor 2^N(0, 0.2²)."""
     factor = draws.fire(draws.lognormal(0.2), 1)
     return scaling(1 / factor, 1 / factor)
 
 
 def rotate(draws: Draws) -> Tensor:
-    """By U(-π, π). It is there twice, before and after `stretch`, and one of the two fires with probability p."""
+    """Rotate by U(-π, π). It runs before and after `stretch`; with probability p at least one of the two fires."""
     angle = draws.fire(draws.uniform(-math.pi, math.pi), 0, p=1 - (1 - draws.p).sqrt())
     return rotation(angle.cos(), angle.sin())
 
 
 def stretch(draws: Draws) -> Tensor:
-    """Wider by a factor 2^N(0, 0.2²), and lower by the same."""
+    """Widen by a factor 2^N(0, 0.2²), and shrink in height by the same factor."""
     factor = draws.fire(draws.lognormal(0.2), 1)
     return scaling(1 / factor, factor)
 
 
 def translate(draws: Draws) -> Tensor:
-    """N(0, (1/8)²) of the size along each axis."""
+    """Translate by N(0, (1/8)²) of the size along each axis."""
     x, y = draws.fire(draws.normal(0.125, 2), 0).unbind(1)
     return translation(x * draws.width, y * draws.height)
 

@@ -1,4 +1,4 @@
-"""What an augmentation is to the loop: a module that every image passes on its way to D."""
+"""The interface of an augmentation: a module that every image passes on its way to D."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Means(NamedTuple):
     real: Tensor
     fake: Tensor
     held_out: Tensor
-    """Of real images that D is never trained on."""
+    """Mean over real images that D is never trained on."""
 
 
 class Augmentation(nn.Module, ABC):
     """forward(x (N, C, H, W)) -> same shape, differentiable twice; random numbers come from torch's generator.
 
-    Its strength may follow how far training is, which `at` tells it, or what D says, which `adapt` tells it. What it
-    learned from D lives in buffers; what follows from nimg is no state.
+    Its strength may follow the progress of training (`at`) or D's logits (`adapt`). State that depends on D lives in
+    buffers. Values that follow from nimg are not state.
     """
 
     @abstractmethod
@@ -40,10 +40,10 @@ class Augmentation(nn.Module, ABC):
         """Account for an iteration.
 
         sign_real: (), mean sign of D's logits on its real images, over all processes.
-        num_images: how many these were.
-        means: for an augmentation that asks for images held out (`Augment.held_out`), else None.
+        num_images: number of these images.
+        means: D's mean logits, for an augmentation with held-out images (`Augment.held_out`); else None.
 
-        Returns what is worth logging: detached scalars, on the device.
+        Returns statistics to log: detached scalars, on the device.
         """
 
 
@@ -57,14 +57,16 @@ class Augment(ABC):
 
     @property
     def reads_sign(self) -> bool:
-        """Whether `adapt` reads `sign_real`, which only says something if a logit of 0 means undecided."""
+        """Whether `adapt` reads `sign_real`. The sign has a meaning only if a logit of 0 means undecided."""
         return False
 
     @abstractmethod
     def build(self) -> Augmentation: ...
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if it goes by the sign of D's logits, and the loss gives that no meaning."""
+        """Raises ValueError for `ADA(heuristic="rt")` with a loss whose logit of 0 does not mean undecided: the sign of
+        D's logits says nothing then. Set `heuristic=rv held_out=0.1` or `heuristic=fixed`, or take `Hinge`.
+        """
         if self.reads_sign and not cfg.loss.signed:
             raise ValueError(
                 f"augment={self!r} goes by the sign of D's logits on real images, which says nothing with "
@@ -74,14 +76,14 @@ class Augment(ABC):
             )
 
     def __call__(self, x: Tensor) -> NoReturn:
-        """Raises TypeError: an augmentation has a state, and these are its settings."""
+        """Raise TypeError: settings cannot be called, only the augmentation that they build."""
         raise TypeError(
             f"{self!r} are settings. Build the augmentation once, augment = {self!r}.build(), call augment(x)"
         )
 
 
 class Identity(Augmentation):
-    """x -> x."""
+    """The identity, x -> x."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -95,7 +97,7 @@ class Identity(Augmentation):
 
 @component
 class NoAugment(Augment):
-    """D sees images as they are."""
+    """No augmentation: D sees unchanged images."""
 
     def build(self) -> Augmentation:
         return Identity()

@@ -1,4 +1,4 @@
-"""Bilinear sampling that is differentiable in the image as often as one likes."""
+"""Bilinear sampling, differentiable in the image any number of times."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["bilinear"]
 def bilinear(x: Tensor, grid: Tensor) -> Tensor:
     """`grid_sample` with corners aligned: x (N, C, H, W) at grid (N, R, S, 2) in [-1, 1] -> (N, C, R, S).
 
-    Before torch 2.13 `grid_sample` has no second derivative. It is linear in x, so its derivative is its transpose, and
-    the derivative of that is itself. The grid gets no gradient.
+    Before torch 2.13 `grid_sample` lacks a second derivative. Sampling is linear in x, so its derivative is its
+    transpose, whose derivative is sampling again. The grid gets no gradient.
     """
     y: Tensor = Sample.apply(x, grid)  # type: ignore[no-untyped-call]
     return y
 
 
 class Sample(torch.autograd.Function):
-    """x (N, C, H, W), grid (N, R, S, 2) -> (N, C, R, S)."""
+    """Sampling: x (N, C, H, W), grid (N, R, S, 2) -> (N, C, R, S)."""
 
     @staticmethod
     def forward(x: Tensor, grid: Tensor) -> Tensor:
@@ -41,11 +41,11 @@ class Sample(torch.autograd.Function):
 
 
 class Transposed(torch.autograd.Function):
-    """y (N, C, R, S), grid (N, R, S, 2), shape -> (N, C, H, W)."""
+    """The transpose of sampling: y (N, C, R, S), grid (N, R, S, 2), shape -> (N, C, H, W)."""
 
     @staticmethod
     def forward(y: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
-        x = y.new_zeros(()).expand(shape)  # would matter to the grid's gradient only
+        x = y.new_zeros(()).expand(shape)  # only the grid's gradient would read its values
         transpose = torch.ops.aten.grid_sampler_2d_backward
         result: Tensor = transpose(y, x, grid, 0, 0, True, (True, False))[0]  # bilinear, zeros outside, align_corners
         return result

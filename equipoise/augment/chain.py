@@ -16,7 +16,7 @@ __all__ = ["Chain"]
 
 @component
 class Chain(Augment):
-    """The augmentations of `parts`, first to last, such as ``Chain((ADA(), InstanceNoise()))``."""
+    """Augmentations in sequence, first to last: ``Chain((ADA(), InstanceNoise()))``."""
 
     parts: tuple[Augment, ...] = ()
 

@@ -1,12 +1,12 @@
 """Random colour transforms, as one affine map of the colours per image (Karras et al. 2020, app. B).
 
-The grey axis v = (1, 1, 1)/√3 is an eigenvector of all five, so they compose to a few numbers. Brightness adds b, then
-contrast scales everything by c, the luma flip what lies along v by ±1, saturation what lies across v by s, and the hue
-turns that by θ:
+The grey axis v = (1, 1, 1)/√3 is an eigenvector of all five transforms, so they compose to a few numbers. Brightness
+adds b, and contrast scales everything by c. The luma flip multiplies the component along v by ±1. Saturation scales the
+components across v by s, and hue rotates them by θ:
 
     x -> ± c P (x + b) + c s (cos θ Q + sin θ K) x,    P = v vᵀ, Q = 1 - P, K x = v × x.
 
-Grey images are the points of the axis: x -> ± c (x + b).
+Grey images lie on the axis: x -> ± c (x + b).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["recolor"]
 
 
 def recolor(x: Tensor, draws: Draws) -> Tensor:
-    """Images (N, 1 or 3, H, W) in [-1, 1] -> same shape, not clamped.
+    """Recolour images (N, 1 or 3, H, W) in [-1, 1] -> same shape, not clamped.
 
-    Brightness adds N(0, 0.2²), contrast is 2^N(0, 0.5²), the luma flip comes to half of the images, the hue turns by
-    U(-π, π), saturation is 2^N(0, 1).
+    Brightness adds N(0, 0.2²), contrast is 2^N(0, 0.5²), half of the images get the luma flip, hue rotates by U(-π, π),
+    saturation is 2^N(0, 1).
     """
     brightness = draws.fire(draws.normal(0.2), 0)
     contrast = draws.fire(draws.lognormal(0.5), 1)
@@ -42,7 +42,7 @@ def recolor(x: Tensor, draws: Draws) -> Tensor:
         neutral = (brightness == 0) & (along == 1) & (across == 1) & (hue == 0)
     offset = (along * brightness).view(-1, 1, 1)
     changed = torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
-    return torch.where(neutral.view(-1, 1, 1, 1), x, changed)  # a product with 1 would round
+    return torch.where(neutral.view(-1, 1, 1, 1), x, changed)  # multiplying by 1 would round
 
 
 def color_matrix(along: Tensor, across: Tensor, hue: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random corruption: noise, and a hole (Karras et al. 2020, app. B)."""
+"""Random corruption: noise and a hole (Karras et al. 2020, app. B)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["corrupt", "hole"]
 
 
 def corrupt(x: Tensor, draws: Draws) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1] -> same shape, not clamped.
+    """Corrupt images (N, C, H, W) in [-1, 1] -> same shape, not clamped.
 
-    Noise has a standard deviation of |N(0, 0.1²)|. The hole is mid-grey, half as high and wide as the image, and its
-    centre is anywhere in it.
+    Noise has standard deviation |N(0, 0.1²)|. The hole is mid-grey, half as high and wide as the image, and centred
+    anywhere in it.
     """
     std = draws.fire(draws.normal(0.1).abs(), 0).view(-1, 1, 1, 1)
     x = torch.where(std > 0, x + std * torch.randn_like(x), x)
@@ -23,7 +23,10 @@ def corrupt(x: Tensor, draws: Draws) -> Tensor:
 
 
 def hole(center: Tensor, height: int, width: int) -> Tensor:
-    """(N, 2) centres (row, column) in shares of the size -> (N, 1, H, W), true less than a quarter of it away."""
+    """Mask of holes: centres (N, 2) as (row, column) fractions of the size -> (N, 1, H, W), true inside.
+
+    A hole reaches a quarter of the size from its centre.
+    """
     near = [
         ((torch.arange(n, device=center.device) + 0.5) / n - c.unsqueeze(1)).abs() < 0.25
         for n, c in zip((height, width), center.unbind(1), strict=True)

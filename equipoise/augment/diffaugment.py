@@ -19,7 +19,7 @@ __all__ = ["DiffAugment"]
 
 
 def color(x: Tensor) -> Tensor:
-    """Brightness + U(-1/2, 1/2), saturation x U(0, 2) about the grey, contrast x U(1/2, 3/2) about the image's mean."""
+    """Brightness + U(-1/2, 1/2), saturation × U(0, 2) about grey, contrast × U(1/2, 3/2) about the image's mean."""
     return recolored(x, *torch.rand(3, len(x), 1, 1, 1, device=x.device, dtype=x.dtype).unbind())
 
 
@@ -33,13 +33,13 @@ def recolored(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tenso
 
 
 def translation(x: Tensor) -> Tensor:
-    """By whole pixels along each axis, up to an eighth of the size, rounded. What comes in is mid-grey, 0."""
+    """Translate by a whole number of pixels along each axis, up to 1/8 of the size. New pixels are mid-grey, 0."""
     reaches = (int(size / 8 + 0.5) for size in x.shape[2:])
     return translated(x, *(integers(-reach, reach, x) for reach in reaches))
 
 
 def translated(x: Tensor, row_shift: Tensor, column_shift: Tensor) -> Tensor:
-    """Pixel (r, c) of the result is pixel (r + row_shift, c + column_shift) of x, 0 outside. Shifts: (N, 1), int64."""
+    """Pixel (r, c) of the result is pixel (r + row_shift, c + column_shift) of x, 0 outside. Shifts: (N, 1) int64."""
     rows, columns = (
         (torch.arange(size, device=x.device) + shift).clamp(-1, size) + 1
         for size, shift in zip(x.shape[2:], (row_shift, column_shift), strict=True)
@@ -55,19 +55,19 @@ def cutout(x: Tensor) -> Tensor:
 
 
 def cut_out(x: Tensor, row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
-    """Zeros in `height` rows from row - height // 2 on, and in columns likewise. row, column: (N, 1), int64."""
+    """Zero `height` rows from row - height // 2 on, and `width` columns likewise. row, column: (N, 1) int64."""
     rows, columns = covered(row, height, x.shape[2]), covered(column, width, x.shape[3])
     return x.masked_fill((rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 0)
 
 
 def covered(centre: Tensor, side: int, size: int) -> Tensor:
-    """(N, size): whether a hole of `side` pixels about `centre` (N, 1) holds each pixel of a line."""
+    """Mask of a line of `size` pixels: true in the hole of `side` pixels about `centre` (N, 1) -> (N, size)."""
     inside = torch.arange(size, device=centre.device) - (centre - side // 2)
     return (inside >= 0) & (inside < side)
 
 
 def integers(first: int, last: int, x: Tensor) -> Tensor:
-    """(N, 1), each of `first` to `last` as often as any other."""
+    """Uniform random integers from `first` to `last`, (N, 1)."""
     return torch.randint(first, last + 1, (len(x), 1), device=x.device)
 
 
@@ -78,8 +78,8 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translatio
 class DiffAugment(Augment):
     """Every transform of `policy`, on every image D sees (Zhao et al. 2020).
 
-    policy: of "color", "translation" and "cutout", in the order they are applied. All three suit small data; for more
-        data the paper takes fewer.
+    policy: transforms from "color", "translation" and "cutout", in the order of application. All three suit small data;
+        for more data the paper takes fewer.
     """
 
     policy: tuple[Literal["color", "translation", "cutout"], ...] = Field(

@@ -1,4 +1,4 @@
-"""Random image-space filtering: octaves of the spectrum amplified or damped (Karras et al. 2020, app. B)."""
+"""Random image-space filtering: amplify or damp octaves of the spectrum (Karras et al. 2020, app. B)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .wavelets import bands
 __all__ = ["band_filter"]
 
 POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
-"""Share of each band of `wavelets.bands` in the power of a natural image, whose spectrum falls as 1/frequency."""
+"""Share of each band of `wavelets.bands` in the power of a natural image, for a spectrum that falls as 1/frequency."""
 
 
 def band_filter(x: Tensor, draws: Draws) -> Tensor:
-    """Images (N, C, H, W) with the bands of their rows and columns times `band_gains`; mirrored at the border."""
+    """Multiply the bands of rows and columns of images (N, C, H, W) by `band_gains`, with mirrored borders."""
     gains = band_gains(draws)
     over_rows, over_columns = (torch.einsum("nb,bij->nij", gains, bands(size, x)).unsqueeze(1) for size in x.shape[2:])
     neutral = (gains == 1).all(1).view(-1, 1, 1, 1)
@@ -23,7 +23,10 @@ def band_filter(x: Tensor, draws: Draws) -> Tensor:
 
 
 def band_gains(draws: Draws) -> Tensor:
-    """(N, 4), lowest band first: each band is a time amplified by 2^N(0, 1), and all four scaled to keep the power."""
+    """Gains of the four bands, lowest first, (N, 4).
+
+    Each band in turn is amplified by 2^N(0, 1), and all four are scaled to keep the power.
+    """
     gains = torch.ones(draws.n, len(POWER), device=draws.device, dtype=draws.dtype)
     for i, share in enumerate(POWER):
         factor = draws.lognormal(1)

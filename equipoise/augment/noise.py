@@ -17,7 +17,7 @@ __all__ = ["InstanceNoise"]
 class InstanceNoise(Augment):
     """x + N(0, std²), on real and generated images (Sønderby et al. 2017, sec. 3; Arjovsky & Bottou 2017, sec. 3).
 
-    It gives both distributions the same support, so that D cannot be perfect and its gradients say something.
+    Noise gives both distributions the same support. So D cannot be perfect, and its gradients stay informative.
 
     std: in units of images in [-1, 1]; a schedule that ends at 0 anneals it.
     """
@@ -29,7 +29,7 @@ class InstanceNoise(Augment):
 
 
 class Noise(Augmentation):
-    """x of any shape -> x + noise of the strength that `at` set last, at first that of nimg = 0."""
+    """x of any shape -> x + noise. `at` sets its strength, initially the strength for nimg = 0."""
 
     def __init__(self, settings: InstanceNoise):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images under affine maps: `move` for maps of pixels to pixels, `resample` for all others."""
+"""Apply affine maps to images: `move` for maps of pixels to pixels, `resample` for all others."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["move", "pick", "resample"]
 
 
 def move(x: Tensor, matrix: Tensor) -> Tensor:
-    """Images x (N, C, H, W) under maps (N, 3, 3), as in `affine`, of pixels to pixels. No value changes."""
+    """Apply maps (N, 3, 3), as in `affine`, of pixels to pixels to images x (N, C, H, W). Pixels keep their values."""
     height, width = x.shape[2:]
     rows, columns = sources(x, matrix, *(indices(size, x) for size in (height, width)))
     return pick(x, reflect(rows.round().long(), height), reflect(columns.round().long(), width))
 
 
 def resample(x: Tensor, matrix: Tensor, *, delay: float = DELAY) -> Tensor:
-    """Images x (N, C, H, W) under any maps (N, 3, 3), as in `affine`, band-limited (Karras et al. 2020, app. B).
+    """Apply any maps (N, 3, 3), as in `affine`, to images x (N, C, H, W), band-limited (Karras et al. 2020, app. B).
 
-    Mirrored at the border, upsampled twice with a wavelet's low-pass filter, sampled bilinearly, downsampled with the
-    same filter. So the identity gives x, whole pixels keep their values, an enlargement is smooth and a reduction does
-    not alias.
+    Images are mirrored at the border, upsampled by 2 with a wavelet's low-pass filter, sampled bilinearly, and
+    downsampled with the same filter. So the identity returns x, a shift by whole pixels keeps their values, an
+    enlargement is smooth, and a reduction does not alias.
 
-    delay: delay of the filter in samples of the finer picture. The published pipe takes 5, so its images turn about a
-        point 0.05 pixels off their centre.
+    delay: delay of the filter in samples of the upsampled image. The published pipeline takes 5, so its images rotate
+        about a point 0.05 pixels off their centre.
     """
     height, width = x.shape[2:]
     down = downsampling(height, x), downsampling(width, x)
@@ -39,12 +39,12 @@ def resample(x: Tensor, matrix: Tensor, *, delay: float = DELAY) -> Tensor:
 
 
 def in_period(at: Tensor, size: int) -> Tensor:
-    """Any positions in pixels -> [-1, 1], from the first sample of `upsampling` to the last, 2 size - 2 pixels on."""
+    """Map positions in pixels to [-1, 1]: the first sample of `upsampling`, to the last, 2 size - 2 pixels later."""
     return at % (2 * size - 2) * (1 / (size - 1)) - 1
 
 
 def sources(x: Tensor, matrix: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Where in x lies what the result shows at rows (R,) and columns (S,) -> rows and columns, (N, R, S) each."""
+    """Positions in x of the result's pixels at rows (R,) and columns (S,) -> rows and columns, (N, R, S) each."""
     height, width = x.shape[2:]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     right, down = columns - middle_x, rows.view(-1, 1) - middle_y
@@ -55,7 +55,7 @@ def sources(x: Tensor, matrix: Tensor, rows: Tensor, columns: Tensor) -> tuple[T
 
 
 def pick(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels of x (N, C, H, W) at rows and columns, int64, which broadcast to (N, R, S) -> (N, C, R, S)."""
+    """Pixels of x (N, C, H, W) at int64 rows and columns that broadcast to (N, R, S) -> (N, C, R, S)."""
     index = rows * x.shape[3] + columns
     picked = x.flatten(2).gather(2, index.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1))
     return picked.view(*x.shape[:2], *index.shape[1:])

@@ -1,7 +1,7 @@
-"""Filters of orthogonal wavelets as matrices, an axis of an image at a time: `A @ x @ B.mT` filters rows and columns.
+"""Filters of orthogonal wavelets, as matrices for one axis of an image: `A @ x @ B.mT` filters rows and columns.
 
-As matrices they hold the reflection at the border, fit images of any size, and do not depend on how a device rounds
-its convolutions.
+The matrices include the reflection at the border, suit images of any size, and do not depend on how a device rounds
+convolutions.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ SYM6 = np.array(
     ]
 )
 DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
-"""By how many samples SYM6 delays a smooth signal: 5.1."""
+"""Delay of a smooth signal by SYM6, in samples: 5.1."""
 FIRST = int(DELAY)
-"""Samples of that delay that `upsampling` takes back."""
+"""Part of that delay that `upsampling` removes, in samples."""
 
 
 def reflect(x: Positions, size: int) -> Positions:
-    """Any positions -> positions in [0, size - 1], for an image mirrored at its outermost pixels for ever."""
+    """Map any positions to [0, size - 1], for an image mirrored at its outermost pixels again and again."""
     last = size - 1
     return last - abs(x % (2 * last) - last)
 
 
 def upsampling(size: int, like: Tensor) -> Tensor:
-    """(4 size - 3, size): twice the samples of a signal that is mirrored at its outermost pixels for ever.
+    """Matrix (4 size - 3, size) that doubles the samples of a signal, mirrored at its outermost pixels again and again.
 
     The first 4 size - 4 samples are one period of the result, and the last repeats the first. Pixel n of the input lies
     at position 2 n + DELAY - FIRST of the output.
@@ -51,22 +51,25 @@ def upsampling(size: int, like: Tensor) -> Tensor:
 
 
 def downsampling(size: int, like: Tensor) -> Tensor:
-    """(size, 2 size + 10): half the samples. Pixel n of the output lies at position 2 n + DELAY of the input.
+    """Matrix (size, 2 size + 10) that halves the samples of a signal.
 
-    Undoes `upsampling` if its input begins FIRST samples before that one's result, and drops what half the samples
-    cannot hold.
+    Pixel n of the output lies at position 2 n + DELAY of the input. The matrix inverts `upsampling` if its input begins
+    FIRST samples before the upsampled signal. Frequencies that half the samples cannot hold are dropped.
     """
     return stored(make_downsampling, size, like.device, like.dtype)
 
 
 def bands(size: int, like: Tensor) -> Tensor:
-    """(4, size, size): the frequencies [0, π/8], [π/8, π/4], [π/4, π/2] and [π/2, π] of a signal; they add up to it."""
+    """Matrices (4, size, size) that split a signal into the frequencies [0, π/8], [π/8, π/4], [π/4, π/2], [π/2, π].
+
+    They sum to the identity.
+    """
     return stored(make_bands, size, like.device, like.dtype)
 
 
 @lru_cache(maxsize=64)
 def stored(make: Callable[[int], Array], size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # what is first used in inference must serve in training later
+    with torch.inference_mode(False):  # a matrix first made in inference must serve training later
         return torch.from_numpy(make(size)).to(device, dtype)
 
 

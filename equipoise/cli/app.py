@@ -1,4 +1,4 @@
-"""The command line: every command is a thin call into the library, which it imports when it runs."""
+"""The command line. Every command is a thin call into the library, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class App(typer.Typer):
 
 
 class Commands(TyperGroup):
-    """Commands none of whose arguments is empty: "" would name the working directory."""
+    """Commands that refuse an empty argument: "" would name the working directory."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "" in args:
-            ctx.fail("an argument is empty: give a text, or leave it out. Is a variable of the shell unset?")
+            ctx.fail("an argument is empty: give a value, or leave the argument out. Is a shell variable unset?")
         return super().parse_args(ctx, args)
 
 

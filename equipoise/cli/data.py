@@ -21,16 +21,16 @@ def prepare(
     out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to make.")],
     resolution: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Crop to a square and resize to so many pixels.", min=1),
+        typer.Option(help="Crop to a square and resize to this width and height, in pixels.", min=1),
     ] = None,
-    channels: Annotated[Optional[int], typer.Option(help="1: grey, 3: colour; default as the source.")] = None,  # noqa: UP045
+    channels: Annotated[Optional[int], typer.Option(help="1: grey, 3: colour; default: as in the source.")] = None,  # noqa: UP045
     workers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Processes that decode image files; default one per processor core.", min=1),
     ] = None,
     shard_gb: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="The most gigabytes of a file of images; default all in one file."),
+        typer.Option(help="Most gigabytes in one file of images; default: one file for all images."),
     ] = None,
 ) -> None:
     """Turn images into a set on disk that opens at once: train with 'data=Images(path="OUT")'."""

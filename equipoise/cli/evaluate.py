@@ -24,19 +24,19 @@ def sweep(
     steps: Annotated[int, typer.Option(help="Thresholds from LOW to HIGH.", min=2)] = 10,
     against: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Data to compare with, as in `equipoise evaluate`; default what the run was trained on."),
+        typer.Option(help="Data to compare with, as in `equipoise evaluate`; default: the run's training data."),
     ] = None,
     metrics: Annotated[str, typer.Option(help="As in `equipoise evaluate`.")] = "frechet,pr,classes",
-    num: Annotated[int, typer.Option(help="Images that are measured at each threshold.", min=1)] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    num: Annotated[int, typer.Option(help="Number of images measured at each threshold.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: OwnFeatures = None,
     weights: Weights = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Where figures, numbers and grids go.")] = Path("sweep"),
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for figures, numbers and grids.")] = Path("sweep"),
     recipe: OwnRecipe = None,
 ) -> None:
-    """Measure quality against diversity over thresholds of truncation: curves, numbers and grids."""
+    """Measure quality against diversity over truncation thresholds: curves, numbers and grids."""
     with clear_errors():
-        from equipoise.core import plots  # noqa: F401  (says before the work that matplotlib is missing)
+        from equipoise.core import plots  # noqa: F401  (fails before the work if matplotlib is missing)
         from equipoise.evaluate import Evaluator, open_source, thresholds, tradeoff_table, write_sweep
         from equipoise.evaluate import sweep as measure
         from equipoise.generate import Generator
@@ -53,35 +53,35 @@ def sweep(
             weights=weights,
             progress=True,
         )
-        found = measure(generator, evaluator, [*values, None], name=str(run_dir))
-        files = write_sweep(found, out_dir)
-        out.print(tradeoff_table(found), soft_wrap=False)
+        measured = measure(generator, evaluator, [*values, None], name=str(run_dir))
+        files = write_sweep(measured, out_dir)
+        out.print(tradeoff_table(measured), soft_wrap=False)
         err.print("wrote " + ", ".join(map(str, files)), markup=False)
 
 
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Two runs or more.")],
     metrics: Annotated[
-        str, typer.Option(help="As in `equipoise evaluate`, against the data of each run; none measures nothing.")
+        str, typer.Option(help="As in `equipoise evaluate`, against each run's own data; none: measure nothing.")
     ] = "frechet,pr,classes",
-    num: Annotated[int, typer.Option(help="Images that are measured of each run.", min=1)] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    num: Annotated[int, typer.Option(help="Number of images measured of each run.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: OwnFeatures = None,
     weights: Weights = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Where figures and numbers go.")] = Path("compare"),
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for figures and numbers.")] = Path("compare"),
     recipe: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="FILE.py:FUNCTION, if a run was trained from a file of your own; may be given again."),
+        typer.Option(help="FILE.py:FUNCTION, if a run was trained from a file of your own; may be repeated."),
     ] = None,
 ) -> None:
-    """Lay runs side by side: in what they differ, how they went, how good they are; curves and grids."""
+    """Compare runs side by side: config differences, training curves, metrics and grids of images."""
     with clear_errors():
-        from equipoise.core import plots  # noqa: F401  (says before the work that matplotlib is missing)
+        from equipoise.core import plots  # noqa: F401  (fails before the work if matplotlib is missing)
         from equipoise.evaluate import compare as measure
         from equipoise.evaluate import compare_table, write_compared
 
-        known = {name: value for own in recipe or () for name, value in (own_components(own) or {}).items()}
-        found = measure(
+        known = {name: value for file in recipe or () for name, value in (own_components(file) or {}).items()}
+        compared = measure(
             run_dirs,
             metrics=None if metrics == "none" else metrics,
             num=num,
@@ -91,8 +91,8 @@ def compare(
             known=known or None,
             progress=True,
         )
-        files = write_compared(found, out_dir)
-        out.print(compare_table(found), soft_wrap=False)
+        files = write_compared(compared, out_dir)
+        out.print(compare_table(compared), soft_wrap=False)
         err.print("wrote " + ", ".join(map(str, files)), markup=False)
 
 
@@ -102,16 +102,20 @@ def evaluate(
     ],
     against: Annotated[
         str,
-        typer.Option(help="What to compare with: any of these, or a data set, such as Digits or 'Images(path=\"F\")'."),
+        typer.Option(
+            help="Images to compare with: a run, a folder, a .zip, an .npz, or a data set such as Digits or "
+            "'Images(path=\"F\")'."
+        ),
     ],
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Some of {', '.join(OF_IMAGES)}; of runs {', '.join(OF_RUNS)}; with settings, as in kid(subsets=50)."
+            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}. "
+            "Settings go in brackets: kid(subsets=50)."
         ),
     ] = "fid,kid,pr",
-    num: Annotated[int, typer.Option(help="How many images are measured.", min=1)] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    num: Annotated[int, typer.Option(help="Number of images measured.", min=1)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: Annotated[
         str, typer.Option(help="The feature network: inception, efficientnet_lite0, digits or FILE.py:NAME.")
     ] = "inception",
@@ -130,7 +134,7 @@ def evaluate(
         from equipoise.evaluate import evaluate as measure
 
         with processes() as device:
-            found = measure(
+            evaluation = measure(
                 images,
                 against,
                 metrics=metrics,
@@ -145,9 +149,9 @@ def evaluate(
             )
             if rank() > 0:
                 return
-            out.print(found.table(), soft_wrap=False)
+            out.print(evaluation.table(), soft_wrap=False)
             if out_path is not None:
                 with writing(out_path):
                     out_path.parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(out_path, found.json().encode())
+                    replace_file(out_path, evaluation.json().encode())
                 err.print(f"wrote {out_path}", markup=False)

@@ -22,7 +22,7 @@ def sample(
     classes: Annotated[Optional[str], typer.Option(help="Class ids used in turn, such as 0,1,2; default all.")] = None,  # noqa: UP045
     truncation: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Draw every component of z within this distance of 0: fewer kinds of images, better ones."),
+        typer.Option(help="Draw every component of z within this distance of 0: better images, less variety."),
     ] = None,
     recipe: OwnRecipe = None,
 ) -> None:
@@ -47,7 +47,7 @@ def export(
     out_path: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--out", help="The file or, for hub-folder, the folder to make; default generator.onnx and so on."
+            "--out", help="File to write, or folder for hub-folder; default: generator.onnx and so on, or hub-folder."
         ),
     ] = None,
     truncation: Annotated[
@@ -68,16 +68,14 @@ def interpolate(
     run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
     start: Annotated[
         str,
-        typer.Option(
-            "--from", metavar="SEED/INDEX", help="Where to start: an image of `equipoise sample --seed SEED`."
-        ),
+        typer.Option("--from", metavar="SEED/INDEX", help="First image: an image of `equipoise sample --seed SEED`."),
     ],
-    end: Annotated[str, typer.Option("--to", metavar="SEED/INDEX", help="Where to end.")],
+    end: Annotated[str, typer.Option("--to", metavar="SEED/INDEX", help="Last image, given likewise.")],
     frames: Annotated[int, typer.Option(help="Number of images, both ends among them.", min=2)] = 10,
-    path: Annotated[Optional[str], typer.Option(help="spherical or linear; default that of the prior.")] = None,  # noqa: UP045
+    path: Annotated[Optional[str], typer.Option(help="spherical or linear; default: the prior's path.")] = None,  # noqa: UP045
     classes: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default those of the images."),
+        typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default: the images' own classes."),
     ] = None,
     truncation: Annotated[
         Optional[float],  # noqa: UP045
@@ -89,7 +87,7 @@ def interpolate(
     fps: Annotated[float, typer.Option(help="Frames per second of NAME.gif and NAME.mp4.", min=1, max=100)] = 20,
     recipe: OwnRecipe = None,
 ) -> None:
-    """Go from one image of a run to another, step by step."""
+    """Interpolate between two images of a run, step by step."""
     with clear_errors():
         from equipoise.generate import Generator, latent, require_writable, truncated, write_frames
         from equipoise.generate import interpolate as walk
@@ -112,22 +110,24 @@ def arithmetic(
     run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
     plus: Annotated[
         list[str],
-        typer.Option(metavar="I,J,...", help="Images, whose mean z is added; may be given again for other images."),
+        typer.Option(metavar="I,J,...", help="Indices of images whose mean z is added; repeat it for another group."),
     ],
     minus: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="I,J,...", help="Images, whose mean z is subtracted; likewise."),
+        typer.Option(metavar="I,J,...", help="Indices of images whose mean z is subtracted; may be repeated too."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The images are those of `equipoise sample --seed`.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the images, as in `equipoise sample --seed`.", min=0)] = 0,
     label: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--class", help="Class of the result; default that of the first image added."),
+        typer.Option("--class", help="Class of the result; default: the class of the first image added."),
     ] = None,
-    noise: Annotated[float, typer.Option(help="How far neighbours of the result are from it.", min=0)] = 0.25,
+    noise: Annotated[
+        float, typer.Option(help="Neighbours of the result are within this distance in every component of z.", min=0)
+    ] = 0.25,
     out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png")] = Path("arithmetic.png"),
     recipe: OwnRecipe = None,
 ) -> None:
-    """Add and subtract the mean z of images: a row for each of the means, then neighbours and the result."""
+    """Add and subtract the mean z of groups of images: a row per group, then the result after its neighbours."""
     with clear_errors():
         from equipoise.generate import Generator, arithmetic_grid, write_grid
 

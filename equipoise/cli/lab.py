@@ -14,22 +14,22 @@ __all__ = ["lab"]
 
 
 def lab(
-    name: Annotated[Optional[str], typer.Argument(help="An experiment, or all; without one they are listed.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(help="An experiment, or all; without a name, list them.")] = None,  # noqa: UP045
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: seed=1."),
     ] = None,
     out_dir: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--out", help="Where figures and numbers go; default lab."),
+        typer.Option("--out", help="Folder for figures and numbers; default: lab."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Of ring, grid, swiss_roll: ten settings side by side, with seeds.")
+        bool, typer.Option("--compare", help="For ring, grid, swiss_roll: compare ten settings over several seeds.")
     ] = False,
-    host: Annotated[Optional[str], typer.Option(help="Of the playground; by default this machine alone.")] = None,  # noqa: UP045
+    host: Annotated[Optional[str], typer.Option(help="Host of the playground; default: this machine alone.")] = None,  # noqa: UP045
     port: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Of the playground; 0 takes one that is free.", min=0, max=65535),
+        typer.Option(help="Port of the playground; 0 takes a free port.", min=0, max=65535),
     ] = None,
 ) -> None:
     """Run an experiment on the theory of GANs: a figure, its numbers and a table; or serve the playground."""
@@ -49,9 +49,9 @@ def lab(
             serve(host, port, overrides or (), announce=lambda text: out.print(text, markup=False))
             return
         if host is not None or port is not None:
-            raise ValueError(f"{name} is no server: --host and --port belong to `equipoise lab playground`")
+            raise ValueError(f"{name} runs without a server: --host and --port belong to `equipoise lab playground`")
         if name == "all" and overrides:
-            raise ValueError(f"settings belong to one experiment: name it in place of all, to change {overrides[0]!r}")
+            raise ValueError(f"settings belong to one experiment: name it instead of all to change {overrides[0]!r}")
         for experiment in available() if name == "all" else (name,):
             carry_out(experiment, overrides or (), compare, out_dir or Path("lab"))
 
@@ -80,9 +80,9 @@ def carry_out(experiment: str, overrides: Iterable[str], compare: bool, folder: 
     settings = override(load(experiment)(), changes)
     compares = experiment in COMPARING and settings.compare
     with shown(err, experiment):
-        found, files = base.carry_out(settings, f"{experiment}_compare" if compares else experiment, folder)
-    table = Table(*found.columns, title=experiment, title_justify="left")
-    for row in found.rows:
+        results, files = base.carry_out(settings, f"{experiment}_compare" if compares else experiment, folder)
+    table = Table(*results.columns, title=experiment, title_justify="left")
+    for row in results.rows:
         table.add_row(*row)
     out.print(table, soft_wrap=False)
     err.print("wrote " + ", ".join(map(str, files)), markup=False)

@@ -1,8 +1,8 @@
-"""`torchrun` with the exit codes of the command that it starts, and without a traceback when that command stops.
+"""`torchrun` with the exit code of the command that it starts, and without a traceback when the command fails.
 
     python -m equipoise.cli.launch --standalone --nproc_per_node 2 -m equipoise train quickstart runs/two
 
-takes what `torchrun` takes. `torchrun` itself ends with 1 and its own traceback whatever made a process end.
+takes the arguments of `torchrun`. `torchrun` itself exits with 1 and its own traceback, whatever ended a process.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `torchrun` with `arguments`, by default those of the process. Returns the exit code.
+    """Run `torchrun` with `arguments`, by default the command line. Returns the exit code.
 
-    That of the first process that failed by itself; 128 + signal if a signal ended the processes, or this one.
+    The code comes from the first process that failed by itself. It is 128 + signal if a signal ended the processes, or
+    this launcher.
     """
     survive()
     try:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_code(codes: Iterable[int]) -> int:
     """The code for processes that ended with `codes`, in this order; negative codes are signals.
 
-    `torchrun` ends the others with SIGTERM when one has failed, so a process that chose its code goes before.
+    When one process has failed, `torchrun` ends the others with SIGTERM. So a code that a process chose goes first.
     """
     ended = list(codes)
     return next((code for code in ended if code > 0), 128 - ended[0])

@@ -12,14 +12,14 @@ __all__ = ["models"]
 
 
 def models(
-    name: Annotated[Optional[str], typer.Argument(help="One of them; without one they are listed.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(help="A model; without a name, list them all.")] = None,  # noqa: UP045
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: spec.resolution=256 generator.width=64."),
     ] = None,
-    depth: Annotated[int, typer.Option(help="How many modules deep the picture goes.", min=0)] = 3,
+    depth: Annotated[int, typer.Option(help="Depth of the picture, in nested modules.", min=0)] = 3,
 ) -> None:
-    """Published networks: parameters, multiply-adds an image, memory; or the blocks of one of them."""
+    """List published networks: parameters, multiply-adds per image, memory. Given a name, draw its blocks."""
     with clear_errors():
         from equipoise.config import components, override
         from equipoise.core.grammar import suggest

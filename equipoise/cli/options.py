@@ -1,4 +1,4 @@
-"""Shared by all commands: options, what their texts mean, messages without a traceback."""
+"""Shared by all commands: options, parsers of their values, error messages without a traceback."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ OwnRecipe = Annotated[
 
 OwnFeatures = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="The feature network, as in `equipoise evaluate`; default digits for digits, else inception."),
+    typer.Option(help="The feature network, as in `equipoise evaluate`; default: digits for digits, else inception."),
 ]
 
 
 Weights = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="The file of its weights, if it is not in the cache."),
+    typer.Option(help="File with the feature network's weights, if they are not in the cache."),
 ]
 
 
@@ -53,7 +53,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Says what the user can mend in one message, without a traceback."""
+    """Turn errors that the user can mend into one message without a traceback, and exit."""
     from equipoise.compute.interrupt import Interrupted
 
     try:
@@ -72,13 +72,13 @@ def clear_errors() -> Iterator[None]:
         elif isinstance(error, OSError):
             message = str(error)
         else:
-            raise  # a bug in somebody's network or recipe: its traceback says more than a line
+            raise  # a bug in somebody's network or recipe: the traceback says more than one line
         say(message, error=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
 
 
 def say(message: str, *, error: bool = False) -> None:
-    """On stderr; of several processes the first does."""
+    """Print `message` on stderr; of several processes, the first prints."""
     from equipoise.compute.distributed import speaks
 
     if speaks():
@@ -88,7 +88,7 @@ def say(message: str, *, error: bool = False) -> None:
 
 
 def pasted(path: Path) -> str:
-    """`path` as an argument in a shell, where it is no option."""
+    """`path` quoted for a shell. A leading dash gets ./ before it, so that the path is not read as an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
@@ -100,7 +100,7 @@ def raised_here(error: BaseException) -> bool:
 
 
 def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``key=value`` arguments say, by key. Raises ValueError for one that is no assignment."""
+    """Parsed values of ``key=value`` arguments, by key. Raises ValueError for an argument without "="."""
     from equipoise.core.grammar import parse
     from equipoise.core.nesting import shown
 
@@ -108,13 +108,13 @@ def assignments(items: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any
     for item in items:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ValueError(f"{shown(item)} is no override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
+            raise ValueError(f"{shown(item)} is not an override: give KEY=VALUE, such as loss=Hinge or d_optim.lr=4e-4")
         changes[key] = parse(text, known)
     return changes
 
 
 def numbers(text: str, option: str, what: str, count: int | None = None, separator: str = ",") -> list[int]:
-    """The whole numbers, from 0 on, that an option lists. Raises ValueError if it does not, or not `count` of them."""
+    """Parse the integers >= 0 that `option` lists. Raises ValueError for other text, or unless there are `count`."""
     parts = text.split(separator)
     if not all(part.strip().isdecimal() for part in parts) or count not in (None, len(parts)):
         example = separator.join(map(str, range(count or 3)))
@@ -124,7 +124,7 @@ def numbers(text: str, option: str, what: str, count: int | None = None, separat
 
 
 def own_components(recipe: str | None) -> Mapping[str, Any] | None:
-    """What configs of a user's own file may call; None without one."""
+    """Components from the user's recipe file, which configs may call; None without a file."""
     from equipoise import recipes as library
 
     return library.load(recipe)[1] if recipe else None

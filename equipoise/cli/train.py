@@ -14,7 +14,7 @@ __all__ = ["recipes", "train"]
 
 
 def recipes() -> None:
-    """List the recipes, a line each."""
+    """List the recipes, one per line."""
     from rich.table import Table
 
     from equipoise.recipes import available
@@ -33,7 +33,7 @@ def train(
             "config.txt."
         ),
     ],
-    run_dir: Annotated[Path, typer.Argument(help="Where everything of the run goes. The same command resumes.")],
+    run_dir: Annotated[Path, typer.Argument(help="Folder of the run. The same command resumes it.")],
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(

@@ -1,1 +1,1 @@
-"""How the same numbers are computed here. Import from the files: some of them must not wait for torch."""
+"""Devices, precision, processes, memory: computation on this machine. Import from the modules: some avoid torch."""

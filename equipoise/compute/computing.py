@@ -1,4 +1,4 @@
-"""How a step of training computes: the contexts of its parts, made from the settings and the device."""
+"""Contexts for the parts of a training step, made from the settings and the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Computing"]
 
 
 class Computing:
-    """`settings` on `device`, as contexts: of a step, of its losses, of its penalties.
+    """Contexts for a step, its losses and its penalties, from `settings` and `device`.
 
         with computing.step():
             with computing.loss():
@@ -25,10 +25,10 @@ class Computing:
             with computing.penalty():
                 logits = D(x)
 
-    A layer that is `recomputed` in the backward needs none of it: it asks what was open in its forward.
+    A layer that is `recomputed` needs no context around its backward: it reopens the contexts of its forward.
 
-    precision: of the losses. That of the settings; float32 for "auto" until a measurement has chosen.
-    convolutions: the mode that measures them, None where PyTorch chooses. A measurement may exchange it.
+    precision: precision of the losses, from the settings; for "auto", float32 until a measurement has chosen.
+    convolutions: the mode that measures convolutions; None where PyTorch chooses. A measurement may replace it.
     """
 
     precision: Precision
@@ -41,29 +41,29 @@ class Computing:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """The context of a whole step, backwards included: its convolutions, and its products of float32 numbers."""
+        """The context of a step, backwards included: choice of convolutions, precision of float32 products."""
         with self.convolutions or nullcontext(), tensor_float32(self.precision, self.device):
             yield
 
     def loss(self) -> AbstractContextManager[object]:
-        """The context in which a loss is computed, in `precision`; its backward is not."""
+        """The context that computes a loss in `precision`. The backward runs outside it."""
         return mixed(self.precision, self.device)
 
     @contextmanager
     def penalty(self) -> Iterator[None]:
-        """The context of a forward that is differentiated twice: eager, by convolutions that are made for it."""
+        """The context of a forward that is differentiated twice: not compiled, convolutions chosen for penalties."""
         eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
         with eager, nullcontext() if self.convolutions is None else self.convolutions.for_penalties():
             yield
 
     def compile(self, *nets: nn.Module) -> None:
-        """Compile `nets` in place, where the settings ask for it. A deep copy of a network loses it."""
+        """Compile `nets` in place if the settings ask for it. A deep copy of a network is not compiled."""
         mode = self.settings.compile
         for net in nets if mode else ():
             net.compile(mode=None if mode is True else mode)
 
     def images(self, x: Tensor) -> Tensor:
-        """Images, or what else a network has just made, to be kept: in float32, where no replay overwrites it."""
+        """Prepare a network's output for keeping: float32, and cloned if a replayed CUDA graph would overwrite it."""
         if self.settings.replays:
             x = x.clone()
         return x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x

@@ -1,8 +1,8 @@
-"""Convolutions computed in the way that is fastest here, measured once for each shape.
+"""Convolutions by the fastest algorithm on this machine, measured once for each shape.
 
-Libraries pick the algorithm of a convolution by rules, and some shapes fall through them: with one channel at one end,
-or with a large batch, a single layer can take most of an iteration. Each way below gives the same numbers up to
-rounding, and can be differentiated as often as the library's own.
+Libraries pick an algorithm by rules that serve some shapes badly. With one input or output channel, or with a large
+batch, a single layer can take most of an iteration. Each algorithm ("way") below gives the same numbers up to rounding,
+and can be differentiated as often as the library's own.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .taps import ByTaps
 __all__ = ["Convolution", "Convolutions", "Layout", "by_taps", "folded", "halved", "over_patches"]
 
 Layout = Literal["contiguous", "channels_last"]
-"""How maps lie in memory: (N, C, H, W) as they are, or the channels of each pixel side by side."""
+"""Memory layout of maps: (N, C, H, W) contiguous, or the channels of each pixel side by side."""
 
 ROUNDS = 3
 GAIN = 0.95
-"""A way must take at most this share of the library's time to be preferred."""
+"""A way is preferred if it takes less than this share of the library's time."""
 PATCHES = 2
-"""How many times the elements of a layer's input and output its patches may have to be tried."""
+"""Patches are tried if they have at most this many times the elements of the layer's input and output."""
 CHANNELS = 32
-"""How many channels both ends of a layer must have for its taps to be tried: fewer make thin matrices."""
+"""Taps are tried if both ends of the layer have at least this many channels: fewer make thin matrices."""
 
 
 class Convolution(NamedTuple):
@@ -46,17 +46,17 @@ class Convolution(NamedTuple):
     output_padding: tuple[int, int] = (0, 0)
 
     def __call__(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-        """PyTorch's own."""
+        """Call PyTorch's own convolution."""
         if self.transposed:
             return torch.conv_transpose2d(x, w, bias, self.stride, self.padding, self.output_padding)
         return torch.conv2d(x, w, bias, self.stride, self.padding)
 
     def size(self, x: Tensor, w: Tensor) -> tuple[int, int]:
-        """Height and width of what it makes."""
+        """Height and width of the output."""
 
-        def length(side: int, kernel: int, stride: int, padding: int, more: int) -> int:
+        def length(side: int, kernel: int, stride: int, padding: int, extra: int) -> int:
             if self.transposed:
-                return (side - 1) * stride - 2 * padding + kernel + more
+                return (side - 1) * stride - 2 * padding + kernel + extra
             return (side + 2 * padding - kernel) // stride + 1
 
         height, width = map(length, x.shape[2:], w.shape[2:], self.stride, self.padding, self.output_padding)
@@ -75,12 +75,12 @@ def over_patches(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | 
     padded = F.pad(x, (pad_across, pad_across, pad, pad))
     patches = padded.unfold(2, w.shape[2], stride).unfold(3, w.shape[3], across)  # (N, C, H', W', kh, kw)
     rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (N, H', W', C·kh·kw)
-    y = F.linear(rows, w.flatten(1)).permute(0, 3, 1, 2)  # with its channels side by side
+    y = F.linear(rows, w.flatten(1)).permute(0, 3, 1, 2)  # channels_last in memory
     return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
 def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A transposed convolution as one matrix product per image, whose columns are patches that are added up."""
+    """A transposed convolution as one matrix product per image. Its columns are patches, which are added up."""
     columns = torch.matmul(w.flatten(1).t(), x.flatten(2))  # (N, C'·kh·kw, H·W)
     size, kernel = convolution.size(x, w), w.shape[2:]
     y = F.fold(columns, size, kernel, padding=convolution.padding, stride=convolution.stride)
@@ -88,12 +88,12 @@ def folded(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None =
 
 
 def halved(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The two halves of the batch, one after the other."""
+    """A convolution of each half of the batch, one after the other."""
     return torch.cat([convolution(half, w, bias) for half in x.chunk(2)])
 
 
 def by_taps(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """PyTorch's own, with a gradient of w that is one matrix product for each tap of the kernel."""
+    """PyTorch's own convolution; the gradient of w is one matrix product for each tap of the kernel."""
     y: Tensor = ByTaps.apply(x, w, bias, *convolution)  # type: ignore[no-untyped-call]
     return y
 
@@ -102,25 +102,26 @@ WAYS: dict[bool, dict[str, Way]] = {
     False: {"torch": Convolution.__call__, "patches": over_patches, "halves": halved, "taps": by_taps},
     True: {"torch": Convolution.__call__, "fold": folded, "halves": halved, "taps": by_taps},
 }
-"""By name, for plain and for transposed convolutions."""
+"""Ways by name, for plain (False) and transposed (True) convolutions."""
 
 
 # ---- choosing --------------------------------------------------------------------------------------------
 
 
 class Convolutions(TorchFunctionMode):
-    """Inside the block, each 2-D convolution is computed in the way that was fastest for its shapes.
+    """Compute each 2-D convolution in the block in the way that was fastest for its shapes.
 
         with Convolutions():
             loss = D(G(z)).mean()
 
-    A shape that comes for the first time is measured there, forward and backward, on data of its own; nobody's random
-    numbers are touched. It sees the convolutions of any network, and leaves modules and weights as they are. Of several
-    processes the first one measures for all, and all must meet new shapes together.
+    A new shape is measured when it first comes, forward and backward, on constant data: no random numbers are drawn.
+    The mode sees the convolutions of any network, and leaves modules and weights unchanged. Rank 0 measures for all
+    processes, so all must meet new shapes together.
 
-    chosen: the name of a way by call; what is measured is added to it.
-    layout: of the maps that a convolution reads and makes. A network that calls ``view`` on maps needs "contiguous".
-    keep: called whenever something was added.
+    chosen: name of the way for each call, as `describe` writes it; measurements are added to this dictionary.
+    layout: layout of the maps that a convolution reads and makes. A network that calls ``view`` on maps needs
+        "contiguous".
+    keep: called after each measurement.
     """
 
     def __init__(
@@ -136,9 +137,9 @@ class Convolutions(TorchFunctionMode):
 
     @contextmanager
     def for_penalties(self, on: bool = True) -> Iterator[None]:
-        """Inside the block no way is taken whose gradient by its input computes that by its weights as well.
+        """Avoid ways in the block whose gradient by the input also computes the gradient by the weights.
 
-        on: False takes all ways, as outside of such blocks.
+        on: False allows all ways, as outside such blocks.
         """
         before, self.of_inputs = self.of_inputs, on
         try:
@@ -148,7 +149,7 @@ class Convolutions(TorchFunctionMode):
 
     @contextmanager
     def again(self, around: Opening, of_inputs: bool) -> Iterator[None]:
-        """The block once more, inside what was `around` it."""
+        """Open this mode again, inside the contexts that `around` opens."""
         with around(), self, self.for_penalties(of_inputs):
             yield
 
@@ -160,7 +161,7 @@ class Convolutions(TorchFunctionMode):
             return self.plain(*args, **kwargs)
         if func is torch.conv_transpose2d:
             return self.transposed(*args, **kwargs)
-        if func is as_now:  # this mode is off while it answers, so the call asks those around it
+        if func is as_now:  # this mode is off while it answers, so as_now() asks the modes around it
             return partial(self.again, as_now(), self.of_inputs)
         return func(*args, **kwargs)
 
@@ -207,24 +208,24 @@ class Convolutions(TorchFunctionMode):
 
 
 def with_slope_alike(w: Tensor) -> Tensor:
-    """`w`, with a gradient that lies in memory as itself: what divides w by its norm reads both together."""
+    """`w`, with its gradient contiguous like itself: weight normalisers read both together."""
     if not (torch.is_grad_enabled() and w.requires_grad and w.is_contiguous()):
         return w
-    w = w.view_as(w)  # a tensor of this call's own, for its hook
-    if w.requires_grad:  # not what torch.func differentiates by another
+    w = w.view_as(w)  # a new tensor for each call, since it gets a hook
+    if w.requires_grad:  # false where torch.func differentiates by another tensor
         w.register_hook(Tensor.contiguous)
     return w
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """A size for height and width, of which one number stands for both."""
+    """A size for height and width; one number stands for both."""
     if isinstance(value, int):
         return value, value
     return cast("tuple[int, int]", tuple(value) * (2 // len(value)))
 
 
 def describe(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> str:
-    """What its speed depends on, as text."""
+    """Everything that a call's speed depends on, as text: shapes, geometry, dtype, and which gradients are needed."""
     name = "conv_transpose2d" if convolution.transposed else "conv2d"
     sizes = " ".join("x".join(map(str, t.shape)) for t in (x, w))
     geometry = " ".join(f"{n}{'x'.join(map(str, v))}" for n, v in zip("spo", convolution[1:], strict=True))
@@ -234,7 +235,7 @@ def describe(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None
 
 
 def computed_in(x: Tensor) -> torch.dtype:
-    """What a convolution of `x` is computed in, which autocast decides."""
+    """The dtype that a convolution of `x` computes in: autocast's choice if it is on."""
     device = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -242,9 +243,9 @@ def computed_in(x: Tensor) -> torch.dtype:
 
 
 def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None) -> str:
-    """The name of the way that computes this call and its gradients in the least time: the best of some rounds each.
+    """Name of the way with the least time for this call and its gradients, each way's best of `ROUNDS` rounds.
 
-    The library's own is kept unless another is clearly faster.
+    The library's own way is kept unless another takes less than `GAIN` of its time.
     """
     ways = {n: way for n, way in WAYS[convolution.transposed].items() if worth_measuring(n, convolution, x, w)}
     given = [None if t is None else like(t) for t in (x, w, bias)]
@@ -260,7 +261,7 @@ def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None)
         ready(x.device)
         return time.perf_counter() - start
 
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # not those of a checkpointed block
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # replaces a checkpointed block's hooks
         rounds = [{name: once(way) for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]  # the first warms up
     seconds = {name: min(r[name] for r in rounds) for name in ways}
     best = min(seconds, key=seconds.__getitem__)
@@ -268,7 +269,7 @@ def fastest(convolution: Convolution, x: Tensor, w: Tensor, bias: Tensor | None)
 
 
 def worth_measuring(name: str, convolution: Convolution, x: Tensor, w: Tensor) -> bool:
-    """Whether a way can be the fastest. Patches take much memory where many channels meet, and never are."""
+    """Whether a way can be the fastest. With many channels patches take much memory, and never are."""
     match name:
         case "halves":
             return len(x) > 1
@@ -283,11 +284,11 @@ def worth_measuring(name: str, convolution: Convolution, x: Tensor, w: Tensor) -
 
 
 def like(t: Tensor) -> Tensor:
-    """Numbers of ordinary size, in the form of `t`, without drawing any."""
+    """A constant tensor like `t`, of ordinary size. No random numbers are drawn."""
     return torch.full_like(t, 0.1, requires_grad=t.requires_grad)
 
 
 def ready(device: torch.device) -> None:
-    """Wait until `device` has done what it was given."""
+    """Wait until `device` has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

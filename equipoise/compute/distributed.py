@@ -1,7 +1,7 @@
-"""Data parallelism: equal replicas, one mean of gradients per optimiser step. One process is the case without it.
+"""Data parallelism: equal replicas, gradients averaged once per optimiser step. All of it also runs in one process.
 
-`DistributedDataParallel` is not used: a GAN step runs D twice before one backward, trains one network through
-the other and differentiates gradients, and each of these fights its hooks.
+`DistributedDataParallel` is not used. A GAN step runs D twice before one backward, trains one network through the
+other and differentiates gradients. Each of these conflicts with its hooks.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ T = TypeVar("T")
 def processes(device: str = "auto") -> Iterator[torch.device]:
     """Join the process group that `torchrun` announces, if any, and yield this process's device.
 
-    The host's own messages (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
+    Messages in host memory (a signal to stop, a loaded checkpoint) go over gloo, so they never wait for a GPU.
 
-    device: as `Compute` has it.
+    device: as in `Compute`.
 
     Raises:
-        ValueError: if this machine has no such device, or the environment announces no group that could be joined.
+        ValueError: if this machine lacks the device, or the environment announces an impossible group.
         RunError: if the other processes cannot be reached.
     """
     own_device = this_device(device)
@@ -75,10 +75,10 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
 
 
 def this_device(name: str) -> torch.device:
-    """The device that `name`, as `Compute` has it, means for this process.
+    """The device of this process for a `name` as in `Compute`.
 
     Raises:
-        ValueError: if torch does not see it here, or it is one GPU for several processes.
+        ValueError: if torch does not see it here, or if several processes would share one GPU.
     """
     local, gpus = local_rank(), torch.cuda.device_count()
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
@@ -103,50 +103,52 @@ def this_device(name: str) -> torch.device:
 
 
 def local_rank() -> int:
-    """Index of this process on its machine. Raises ValueError if LOCAL_RANK is no number."""
+    """Index of this process on its machine. Raises ValueError if LOCAL_RANK is not a number."""
     text = os.environ.get("LOCAL_RANK", "0")
     if not text.isdecimal():
-        raise ValueError(f"LOCAL_RANK={text!r} in the environment is no index of a process: unset it, or use torchrun")
+        raise ValueError(f"LOCAL_RANK={text!r} in the environment is not a process index: unset it, or use torchrun")
     return int(text)
 
 
 def announced() -> dict[str, str]:
-    """What `torchrun` tells a process about its group; "" for what is not set."""
+    """Environment variables in which `torchrun` announces the group; "" for unset ones."""
     return {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
 
 
 def launched() -> bool:
-    """Whether the environment announces a group of processes."""
+    """Whether the environment announces a valid group of processes."""
     rank, world, address, port = announced().values()
     numbers = all(text.isdecimal() for text in (rank, world, port))
     return numbers and int(rank) < int(world) and int(port) < 2**16 and address != ""
 
 
 def require_launch() -> None:
-    """Raises ValueError unless the environment announces a group."""
+    """Raise ValueError unless the environment announces a valid group."""
     if not launched():
         given = " ".join(f"{name}={value!r}" for name, value in announced().items())
         raise ValueError(
             f"{given} in the environment announce no group of processes: expected RANK below WORLD_SIZE, and the "
-            "address and port to meet at. Start with torchrun, which sets all of them, or alone: env -u RANK equipoise "
-            "..."
+            "address and port to meet at. Start with torchrun, which sets all of them, or start one process: env -u "
+            "RANK equipoise ..."
         )
 
 
 def speaks() -> bool:
-    """Whether this process says what all of a group would; before they have met, too."""
+    """Whether this process prints for its group: rank 0, or the only process. Works before the group has met."""
     return not launched() or int(os.environ["RANK"]) == 0
 
 
 def fresh(store: Any, own: int, world: int, patience: timedelta = timedelta(minutes=10)) -> Any:
-    """A part of `store` where no earlier process has written, the same for all processes. Each must call this.
+    """A part of `store` that no earlier process wrote to, the same for all processes. Every process must call this.
 
-    torchrun's store outlives a restart, and a new process must not read the addresses of dead ones. What torchrun
-    counts tells lives apart on one node alone: a node where nobody died does not count the restart. So the processes
-    meet: each calls under a name that it makes up, and rank 0 answers every call until all have taken the answer, the
-    name of this life. What the dead have called is answered too, and nobody takes it.
+    torchrun's store survives a restart, and a new process must not read the addresses of dead ones. torchrun's restart
+    count does not help on several nodes: a node where no process died does not count the restart. So the processes
+    meet. Each calls under a random name. Rank 0 answers every call with the name of the fresh part, until all others
+    have taken the answer. Calls of dead processes are answered too, and nobody takes those answers.
 
-    own: rank of this process.  world: number of processes.
+    own: rank of this process.
+    world: number of processes.
+    patience: time to wait for the others.
 
     Raises:
         RunError: if they do not all meet within `patience`.
@@ -178,7 +180,7 @@ def fresh(store: Any, own: int, world: int, patience: timedelta = timedelta(minu
 
 
 def rank() -> int:
-    """Index of this process; 0 writes."""
+    """Index of this process. Rank 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -188,13 +190,13 @@ def world_size() -> int:
 
 
 def owned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """The parameters that it steps."""
+    """Parameters that `optimizer` steps."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 @contextmanager
 def trainable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside the block the parameters that `optimizers` own require a gradient; after it, as before."""
+    """Let the parameters of `optimizers` require gradients in the block; restore the flags after it."""
     before = [(p, p.requires_grad) for optimizer in optimizers for p in owned(optimizer)]
     for p, _ in before:
         p.requires_grad_(True)
@@ -210,7 +212,7 @@ def apply_gradients(optimizer: torch.optim.Optimizer, reduction: Reduction | Non
 
     A parameter without a gradient gets zeros, in one process too, so that every number of processes does the same.
 
-    reduction: what `reducing` has begun of the averages.
+    reduction: averages that `reducing` has begun, or None.
     """
     parameters = owned(optimizer)
     for p in parameters:
@@ -223,14 +225,14 @@ def apply_gradients(optimizer: torch.optim.Optimizer, reduction: Reduction | Non
 
 
 BUCKET = 25 * 2**20
-"""Bytes of gradients that travel together."""
+"""Bytes of gradients in one all-reduce."""
 
 
 class Reduction:
-    """The means of gradients over processes, in buckets, which travel while others are still computed or copied.
+    """Means of gradients over processes, in buckets. A bucket travels while the next ones are computed or copied.
 
-    Buckets are begun in one order, on every process the same: that in which a backward reaches the parameters, the
-    last first. So processes may differ in which parameters got a gradient.
+    All processes begin buckets in the same order: the last parameters first, as a backward reaches them. So processes
+    may differ in which parameters got a gradient.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]):
@@ -243,7 +245,7 @@ class Reduction:
         self.begun: list[tuple[list[nn.Parameter], Tensor, dist.Work]] = []
 
     def note(self, parameter: Tensor) -> None:
-        """Its gradient is complete."""
+        """Record that the gradient of `parameter` is complete, and begin the buckets that are."""
         self.done.add(parameter)
         while self.waiting and all(p in self.done for p in self.waiting[0]):
             self.begin()
@@ -254,7 +256,7 @@ class Reduction:
         self.begun.append((bucket, total, dist.all_reduce(total, async_op=True)))
 
     def finish(self) -> None:
-        """Begin the rest, wait for all, and make each gradient the mean. Every parameter has one."""
+        """Begin the remaining buckets, wait for all, and replace gradients by means. Every gradient must exist."""
         while self.waiting:
             self.begin()
         for bucket, total, work in self.begun:
@@ -267,9 +269,9 @@ class Reduction:
 
 @contextmanager
 def reducing(optimizer: torch.optim.Optimizer, last: bool = True) -> Iterator[Reduction | None]:
-    """In the block the averages over processes begin beside the backward; `apply_gradients` ends them.
+    """Begin averages over processes during the backward in the block. `apply_gradients` finishes them.
 
-    last: whether it is the last backward of the update. Before, and in one process, nothing is begun.
+    last: whether this is the update's last backward. In earlier ones, and in one process, nothing begins.
     """
     if not last or world_size() == 1:
         yield None
@@ -284,7 +286,7 @@ def reducing(optimizer: torch.optim.Optimizer, last: bool = True) -> Iterator[Re
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of `value` over all processes; `value` itself where there is one."""
+    """Mean of `value` over all processes; in one process, `value` itself."""
     if world_size() == 1:
         return value
     total = value.clone()
@@ -293,11 +295,11 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def stack_ranks(value: Tensor) -> Tensor:
-    """`value` (...) of every process, (processes, ...), the same on all of them; each must call it at the same point.
+    """Stack `value` (...) of every process, (processes, ...), on all of them. Each must call it at the same point.
 
-    Differentiable as often as one likes, and all processes must differentiate it. Each then gets the gradient of the
-    sum of what they differentiate. So if each differentiates the mean over its own images, the mean over processes
-    that `apply_gradients` takes is the gradient of the mean over all images, as in one process.
+    The result is differentiable any number of times, by all processes together. Each gets the gradient of the sum of
+    their losses. If each loss is the mean over the process's own images, `apply_gradients` averages these gradients to
+    the gradient of the mean over all images, as in one process.
     """
     if world_size() == 1:
         return value[None]
@@ -307,7 +309,7 @@ def stack_ranks(value: Tensor) -> Tensor:
 
 
 class SumOverRanks(torch.autograd.Function):
-    """Σ_r x_r, x_r that of rank r. Its transpose is itself: x_r is in the sum of every process."""
+    """Σ_r x_r, x_r the tensor of rank r. It is its own transpose: x_r is in the sum of every process."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -317,7 +319,7 @@ class SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def setup_context(_ctx: Any, _inputs: tuple[Tensor], _output: Tensor) -> None:
-        """Nothing to keep: it is linear."""
+        """Save nothing: the function is linear."""
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
@@ -326,7 +328,7 @@ class SumOverRanks(torch.autograd.Function):
 
 
 def max_over_ranks(number: int) -> int:
-    """The largest `number` of all processes."""
+    """The largest `number` on any process."""
     if world_size() == 1:
         return number
     largest = torch.tensor(number)
@@ -335,9 +337,9 @@ def max_over_ranks(number: int) -> int:
 
 
 def from_rank_0(function: Callable[[], T]) -> T:
-    """What `function` returns on rank 0, which alone calls it, on every process; what it raises too.
+    """Call `function` on rank 0 and return its result on every process. A ValueError or RunError is raised on all.
 
-    So rank 0 alone needs to see the disk, and no process waits for one that has failed.
+    So only rank 0 needs to see the disk, and no process waits for a failed one.
     """
     if world_size() == 1:
         return function()

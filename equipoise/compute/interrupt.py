@@ -1,4 +1,4 @@
-"""Signals without a crash in the middle: a question that a loop asks, or a way out of a block."""
+"""Signals that stop a run cleanly: a flag that a loop polls, or an exception that leaves a block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SAVE", "STOP", "Interrupt", "Interrupted", "handled", "interrupts", 
 
 
 class Interrupted(RunError):  # noqa: N818  (a request, not an error)
-    """A command was asked to stop, and did so in good order. `signal` is the number of the signal."""
+    """A command was asked to stop, and stopped cleanly. `signal` is the signal's number."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -24,7 +24,7 @@ class Interrupted(RunError):  # noqa: N818  (a request, not an error)
 
 
 def existing(*names: str) -> tuple[int, ...]:
-    """The numbers of the signals that this system has."""
+    """Numbers of those signals that this system has."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
@@ -33,7 +33,7 @@ STOP = existing("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
 SAVE = existing("SIGUSR1")
 """Signals that ask to save and train on."""
 ALWAYS = existing("SIGINT", "SIGTERM")
-"""Signals that are handled even where the parent process had them ignored. nohup has SIGHUP ignored: it stays so."""
+"""Signals handled even if the parent process set them to be ignored. SIGHUP stays ignored under nohup."""
 
 
 class Interrupt:
@@ -48,9 +48,9 @@ class Interrupt:
         self.noted.add(number)
 
     def requested(self) -> int:
-        """The number of a signal that has arrived at any process of the run; 0 if there was none.
+        """Number of a signal that has arrived at any process of the run; 0 if none has.
 
-        One of `SAVE` is told once.
+        A signal of `SAVE` is reported once.
         """
         number = max_over_ranks(max(self.noted, default=0))
         self.noted -= {number} & {*SAVE}
@@ -59,7 +59,7 @@ class Interrupt:
 
 @contextmanager
 def interrupts(numbers: Iterable[int] = (*STOP, *SAVE)) -> Iterator[Interrupt]:
-    """Inside the block these signals are noted, as `handled` does."""
+    """Note these signals in the block, with the rules of `handled`."""
     interrupt = Interrupt()
     with handled(interrupt, *numbers):
         yield interrupt
@@ -67,9 +67,9 @@ def interrupts(numbers: Iterable[int] = (*STOP, *SAVE)) -> Iterator[Interrupt]:
 
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
-    """Inside the block the signals of `STOP` act at once, as Ctrl-C does: what was begun is cleaned up on the way out.
+    """Let the signals of `STOP` end the block at once, as Ctrl-C does, so that its cleanup runs.
 
-    Outside the main thread, where Python sets no handlers, they act as usual.
+    Outside the main thread Python cannot set handlers, and the signals act as usual.
 
     Raises:
         Interrupted: with this message, after a signal other than Ctrl-C.
@@ -81,7 +81,7 @@ def terminable(message: str) -> Iterator[None]:
         if asked:
             return  # cleaning up already
         asked = number
-        raise KeyboardInterrupt  # which no `except Exception` on the way takes for an error of its own
+        raise KeyboardInterrupt  # passes every `except Exception` on the way out
 
     with handled(stop, *(number for number in STOP if number != signal.SIGINT)):
         try:
@@ -94,9 +94,9 @@ def terminable(message: str) -> Iterator[None]:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Inside the block `handler` gets these signals, less the ignored ones that are not in `ALWAYS`.
+    """Send these signals to `handler` in the block. Ignored signals stay ignored unless they are in `ALWAYS`.
 
-    Outside the main thread, where Python sets no handlers, they act as usual.
+    Outside the main thread Python cannot set handlers, and the signals act as usual.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -106,5 +106,5 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
     try:
         yield
     finally:
-        for number, other in before.items():
-            signal.signal(number, other)
+        for number, previous in before.items():
+            signal.signal(number, previous)

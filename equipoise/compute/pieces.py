@@ -1,4 +1,4 @@
-"""Gradient accumulation: an update worked through in pieces, only one of which takes memory at a time."""
+"""Gradient accumulation: an update in pieces, so that only one piece takes memory at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Piece", "count_pieces", "in_pieces", "mean_of", "repeated"]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of what an update is computed from.
+    """A slice of an update's inputs.
 
-    real: images, and the labels that generated ones share.
-    z: (N, z_dim), a row per image to generate.
-    held_out, labelled: as `d_step` is given them, or None.
-    share: which part of the whole this is, 1 for all of it. The gradient is Σ share · that of the piece.
-    last: whether it is the last one.
+    real: real images; the generated images share their labels.
+    z: (N, z_dim), one row per image to generate.
+    held_out, labelled: slices of the batches that `d_step` takes, or None.
+    share: fraction of the update's images in this piece. The update's gradient is Σ share · gradient of the piece.
+    last: whether this is the last piece.
     """
 
     real: Batch
@@ -33,10 +33,10 @@ class Piece:
 
 
 def count_pieces(images: int, micro_batch: int | None) -> int:
-    """How many pieces of equal size, each of at most `micro_batch` images, `images` make; 1 if it is None.
+    """Number of equal pieces of `micro_batch` images; 1 if it is None or at least `images`.
 
     Raises:
-        ValueError: if there is a remainder.
+        ValueError: if `micro_batch` is smaller than `images` and does not divide it.
     """
     if micro_batch is None or images <= micro_batch:
         return 1
@@ -52,13 +52,13 @@ def count_pieces(images: int, micro_batch: int | None) -> int:
 def in_pieces(
     count: int, real: Batch, z: Tensor, held_out: Batch | None, labelled: Batch | None, nets: Iterable[nn.Module]
 ) -> Iterator[Piece]:
-    """Both, and the other two if given, in `count` pieces. All start from the buffers that `nets` hold now.
+    """Split an update's batches into `count` pieces. All pieces start from the current buffers of `nets`.
 
-    So power iterations and running averages move once an update, as for the whole in one piece, and all pieces meet
-    the same normalised weights.
+    So power iterations and running averages move once an update, as without pieces, and all pieces see the same
+    normalised weights.
 
     Raises:
-        ValueError: if `count` does not divide one of them.
+        ValueError: if `count` does not divide the size of a batch.
     """
     if count == 1:
         yield Piece(real, z, held_out, labelled)
@@ -66,31 +66,31 @@ def in_pieces(
     buffers = [buffer for net in nets for buffer in net.buffers()]
     before = [buffer.clone() for buffer in buffers]
     reals, zs = split(real, count), z.chunk(count)
-    unseen, known = ([None] * count if batch is None else split(batch, count) for batch in (held_out, labelled))
+    unseen, labels = ([None] * count if batch is None else split(batch, count) for batch in (held_out, labelled))
     for i in range(count):
         if i > 0:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
-        yield Piece(reals[i], zs[i], unseen[i], known[i], share=1 / count, last=i == count - 1)
+        yield Piece(reals[i], zs[i], unseen[i], labels[i], share=1 / count, last=i == count - 1)
 
 
 def split(batch: Batch, count: int) -> list[Batch]:
-    """In so many equal parts, in order."""
+    """`count` equal slices, in order."""
     if len(batch.x) % count:
-        raise ValueError(f"{len(batch.x)} images make no {count} equal pieces: give as many as the batch holds")
+        raise ValueError(f"{len(batch.x)} images make no {count} equal pieces: give a multiple of that number")
     size = len(batch.x) // count
     return [batch.map(lambda t, start=i * size: t[start : start + size]) for i in range(count)]  # type: ignore[misc]
 
 
 def repeated(batch: Batch, times: int) -> Batch:
-    """Each image and its label so many times in succession, so that the shares of processes stay in their order."""
+    """Repeat each image and its label `times` times in succession, so that the processes' slices stay in order."""
     if times == 1:
         return batch
     return batch.map(lambda t: t.repeat_interleave(times, dim=0))
 
 
 def mean_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The means over pieces of scalars that are themselves means over images."""
+    """Means over pieces. Each statistic is itself a mean over the images of a piece."""
     if len(stats) == 1:
         return stats[0]
     return {name: torch.stack([piece[name] for piece in stats]).mean() for name in stats[0]}

@@ -1,4 +1,4 @@
-"""In how many digits a step computes: bfloat16 or TF32 where it is asked for, float32 where it would cost too many."""
+"""Precision of a step: bfloat16 or TF32 where asked for, float32 where rounding would cost too many digits."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor
 __all__ = ["Precision", "float32_products", "mixed", "tensor_float32", "without_autocast"]
 
 Precision = Literal["float32", "tf32", "bf16"]
-"""What matrix products and convolutions are computed in: with "bf16" those of the losses, with "tf32" all of a step.
-Weights, their gradients and optimisers are float32 always, and with "bf16" norms, logits and penalties too. Both have
-float32's range, so no loss is scaled; bfloat16 has 8 bits of digits, TF32, which some GPUs have, 11.
+"""Precision of matrix products and convolutions: "bf16" applies to the losses, "tf32" to everything in a step.
+
+Weights, their gradients and optimisers are always float32. With "bf16", norms, logits and penalties are float32 too.
+Both formats have float32's range, so losses are not scaled. bfloat16 keeps 8 significant bits, TF32 (on some GPUs) 11.
 """
 
 
 def mixed(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a loss is computed (Micikevicius et al. 2018, Kalamkar et al. 2019); not its backward."""
+    """The context for computing a loss (Micikevicius et al. 2018, Kalamkar et al. 2019); the backward runs outside."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def tensor_float32(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The context of a whole step, backward included: "tf32" lets a GPU round what float32 products read to 11 bits.
+    """The context of a step, backward included. "tf32" lets a GPU round the factors of float32 products to 11 bits.
 
-    Otherwise, and elsewhere, PyTorch's switches stay as they are: TF32 for cuDNN's convolutions alone, unless somebody
-    set them.
+    With other precisions, and on other devices, PyTorch's switches are left alone. Their default is TF32 for cuDNN's
+    convolutions only.
     """
     return float32_products("tf32") if precision == "tf32" and device.type == "cuda" else nullcontext()
 
 
 @contextmanager
 def float32_products(rounding: Literal["ieee", "tf32"]) -> Iterator[None]:
-    """Inside the block GPUs compute products of float32 numbers so, by matmul and in cuDNN's convolutions."""
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch < 2.9; later ones dislike a mixture of both
+    """Set how GPUs round float32 products in the block, in matmul and in cuDNN's convolutions."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch < 2.9; later ones object to a mix of both
         with older_switches(rounding):
             yield
         return
@@ -65,9 +66,9 @@ def older_switches(rounding: Literal["ieee", "tf32"]) -> Iterator[None]:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which operations on `x`'s device keep the precision of what they are given.
+    """A context that turns autocast off on `x`'s device: operations keep the precision of their inputs.
 
-    It does nothing on devices that have no autocast, such as the meta device, where networks are counted.
+    Devices without autocast are left alone, such as the meta device, where parameters are counted.
     """
     kind = x.device.type
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

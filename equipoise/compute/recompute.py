@@ -1,4 +1,4 @@
-"""Activation checkpointing: a part of a network whose activations are computed twice instead of stored."""
+"""Activation checkpointing: recompute a part's activations in the backward instead of storing them."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["as_now", "recomputed"]
 
 Opening = Callable[[], AbstractContextManager[object]]
-"""Opens a context, as often as it is called."""
+"""A function that opens a new context at each call."""
 
 
 def as_now() -> Opening:
-    """Opens again the contexts that decide now how operations are computed; nothing where there are none.
+    """An opening of the contexts that now decide how operations are computed; a null context if there are none.
 
-    Torch function modes are asked by the protocol of `torch.overrides`, as for any function of torch: a mode answers
-    with an opening of itself inside what ``as_now()`` tells it of the modes around it, or lets the call pass.
-    `Convolutions` answers. PyTorch carries autocast to the second forward by itself.
+    Torch function modes are asked through `torch.overrides`, as for any torch function. A mode may answer with an
+    opening of itself inside the modes around it, which it gets from ``as_now()``, or let the call pass. `Convolutions`
+    answers. PyTorch itself restores autocast in the second forward.
     """
-    if has_torch_function((None,)):  # of what is no tensor: a mode is open
+    if has_torch_function((None,)):  # true without any tensor: a mode is open
         opening: Opening = handle_torch_function(as_now, ())
         return opening
     return nullcontext
 
 
-# The compiler knows checkpoints, but not with a context for the second forward.
+# The compiler supports checkpoints, but not with a context for the second forward.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """``part(*inputs)``, which keeps its inputs alone for the backward and runs forward again there (Chen et al. 2016).
+    """``part(*inputs)``, storing only its inputs. The backward repeats the forward (Chen et al. 2016).
 
-    Outputs and gradients, second ones too, are those of the plain call. So is what `part` remembers: the forward in the
-    backward finds the buffers as the first one did, and leaves them as it found them. Singular vectors of a spectral
-    norm move once, running statistics count a batch once, and both are right for a network that is called several
-    times before its backward, as D is.
+    Outputs and gradients, second ones included, equal those from the plain call. So do the buffers of `part`: the
+    second forward starts from the buffers that the first one saw, and leaves the current ones unchanged. A spectral
+    norm's singular vectors move once, and running statistics count a batch once. This holds even if the network is
+    called several times before its backward, as D is.
 
-    Without gradients it is the plain call. `part` draws no random numbers: they would be others the second time.
-    The second forward computes as the first one did, inside the block of `Convolutions` that was open then, also where
-    the backward runs outside of it or in another thread. A compiled network leaves the part uncompiled.
+    Without gradients this is the plain call. `part` must not draw random numbers: they would differ the second time.
+    The second forward runs inside the `Convolutions` block of the first, even if the backward runs outside that block
+    or in another thread. In a compiled network the part stays uncompiled.
     """
     if not torch.is_grad_enabled():
         out: Tensor = part(*inputs)
@@ -55,11 +55,11 @@ def recomputed(part: nn.Module, *inputs: Tensor | None) -> Tensor:
 
 
 class Buffers:
-    """The buffers of `net` as they are now: `with` puts them back for a while. As often as one likes.
+    """A snapshot of the buffers of `net`. Each `with` block sees it; afterwards the current buffers return.
 
-    Tensors are exchanged, not overwritten: autograd holds those of batch norm, and would find them changed.
+    Tensors are swapped, not overwritten: autograd saves batch norm's buffers, and would find them modified.
 
-    opening: of a context that is open in the block too.
+    opening: opens a context that is also active in the block.
     """
 
     def __init__(self, net: nn.Module, opening: Opening):

@@ -1,4 +1,4 @@
-"""How a run computes: a component of its config, checked against the rest of it."""
+"""Settings of a run's computation: a component of its config."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["Compute"]
 
 @component
 class Compute:
-    """How a run computes, and where.
+    """Settings of a run's computation: precision, compilation, memory, device.
 
-    precision: "bf16" computes the losses of both players in bfloat16, with weights, norms, logits, penalties and
-        optimisers in float32; "tf32" all products of float32 numbers in TF32, on a GPU that has it. "auto" measures
-        whether one of them is faster here, says what it chose, and keeps to it.
-    convolutions: "measured" computes each convolution in the way that was fastest here, which rounds differently.
-    compile: compile the networks for the losses (`torch.compile`); penalties, which differentiate twice, run as they
-        are. "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
-    micro_batch: at most so many images of a process at a time; gradients add up to those of the whole batch, in less
-        memory. What compares the images of a batch (batch norm, minibatch layers) compares those of a piece.
+    precision: "bf16" computes the losses of both players in bfloat16; weights, norms, logits, penalties and optimisers
+        stay in float32. "tf32" computes all float32 products in TF32, on a GPU that has it. "auto" measures whether
+        one of them is faster here, reports the choice, and keeps it.
+    convolutions: "measured" computes each convolution in the way that was fastest here. Rounding differs from "torch".
+    compile: compile the networks for the losses (`torch.compile`). Penalties differentiate twice and run uncompiled.
+        "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
+    micro_batch: most images of a process at a time; None is all. Gradients add up to the full batch's, in less memory.
+        Layers that compare images (batch norm, minibatch layers) compare only the images of a piece.
     device: "auto" is a GPU if there is one, else the CPU. Or a device of torch: "cpu", "cuda", "cuda:1". With "auto"
-        and "cuda" each process of a machine has a GPU of its own. A run may be resumed on another device.
+        and "cuda" each process of a machine has its own GPU. A run may be resumed on another device.
 
     Raises:
-        ValueError: for a device whose name torch does not know, and for measured convolutions of compiled networks.
+        ValueError: for a device name that torch does not know, or measured convolutions in compiled networks.
     """
 
     precision: Literal["float32", "tf32", "bf16", "auto"] = "float32"
@@ -38,6 +38,11 @@ class Compute:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `compile` with `convolutions=measured`: the compiler chooses how convolutions are
+        computed. Use one of the two.
+
+        Raises ValueError for a `device` whose name torch does not know. Give `auto`, `cpu`, `cuda` or `cuda:1`.
+        """
         if self.compile and self.convolutions == "measured":
             raise ValueError(
                 "compute.compile=true and compute.convolutions=measured do not go together: the compiler chooses how "
@@ -47,20 +52,22 @@ class Compute:
             torch.device("cpu" if self.device == "auto" else self.device)
         except RuntimeError:
             raise ValueError(
-                f"compute.device={self.device!r} is no device of torch: give auto, cpu, cuda, or one GPU as cuda:1"
+                f"compute.device={self.device!r} is not a torch device: give auto, cpu, cuda, or one GPU as cuda:1"
             ) from None
 
     @property
     def replays(self) -> bool:
-        """Whether the compiled networks replay CUDA graphs, which write to the same place each time."""
+        """Whether compiled networks replay CUDA graphs. Each replay overwrites the outputs of the last."""
         return isinstance(self.compile, str)
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if replayed CUDA graphs would overwrite what the rest of `cfg` still needs."""
+        """Raises ValueError for `compile=reduce-overhead` or `max-autotune` with `game.reuse` or `micro_batch`: a
+        replayed CUDA graph overwrites images that the update still needs. Set `compile=true`.
+        """
         if self.replays and (cfg.game.reuse or self.micro_batch is not None):
             other = "game.reuse=true" if cfg.game.reuse else f"compute.micro_batch={self.micro_batch}"
             raise ValueError(
-                f"compute.compile={self.compile} and {other} do not go together: a CUDA graph that is replayed "
-                "overwrites what its last run left, and this is still needed. Use compute.compile=true, or go without "
-                "it."
+                f"compute.compile={self.compile} and {other} do not go together: a replayed CUDA graph overwrites the "
+                "outputs of its last run, which are still needed. Use compute.compile=true, or leave out the other "
+                "setting."
             )

@@ -1,4 +1,4 @@
-"""Work on many batches shared out over processes, each of which then has all that was found. One does all of it."""
+"""Work on many items divided among processes, which then all get every result. A single process does all of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 def share(items: Iterable[T]) -> Iterator[T]:
-    """Those of this process: of P processes rank r has the items r, r + P, r + 2P and so on."""
+    """The items of this process: with P processes, rank r gets items r, r + P, r + 2P and so on."""
     return islice(items, rank(), None, world_size())
 
 
 def together(work: Callable[[], Iterable[T]]) -> list[T]:
-    """What the processes found for their `share` of some items, one thing for each, in the order of the items.
+    """Collect the results of all processes in the order of the items. `work` gives one for each item of its `share`.
 
-    What one of them raises is raised on all, so none waits for one that has failed. No item may be None.
+    A ValueError or RunError on one process is raised on all, so none waits for a failed one. Results may not be None.
     """
     if world_size() == 1:
         return list(work())
@@ -35,18 +35,18 @@ def together(work: Callable[[], Iterable[T]]) -> list[T]:
         mine = list(work())
     except (ValueError, RunError) as raised:
         failure = raised
-    found: list[tuple[list[T], ValueError | RunError | None]] = [(mine, None)] * world_size()
-    dist.all_gather_object(found, (mine, failure))
-    for _, error in found:
+    gathered: list[tuple[list[T], ValueError | RunError | None]] = [(mine, None)] * world_size()
+    dist.all_gather_object(gathered, (mine, failure))
+    for _, error in gathered:
         if error is not None:
             raise error
-    return [item for turn in zip_longest(*(items for items, _ in found)) for item in turn if item is not None]
+    return [item for turn in zip_longest(*(items for items, _ in gathered)) for item in turn if item is not None]
 
 
 def rank_0_first(function: Callable[[], T]) -> T:
-    """What `function` returns, called by each process, but first by rank 0: what that downloads, the others find.
+    """Call `function` on every process, first on rank 0: the others find the files that rank 0 downloads.
 
-    What it raises on rank 0 is raised on all.
+    A ValueError or RunError on rank 0 is raised on all.
     """
     made: list[T] = []
     from_rank_0(lambda: made.append(function()))

@@ -1,12 +1,12 @@
-"""Convolutions whose weights get their gradient as one matrix product for each tap of the kernel.
+"""Convolutions whose weight gradient is one matrix product for each tap of the kernel.
 
-Of y = conv(x, w), the slope of tap (i, j) is the matrix product, over the images and the places (h, k) of the output
-at which that tap reads a pixel of x and not the padding,
+For y = conv(x, w), the gradient of tap (i, j) is a matrix product. Its sum runs over images n and over the output
+places (h, k) where the tap reads a pixel of x, not padding:
 
     dw[o, c, i, j] = Σ dy[n, o, h, k] x[n, c, h·s + i - p, k·s + j - p].
 
-Maps that are small against their padding and have many channels, the last ones of a discriminator, gain twice: most
-of the products with padding are left out, and the matrices are of the size that processors are best at.
+Small maps with many channels, such as a discriminator's last ones, gain twice: most products with padding are skipped,
+and the matrices have the sizes that processors handle best.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Pair = tuple[int, int]
 
 
 class ByTaps(torch.autograd.Function):
-    """PyTorch's convolution, whose first derivative by the weights is `weight_gradient`.
+    """PyTorch's convolution, with `weight_gradient` as first derivative by the weights.
 
-    What differentiates twice (``create_graph=True``) gets PyTorch's own derivative, which is differentiable.
+    With ``create_graph=True`` it uses PyTorch's own derivative, which can be differentiated again.
     """
 
     generate_vmap_rule = True
@@ -39,7 +39,7 @@ class ByTaps(torch.autograd.Function):
         padding: Pair,
         output_padding: Pair,
     ) -> Tensor:
-        """x: (N, C, H, W), in what it is computed in; w and bias: of any precision, as autocast leaves them."""
+        """x: (N, C, H, W), in the dtype to compute in.  w, bias: any dtype, since autocast leaves them alone."""
         bias = None if bias is None else bias.to(x.dtype)
         return torch.convolution(x, w.to(x.dtype), bias, stride, padding, (1, 1), transposed, output_padding, 1)
 
@@ -70,17 +70,19 @@ class ByTaps(torch.autograd.Function):
         if for_w and not again:
             small, large = (x, slope) if transposed else (slope, x)
             dw = torch.empty_like(w).copy_(weight_gradient(small, large, w.shape[2:], stride, padding))
-        dbias = slope.sum((0, 2, 3)) if for_bias else None  # asked for it, oneDNN computes the weight's as well
+        dbias = slope.sum((0, 2, 3)) if for_bias else None  # by hand: oneDNN would add the weight's
         return dx, dw, dbias, None, None, None, None
 
 
 def weight_gradient(small: Tensor, large: Tensor, kernel: tuple[int, ...], stride: Pair, padding: Pair) -> Tensor:
-    """Σ small[n, o, h, k] large[n, c, h·s + i - p, k·s + j - p] for each (o, c, i, j), in the precision of both.
+    """Σ small[n, o, h, k] large[n, c, h·s + i - p, k·s + j - p] for each (o, c, i, j), in their precision.
 
-    small, large: (N, O, H', W') and (N, C, H, W). Of a convolution these are the slope of what it made and what it
-    read, of a transposed one what it read and the slope of what it made; the result has the form of its weight.
+    small: (N, O, H', W'), a convolution's output gradient, or a transposed convolution's input.
+    large: (N, C, H, W), a convolution's input, or a transposed convolution's output gradient.
+
+    Returns the gradient of the weight, in its shape.
     """
-    rows, read = small.permute(0, 2, 3, 1), large.permute(0, 2, 3, 1)  # a row is the channels of a place
+    rows, read = small.permute(0, 2, 3, 1), large.permute(0, 2, 3, 1)  # a row: all channels at one place
     dw = small.new_empty(*kernel, small.shape[1], large.shape[1])
     for i in range(kernel[0]):
         down, over = inside(i, stride[0], padding[0], rows.shape[1], read.shape[1])
@@ -93,7 +95,7 @@ def weight_gradient(small: Tensor, large: Tensor, kernel: tuple[int, ...], strid
 
 
 def inside(tap: int, stride: int, padding: int, places: int, size: int) -> tuple[slice, slice]:
-    """Along one side: the places at which a tap reads one of `size` pixels and not the padding, and those pixels."""
+    """Along one side: slices of the places where a tap reads one of `size` pixels, not padding, and of those pixels."""
     first = max(0, -((tap - padding) // stride))
     count = max(0, min(places, (size - 1 + padding - tap) // stride + 1) - first)
     start = first * stride + tap - padding

@@ -1,4 +1,4 @@
-"""Standard output and error that may die: a closed pipe, a full disk or a terminal that is gone ends no run."""
+"""Standard output and error that may fail: a run survives a closed pipe, a full disk or a lost terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TextIO
 __all__ = ["Surviving", "survive", "surviving"]
 
 STREAMS = {"stdout": 1, "stderr": 2}
-"""Of `sys`, with their file descriptors."""
+"""Streams of `sys`, with their file descriptors."""
 
 
 class Surviving:
-    """A text stream whose first failed write sends this and all that follows to nowhere.
+    """A text stream that discards its text from the first failed write on.
 
-    Its file descriptor then leads to the null device. So what is left in buffers at the interpreter's end, and what
-    libraries in C write, goes there too.
+    Its file descriptor then leads to the null device. So text left in buffers when the interpreter ends, and the
+    output of C libraries, goes there too.
     """
 
     def __init__(self, stream: TextIO):
@@ -52,7 +52,7 @@ class Surviving:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
-            self.stream.flush()  # what it still held
+            self.stream.flush()  # empties its buffer
 
 
 def survive() -> None:
@@ -73,7 +73,7 @@ def wrap() -> None:
 
 @contextmanager
 def surviving() -> Iterator[None]:
-    """Let both survive in the block, and until the interpreter's end what was written in it."""
+    """Let both streams survive in the block. Text written in it is flushed at its end."""
     before = {name: getattr(sys, name) for name in STREAMS}
     wrap()
     try:
@@ -86,9 +86,9 @@ def surviving() -> Iterator[None]:
 
 
 def open_standard_files() -> None:
-    """Open the null device in the place of standard files that were closed when the process began.
+    """Open the null device in place of standard files that were closed when the process began.
 
-    The next file to be opened would get the free number, and in it would land what is meant for the terminal.
+    Otherwise the next opened file would get the free descriptor, and output meant for the terminal would land in it.
     """
     for descriptor in (0, 1, 2):
         try:

@@ -1,1 +1,1 @@
-"""Nouns and text that every room may use. Import from the files: some of them must not wait for torch."""
+"""Types, files and text that every room may use. Import from the modules: some of them must not wait for torch."""

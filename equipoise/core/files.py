@@ -1,4 +1,4 @@
-"""Files written so that a crash leaves the old one or the new one, and files read whatever they hold."""
+"""Atomic writes, which survive a crash with the old or the new file intact, and reads that check what they get."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ LITTER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp")
 """Names of the temporary files of `replace_file`."""
 
 SMALL = 1 << 20
-"""Bytes of a small text at most: a config, a report."""
+"""Largest size of a small text (a config, a report), in bytes."""
 
 JSON = 1 << 28
-"""Characters or bytes of a JSON text at most."""
+"""Largest size of a JSON text, in characters or bytes."""
 
 
 @contextmanager
 def writing(place: Path, kept: str = "") -> Iterator[None]:
-    """Turns what a full disk or a read-only directory raises in the block into one clear line.
+    """Turn a failed write in the block (full disk, read-only directory) into one clear `RunError`.
 
-    kept: what is not lost, said after it.
+    kept: a sentence that ends the message: which work is already safe.
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:  # safetensors reports the system's errors as its own
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's errors in its own
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(
             f"cannot write to {place}: {reason}. Free space or choose another directory. {kept}".rstrip()
@@ -64,7 +64,7 @@ def flush(path: Path) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # see LITTER; others may write the same file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # see LITTER; another process may write the same file
     try:
         temporary.write_bytes(content)
         flush(temporary)
@@ -94,14 +94,14 @@ def remove_litter(folder: Path) -> None:
 def ended(pid: int) -> bool:
     """Whether the process that had the number `pid` has ended."""
     if pid == os.getpid():
-        return True  # called before this process writes: containers give the same number again and again
+        return True  # left by an earlier process: this one has not written yet, and containers reuse pids
     if os.name != "posix":
-        return False  # os.kill asks there for an end, whatever the signal
+        return False  # os.kill ends the process there, whatever the signal
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # it belongs to another user
+    except OSError:  # running, under another user
         return False
     return False
 
@@ -124,26 +124,26 @@ def read_file(path: Path, limit: int = SMALL) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if the file is missing.
         OSError: if it cannot be read.
         ValueError: if it is a folder, a pipe or a device, or larger than `limit` bytes.
     """
     size = path.stat().st_size
     if not path.is_file():
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if size > limit:
         raise ValueError(f"it has {size:,} bytes, and at most {limit:,} were expected")
     return path.read_bytes()
 
 
 def read_json(content: bytes | str, where: str, kind: type = dict) -> Any:
-    """The JSON value of `content`, which is a `kind`.
+    """Parse JSON and return its value, which must be a `kind`.
 
-    where: the file, or the place in a file, that the message names.
+    where: name of the file, or of the place in it, for messages.
 
     Raises:
-        ValueError: for bytes that are no text, text that is no JSON, nesting too deep to read, more than `JSON` of it,
-            and other kinds.
+        ValueError: for bytes that are not text, text that is not JSON, nesting too deep to read, more than `JSON`
+            characters, or a value of another kind.
     """
     if len(content) > JSON:
         raise ValueError(f"{where} holds {len(content):,} characters of JSON, and at most {JSON:,} are read")

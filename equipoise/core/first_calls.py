@@ -1,4 +1,4 @@
-"""First calls of MKL's vector functions, on one element each, before threads share out a large tensor."""
+"""Warm-up of MKL's vector functions: call each on one element before threads share a large tensor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FUNCTIONS = (
 def warm_up() -> None:
     """Call each of `FUNCTIONS` on one element, in float32 and float64. It takes a few milliseconds.
 
-    oneMKL 2024.2, which torch's packages contain, chooses the code of such a function at its first call in a process.
-    Threads that make this call together may compute their part with a less accurate one, up to 4e-5 away in tanh, that
-    one time (pytorch#188792). So two runs of one seed would differ by chance.
+    oneMKL 2024.2, bundled with torch's packages, chooses a function's code path at its first call in a process. Threads
+    that make the first call together may compute their part with a less accurate path: up to 4e-5 off in tanh, once
+    (pytorch#188792). Without the warm-up, two runs of one seed would differ by chance.
     """
     for dtype in (torch.float32, torch.float64):
         x = torch.full((1,), 0.5, dtype=dtype, device="cpu")

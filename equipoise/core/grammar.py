@@ -1,6 +1,6 @@
-"""Configs as text: values from text without executing it, changes by path, and the text that makes a value.
+"""Configs as text: parse values without executing anything, change fields by path, write a config as its call.
 
-A name in a text means what the caller says: `known` holds the components by name.
+`known` maps names to components: the caller decides which names a text may use.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["build", "differences", "made_of", "override", "parse", "suggest", "t
 
 
 def parse(text: str, known: Mapping[str, Any]) -> Any:
-    """The value that `text` denotes: a literal, a word, a component or a call of one. Evaluates nothing else.
+    """Parse a literal, a word, a component or a component's call. Nothing else is evaluated.
 
-    ``Hinge`` means ``Hinge()``; true, false and none are understood; a list is read as a tuple; text that is no
-    expression (a path, say) is itself. Paths of Windows may be typed with single backslashes, in quotes too.
+    ``Hinge`` means ``Hinge()``; true, false and none are understood; a list becomes a tuple. Text that is not an
+    expression, such as a path, is returned unchanged. Windows paths may have single backslashes, quoted or not.
 
     Raises:
         ValueError: for an unknown component, a wrong field, or anything but literals and calls; and for text that is
@@ -71,7 +71,7 @@ def _build(node: ast.expr, text: str, known: Mapping[str, Any]) -> Any:
 def _make(cls: Any, name: str, fields: Mapping[str, Any]) -> Any:
     try:
         return cls(**fields)
-    except TypeError as error:  # a plain dataclass of the user's own
+    except TypeError as error:  # from a user's own plain dataclass
         raise ValueError(f"{name}: {error}") from None
 
 
@@ -91,10 +91,10 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def build(cls: Any, changes: Mapping[str, Any]) -> Any:
-    """A `cls` of the fields at dotted paths, as `override` would change one whose other fields are its defaults.
+    """Make a `cls` from its defaults and the fields at dotted paths, changed as in `override`.
 
     Raises:
-        ValueError: as `override`, for a field that is missing, and for a path inside one that has no default.
+        ValueError: as `override`; also for a missing field, and for a path inside a field without a default.
     """
     _require_paths(changes)
     return cls(**_changed(cls, defaults(cls), changes))
@@ -103,11 +103,11 @@ def build(cls: Any, changes: Mapping[str, Any]) -> Any:
 def _require_paths(changes: Mapping[str, Any]) -> None:
     for path in changes:
         if path.count(".") > DEEPEST:
-            raise ValueError(f"{shown(path)} is no path of fields: expected at most {DEEPEST} points")
+            raise ValueError(f"{shown(path)} is not a path of fields: expected at most {DEEPEST} points")
         if not all(path.split(".")):
             fields = ".".join(filter(None, path.split(".")))
             fix = f"; did you mean {shown(fields)}?" if fields else ""
-            raise ValueError(f"{shown(path)} is no path: expected fields joined by points, such as d_optim.lr{fix}")
+            raise ValueError(f"{shown(path)} is not a path: expected fields joined by points, such as d_optim.lr{fix}")
 
 
 def _override(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -126,7 +126,10 @@ def _override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _changed(cls: Any, present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `cls` that `changes` set, with their new values. present: the values that its fields have."""
+    """New values of the fields of a `cls` that `changes` touch.
+
+    present: current values of its fields.
+    """
     grouped, names = _grouped(changes), {field.name for field in dataclasses.fields(cls)}
     moved = [path for path in changes if moved_to(cls, path)]
     wrong = moved + [field for field in grouped if field not in names and field not in {p.split(".")[0] for p in moved}]
@@ -142,7 +145,7 @@ def _changed(cls: Any, present: Mapping[str, Any], changes: Mapping[str, Any]) -
 
 
 def _grouped(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Changes by their first field, and in it by the rest of the path, which is empty for the field itself."""
+    """Changes by first field, then by the rest of the path: "" for the field itself."""
     grouped: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():
         field, _, rest = path.partition(".")
@@ -151,20 +154,22 @@ def _grouped(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _within(old: Any, inside: Mapping[str, Any]) -> Any:
-    """A new value for the field itself comes before changes inside it."""
+    """Replace the field itself first, then change fields inside it."""
     rest = {path: value for path, value in inside.items() if path}
-    whole = inside.get("", old)
-    return _override(whole, rest) if rest else whole
+    value = inside.get("", old)
+    return _override(value, rest) if rest else value
 
 
 # ---- values -> text --------------------------------------------------------------------------------------
 
 
 def to_text(config: Any, known: Mapping[str, Any]) -> str:
-    """The call that makes `config`, a field a line, which `parse` reads back. known: the components that it is made of.
+    """The call that makes `config`, one field a line. `parse` reads it back.
+
+    known: the components inside `config`, by name.
 
     Raises:
-        ValueError: if it would not read back as the same config (say, with a lambda for a schedule).
+        ValueError: if the text would not read back as the same config (say, with a lambda for a schedule).
     """
     text = "(nested too deep to be written)"
     try:
@@ -175,14 +180,14 @@ def to_text(config: Any, known: Mapping[str, Any]) -> str:
         same = False
     if not same:
         raise ValueError(
-            "this config cannot be saved as text that reads back the same; every value in it must be a literal or a "
+            "this config cannot be saved as text that reads back the same: every value in it must be a literal or a "
             f"component (a frozen dataclass), not a function or an array:\n{text}"
         )
     return text
 
 
 def made_of(config: Any) -> dict[str, type]:
-    """The components that `config` is made of, by name."""
+    """Classes of the components inside `config`, itself included, by name."""
     known: dict[str, type] = {}
     todo = [config]
     while todo:
@@ -196,7 +201,7 @@ def made_of(config: Any) -> dict[str, type]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two configs differ, a line each: ``d_optim.lr: 0.0002 -> 0.0004``."""
+    """Differences between two configs, one a line: ``d_optim.lr: 0.0002 -> 0.0004``."""
     if type(old) is type(new) and dataclasses.is_dataclass(old):
         names = [f.name for f in dataclasses.fields(old)]
         dot = f"{path}." if path else ""

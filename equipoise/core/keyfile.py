@@ -5,9 +5,8 @@
     terms: [R1(gamma=5), R2]
     g_optim: {lr: 1e-4}
 
-A key is a field, or a dotted path; a mapping holds the fields of what it belongs to, or one component and its fields,
-as ``{R1: {gamma: 5}}``. A text is read as on the command line, and so are numbers and words of YAML: ``1e-4`` is a
-number, ``no`` is a word and no ``false``.
+A key is a field or a dotted path. A mapping holds the fields of its key, or one component with its fields:
+``{R1: {gamma: 5}}``. Values follow the command line, not YAML: ``1e-4`` is a number, and ``no`` is a word, not false.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ __all__ = ["Change", "Node", "changes_of", "read_keys"]
 class Node(NamedTuple):
     """A value of the file.
 
-    value: a text, or what JSON has: a number, true, false, null, a list, a mapping.
-    line: where it begins, from 1; None in JSON.
-    source: of a list in brackets, its text, for a comma in ``R1(gamma=5, every=4)`` is none of the list.
+    value: a text, a list or a mapping; from JSON also a number, true, false or null.
+    line: where the value begins, from 1; None in JSON.
+    source: text of a list in brackets, else None. YAML splits ``R1(gamma=5, every=4)`` at its comma; the text does not.
     """
 
     value: str | int | float | bool | list[Node] | dict[str, Node] | None
@@ -39,7 +38,7 @@ class Node(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A field's new value, and the line of it."""
+    """A field's new value, and its line in the file."""
 
     value: Any
     line: int | None
@@ -49,17 +48,17 @@ def read_keys(path: Path) -> dict[str, Node]:
     """The top level of a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
-        ValueError: that names the file and, where it is known, the line, for what cannot be read or is no mapping.
+        ValueError: for a file that is missing, unreadable or not a mapping. It names the file, and the line if known.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
-        text = read_file(path).decode("utf-8-sig")  # editors of Windows begin a file with a mark
+        text = read_file(path).decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
         require_readable(text)
         node = read_json(text) if path.suffix.lower() == ".json" else read_yaml(text)
     except RecursionError:
         raise ValueError(f"cannot read {path}: expected at most {DEEPEST} values inside one another") from None
-    except (OSError, ValueError) as error:  # bytes that are no text are a ValueError
+    except (OSError, ValueError) as error:  # ValueError: also bytes that are not text
         raise ValueError(f"cannot read {path}: {error}") from None
     if not isinstance(node.value, dict) or not node.value:
         given = "nothing" if node.value in (None, "", {}) else "a list" if isinstance(node.value, list) else "one value"
@@ -69,7 +68,7 @@ def read_keys(path: Path) -> dict[str, Node]:
 
 
 def require_readable(text: str) -> None:
-    """Raises ValueError for text that is so long, or brackets so deep, that readers would take minutes."""
+    """Raise ValueError for text so long, or brackets so deep, that parsers would take minutes."""
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} characters, and at most {LONGEST} were expected")
     deep = 0
@@ -84,12 +83,12 @@ def require_readable(text: str) -> None:
 
 def read_json(text: str) -> Node:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for key, value in pairs:
-            if key in found:
+            if key in fields:
                 raise ValueError(f"the key {shown(key)} is given twice")
-            found[key] = value
-        return found
+            fields[key] = value
+        return fields
 
     return of_json(json.loads(text, object_pairs_hook=once) if text.strip() else None)
 
@@ -101,7 +100,7 @@ def of_json(value: Any) -> Node:
 
 
 def read_yaml(text: str) -> Node:
-    """The node of a YAML text. A scalar in it is its text, which has the types of the command line, not of YAML 1.1."""
+    """Parse a YAML text. Scalars stay text: they get the command line's types later, not YAML 1.1's."""
     import yaml
 
     try:
@@ -118,7 +117,7 @@ def read_yaml(text: str) -> Node:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f"line {mark.line + 1}: "
         raise ValueError(f"{where}{error.problem or error.context}{mend(str(error.problem))}") from None
-    except yaml.YAMLError as error:  # a sign that YAML does not have
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ValueError(" ".join(str(error).split())) from None
     extra = next(rest, None)
     if extra is not None:
@@ -127,7 +126,7 @@ def read_yaml(text: str) -> Node:
 
 
 def mend(problem: str) -> str:
-    """What to do about a mistake that is often made."""
+    """Advice for a common mistake, to end a message."""
     if "'\\t'" in problem:
         return ". Indent with spaces, not with tabs"
     if "escape" in problem:
@@ -136,7 +135,7 @@ def mend(problem: str) -> str:
 
 
 def of_yaml(event: Any, rest: Iterator[Any], text: str, depth: int) -> Node:
-    """The node that begins with `event`. Takes its other events from `rest`."""
+    """Build the node that begins with `event`. Its other events are taken from `rest`."""
     import yaml
 
     line = event.start_mark.line + 1
@@ -187,22 +186,22 @@ def changes_of(keys: Mapping[str, Node], known: Mapping[str, Any], path: str = "
     """Changes by dotted path. known: the components by name.
 
     Raises:
-        ValueError: with the line and the key, for a value that cannot be read, or a path given twice.
+        ValueError: for an unreadable value or a path given twice. It names the line and the key.
     """
     changes: dict[str, Change] = {}
     for key, node in keys.items():
         where = f"{path}.{key}" if path else key
         if isinstance(node.value, dict) and not names_component(node.value, known):
-            found = changes_of(node.value, known, where)
+            added = changes_of(node.value, known, where)
         else:
             try:
-                found = {where: Change(value_of(node, known), node.line)}
+                added = {where: Change(value_of(node, known), node.line)}
             except ValueError as error:
                 raise ValueError(f"{place(where, node.line)}: {error}") from None
-        twice = next((each for each in found if each in changes), None)
+        twice = next((each for each in added if each in changes), None)
         if twice is not None:
-            raise ValueError(f"{place(twice, found[twice].line)}: it is given twice")
-        changes |= found
+            raise ValueError(f"{place(twice, added[twice].line)}: it is given twice")
+        changes |= added
     return changes
 
 
@@ -240,5 +239,5 @@ def value_of(node: Node, known: Mapping[str, Any]) -> Any:
 
 
 def is_cut(node: Node) -> bool:
-    """Whether YAML has taken a comma in a call for one between values: it reads ``R1(gamma=5`` as the first."""
+    """Whether YAML split a call at a comma: it reads ``R1(gamma=5`` as a value of its own."""
     return isinstance(node.value, str) and node.value.count("(") > node.value.count(")")

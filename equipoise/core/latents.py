@@ -1,4 +1,4 @@
-"""The space of z: its distribution, truncation, and the ways from one point to another. Tensors alone, no network."""
+"""The latent space: the distribution of z, truncation, and paths between two latents. Tensors only, no networks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Normal", "Prior", "Uniform", "lerp", "require_threshold", "slerp", "
 
 
 class Prior(ABC):
-    """The distribution that a generator is trained on.
+    """The distribution of z that a generator is trained with.
 
-    law: of a component, as text.
-    path: between two of its draws, which `walks.interpolate` takes unless told otherwise.
+    law: distribution of one component of z, as text.
+    path: default path of `walks.interpolate` between two latents, "spherical" or "linear".
     """
 
     law: ClassVar[str]
@@ -34,7 +34,7 @@ class Prior(ABC):
 
     @abstractmethod
     def truncate(self, z: Tensor, threshold: float) -> Tensor:
-        """Draws -> draws given |z_i| <= threshold. Raises ValueError unless threshold > 0."""
+        """Map draws to draws given |z_i| <= threshold. Raises ValueError unless threshold > 0."""
 
 
 @component
@@ -62,7 +62,7 @@ class Uniform(Prior):
         return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
 
     def truncate(self, z: Tensor, threshold: float) -> Tensor:
-        """Of a uniform distribution the truncated one is uniform again: min(threshold, 1) z."""
+        """min(threshold, 1) z: a truncated uniform distribution is uniform again."""
         require_threshold(threshold)
         return min(threshold, 1.0) * z
 
@@ -71,12 +71,11 @@ class Uniform(Prior):
 
 
 def truncate(z: Tensor, threshold: float) -> Tensor:
-    """Components of N(0, 1) -> components of N(0, 1) given |z_i| <= threshold, the truncated normal; same shape.
+    """Map draws z_i from N(0, 1) to the truncated normal, N(0, 1) given |z_i| <= threshold; same shape.
 
-    erf(z'/√2) = erf(t/√2) erf(z/√2), in float64: the inverse distribution function of the truncated normal at the
-    quantile that z_i has. It is the distribution of drawing every component with |z_i| > t again until it has not
-    (Brock et al. 2019, sec. 3.1), and not that of t·z, which is normal still. Because it follows quantiles, an image
-    keeps its place while t changes: a small t moves it towards the mode, and t = inf leaves z as it is.
+    erf(z'/√2) = erf(t/√2) erf(z/√2), t the threshold, in float64: each z_i keeps its quantile. z' has the distribution
+    of redrawing every component with |z_i| > t (Brock et al. 2019, sec. 3.1); scaling to t·z would stay normal.
+    So an image keeps its place while t changes: a small t moves it towards the mode, and t = inf returns z unchanged.
 
     Raises:
         ValueError: unless threshold > 0.
@@ -87,15 +86,15 @@ def truncate(z: Tensor, threshold: float) -> Tensor:
     require_threshold(threshold)
     if threshold == math.inf:
         return z.clone()
-    kept = math.erf(threshold / math.sqrt(2))  # P(|z_i| <= threshold)
-    moved = math.sqrt(2) * torch.erfinv(kept * torch.erf(z.double() / math.sqrt(2)))
-    return moved.clamp(-threshold, threshold).to(z.dtype)  # where kept rounds to 1, the tails became infinite
+    mass = math.erf(threshold / math.sqrt(2))  # P(|z_i| <= threshold)
+    moved = math.sqrt(2) * torch.erfinv(mass * torch.erf(z.double() / math.sqrt(2)))
+    return moved.clamp(-threshold, threshold).to(z.dtype)  # where mass rounds to 1, the tails are infinite
 
 
 def require_threshold(threshold: float) -> None:
-    """Raises ValueError unless threshold > 0."""
+    """Raise ValueError unless threshold > 0."""
     if not threshold > 0:
-        raise ValueError(f"a threshold of truncation is above 0, such as 0.5, got {threshold}; inf truncates nothing")
+        raise ValueError(f"expected a truncation threshold above 0, such as 0.5 (inf: no truncation), got {threshold}")
 
 
 def truncated_normal(shape: Sequence[int], threshold: float, generator: torch.Generator) -> Tensor:
@@ -109,7 +108,7 @@ def truncated_normal(shape: Sequence[int], threshold: float, generator: torch.Ge
 def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """(1 - t) a + t b: the straight line. a, b (..., Z), t () or (...) -> (..., Z), float64 inside.
 
-    Half-way between two draws of N(0, I) its norm is smaller by √2 than theirs, where such draws are hardly ever.
+    Half-way between two draws from N(0, I) the norm is about √2 times smaller than theirs; draws are hardly ever there.
     """
     t = torch.as_tensor(t, dtype=torch.float64, device=a.device)[..., None]
     return ((1 - t) * a.double() + t * b.double()).to(a.dtype)
@@ -118,11 +117,11 @@ def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """(sin((1 - t) Ω) a + sin(t Ω) b) / sin Ω, Ω the angle between a and b: the great arc (Shoemake 1985).
 
-    a, b (..., Z), t () or (...) -> (..., Z), float64 inside. It keeps the norm if both have the same, and goes to
-    `lerp` as Ω goes to 0. How White (2016) walks between latents.
+    a, b (..., Z), t () or (...) -> (..., Z), float64 inside. If a and b have equal norms, so has every point between.
+    As Ω -> 0 it tends to `lerp`. White (2016) walks between latents this way.
 
     Raises:
-        ValueError: if a or b is 0, which has no direction, or they are opposite, where every great arc is as short.
+        ValueError: if a or b is 0, so its direction is undefined, or if they are opposite, so the arc is not unique.
 
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
     tensor([0.7071, 0.7071])
@@ -131,12 +130,12 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     a64, b64 = a.double(), b.double()
     norms = a64.norm(dim=-1, keepdim=True), b64.norm(dim=-1, keepdim=True)
     if any((norm == 0).any() for norm in norms):
-        raise ValueError("a spherical path needs directions, and one of its ends is 0: take the linear path")
+        raise ValueError("a spherical path needs two directions, and one of its ends is 0: take the linear path")
     u, v = a64 / norms[0], b64 / norms[1]
     angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
-    turns = angle / math.pi  # exact to rounding near 0 and 1, where arccos of the inner product is not
+    turns = angle / math.pi  # accurate to rounding even near 0 and 1, unlike arccos of the inner product
     if (1 - turns < 1e-6).any():
         raise ValueError("the ends are opposite, so no spherical path is the shortest: go by way of a third point")
-    # sin(s Ω) / sin Ω with sin x = x sinc(x / π), so that nothing is 0 / 0 at Ω = 0
+    # sin(s Ω) / sin Ω with sin x = x sinc(x / π): avoids 0 / 0 at Ω = 0
     first, second = (s * torch.sinc(s * turns) / torch.sinc(turns) for s in (1 - t, t))
     return (first * a64 + second * b64).to(a.dtype)

@@ -1,4 +1,4 @@
-"""Whether the weights in a file are those of a network."""
+"""Differences between the weights in a file and a network's weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["first_of", "misfits"]
 
 
 def first_of(phrases: Sequence[str], shown: int = 3) -> str:
-    """The first phrases, none longer than 200 characters, and how many more there are."""
-    more = f" and {len(phrases) - shown} more" if len(phrases) > shown else ""
-    return "; ".join(phrase[:200] for phrase in phrases[:shown]) + more
+    """The first phrases, cut to 200 characters each, and the number of the rest."""
+    rest = f" and {len(phrases) - shown} more" if len(phrases) > shown else ""
+    return "; ".join(phrase[:200] for phrase in phrases[:shown]) + rest
 
 
 def misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """How one network's weights differ from another's in names and shapes, a phrase each."""
+    """Differences in names and shapes between two networks' weights, one phrase each."""
 
     def phrases() -> Iterator[str]:
         for name, tensor in expected.items():

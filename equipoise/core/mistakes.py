@@ -1,7 +1,7 @@
 """Wrong fields of a component, in sentences: what was given, what was expected, the nearest name.
 
-The sentence comes from the field's type, so it is the same wherever a component is made. A field's type is a tree of
-numbers, words, components, lists and alternatives; an alternative is a type with the rules (ranges, lengths) on it.
+The sentence comes from the field's type, so Python and the command line give the same one. A field's type is a tree of
+numbers, words, components, lists and alternatives. An alternative is a type with its rules (ranges, lengths).
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .nesting import shown
 __all__ = ["defaults", "explain", "moved_to", "no_field", "suggest", "suggest_kind"]
 
 MOST_MISTAKES = 20
-"""Mistakes that a message lists."""
+"""Largest number of mistakes in one message."""
 
 Alternative = tuple[Any, tuple[Any, ...]]
-"""A type, and the rules on it."""
+"""A type and its rules."""
 Place = tuple[int | str, ...]
-"""A field, and positions in its list."""
+"""A field, then indices into its lists."""
 
 
 def explain(error: ValidationError, cls: type, args: Sequence[Any], named: Mapping[str, Any]) -> str:
-    """The message for a `cls` that `args` and `named` do not make: a line for each field that is wrong."""
+    """The message for a `cls` that cannot be made from `args` and `named`: one line for each wrong field."""
     names = positions(cls)
     given = dict(zip(names, args, strict=False)) | dict(named)
     mistakes: dict[Place, list[Any]] = {}
-    for found in error.errors(include_url=False):
-        field, *inside = found["loc"] or ("",)
+    for report in error.errors(include_url=False):
+        field, *inside = report["loc"] or ("",)
         if isinstance(field, int) and field < len(names):
             field = names[field]
         place = (field, *(part for part in inside if isinstance(part, int)))  # the other parts name alternatives
-        mistakes.setdefault(place, []).append(found)
-    # A misspelt field, which is missing under its own name, comes first.
+        mistakes.setdefault(place, []).append(report)
+    # A misspelt field comes before the complaint that the right name is missing.
     order = sorted(mistakes, key=lambda place: mistakes[place][0]["type"] != "unexpected_keyword_argument")
     lines = [sentence(cls, place, mistakes[place], given, len(args)) for place in order[:MOST_MISTAKES]]
     if len(mistakes) > MOST_MISTAKES:
@@ -52,7 +52,11 @@ def explain(error: ValidationError, cls: type, args: Sequence[Any], named: Mappi
 
 
 def sentence(cls: type, place: Place, found: Sequence[Any], given: Mapping[str, Any], positional: int) -> str:
-    """One mistake. found: all that pydantic says about this place, one for each alternative of a type."""
+    """One mistake as a sentence.
+
+    found: pydantic's reports about this place, one for each alternative of its type.
+    positional: number of values given without a name.
+    """
     name, field, kinds = cls.__name__, str(place[0]), {each["type"] for each in found}
     if "unexpected_keyword_argument" in kinds:
         return no_field(cls, field, defaults(cls) | dict(given))
@@ -60,9 +64,9 @@ def sentence(cls: type, place: Place, found: Sequence[Any], given: Mapping[str, 
         return f"{name} takes at most {len(positions(cls))} values, got {positional}: name its fields"
     if "multiple_argument_values" in kinds:
         return f"{name}.{field} is given twice, by its position and by its name"
-    own = next((each["ctx"]["error"] for each in found if each["type"] in ("value_error", "assertion_error")), None)
-    if own is not None and not field:
-        return str(own)  # of __post_init__, which names the fields itself
+    raised = next((each["ctx"]["error"] for each in found if each["type"] in ("value_error", "assertion_error")), None)
+    if raised is not None and not field:
+        return str(raised)  # from __post_init__, whose messages name the fields
     options, value = options_of(cls, field), given.get(field, found[0]["input"])
     if len(place) == 1 and kinds & {"missing", "missing_argument"}:
         return f"{name} needs the field {field!r}: {phrase(options)}"
@@ -70,15 +74,15 @@ def sentence(cls: type, place: Place, found: Sequence[Any], given: Mapping[str, 
     for index in place[1:]:
         inner = items(options, int(index))
         if not inner or not isinstance(value, list | tuple) or int(index) >= len(value):
-            break  # a list that is too short: the mistake is its own
+            break  # the list is too short: the mistake is about the list, not an item
         options, value, where = inner, value[int(index)], f"{where}.{index}"
-    if own is not None:
-        return f"{where}: {own}"
+    if raised is not None:
+        return f"{where}: {raised}"
     return f"{where} takes {phrase(options, 'finite_number' in kinds)}, got {given_as(value)}{nearest(options, value)}"
 
 
 def positions(cls: Any) -> list[str]:
-    """The fields that may be given without their names, in order."""
+    """Fields that may be given by position, in order."""
     return [each.name for each in dataclasses.fields(cls) if each.init and not each.kw_only]
 
 
@@ -101,7 +105,7 @@ def fields_of(cls: Any) -> dict[str, FieldInfo]:
 
 
 def defaults(cls: type) -> dict[str, Any]:
-    """The fields of a component that have a default, with it."""
+    """Defaults of a component's fields, by field; fields without a default are left out."""
     fields = fields_of(cls).items()
     return {name: info.get_default(call_default_factory=True) for name, info in fields if not info.is_required()}
 
@@ -109,8 +113,8 @@ def defaults(cls: type) -> dict[str, Any]:
 def alternatives(hint: Any, rules: tuple[Any, ...] = ()) -> list[Alternative]:
     origin = get_origin(hint)
     if origin is Annotated:
-        hint, *more = get_args(hint)
-        inner = [rule for each in more for rule in (each.metadata if isinstance(each, FieldInfo) else [each])]
+        hint, *extras = get_args(hint)
+        inner = [rule for each in extras for rule in (each.metadata if isinstance(each, FieldInfo) else [each])]
         return alternatives(hint, (*rules, *inner))
     if origin in (Union, UnionType):
         return [option for part in get_args(hint) for option in alternatives(part, rules)]
@@ -146,7 +150,7 @@ def choices(options: Iterable[Alternative]) -> list[Any]:
 
 
 def described(hint: Any, rules: Sequence[Any], finite: bool) -> str:
-    """One alternative in words; none for a choice of words, all of which are listed together."""
+    """One alternative in words; "" for a `Literal`, since `phrase` lists all choices together."""
     if hint in (int, float):
         number = "a whole number" if hint is int else "a finite number" if finite else "a number"
         return number + bounds(rules)
@@ -209,9 +213,9 @@ def bounds(rules: Sequence[Any]) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known: the nearest of the known ones, or all.
+    """End a message about an unknown name: suggest the nearest known name, or list all of them.
 
-    known: names, and after them dotted ones, of fields one level down.
+    known: names; dotted ones are fields one level down.
     """
     names = list(known)
     down = [each for each in names if "." in each]
@@ -224,9 +228,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def no_field(cls: type, name: str, values: Mapping[str, Any]) -> str:
-    """The message for a field that `cls` lacks, with what took its place where `cls.moved` or `cls.gone` says so.
+    """The message for a field that `cls` lacks, with its replacement if `cls.moved` or `cls.gone` names one.
 
-    values: those of its fields, whose own fields are suggested too.
+    values: current values of the fields of `cls`. Their fields are suggested too.
     """
     moved = moved_to(cls, name)
     if moved:
@@ -234,16 +238,16 @@ def no_field(cls: type, name: str, values: Mapping[str, Any]) -> str:
     gone: Mapping[str, str] = getattr(cls, "gone", {})
     if name in gone:
         return f"{cls.__name__} has no field {shown(name)}: {gone[name]}"
-    own = [field.name for field in dataclasses.fields(cls)]
-    parts = {n: v for n, v in values.items() if n in own and dataclasses.is_dataclass(v) and not isinstance(v, type)}
-    if not own:
+    names = [field.name for field in dataclasses.fields(cls)]
+    parts = {n: v for n, v in values.items() if n in names and dataclasses.is_dataclass(v) and not isinstance(v, type)}
+    if not names:
         return f"{cls.__name__} has no field {shown(name)}: it has none"
     down = [f"{outer}.{field.name}" for outer, value in parts.items() for field in dataclasses.fields(value)]
-    return f"{cls.__name__} has no field {shown(name)}{suggest(name, [*own, *down])}"
+    return f"{cls.__name__} has no field {shown(name)}{suggest(name, [*names, *down])}"
 
 
 def moved_to(cls: type, path: str) -> str | None:
-    """The new name of the dotted `path`, or of what it is inside of, where `cls.moved` has one."""
+    """The new name of the dotted `path` if `cls.moved` lists it or a field around it; else None."""
     table: Mapping[str, str] = getattr(cls, "moved", {})
     parts = path.split(".")
     for count in range(len(parts), 0, -1):
@@ -257,7 +261,7 @@ TRUTH = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "fal
 
 
 def nearest(options: Sequence[Alternative], value: object) -> str:
-    """The end of a message about a value that is none of `options`: the nearest that is, or what there is."""
+    """End a message about a value that fits none of `options`: suggest the nearest, or list the known components."""
     inner = items(option for option in options if get_args(option[0])[1:] == (Ellipsis,))
     if any(fits(hint, value) for hint, _ in inner):
         return f"; did you mean [{given_as(value)}]?"
@@ -273,31 +277,31 @@ def nearest(options: Sequence[Alternative], value: object) -> str:
     homes = {package(hint) for hint, _ in (*options, *inner) if isinstance(hint, type)}
     known = sorted(
         name for name, cls in (whole or parts).items() if package(cls) in homes
-    )  # not all of a program's own
+    )  # the user's own subclasses are not listed
     return f"; known: {', '.join(known)}" if known else ""
 
 
 def suggest_kind(kind: type, word: str) -> str:
-    """The end of a message about a word that names no `kind`."""
+    """End a message about a word that does not name a `kind`."""
     return nearest([(kind, ())], word)
 
 
 def close_to(word: str, known: Iterable[str]) -> str | None:
-    """The nearest of `known`, upper and lower case alike."""
+    """The nearest of `known`, ignoring case."""
     folded = {each.casefold(): each for each in known}
-    found = difflib.get_close_matches(word[:100].casefold(), folded, n=1) if word else []
-    return folded[found[0]] if found else None
+    matches = difflib.get_close_matches(word[:100].casefold(), folded, n=1) if word else []
+    return folded[matches[0]] if matches else None
 
 
 def fits(hint: Any, value: object) -> bool:
-    """Whether `value` is of the kind `hint`, its range left aside."""
+    """Whether `value` has the type `hint`, whatever its range."""
     if hint is float:
         return type(value) in (int, float)
     return type(value) is hint or (isinstance(hint, type) and hint not in PLAIN and isinstance(value, hint))
 
 
 def kinds_of(options: Iterable[Alternative]) -> dict[str, type]:
-    """The components that `options` allow, by name: the user's own too."""
+    """Components that `options` allow, by name, including the user's own."""
     todo = [hint for hint, _ in options if isinstance(hint, type) and hint not in (*PLAIN, int, float, NoneType)]
     kinds = {}
     while todo:

@@ -1,4 +1,4 @@
-"""Limits of a config's text. They come before Python's own parser, which long or deep text ends with a MemoryError."""
+"""Limits on a config's text, checked before Python's parser: long or deep text would end that in a MemoryError."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 __all__ = ["DEEPEST", "LONGEST", "MOST", "check_text", "shown"]
 
 LONGEST = 100_000
-"""Characters."""
+"""Most characters of a text."""
 MOST = 10_000
-"""Words, numbers, quoted texts and signs."""
+"""Most words, numbers, quoted texts and signs of a text."""
 DEEPEST = 100
-"""Words and signs inside one another: each bracket, operator or attribute is one level deeper than what it follows."""
+"""Deepest nesting. Each bracket, operator or attribute is one level deeper than the token before."""
 DIGITS = 1000
-"""Characters of a number."""
+"""Most characters of a number."""
 FORMATTED = {"f", "fr", "rf", "t", "tr", "rt"}
-"""Prefixes of quoted texts that hold expressions. A config has none."""
+"""Prefixes of strings that contain expressions. A config may not use them."""
 
 TOKEN = re.compile(
     r"""
@@ -26,16 +26,16 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Every token of Python, or two of them as one. A quoted text that never ends takes the rest, as in Python."""
+"""Every Python token, or two of them as one. An unterminated string takes the rest of the text, as in Python."""
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError unless Python's parser reads `text` in bounded time, memory and depth."""
+    """Raise ValueError unless Python's parser reads `text` in bounded time, memory and depth."""
     if len(text) > LONGEST:
         raise ValueError(f"cannot read {shown(text)}: expected at most {LONGEST} characters")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(f"cannot read {shown(text)}: it holds bytes that are not text in UTF-8")
-    deep, outside = 0, [0]  # the depth here, and at the beginning of each open bracket
+    deep, outside = 0, [0]  # the depth here, and where each open bracket began
     for count, token in enumerate(TOKEN.finditer(text)):
         deep += 1
         match token.lastgroup:
@@ -45,7 +45,7 @@ def check_text(text: str) -> None:
                 deep = outside.pop() if len(outside) > 1 else deep
             case "comma":
                 deep = outside[-1]
-            case "word" if token["word"] == "lambda":  # its commas begin nothing anew
+            case "word" if token["word"] == "lambda":  # commas between its parameters do not reset the depth
                 outside.append(deep)
             case "word" if token["word"][0].isdigit() and len(token["word"]) > DIGITS:
                 raise ValueError(f"cannot read {shown(text)}: expected numbers of at most {DIGITS} digits")

@@ -1,4 +1,4 @@
-"""Components and recipes of a user's own file: FILE.py:NAME."""
+"""Components and recipes from a user's own file: FILE.py:NAME."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["from_file"]
 
 
 def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """The function or class that FILE.py:NAME names, and the file's own components by name.
+    """Load FILE.py:NAME: that function or class, and the file's components by name.
 
     Raises:
-        ValueError: if there is no such file, it is not Python, or nothing to call of that name is in it.
+        ValueError: if the file is missing or is not Python, or if it defines nothing callable of that name.
     """
     file, _, function = name.rpartition(":")
     path = Path(file or name)
@@ -30,7 +30,7 @@ def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
         raise ValueError(f"{name!r} names no function: give FILE.py:FUNCTION, such as {example}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    loader = SourceFileLoader(f"recipe_{path.stem}", str(path))  # a file named torch.py is no torch
+    loader = SourceFileLoader(f"recipe_{path.stem}", str(path))  # prefixed: a user's torch.py must not replace torch
     try:
         loader.get_code(loader.name)
     except (
@@ -38,7 +38,7 @@ def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
         ValueError,
         RecursionError,
         MemoryError,
-    ) as error:  # what it raises when it runs is a bug in it
+    ) as error:  # errors while it runs are bugs in the file, raised as they are
         raise ValueError(
             f"{path} is not a Python file that can be read: {str(error) or type(error).__name__}"
         ) from error
@@ -47,9 +47,9 @@ def from_file(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))  # as for a script: the file may import its neighbours
+        sys.path.insert(0, str(path.parent))  # as Python does for a script: the file may import its neighbours
     loader.exec_module(module)
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path} has no function {function!r}")
-    own = {k: v for k, v in vars(module).items() if isinstance(v, type) and hasattr(v, "__dataclass_fields__")}
-    return getattr(module, function), own
+    components = {k: v for k, v in vars(module).items() if isinstance(v, type) and hasattr(v, "__dataclass_fields__")}
+    return getattr(module, function), components

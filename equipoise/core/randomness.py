@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, purpose, rank or nimg): nothing to save, and no two uses share their numbers."""
+"""Randomness as a function of (seed, purpose, rank or nimg): no state to save, and no two uses share random numbers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Purpose", "seed_torch", "stream"]
 
 
 class Purpose(IntEnum):
-    """What numbers are drawn for."""
+    """The use of a random stream."""
 
     WEIGHTS = auto()
     """Initial weights, equal on every process."""
     DRAWS = auto()
-    """What penalties, augmentation and networks draw themselves, different on every process."""
+    """Numbers drawn inside penalties, augmentation and networks, different on every process."""
     Z_FOR_D = auto()
     Z_FOR_G = auto()
     SAMPLES = auto()
     STANDING = auto()
-    """Latents that the statistics of a trained generator are taken from."""
+    """Latents for the standing statistics of a trained generator."""
     POINTS = auto()
     """Real points of a toy distribution."""
     STANDING_CLASSES = auto()
@@ -31,7 +31,7 @@ class Purpose(IntEnum):
     NOISE_ON_HELD_OUT = auto()
     NOISE_ON_LABELLED = auto()
     HISTORY = auto()
-    """Which generated images D is shown again."""
+    """Choice of earlier generated images to show D again."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
@@ -40,7 +40,7 @@ def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
 
 
 def stream(seed: int, purpose: Purpose, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own: equal arguments draw equal numbers on one kind of device."""
+    """A new generator. Equal arguments draw equal numbers on one kind of device."""
     return torch.Generator(device).manual_seed(_number(seed, purpose, *key))
 
 

@@ -1,4 +1,4 @@
-"""Numbers that may change during training, as pure functions of images seen. Nothing to save or restore."""
+"""Schedules: numbers that change during training, as pure functions of images seen. No state to save or restore."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["After", "Cosine", "Linear", "Schedule", "at"]
 
 
 def gives_numbers(schedule: Callable[[int], float]) -> Callable[[int], float]:
-    """Raises ValueError for a callable that is no schedule, such as a component of another kind."""
+    """Raise ValueError for a callable that is not a schedule, such as a component of another kind."""
     try:
         value = float(schedule(0))
     except (TypeError, ValueError) as error:
@@ -25,7 +25,7 @@ def gives_numbers(schedule: Callable[[int], float]) -> Callable[[int], float]:
 
 
 Schedule = Annotated[float, Field(ge=0)] | Annotated[Callable[[int], float], AfterValidator(gives_numbers)]
-"""A constant, not negative, or a function nimg -> value, where nimg counts the real images shown to D."""
+"""A constant >= 0, or a function nimg -> value; nimg counts the real images shown to D."""
 
 
 def at(schedule: Schedule, nimg: int) -> float:
@@ -61,7 +61,7 @@ class Cosine:
 
 @component
 class After:
-    """Another schedule that begins after `kimg` thousand images, and before them is what it begins with."""
+    """Delay `schedule` by `kimg` thousand images. Until then it keeps its initial value."""
 
     schedule: Schedule
     kimg: float = Field(gt=0)

@@ -1,4 +1,4 @@
-"""A safetensors file of weights and the text beside them, with a checksum over both."""
+"""A safetensors file of weights and texts, with a checksum over both."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 __all__ = ["pack", "unpack"]
 
 CHECKSUM = "sha256"
-"""Its key among the texts."""
+"""Key of the checksum among the texts."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """The file of `weights` with the texts `about`: equal arguments give equal bytes."""
+    """Bytes of a file with `weights` and the texts `about`. Equal arguments give equal bytes."""
     weights = {name: value.contiguous() for name, value in weights.items()}
     return in_order(save(weights, {**about, CHECKSUM: checksum(weights, about)}))
 
 
 def in_order(content: bytes) -> bytes:
-    """The same file with its texts sorted by key: safetensors writes them in another order each time."""
+    """Sort the texts in the file by key: safetensors writes them in a different order each time."""
     end = 8 + int.from_bytes(content[:8], "little")  # 8 bytes of length, then JSON
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -35,10 +35,10 @@ def in_order(content: bytes) -> bytes:
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and texts of a file, the checksum left out. A file of version 0.1 has none, and is read without.
+    """Weights and texts of a file, without the checksum. Files of version 0.1 lack a checksum and are read unchecked.
 
     Raises:
-        ValueError: if it cannot be read, does not match its checksum, or holds NaN or Inf.
+        ValueError: if the file cannot be read, does not match its checksum, or holds NaN or Inf.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -48,8 +48,8 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if expected not in (None, checksum(weights, about)):
             raise ValueError("it does not match its checksum")
         infinite = [name for name, value in weights.items() if not is_finite(value)]
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:  # the last two of strange dtypes
-        reason = str(error).partition("\n")[0]  # torch adds its own stack
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: unusual dtypes
+        reason = str(error).partition("\n")[0]  # torch appends a stack trace
         raise ValueError(
             f"{path} is damaged ({reason}). Copy it again, or train on from the run's checkpoint to write it again."
         ) from None
@@ -63,12 +63,12 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def is_finite(value: Tensor) -> bool:
-    wide = value.float() if value.is_floating_point() and value.element_size() == 1 else value  # float8 has no isfinite
+    wide = value.float() if value.is_floating_point() and value.element_size() == 1 else value  # isfinite lacks float8
     return bool(wide.isfinite().all())
 
 
 def checksum(weights: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """SHA-256 over the texts, and over name, type, shape and bytes of each tensor."""
+    """SHA-256 of the texts and of each tensor's name, dtype, shape and bytes."""
     sha256 = hashlib.sha256(json.dumps(sorted(about.items())).encode())
     for name, value in sorted(weights.items()):
         sha256.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""The nouns every module shares.
+"""Types that every module shares.
 
 Letters used for shapes in every docstring of the library:
     N images in a batch;  C, H, W image channels, height, width;
@@ -34,7 +34,7 @@ __all__ = [
     "label_of",
 ]
 
-warm_up()  # every module that computes imports this one, so before any large tensor
+warm_up()  # here because every module that computes imports this one: no large tensor comes earlier
 
 T = TypeVar("T")
 
@@ -43,16 +43,17 @@ T = TypeVar("T")
 def component(cls: type[T]) -> type[T]:
     """Class decorator: a value of the library (a loss, a penalty, a recipe's settings, ...).
 
-    A frozen dataclass whose fields are checked when it is made: types strictly (``batch_size=0.5`` and
-    ``batch_size=True`` are no integers, ``lr=1`` is a float), ranges from ``pydantic.Field``, finite numbers, and no
-    unknown fields. A list is taken for a tuple. Its ``repr`` is the call that makes it: a config is saved so.
+    A frozen dataclass that checks its fields when it is made. Types are strict: ``batch_size=0.5`` and
+    ``batch_size=True`` are not integers, ``lr=1`` is a float. Ranges come from ``pydantic.Field``, numbers must be
+    finite, and unknown fields are refused. A list becomes a tuple. The ``repr`` is the call that makes the value;
+    configs are saved in this form.
 
-    Fields that have moved are answered with their new names if the class has a table of them,
-    ``moved: ClassVar[Mapping[str, str]]``, from the old dotted name to the new one.
+    A class may list renamed fields in ``moved: ClassVar[Mapping[str, str]]``, from the old dotted name to the new one.
+    The message for an old name then gives the new name.
 
     Raises:
-        ValueError: from the constructor, for fields that are unknown, missing or wrong: a line each, with the class,
-            the field, what was given and what was expected.
+        ValueError: from the constructor, for unknown, missing or wrong fields: a line each, with the class, the field,
+            what was given and what was expected.
     """
     rules = ConfigDict(
         extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -63,21 +64,21 @@ def component(cls: type[T]) -> type[T]:
 
 
 def speak(cls: Any, check: Callable[..., None]) -> None:
-    """Let the constructor `check` of `cls` take lists for tuples, and say in sentences what is wrong."""
+    """Wrap the constructor `check` of `cls`: accept lists for tuples, and explain mistakes in sentences."""
 
     def construct(self: Any, /, *args: Any, **fields: Any) -> None:
         try:
             try:
                 check(self, *args, **fields)
             except ValidationError as error:
-                if all(found["type"] != "tuple_type" for found in error.errors(include_url=False)):
+                if all(report["type"] != "tuple_type" for report in error.errors(include_url=False)):
                     raise
                 args, fields = tuple(map(tupled, args)), {name: tupled(value) for name, value in fields.items()}
                 check(self, *args, **fields)
         except ValidationError as error:
             raise ValueError(explain(error, type(self), args, fields)) from None
         finally:
-            if vars(cls)["__init__"] is not construct:  # pydantic has completed a class that named a later one
+            if vars(cls)["__init__"] is not construct:  # pydantic replaced it when it resolved a forward reference
                 cls.__init__ = construct
 
     construct.__name__, construct.__qualname__ = "__init__", f"{cls.__qualname__}.__init__"
@@ -89,18 +90,18 @@ def tupled(value: Any) -> Any:
 
 
 NONE_IS_A_WORD = BeforeValidator(lambda given: "none" if given is None else given)
-"""For a setting with the choice "none": `Annotated[Literal["none", ...], NONE_IS_A_WORD]`.
+"""Validator for a setting with the choice "none": `Annotated[Literal["none", ...], NONE_IS_A_WORD]`.
 
-The command line reads the word as None.
+The command line parses the word as None; this turns None back into "none".
 """
 
 
 class Condition(NamedTuple):
-    """What G is told and D may read. Only conditioning opens it; the loop, penalties and losses pass it on.
+    """The condition given to G and D. Only conditioning reads its parts; the loop, penalties and losses pass it on.
 
-    label: (N,) int64 class of each image, or its domain.
-    image: (N, C', H, W), an image to translate or to rebuild. A map of labels is one-hot channels.
-    code: (N, n), a latent: the z of G(z) for a D that judges pairs (x, z), or what a head reads back.
+    label: (N,) int64 class or domain of each image.
+    image: (N, C', H, W), an image to translate or to rebuild. A label map has one-hot channels.
+    code: (N, n), a latent: the z of G(z) for a D that judges pairs (x, z), or the code that a head recovers.
     """
 
     label: Tensor | None = None
@@ -108,12 +109,12 @@ class Condition(NamedTuple):
     code: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
-        """The condition with each tensor replaced by ``function(tensor)``."""
+        """Apply `function` to each tensor."""
         return Condition(*(None if part is None else function(part) for part in self))
 
 
 Told = Condition | Tensor | None
-"""A condition. A plain (N,) int64 tensor is its label; None: no condition."""
+"""A condition, or its label alone as an (N,) int64 tensor, or None for no condition."""
 
 
 def label_of(y: Told) -> Tensor | None:
@@ -138,17 +139,17 @@ class Batch:
         return label_of(self.y)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with each tensor replaced by ``function(tensor)``, whose first axis is the images'."""
+        """Apply `function` to each tensor. The first axis of its result indexes the images."""
         y = self.y.map(function) if isinstance(self.y, Condition) else None if self.y is None else function(self.y)
         return Batch(function(self.x), y)
 
 
 class Generated(NamedTuple):
-    """What a generator may return. A plain tensor x means Generated(x).
+    """A generator's output. A plain tensor x means Generated(x).
 
     x: (N, C, H, W) images.
-    loss: (), a loss of G's own, such as that of a codebook; or None.
-    codes: (N, ...) int64 entries of a codebook, or None.
+    loss: (), an additional loss of G, such as a codebook loss; or None.
+    codes: (N, ...) int64 indices into a codebook, or None.
     """
 
     x: Tensor
@@ -157,19 +158,19 @@ class Generated(NamedTuple):
 
     @classmethod
     def by(cls, G: Callable[..., Any], *inputs: Any) -> Generated:
-        """``G(*inputs)``, whichever of the two G returns."""
+        """``G(*inputs)`` as `Generated`, whether G returns one or a plain tensor."""
         out = G(*inputs)
         return out if isinstance(out, Generated) else cls(out)
 
 
 class Logits(NamedTuple):
-    """What a discriminator returns. Higher means "more real", for every loss in the library.
+    """A discriminator's output. Higher means "more real", for every loss in the library.
 
-    fun: (N, K). Everything reads this one: losses, penalties, the generator, augmentation, logging.
-    dir: (N, K) or None. Only SAN heads set it. Equal to `fun` in value, but its gradient reaches nothing
-        except the direction of the last layer (see `heads.split`).
-    classes: (N, classes) or None. Logits of the classes, from heads that classify.
-    features: (N, F) or (N, F, H, W) or None. What the head read; feature matching compares it.
+    fun: (N, K). The logits that losses, penalties, the generator's update, augmentation and logging read.
+    dir: (N, K) or None. Only SAN heads set it. Equal to `fun` in value, but its gradient reaches only the direction
+        of the last layer (see `heads.split`).
+    classes: (N, classes) or None. Class logits, from heads that classify.
+    features: (N, F) or (N, F, H, W) or None. The head's input; feature matching compares it.
     """
 
     fun: Tensor
@@ -179,7 +180,7 @@ class Logits(NamedTuple):
 
 
 def asked_like_a_tensor(logits: Logits, name: str) -> NoReturn:
-    """Answers what a tensor would have been asked, such as ``D(x).mean()``."""
+    """Explain an attribute that only a tensor has, as in ``D(x).mean()``."""
     if hasattr(Tensor, name):
         raise AttributeError(
             f"Logits has no {name!r}: a discriminator returns several tensors. Take D(x).fun, the logits, or give D(x) "
@@ -192,12 +193,12 @@ Logits.__getattr__ = asked_like_a_tensor  # type: ignore[attr-defined]  # in the
 
 
 Critic = Callable[[Tensor, Told], Tensor]
-"""A discriminator as penalties see it: (x, y) -> fun logits (N, K), augmentation included."""
+"""The discriminator that penalties call: (x, y) -> fun logits (N, K), augmentation included."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network must know about the data.
+    """Facts about the data that networks are built from.
 
     resolution: height and width in pixels; images are square.
     channels: 1 for grey, 3 for colour.
@@ -210,4 +211,4 @@ class ImageSpec:
 
 
 class RunError(RuntimeError):
-    """A run cannot go on: it diverged, was interrupted, or cannot write. The message says why and what is kept."""
+    """A run cannot continue: it diverged, was interrupted, or cannot write. The message says why and what is saved."""

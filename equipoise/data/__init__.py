@@ -1,4 +1,4 @@
-"""Where real images come from: bundled digits, MNIST, folders, zips, arrays; endless batches; toy distributions."""
+"""Sources of real images: bundled digits, MNIST, folders, zips, arrays; endless batches; toy distributions."""
 
 from .arrays import ArrayDataset
 from .base import Dataset, DatasetConfig

@@ -1,4 +1,4 @@
-"""Images in one array, in memory or on disk, and what labels must look like."""
+"""Images in one array, in memory or on disk, and checks of labels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ Split = Literal["train", "test"]
 
 
 class Arrays(NamedTuple):
-    """What a file of arrays holds, before any check of labels.
+    """Contents of a file of arrays, before any check of labels.
 
-    images: (N, C, H, W) uint8, C = 1 or 3.   labels: (N,) or None.   class_names: by class id, or None.
+    images: (N, C, H, W) uint8, C = 1 or 3.
+    labels: (N,) or None.
+    class_names: names by class id, or None.
     """
 
     images: NDArray[np.uint8] | Shards
@@ -38,8 +40,9 @@ class Arrays(NamedTuple):
 class ArrayDataset:
     """Images (N, C, H, W) uint8 as a `Dataset`.
 
-    resolution, channels: what `read` returns; None is what the array has. Other values crop to the centre square
-        and resize each image as it is read.
+    resolution, channels: format of the images that `read` returns; None keeps the array's. Other values crop each image
+        to its centre square and resize it as it is read.
+    where: name of the source, for messages.
 
     Raises:
         ValueError: for no images or pixels, images that are not square with resolution=None, or bad labels.
@@ -90,11 +93,11 @@ class ArrayDataset:
 def check_labels(
     labels: NDArray[np.generic] | None, count: int, class_names: Sequence[str] | None, where: str
 ) -> tuple[NDArray[np.int64] | None, int]:
-    """Labels as int64, and the number of classes: the number of names, else one more than the largest label.
+    """Labels as int64, and the number of classes: the number of names, else the largest label + 1.
 
     Raises:
-        ValueError: unless there is one non-negative integer per image, in range of the names; and without names, if a
-            class between 0 and the largest has no image, because a generator would be trained on it all the same.
+        ValueError: unless there is one non-negative integer per image, below the number of names. Without names, also
+            if a class below the largest label has no image: a generator would still be trained to draw it.
     """
     if labels is None:
         return None, 0
@@ -174,7 +177,7 @@ def names_in(names: NDArray[np.generic], where: str) -> list[str]:
         )
     try:
         return [str(name) for name in names.astype(str)]
-    except (ValueError, SystemError) as error:  # numbers that are no character are a SystemError
+    except (ValueError, SystemError) as error:  # SystemError: numbers outside Unicode
         raise ValueError(f"{where}: class_names is not text: {reason(error)}") from error
 
 

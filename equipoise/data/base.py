@@ -1,4 +1,4 @@
-"""What a data set is to the loop: uint8 images by index, their labels, and a spec."""
+"""The interface of a data set: uint8 images by index, their labels, and a spec."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Dataset(Protocol):
     """(len,) class ids in [0, spec.num_classes), or None."""
     class_names: Sequence[str] | None
     slow: bool
-    """Whether reading may wait (files to decode, a set on disk), so that batches are read ahead in the background."""
+    """Whether reading may wait (files to decode, a set on disk). If so, batches are read ahead in the background."""
 
     def __len__(self) -> int: ...
 
@@ -43,8 +43,8 @@ class Dataset(Protocol):
 
 
 class DatasetConfig(ABC):
-    """Settings of a data set: which, and where."""
+    """Settings of a data set."""
 
     @abstractmethod
     def build(self) -> Dataset:
-        """Open it. Raises ValueError that says what was given, what was expected and what to do."""
+        """Open the data set. A ValueError says what was given, what was expected and what to do."""

@@ -24,16 +24,17 @@ __all__ = ["InfiniteBatches"]
 class InfiniteBatches(Iterator[Batch]):
     """One process's share of the endless stream of global batches.
 
-    Global batch k holds the positions start + k batch_size + (0 ... batch_size - 1) of `stream`, and rank r the r-th of
-    `world` equal slices of it. So start = nimg continues a run exactly, and the ranks together read what one would.
+    Global batch k holds the positions start + k batch_size + (0 ... batch_size - 1) of `stream`. Rank r reads the r-th
+    of its `world` equal slices. So start = nimg resumes a run exactly, and all ranks together read what one process
+    would.
 
-    batch_size: images per global batch; larger than the data set is fine.
-    device: where batches go. A GPU keeps all bytes from the start if it has room for them (see `resident`); else they
-        travel, from pinned memory. They become floats there.
-    keep: False: it keeps none, whatever room it has.
+    batch_size: images per global batch; may exceed the size of the data set.
+    device: device of the batches, where bytes become floats. A GPU holds all bytes from the start if they fit (see
+        `resident`); else batches are copied from pinned memory.
+    keep: False never holds the data set on the GPU.
 
-    Yields `Batch` with x (batch_size / world, C, H, W) float32 in [-1, 1] and y int64 or None. A slow data set is read
-    ahead by a few threads; what they raise is raised by `next`. `close()`, or the end of a `with` block, stops them.
+    Yields `Batch` with x (batch_size / world, C, H, W) float32 in [-1, 1] and y int64 or None. A few threads read ahead
+    if the data set is slow; `next` raises their errors. `close()`, or the end of a `with` block, stops them.
 
     Raises:
         ValueError: if batch_size is not a multiple of world, or a number is out of range.

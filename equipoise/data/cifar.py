@@ -1,4 +1,4 @@
-"""CIFAR-10: 32x32, colour, ten classes; from a local copy in any of its published forms, or downloaded."""
+"""CIFAR-10: 32x32, colour, ten classes. Reads a local copy in any published form, or downloads one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARTS: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
-"""The files of a split, in order; with .bin at their ends in the binary version."""
+"""Files of a split, in order. In the binary version their names end in .bin."""
 ROW = 3 * 32 * 32  # bytes of an image: red, green, blue
 
 
@@ -36,12 +36,12 @@ ROW = 3 * 32 * 32  # bytes of an image: red, green, blue
 class CIFAR10(DatasetConfig):
     """CIFAR-10, 50,000 training and 10,000 test pictures of ten classes (Krizhevsky 2009).
 
-    path: the published archive, binary or for Python, `cifar-10-*.tar.gz`; a directory that holds it, or what it
-        unpacks to; or an `.npz` file with x_train, y_train, x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE
-        or ~/.cache/equipoise, then cifar10) and downloads the binary version there.
+    path: the published archive `cifar-10-*.tar.gz`, binary or for Python; a directory with the archive or its unpacked
+        files; or an `.npz` file with x_train, y_train, x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE or
+        ~/.cache/equipoise, then cifar10) and downloads the binary version there.
 
     Raises:
-        ValueError: when built, if there is no such thing, or it is damaged.
+        ValueError: when built, if `path` holds none of these, or the files are damaged.
     """
 
     path: PathLike | None = None
@@ -49,23 +49,23 @@ class CIFAR10(DatasetConfig):
 
     def build(self) -> ArrayDataset:
         place = cache_directory() / "cifar10" if self.path is None else expanded(self.path)
-        found = find(place)
-        if found is None and self.path is None:
-            found = download(place / "cifar-10-binary.tar.gz")
-        if found is None:
+        source = find(place)
+        if source is None and self.path is None:
+            source = download(place / "cifar-10-binary.tar.gz")
+        if source is None:
             raise ValueError(
                 f"no CIFAR-10 at {place}: expected cifar-10-binary.tar.gz or cifar-10-python.tar.gz, a directory that "
                 "holds one of them or its data_batch_1[.bin], or an .npz file with x_train, y_train, x_test, y_test"
             )
-        images, labels, _ = read(found, self.split)
+        images, labels, _ = read(source, self.split)
         if labels is None:
-            raise ValueError(f"{found} holds images of CIFAR-10 but no y_{self.split}")
+            raise ValueError(f"{source} holds images of CIFAR-10 but no y_{self.split}")
         if images.shape[1:] != (3, 32, 32):
             raise ValueError(
-                f"{found} holds images of shape {images.shape[1:]} and not (3, 32, 32), so it is no CIFAR-10: give "
-                "its own file, or data=Images(path=...)"
+                f"{source} holds images of shape {images.shape[1:]}, but CIFAR-10 has (3, 32, 32): give CIFAR-10's "
+                "own file, or data=Images(path=...)"
             )
-        return ArrayDataset(images, labels.reshape(-1), CLASSES, where=str(found))
+        return ArrayDataset(images, labels.reshape(-1), CLASSES, where=str(source))
 
 
 def download(archive: Path) -> Path:
@@ -74,12 +74,12 @@ def download(archive: Path) -> Path:
     except ValueError as error:
         raise ValueError(
             f"CIFAR-10 is neither here nor within reach: {error}\n"
-            f"Put {archive.name} into {archive.parent} by hand, or pass path=..., a copy of yours"
+            f"Put {archive.name} into {archive.parent} by hand, or pass the path=... of your copy"
         ) from error
 
 
 def find(place: Path) -> Path | None:
-    """The archive, the .npz or the folder of batches that is at `place` or in it."""
+    """The archive, the .npz or the folder of batches at `place` or directly inside it."""
     if not place.is_dir():
         return place if place.exists() else None
     batches = (place / folder for folder in ("", "cifar-10-batches-bin", "cifar-10-batches-py"))
@@ -89,7 +89,7 @@ def find(place: Path) -> Path | None:
 
 
 def read(place: Path, split: Split) -> Arrays:
-    """Images (N, 3, 32, 32) and labels (N,) of a split. Raises ValueError for what is incomplete or damaged."""
+    """Images (N, 3, 32, 32) and labels (N,) of a split. Raises ValueError for incomplete or damaged files."""
     if place.suffix == ".npz":
         return read_npz(place, str(place), split=split)
     files = members(place, split)
@@ -114,7 +114,7 @@ def members(place: Path, split: Split) -> Mapping[str, bytes]:
 
 
 def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Of the binary version: a byte for the class, then the image, again and again."""
+    """Images and labels from the binary version. Each row is one byte for the class, then the image."""
     if not content or len(content) % (1 + ROW):
         raise ValueError(f"{where} holds {len(content)} bytes, no multiple of {1 + ROW}: it is cut short, get it again")
     table = np.frombuffer(content, np.uint8).reshape(-1, 1 + ROW)
@@ -122,16 +122,16 @@ def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int6
 
 
 def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Of the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
+    """Images and labels from the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
     try:
         batch = ArraysOnly(io.BytesIO(content), encoding="latin1").load()
         data, labels = batch["data"], batch["labels"]
         if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-            raise ValueError("its labels are no list of whole numbers")
+            raise ValueError("its labels are not a list of whole numbers")
         y = np.array(labels, np.int64)
         x = data.bytes() if isinstance(data, Described) else None
     except Exception as error:  # a damaged pickle makes Python raise nearly anything
-        raise ValueError(f"{where} is no batch of CIFAR-10, or it is damaged: {reason(error)}") from error
+        raise ValueError(f"{where} is not a batch of CIFAR-10, or it is damaged: {reason(error)}") from error
     if x is None or x.shape != (len(y), ROW):
         there = f"a {type(data).__name__}" if x is None else f"shape {x.shape}"
         raise ValueError(f"{where}: expected bytes of shape ({len(y)}, {ROW}), got {there}")

@@ -1,4 +1,4 @@
-"""One image: from a file's bytes to 8-bit grey or colour, and to the resolution asked for."""
+"""Decode one image: from a file's bytes to 8-bit grey or colour, at a given resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .limits import PIXELS, limit
 __all__ = ["check_target", "decode", "fit", "fit_array", "is_grey", "open_image"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "TGA")
-"""Formats that are read, under any name. Pillow goes by the content, and would give PostScript to an interpreter."""
+"""Formats to read, whatever the file's name. Pillow decides by content, and would run PostScript in an interpreter."""
 
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 GREY = ("1", "L", "LA", *SIXTEEN_BIT)
@@ -31,15 +31,15 @@ def formats() -> tuple[str, ...]:
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
-    """The image in `file`, of which only the header is read yet.
+    """Open the image in `file`, reading only its header.
 
     Raises:
-        Exception: whatever Pillow raises for a file that is broken or no image.
-        ValueError: for more pixels than the limit, Pillow's own or the environment variable `PIXELS`.
+        Exception: whatever Pillow raises for a file that is broken or not an image.
+        ValueError: for more pixels than the limit: Pillow's own, or the environment variable named by `PIXELS`.
     """
     most = limit(PIXELS, 178_956_970)
     if PIXELS in os.environ:
-        Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice as many
+        Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice it
     try:
         image = Image.open(file, formats=formats())
         count = image.width * image.height
@@ -53,18 +53,18 @@ def open_image(file: IO[bytes]) -> Image.Image:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether its pixels hold no colour by their format. A palette counts as colour."""
+    """Whether the pixel format is grey. A palette counts as colour."""
     return image.mode in GREY
 
 
 def decode(data: bytes) -> Image.Image:
-    """The bytes of an image file -> a Pillow image of mode L (grey) or RGB, upright.
+    """Decode the bytes of an image file to an upright Pillow image of mode L (grey) or RGB.
 
-    Transparency is laid on white; 16-bit grey is scaled to 8 bits (Pillow's own `convert` would clip it);
-    EXIF orientation is applied; of an animation, the first frame.
+    Transparency becomes white. 16-bit grey is scaled to 8 bits (Pillow's own `convert` would clip it). EXIF orientation
+    is applied. An animation gives its first frame.
 
     Raises:
-        Exception: whatever Pillow raises for a file that is broken or no image.
+        Exception: whatever Pillow raises for a file that is broken or not an image.
         ValueError: for pixels of unknown range (32-bit).
     """
     with open_image(io.BytesIO(data)) as image:
@@ -82,7 +82,7 @@ def decode(data: bytes) -> Image.Image:
 
 def sixteen_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """round(v / 257), so that 0 -> 0 and 65535 -> 255."""
-    return np.stack([row_to_eight(row) for row in pixels])  # row by row: wide numbers take eight times the memory
+    return np.stack([row_to_eight(row) for row in pixels])  # row by row: int64 takes eight times the memory
 
 
 def row_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -93,7 +93,7 @@ def row_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def check_target(resolution: int | None, channels: int | None) -> None:
-    """Raises ValueError unless each is None or something `fit` can make."""
+    """Raise ValueError unless each is None or a value that `fit` supports."""
     if (resolution is not None and resolution < 1) or channels not in (None, 1, 3):
         raise ValueError(
             f"expected resolution >= 1 and channels 1 (grey) or 3 (colour), got {resolution=}, {channels=}"
@@ -101,7 +101,7 @@ def check_target(resolution: int | None, channels: int | None) -> None:
 
 
 def fit(image: Image.Image, resolution: int, channels: int) -> NDArray[np.uint8]:
-    """The centre square, resized with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
+    """Crop to the centre square and resize with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)

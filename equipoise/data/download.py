@@ -1,4 +1,4 @@
-"""Downloading a file once, checked, into the user's cache."""
+"""Download a file once into the user's cache, and check its hash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT = 30  # seconds without an answer
 
 
 def cache_directory() -> Path:
-    """Where downloads go: $EQUIPOISE_CACHE, or ~/.cache/equipoise."""
+    """Directory of downloads: $EQUIPOISE_CACHE, or ~/.cache/equipoise."""
     return expanded(os.environ.get("EQUIPOISE_CACHE") or "~/.cache/equipoise")
 
 
@@ -35,13 +35,13 @@ def fetch(
     *,
     opened: Callable[[Path], IO[bytes] | gzip.GzipFile] = lambda path: path.open("rb"),
 ) -> Path:
-    """Download the first of `urls` that works to `target`, which appears only when it is complete and correct.
+    """Download the first of `urls` that works to `target`. The file appears only when complete and correct.
 
-    opened: how the content that `sha256` is of is read; by default the file itself. With `gzip.open` it is what was
-        compressed, so that a recompressed copy is as good.
+    opened: opens the content that is hashed; by default the file itself. With `gzip.open` the hash is of the
+        uncompressed content, so that a recompressed copy passes.
 
     Raises:
-        ValueError: if none works; says what was tried and why it failed.
+        ValueError: if no URL works. It says what was tried and why each failed.
     """
     tried = []
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -49,12 +49,12 @@ def fetch(
         try:
             download(url, part)
             with opened(part) as content:
-                found = digest(content)
-            if found == sha256:
+                actual = digest(content)
+            if actual == sha256:
                 part.replace(target)
                 return target
-            tried.append(f"{url}: wrong SHA-256, {found}, expected {sha256}")
-        except (OSError, EOFError, zlib.error, ValueError, http.client.HTTPException) as error:  # ValueError: no URL
+            tried.append(f"{url}: wrong SHA-256, {actual}, expected {sha256}")
+        except (OSError, EOFError, zlib.error, ValueError, http.client.HTTPException) as error:  # ValueError: not a URL
             tried.append(f"{url}: {error}")
         finally:
             part.unlink(missing_ok=True)

@@ -34,12 +34,12 @@ Classes = tuple[NDArray[np.generic] | None, Sequence[str] | None]
 
 
 class FileSource(Protocol):
-    """Files by name."""
+    """A collection of files, by name."""
 
     path: Path
 
     def names(self) -> list[str]:
-        """Relative paths with forward slashes, sorted; hidden files left out."""
+        """Relative paths with forward slashes, sorted, without hidden files."""
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
 
@@ -47,15 +47,15 @@ class FileSource(Protocol):
 class Folder:
     """The files under a directory. Links are followed, and each directory is read once.
 
-    A directory that is also reached by links keeps its own name. So links into the folder add no images, and links to
-    a directory that contains them end.
+    A directory that links also reach keeps its own name. So links into the folder add no images, and a link to a
+    directory around it does not loop.
     """
 
     def __init__(self, path: Path):
         self.path = path
 
     def names(self) -> list[str]:
-        """Raises ValueError that names a sub-folder that cannot be read."""
+        """Sorted paths. Raises ValueError for a sub-folder that cannot be read."""
         try:
             return sorted(self.walk())
         except OSError as error:
@@ -74,8 +74,8 @@ class Folder:
                 continue
             seen.add(place)
             with os.scandir(self.path / parent) as entries:
-                held = sorted((entry for entry in entries if visible(entry.name)), key=lambda entry: entry.name)
-            for entry in held:
+                inside = sorted((entry for entry in entries if visible(entry.name)), key=lambda entry: entry.name)
+            for entry in inside:
                 name = parent + entry.name
                 if not is_folder(entry):
                     yield name
@@ -89,7 +89,7 @@ class Folder:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether `entry` is a directory or a link to one. A link to itself counts as a file, which cannot be read."""
+    """Whether `entry` is a directory or a link to one. A link to itself counts as an unreadable file."""
     try:
         return entry.is_dir()
     except OSError as error:
@@ -99,7 +99,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class Zip:
-    """The files in a zip. Safe in several threads: one handle, one reader at a time. A copy has a handle of its own."""
+    """The files in a zip. Thread-safe: one handle, one reader at a time. A pickled copy opens its own handle."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -116,7 +116,7 @@ class Zip:
     def open(self, name: str) -> Iterator[IO[bytes]]:
         info = self._zip.getinfo(name)
         with self._lock, open_entry(self._zip, info) as file:
-            # A step back in compressed data unpacks everything before it again, and a header may ask for thousands.
+            # Seeking back in compressed data unpacks everything before it again, and a header may cause thousands.
             yield file if info.compress_type == ZIP_STORED else io.BytesIO(file.read())
 
 
@@ -127,13 +127,14 @@ def visible(name: str) -> bool:
 class ImageFiles:
     """The images of a `FileSource`, decoded when they are read.
 
-    Classes come from `dataset.json` if there is one ({"labels": [[name, class], ...]}, or null for no labels;
-    optionally "class_names"), else from the top sub-folders in alphabetical order. A sub-folder that holds everything
-    is no class: a flat folder, or a folder within a folder, is unlabelled.
+    Classes come from `dataset.json` if there is one: {"labels": [[name, class], ...]}, null for unlabelled data, and
+    optionally "class_names". Otherwise the top sub-folders are classes, in alphabetical order. A sub-folder that holds
+    everything does not count: a flat folder, or a folder within a folder, is unlabelled.
 
     resolution: None requires square images of one size; a number crops to the centre square and resizes.
     channels: None is grey if every image is grey, else colour; 1 or 3 converts.
-        With both given no file is touched here; otherwise the header of each is read, once.
+
+    With both given no image is opened here. Otherwise the header of each is read, once.
 
     Raises:
         ValueError: if there are no images, one cannot be read, sizes differ, or labels are incomplete.
@@ -176,7 +177,7 @@ class ImageFiles:
             raise self.unreadable(name, error) from error
 
     def where(self, name: str) -> str:
-        """A file's name in messages. Names in a zip may begin with a slash."""
+        """Path of a file, for messages. Names in a zip may begin with a slash."""
         return f"{self.source.path}/{printable(name.lstrip('/'))}"
 
     def unreadable(self, name: str, error: Exception) -> ValueError:
@@ -184,7 +185,7 @@ class ImageFiles:
 
     def scan(self, resolution: int | None, channels: int | None) -> tuple[int, int]:
         """Resolution and channels, from the headers of the files."""
-        sizes: dict[tuple[int, int], str] = {}  # size -> first file that has it
+        sizes: dict[tuple[int, int], str] = {}  # size -> first file of that size
         grey = True
         for name in self.names:
             try:
@@ -206,16 +207,16 @@ class ImageFiles:
         )
         (first, first_name), *others = sizes.items()
         if others:
-            other, one, another = others[0][0], printable(first_name), printable(others[0][1])
+            second, second_name = others[0]
             raise ValueError(
-                f"{self.source.path} holds images of different sizes: {one} has {first[0]}x{first[1]} pixels, "
-                f"{another} has {other[0]}x{other[1]}. {fix}"
+                f"{self.source.path} holds images of different sizes: {printable(first_name)} has "
+                f"{first[0]}x{first[1]} pixels, {printable(second_name)} has {second[0]}x{second[1]}. {fix}"
             )
         if first[0] != first[1]:
             raise ValueError(f"{self.where(first_name)} has {first[0]}x{first[1]} pixels, which is not square. {fix}")
 
     def from_folders(self) -> Classes:
-        """Classes from the first directories in which the paths differ."""
+        """Classes from the topmost directories in which the paths differ."""
         paths = [PurePosixPath(name.lstrip("/")).parts for name in self.names]  # as unzip does
         shared = len(PurePosixPath(posixpath.commonpath(["/".join(path[:-1]) for path in paths])).parts)
         tops = [path[shared] if len(path) > shared + 1 else None for path in paths]

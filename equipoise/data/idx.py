@@ -21,7 +21,7 @@ PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
 def find_idx(directory: Path, split: Split, kind: str) -> Path | None:
-    """The file of `kind` "images-idx3" or "labels-idx1", gzipped or not, also in the spelling "images.idx3"."""
+    """The file of `kind` "images-idx3" or "labels-idx1", gzipped or not. The spelling "images.idx3" works too."""
     stem = f"{PREFIX[split]}-{kind}-ubyte"
     names = (name + suffix for name in (stem, stem.replace("-idx", ".idx")) for suffix in ("", ".gz"))
     return next((directory / name for name in names if (directory / name).is_file()), None)
@@ -43,7 +43,7 @@ def read_idx_directory(directory: Path, *, split: Split = "train") -> Arrays | N
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
-    """The uint8 array of an IDX file, gzipped or not. No more is read than its header promises.
+    """The uint8 array of an IDX file, gzipped or not. Reading stops where the header says the data ends.
 
     Raises:
         ValueError: for a file that is damaged, cut short, or not uint8 of `ndim` dimensions.
@@ -56,7 +56,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
             try:
                 header = file.read(4 + 4 * ndim)
                 if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < 4 + 4 * ndim:
-                    raise ValueError(f"{path} is no IDX file of bytes in {ndim} dimensions")
+                    raise ValueError(f"{path} is not an IDX file of bytes in {ndim} dimensions")
                 shape = struct.unpack_from(f">{ndim}I", header, 4)
                 size = math.prod(shape)
                 check_unpacked(size, packed, str(path))

@@ -1,4 +1,4 @@
-"""Any images on disk: recognised by looking, opened as they are or prepared once for speed."""
+"""Images on disk in any format: detect the format, open them directly, or prepare them once for speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .regular import expanded, require_regular
 __all__ = ["Images", "open_dataset", "prepare"]
 
 BY_NAME = {"digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10}
-LEAST = 1000  # files that are worth a process
+LEAST = 1000  # files per process: fewer are not worth its start
 
 
 @component
@@ -35,7 +35,7 @@ class Images(DatasetConfig):
     path: a folder of images (one sub-folder per class, or flat and unlabelled), a StyleGAN folder or zip with
         `dataset.json`, an `.npz` with `x` and optionally `y`, a directory of MNIST-like IDX files, or a prepared set.
     resolution: pixels. None requires square images of one size; a number crops the centre and resizes.
-    channels: 1 grey, 3 colour, None as the images are (grey if all of them are).
+    channels: 1 grey, 3 colour; None is grey if all images are grey, else colour.
     """
 
     path: PathLike
@@ -47,10 +47,11 @@ class Images(DatasetConfig):
 
 
 def open_dataset(path: PathLike, *, resolution: int | None = None, channels: int | None = None) -> Dataset:
-    """What is at `path`, whichever of the formats of `Images` it has.
+    """Open the data set at `path`, in any format that `Images` lists.
 
     Raises:
-        ValueError: that names the file and the fix, if it is missing, of no known format, damaged or inconsistent.
+        ValueError: if it is missing, of unknown format, damaged or inconsistent. The message names the file and the
+            fix.
     """
     place = expanded(path)
     if not place.exists():
@@ -62,14 +63,14 @@ def open_dataset(path: PathLike, *, resolution: int | None = None, channels: int
         return ArrayDataset(*arrays, resolution=resolution, channels=channels, where=str(place))
     if not place.is_dir() and not looks_like_zip(place):
         raise ValueError(
-            f"{place} is no data set: expected a folder of images, a .zip, an .npz, a directory of IDX files "
+            f"{place} is not a data set: expected a folder of images, a .zip, an .npz, a directory of IDX files "
             "or a prepared set"
         )
     return ImageFiles(Folder(place) if place.is_dir() else Zip(place), resolution=resolution, channels=channels)
 
 
 def read_arrays(place: Path) -> Arrays | None:
-    """The arrays at `place`, or None if it holds image files, or nothing known."""
+    """The arrays at `place`, or None if it holds image files or an unknown format."""
     if is_prepared(place):
         return open_prepared(place)
     if place.suffix == ".npz" and place.is_file():
@@ -90,25 +91,27 @@ def prepare(
     workers: int = 1,
     shard_gb: float | None = None,
 ) -> ArrayDataset:
-    """Turn `source` into a uint8 set on disk in the new directory `out`, and open that.
+    """Write `source` as a uint8 set to the new directory `out`, and open the result.
 
     source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that
         name).
     resolution, channels: as in `Images`.
-    workers: processes that decode image files; each gets 1,000 files or more, for it takes seconds to start. The result
-        is the same. With more than one, a script needs the usual `if __name__ == "__main__":`.
-    shard_gb: the most gigabytes (10^9 bytes) of a file of images; None writes all into one.
+    workers: most processes that decode image files. Each gets at least 1,000 files, since it takes seconds to start.
+        The result does not depend on it. With more than one, a script needs the usual `if __name__ == "__main__":`.
+    shard_gb: largest size of a file of images, in gigabytes (10^9 bytes); None writes a single file.
 
     Raises:
-        ValueError: as `open_dataset`, and if `out` exists or cannot be written. Then nothing is left behind.
-        RunError: if one of several workers is killed, or (`Interrupted`) SIGTERM asks to stop; likewise.
+        ValueError: as `open_dataset`, and if `out` exists or cannot be written.
+        RunError: if one of several workers is killed, or (`Interrupted`) SIGTERM asks to stop.
+
+    After an error nothing is left behind.
     """
     target = expanded(out)
     if target.exists():
         raise ValueError(f"{target} exists already: choose another directory, or remove it first")
     if workers < 1 or (shard_gb is not None and not 0 < shard_gb < math.inf):
         raise ValueError(f"expected workers >= 1 and 0 < shard_gb < inf, or None, got {workers=}, {shard_gb=}")
-    if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks
+    if workers > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing tests
         raise ValueError(
             f"prepare(workers={workers}) is called again by each of its workers, which import this script: call it "
             'below `if __name__ == "__main__":`'
@@ -118,9 +121,11 @@ def prepare(
         if config is None:
             dataset = open_dataset(source, resolution=resolution, channels=channels)
         else:
-            own = config().build()
-            dataset = ArrayDataset(own.images, own.labels, own.class_names, resolution=resolution, channels=channels)
-        # Arrays have nothing to decode, and a copy of them for each process would be large.
+            built = config().build()
+            dataset = ArrayDataset(
+                built.images, built.labels, built.class_names, resolution=resolution, channels=channels
+            )
+        # Arrays need no decoding, and a copy of them for each process would be large.
         workers = min(workers, len(dataset) // LEAST) if isinstance(dataset, ImageFiles) else 1
         shard_bytes = None if shard_gb is None else shard_gb * 1e9
         write_prepared(dataset, target, str(source), workers=workers, shard_bytes=shard_bytes)

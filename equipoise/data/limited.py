@@ -1,4 +1,4 @@
-"""A few images of a data set: for GANs on limited data, and the labelled images of a semi-supervised one."""
+"""Small subsets of a data set: for GANs on limited data, and for the labelled images of semi-supervised GANs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .split import Subset
 
 __all__ = ["Few", "few"]
 
-CHOICE = 0xFE3  # in the place of a run's seed, so that the choice is not the beginning of a run's first epoch
+CHOICE = 0xFE3  # used as seed, so that the choice is not the beginning of some run's first epoch
 
 
 @component
 class Few(DatasetConfig):
-    """`num` images of the data set `of`, as many of each class as of any other, and the same ones in every run.
+    """`num` images of the data set `of`, balanced over classes, the same in every run.
 
-    The choice does not depend on the run's seed, and a larger `num` adds to it.
+    The choice does not depend on the run's seed. A larger `num` keeps the images of a smaller one and adds others.
     """
 
     of: DatasetConfig = Digits()
@@ -36,10 +36,10 @@ class Few(DatasetConfig):
 def few(dataset: Dataset, num: int) -> Subset:
     """The first `num` images of `dataset` in a fixed random order that takes one of each class in turn.
 
-    So the classes' counts differ by at most 1, unless a class is used up. Without labels, in a fixed random order.
+    So the classes' counts differ by at most 1, unless a class is used up. Without labels the order is only random.
 
     Raises:
-        ValueError: unless there are that many images, and at least one is asked for.
+        ValueError: unless `num` is between 1 and the size of the data set.
 
     >>> from equipoise.data import Digits
     >>> np.bincount(few(Digits().build(), 100).labels)
@@ -50,13 +50,13 @@ def few(dataset: Dataset, num: int) -> Subset:
     order = permutation(CHOICE, 0, len(dataset))
     if dataset.labels is not None:
         order = order[np.argsort(turns(dataset.labels[order]), kind="stable")]
-    return Subset(dataset, np.sort(order[:num]))  # sorted, as all of it is read fastest in the order of the disk
+    return Subset(dataset, np.sort(order[:num]))  # in the order of the disk, which is fastest to read
 
 
 def turns(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same class come before each, (N,) -> (N,): [3, 3, 1, 3] -> [0, 1, 0, 2]."""
+    """Number of earlier images of the same class, for each image, (N,) -> (N,): [3, 3, 1, 3] -> [0, 1, 0, 2]."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.unique(labels, return_counts=True)[1]
-    found = np.empty_like(labels)
-    found[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return found
+    earlier = np.empty_like(labels)
+    earlier[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return earlier

@@ -1,4 +1,4 @@
-"""How much a small file may become in memory. Environment variables raise the limits."""
+"""Limits on the memory that a small file may unpack to. Environment variables raise them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 __all__ = ["PIXELS", "UNPACKED", "check_unpacked", "limit"]
 
 UNPACKED = "EQUIPOISE_UNPACK_MB"
-"""Megabytes (10^6 bytes) that a compressed file may unpack to, however small it is; 100 if unset."""
+"""Variable: megabytes (10^6 bytes) that any compressed file may unpack to, however small; 100 if unset."""
 PIXELS = "EQUIPOISE_MAX_PIXELS"
-"""Pixels of a picture; Pillow's own limit, 178,956,970, if unset."""
+"""Variable: most pixels of a picture; Pillow's own limit, 178,956,970, if unset."""
 RATIO = 100
-"""Times its size that a file may always unpack to. Pictures stay far below."""
+"""A file may always unpack to this many times its size. Pictures stay far below."""
 
 
 def limit(variable: str, default: int) -> int:
@@ -25,7 +25,8 @@ def limit(variable: str, default: int) -> int:
 def check_unpacked(size: int, packed: int, where: str) -> None:
     """Refuse a decompression bomb before it is unpacked.
 
-    size: bytes that are promised.  packed: bytes of the file.
+    size: bytes after unpacking, as the file promises.
+    packed: bytes of the file.
 
     Raises:
         ValueError: if `size` is above `RATIO` times `packed` and above the limit `UNPACKED`.
@@ -34,5 +35,5 @@ def check_unpacked(size: int, packed: int, where: str) -> None:
     if size > max(RATIO * packed, megabytes * 10**6):
         raise ValueError(
             f"{where} holds {packed} bytes that would unpack to {size}, more than {megabytes} MB and more than {RATIO} "
-            f"times as many: leave it out, or, if you trust it, set {UNPACKED}={-(-size // 10**6)}"
+            f"times its size: leave it out, or, if you trust it, set {UNPACKED}={-(-size // 10**6)}"
         )

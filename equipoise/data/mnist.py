@@ -32,11 +32,13 @@ class Digits(DatasetConfig):
 
 @dataclass(frozen=True)
 class Published:
-    """Where a data set of four gzipped IDX files is found.
+    """A published data set of four gzipped IDX files.
 
-    folders: directories of the system that may hold it.
-    mirrors: URLs, each the prefix of the four names.
-    sha256: of the uncompressed files, by name.
+    title: name for messages.
+    name: name of its folder in the cache, and of its .npz file.
+    mirrors: URL prefixes; each is followed by one of the four file names.
+    sha256: hashes of the uncompressed files, by name.
+    folders: system directories that may hold the files.
     """
 
     title: str
@@ -48,10 +50,10 @@ class Published:
 
     def open(self, path: PathLike | None, split: Split) -> ArrayDataset:
         where = [expanded(path)] if path is not None else [place for place in self.folders if place.is_dir()]
-        arrays = next((found for place in where if (found := self.look(place, split)) is not None), None)
+        arrays = next((held for place in where if (held := self.look(place, split)) is not None), None)
         if arrays is None and path is None:
             where = [cache_directory() / self.name]
-            self.download(where[0])  # what is missing: a download that was interrupted goes on
+            self.download(where[0])  # the missing files only: resumes an interrupted download
             arrays = self.look(where[0], split)
         if arrays is None:
             raise ValueError(
@@ -63,7 +65,7 @@ class Published:
         return ArrayDataset(arrays.images, arrays.labels, self.class_names, where=self.title)
 
     def look(self, place: Path, split: Split) -> Arrays | None:
-        """The arrays at a file or directory, or None if it holds none."""
+        """The arrays in a file or directory, or None if there are none."""
         npz = place / f"{self.name}.npz" if place.is_dir() else place
         arrays = read_idx_directory(place, split=split)
         if arrays is None and npz.is_file():
@@ -71,7 +73,7 @@ class Published:
         return arrays
 
     def download(self, folder: Path) -> None:
-        """All four files, those that are missing."""
+        """Download the missing ones among the four files."""
         try:
             for name, sha256 in self.sha256.items():
                 target = folder / f"{name}.gz"
@@ -146,8 +148,8 @@ class MNIST(DatasetConfig):
 class FashionMNIST(DatasetConfig):
     """Fashion-MNIST, 60,000 training and 10,000 test pictures of clothes (Xiao et al. 2017).
 
-    path: as for `MNIST`, with fashion_mnist for mnist. None looks first where Debian's package dataset-fashion-mnist
-        puts it.
+    path: as for `MNIST`, with fashion_mnist in place of mnist. None looks first in the folder of Debian's package
+        dataset-fashion-mnist.
     """
 
     path: PathLike | None = None

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` format, of files that nobody vouches for: sizes are checked before memory is taken."""
+"""NumPy's `.npy` format, for untrusted files: sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ LONGEST = 2000  # characters of a header; NumPy's own has about 120
 
 
 class Header(NamedTuple):
-    """shape, dtype: of the array.  fortran: whether the first index varies fastest.  offset: bytes before the data."""
+    """Header of an array.
+
+    fortran: whether the first index varies fastest.
+    offset: bytes before the data.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -28,14 +32,14 @@ def read_header(file: IO[bytes], size: int, where: str) -> Header:
     """The header of the array in `file`, which has `size` bytes.
 
     Raises:
-        ValueError: if it is no such array, holds Python objects, or promises another number of bytes than there are.
+        ValueError: if the file is not a plain array, holds Python objects, or promises more or fewer bytes than it has.
     """
     try:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
-            raise ValueError(f"its format is version {version}")  # made for structured types and endless headers
+            raise ValueError(f"its format is version {version}")  # for structured types and huge headers
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST)
-    except Exception as error:  # NumPy evaluates the header, which raises nearly anything
+    except Exception as error:  # NumPy evaluates the header, which may raise nearly anything
         raise ValueError(f"{where} is not a plain NumPy array: {reason(error)}") from error
     if dtype.hasobject:
         raise ValueError(f"{where} is not a plain NumPy array: it holds Python objects, which are pickled")

@@ -1,4 +1,4 @@
-"""The order in which training reads images: a function of (seed, position), with nothing to save."""
+"""The order in which training reads images: a function of (seed, position), so no state to save."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Shuffle", "permutation", "stream"]
 
-DATA_ORDER = 0xDA7A  # keeps this use of a seed apart from every other
+DATA_ORDER = 0xDA7A  # separates this use of a seed from all others
 LONGEST_TABLE = 1 << 20
-"""Images of which an epoch's order is a table, 8 MB. Of more, each index is computed when it is asked for."""
+"""Largest data set, in images, whose epoch order is a table (8 MB). Larger sets compute each index on demand."""
 ROUNDS = 8
 
 
@@ -19,7 +19,7 @@ ROUNDS = 8
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order of an epoch as a table -> (length,).
 
-    Drawn as the ranks of raw bits, whose stream numpy promises never to change; that of its shuffles it may.
+    The table holds the ranks of raw random bits. numpy promises never to change that stream; its shuffles may change.
     """
     bits = np.random.PCG64(np.random.SeedSequence((seed, epoch, DATA_ORDER))).random_raw(length)
     return np.argsort(bits, kind="stable")
@@ -28,13 +28,13 @@ def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
 class Shuffle:
     """The order of an epoch without a table: a pseudo-random permutation of range(length), an index at a time.
 
-    A Feistel network on numbers of b bits, 2^b the least power of two that is not below `length` (Luby & Rackoff 1988).
-    Its two halves, as equal as b allows, are xored in turn with a keyed hash of the other, which can be undone, so the
-    network permutes range(2^b). What it sends past the end it is applied to again until it lies in range (cycle
-    walking, Black & Rogaway 2002): fewer than twice on average, and still a permutation.
+    A Feistel network on numbers of b bits, 2^b the least power of two >= `length` (Luby & Rackoff 1988). Its two halves
+    are as equal as b allows. Each in turn is xored with a keyed hash of the other. Every such round can be undone, so
+    the network permutes range(2^b). A result beyond `length` goes through the network again until it lies in range
+    (cycle walking, Black & Rogaway 2002): fewer than two passes on average, and still a permutation.
 
-    Integer operations alone, on keys from numpy's seed sequence, whose values numpy promises never to change. Not for
-    lengths of a few: of those it cannot make every order.
+    It uses integer operations only, with keys from numpy's seed sequence, whose values numpy promises never to change.
+    It does not suit very short lengths, where it cannot produce every order.
     """
 
     def __init__(self, seed: int, epoch: int, length: int):
@@ -44,11 +44,11 @@ class Shuffle:
         self.keys = np.random.SeedSequence((seed, epoch, DATA_ORDER)).generate_state(ROUNDS, np.uint64)
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which images are at these positions of the epoch, all in range(length): (n,) -> (n,)."""
-        found = self.network(positions.astype(np.uint64))
-        while (outside := np.flatnonzero(found >= self.length)).size:
-            found[outside] = self.network(found[outside])
-        return found.astype(np.int64)
+        """Indices of the images at these positions of the epoch, all in range(length): (n,) -> (n,)."""
+        images = self.network(positions.astype(np.uint64))
+        while (outside := np.flatnonzero(images >= self.length)).size:
+            images[outside] = self.network(images[outside])
+        return images.astype(np.int64)
 
     def network(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         halves = [x & self.masks[0], x >> self.low]
@@ -58,17 +58,17 @@ class Shuffle:
 
 
 def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A hash of 64 bits in which each bit depends on all of `x`: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    """A 64-bit hash: every bit depends on all of `x`. The finaliser of SplitMix64 (Steele et al. 2014)."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return x ^ x >> np.uint64(31)
 
 
 def stream(seed: int, length: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Which images are at the positions start ... stop - 1 of the endless stream -> (stop - start,).
+    """Indices of the images at positions start ... stop - 1 of the endless stream -> (stop - start,).
 
     Position i lies in epoch i // length, and each epoch is a permutation of range(length), drawn from (seed, epoch).
-    Of more than `LONGEST_TABLE` images, memory depends on stop - start alone, and so does time.
+    Above `LONGEST_TABLE` images, memory and time depend only on stop - start.
     """
     parts = []
     for epoch in range(start // length, -(-stop // length)):

@@ -1,4 +1,4 @@
-"""Pickles of strangers: read without calling anything."""
+"""Untrusted pickles, read without calling anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ArraysOnly", "Described"]
 
 
 class Described:
-    """Arguments and state of a NumPy array or dtype, kept in its place while a pickle is read."""
+    """A stand-in for a NumPy array or dtype while a pickle is read: its arguments and state."""
 
     def __init__(self, *given: object):
         self.given = given
@@ -21,7 +21,7 @@ class Described:
         self.state = state
 
     def bytes(self) -> NDArray[np.uint8]:
-        """The array, if it is one of bytes."""
+        """The array. Raises ValueError unless it holds bytes."""
         _, shape, dtype, fortran, content = self.state
         if dtype.given[0] != "u1":
             raise ValueError(f"its images are {dtype.given[0]} and not bytes")
@@ -30,10 +30,10 @@ class Described:
 
 
 class ArraysOnly(pickle._Unpickler):
-    """Reads pickles of NumPy arrays and of Python's own types, and calls nothing else, whoever made the file.
+    """Reader of pickles with NumPy arrays and Python's own types. It calls nothing else, whoever made the file.
 
-    The Python implementation, because its memo grows with the values in it and not with the largest index. Keys are
-    text: the hash of nested tuples that share their parts takes time exponential in their depth.
+    It extends the Python implementation, whose memo grows with the number of values, not with the largest index. Keys
+    must be text: hashing nested tuples that share their parts takes time exponential in their depth.
     """
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)

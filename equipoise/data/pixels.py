@@ -1,4 +1,4 @@
-"""Bytes on disk, floats in networks: the only place where one becomes the other."""
+"""Conversion between bytes on disk and floats in networks. No other module converts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_float(x: Tensor) -> Tensor:
 def dequantise(x: Tensor, width: float, generator: torch.Generator) -> Tensor:
     """Add u ~ U[0, width] to each value, so that floats fill the gaps between bytes (Theis et al. 2016, sec. 3.1).
 
-    width: in units of images in [-1, 1], where neighbouring bytes are 2 / 255 apart; 0 draws nothing.
+    width: in units of images in [-1, 1], where neighbouring bytes are 2 / 255 apart; 0 adds no noise, draws no numbers.
     generator: on x's device.
     """
     if width == 0:

@@ -1,7 +1,7 @@
 """A prepared set: arrays of bytes on disk, the fastest source for any size.
 
-A directory with images.npy (N, C, H, W) uint8, or the same in parts, images-00000.npy and so on; labels.npy (N,) int64
-if labelled; and info.json.
+The directory holds images.npy (N, C, H, W) uint8, or parts of it, images-00000.npy and so on; labels.npy (N,) int64 if
+labelled; and info.json.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ __all__ = ["is_prepared", "open_prepared", "write_prepared"]
 
 LABELS, INFO = "labels.npy", "info.json"
 FORMAT = "equipoise images 1"
-CHUNK, MOST = 1 << 24, 256  # bytes and images that are read and written at a time
-FILES = 1000  # of images: a batch opens each that it reads from
+CHUNK, MOST = 1 << 24, 256  # most bytes and images that are read and written at a time
+FILES = 1000  # most image files: a batch opens each one that it reads from
 
 
 def image_files(path: Path) -> list[Path]:
-    """The files of images in a directory, in their order; none if it is no prepared set."""
-    whole = path / "images.npy"
-    return [whole] if whole.is_file() else sorted(path.glob("images-*.npy"))
+    """Image files of a prepared set, in order; empty for any other directory."""
+    single = path / "images.npy"
+    return [single] if single.is_file() else sorted(path.glob("images-*.npy"))
 
 
 def is_prepared(path: Path) -> bool:
@@ -75,7 +75,7 @@ def open_prepared(path: Path) -> Arrays:
 
 
 class Chunk(NamedTuple):
-    """Images start ... stop - 1 of a data set, and where their bytes go."""
+    """Images start ... stop - 1 of a data set, with the file and the offset in bytes to write them to."""
 
     start: int
     stop: int
@@ -86,12 +86,12 @@ class Chunk(NamedTuple):
 def write_prepared(
     dataset: Dataset, out: Path, source: str, *, workers: int = 1, shard_bytes: float | None = None
 ) -> None:
-    """Write `dataset` to the new directory `out`, without ever holding it in memory.
+    """Write `dataset` to the new directory `out`, a chunk in memory at a time.
 
-    It is written beside `out` under another name and renamed when complete, so no half of it is ever seen.
+    It is written beside `out` under a temporary name and renamed when complete, so `out` is never incomplete.
 
-    workers: processes that read images and write them, each with a copy of `dataset`; 1 is this one.
-    shard_bytes: the most bytes of images in a file, one image at the least; None is all in one.
+    workers: processes that read and write images, each with a copy of `dataset`; 1 uses this process.
+    shard_bytes: most bytes of images in a file, but at least one image; None writes a single file.
 
     Raises:
         ValueError: if an image cannot be read, or the disk is full or read-only.
@@ -100,7 +100,7 @@ def write_prepared(
         with suppress(FileExistsError):
             out.parent.mkdir(parents=True)
         with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
-            part = Path(folder, out.name)  # in that directory, which is this user's alone, one as others are
+            part = Path(folder, out.name)  # gets ordinary permissions; `folder` is readable to this user alone
             part.mkdir()
             write_images(dataset, part, workers, shard_bytes)
             if dataset.labels is not None:
@@ -129,7 +129,7 @@ def write_images(dataset: Dataset, folder: Path, workers: int, shard_bytes: floa
 
 
 def plan(dataset: Dataset, folder: Path, shard_bytes: float | None) -> Iterator[Chunk]:
-    """Make the files, whose images are holes as yet, and say what goes where."""
+    """Create the files with their headers and empty images, and yield the chunks to write."""
     count, spec = len(dataset), dataset.spec
     shape = (spec.channels, spec.resolution, spec.resolution)
     size = math.prod(shape)
@@ -153,9 +153,9 @@ def plan(dataset: Dataset, folder: Path, shard_bytes: float | None) -> Iterator[
 
 
 def write_chunk(dataset: Dataset, chunk: Chunk) -> int:
-    """Read its images and write them to their place. Returns how many they are."""
+    """Read the images of `chunk` and write them to their place. Returns their number."""
     images = dataset.read(np.arange(chunk.start, chunk.stop))
-    # Plain writes and no memory map: on a full disk a map kills the process instead of raising.
+    # Plain writes, not a memory map: on a full disk a map kills the process instead of raising.
     with chunk.file.open("r+b") as file:
         file.seek(chunk.offset)
         file.write(np.ascontiguousarray(images).data)

@@ -1,4 +1,4 @@
-"""Reading ahead in the background."""
+"""Read ahead in background threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ R = TypeVar("R")
 
 
 def read_ahead(read: Callable[[T], R], items: Iterable[T], *, threads: int = 4) -> Generator[R]:
-    """map(read, items), with the next `threads` results computed by as many threads; 0 computes in place.
+    """map(read, items), with the next `threads` results computed ahead in threads; 0 computes in place.
 
-    What `read` raises is raised here, at its place in the order. `close()`, an exception or the end of `items` stops
+    An error of `read` is raised here, at its place in the order. `close()`, an exception or the end of `items` stops
     the threads.
     """
     if threads == 0:

@@ -1,4 +1,4 @@
-"""Opening the files of a data set, regular files only, and naming them in messages."""
+"""Open the files of a data set (regular files only), and name them in messages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def require_regular(path: Path) -> Path:
     """`path`, if it is a regular file or a link to one.
 
     Raises:
-        ValueError: for anything else. Opening a named pipe would wait for its other end for ever.
-        OSError: if there is no such file.
+        ValueError: for anything else. Opening a named pipe would wait forever for its other end.
+        OSError: if the file is missing.
     """
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind != stat.S_IFREG:
@@ -36,20 +36,20 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what a library says of a damaged file, without the bytes that some of them add."""
+    """The first line of a library's message about a damaged file, without the raw bytes that some libraries add."""
     return printable(str(error).partition("\n")[0], 500) or type(error).__name__
 
 
 def printable(name: str, most: int = 300) -> str:
-    """A name that a stranger gave, for a message: without line breaks and control characters, and not too long."""
+    """An untrusted name, for a message: line breaks and control characters escaped, cut to `most` characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:most])
 
 
 def expanded(path: str | Path) -> Path:
-    """`path` with the home directory in the place of ~.
+    """`path` with ~ replaced by the home directory.
 
     Raises:
-        ValueError: if nobody knows that directory.
+        ValueError: if the home directory is unknown.
     """
     try:
         return Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""Images that stay on the device that trains on them."""
+"""Data sets that stay in the memory of the training device."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .reading import read_ahead
 __all__ = ["Resident", "resident"]
 
 SHARE = 0.25
-"""Of the device's free memory, the most that images take."""
+"""Largest share of the device's free memory that images may take."""
 PATIENCE = 60.0
-"""Seconds that reading them all may take."""
+"""Longest time to read all images, in seconds."""
 CHUNK = 1 << 24
 
 
 class Resident:
-    """A data set whose bytes are on `device`, all of them, where `take` indexes them."""
+    """A data set with all its bytes on `device`. `take` indexes them there."""
 
     spec: ImageSpec
     labels: NDArray[np.int64] | None
@@ -52,16 +52,16 @@ class Resident:
         return self.take(indices)[0].numpy(force=True)
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-        """Images (n, C, H, W) uint8 and their labels (n,), on the device, for which the host does not wait."""
+        """Images (n, C, H, W) uint8 and their labels (n,), on the device. The host does not wait for them."""
         chosen = to_device(torch.from_numpy(indices), self.device)
         return self.images[chosen], None if self.classes is None else self.classes[chosen]
 
 
 def resident(dataset: Dataset, device: torch.device | str) -> Dataset:
-    """`dataset` as a `Resident` of `device`, if that is a GPU and it is worth it; else as it is.
+    """`dataset` as a `Resident`, if `device` is a GPU where that pays; else `dataset` itself.
 
-    It is if the images take at most a quarter of the GPU's free memory, and if reading them all takes at most a minute,
-    by the time that up to 256 of them take. Batches are the same either way.
+    It pays if the images take at most a quarter of the GPU's free memory, and if reading all of them takes at most a
+    minute, estimated from up to 256 images. Batches are the same either way.
     """
     device = torch.device(device)
     if device.type != "cuda" or isinstance(dataset, Resident):
@@ -75,15 +75,15 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 def quick(dataset: Dataset) -> bool:
-    """Whether all images are read within `PATIENCE`, judged by up to 256 from all over the set."""
-    some = np.linspace(0, len(dataset) - 1, min(len(dataset), 256)).astype(np.int64)
+    """Whether all images can be read within `PATIENCE`, estimated from up to 256 evenly spread ones."""
+    sample = np.linspace(0, len(dataset) - 1, min(len(dataset), 256)).astype(np.int64)
     start = time.perf_counter()
-    dataset.read(some)
-    return (time.perf_counter() - start) * len(dataset) / len(some) <= PATIENCE
+    dataset.read(sample)
+    return (time.perf_counter() - start) * len(dataset) / len(sample) <= PATIENCE
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a GPU from pinned memory, so that the host need not wait."""
+    """Copy `tensor` to `device`; to a GPU from pinned memory, so that the host need not wait."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Images in one `.npy` file or many, read from disk by index: the set may be larger than memory."""
+"""Images in one or more `.npy` files, read from disk by index: the set may be larger than memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Shards"]
 
 
 class Shards:
-    """The images of `.npy` files, each uint8 (n, C, H, W), one file after the other, as one array (N, C, H, W).
+    """Images of several `.npy` files, each uint8 (n, C, H, W), concatenated as one array (N, C, H, W).
 
-    Indexed by integers, it reads these images and nothing else. By plain reads and no memory map: pages of a map
-    count as this process's memory until somebody needs them, a map reads 32 pages around each that is asked for, and
-    a disk that fails under a map kills the process where a read raises. A file is open while it is read, and no longer:
-    so there may be more files than a process may open, and a copy in another process reads what this one does.
+    Indexing by integers reads only these images, with plain reads. A memory map would have three drawbacks: its pages
+    count as this process's memory until the system needs them; it reads 32 pages around each page in use; and a failing
+    disk kills the process, where a read raises. A file is open only while it is read. So there may be more files than a
+    process may open, and a copy of this object works in another process.
 
     Raises:
         ValueError: if a file is damaged or differs from the first in dtype or shape.
@@ -46,7 +46,7 @@ class Shards:
             if len(images.shape) != 4 or 0 in images.shape or images.dtype != np.uint8 or images.fortran:
                 order = " in Fortran's order" if images.fortran else ""
                 raise ValueError(
-                    f"{path.name} should hold uint8 (n, C, H, W), it holds {images.dtype} {images.shape}{order}"
+                    f"{path.name} should hold uint8 (n, C, H, W), but it holds {images.dtype} {images.shape}{order}"
                 )
             shape = shape or images.shape[1:]
             if images.shape[1:] != shape:
@@ -61,24 +61,24 @@ class Shards:
         return self.shape[0]
 
     def __getitem__(self, indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
-        """(n,) -> (n, C, H, W), read in the order of the disk. Safe in several threads."""
+        """(n,) -> (n, C, H, W), read in the order of the disk. Thread-safe."""
         wanted = np.asarray(indices)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"there are images 0 to {len(self) - 1}, asked for {wanted.min()} to {wanted.max()}")
-        found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-        size = found[:1].nbytes
+        images = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        size = images[:1].nbytes
         order = np.argsort(wanted, kind="stable")
         shards = np.searchsorted(self.ends, wanted, side="right").tolist()
         for shard, rows in groupby(order.tolist(), key=shards.__getitem__):
             with self.paths[shard].open("rb", buffering=0) as file:
                 for row in rows:
                     file.seek(self._headers[shard] + (int(wanted[row]) - self._starts[shard]) * size)
-                    fill(memoryview(found[row]).cast("B"), file)
-        return found
+                    fill(memoryview(images[row]).cast("B"), file)
+        return images
 
 
 def fill(into: memoryview, file: FileIO) -> None:
-    """Read as many bytes."""
+    """Read from `file` until `into` is full."""
     while into:  # a file system may give less than was asked for
         got = file.readinto(into)
         if not got:

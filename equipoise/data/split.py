@@ -1,4 +1,4 @@
-"""A data set in two: images to train on, and images that D never sees in training."""
+"""Splits of a data set: images to train on, and images that D never sees in training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Subset:
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
-    """The images to train on, and a random `share` of all, always the same ones; None for a share of 0.
+    """Hold out a random `share` of the images, the same ones in every run.
+
+    Returns the images to train on and the held-out images; None instead of the latter for a share of 0.
 
     Raises:
         ValueError: if `share` leaves no image on one of the sides.

@@ -1,4 +1,4 @@
-"""Stacked digits: 1,000 modes to lose."""
+"""Stacked digits: 1,000 modes, to measure mode collapse."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .mnist import Digits
 __all__ = ["StackedDigits"]
 
 CHOICE = 0x57AC
-"""In the place of a run's seed: the stacks are the same in every run."""
+"""Seed of the stacks, so that they are the same in every run."""
 
 
 @component
 class StackedDigits(DatasetConfig):
-    """`num` colour images whose red, green and blue are three random images of `of`: the classes' triples are modes.
+    """`num` colour images whose red, green and blue are three random images of `of`. Each triple of classes is a mode.
 
-    With ten digits 1,000 modes, equally frequent (Metz et al. 2017, sec. 3.3.1, of MNIST). Unlabelled.
-    `metrics.stacked_modes` tells the mode of a generated image.
+    Ten digits give 1,000 equally frequent modes (Metz et al. 2017, sec. 3.3.1, with MNIST). The images are unlabelled.
+    `metrics.stacked_modes` finds the mode of a generated image.
     """
 
     of: DatasetConfig = Digits()
@@ -37,7 +37,7 @@ class StackedDigits(DatasetConfig):
 
 
 class Stacked:
-    """Image i is made of images `parts[i]`, (num, 3), of `of`."""
+    """The stacked images: image i has the images `parts[i]` of `of` as channels. parts: (num, 3)."""
 
     spec: ImageSpec
     labels: NDArray[np.int64] | None = None

@@ -1,4 +1,4 @@
-"""Gzipped tar files of strangers: read once from the beginning, in bounded memory and time."""
+"""Untrusted gzipped tar files, read once from the beginning, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .regular import open_regular, reason
 __all__ = ["read_tar"]
 
 READ = 1 << 14
-"""Bytes that are read at a time. No header is longer: tarfile searches a header in quadratic time."""
+"""Bytes to read at a time. Longer headers are refused: tarfile parses a header in quadratic time."""
 MOST = 10_000
-"""Members of an archive."""
+"""Most members of an archive."""
 
 
 def read_tar(path: Path, wanted: Set[str]) -> dict[str, bytes]:
     """The regular files whose names, without folders, are `wanted`.
 
     Raises:
-        ValueError: for a file that is no such archive, is damaged, or unpacks to far more than it has.
+        ValueError: for a file that is not a gzipped tar, is damaged, or unpacks to far more than its size.
     """
-    found = {}
+    contents = {}
     try:
         with open_regular(path) as raw, Unpacked(raw) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for count, member in enumerate(archive):
@@ -37,14 +37,14 @@ def read_tar(path: Path, wanted: Set[str]) -> dict[str, bytes]:
                 name = Path(member.name).name
                 plain = member.isreg() and not member.issparse()
                 if name in wanted and plain and (part := archive.extractfile(member)) is not None:
-                    found[name] = b"".join(iter(partial(part.read, READ), b""))
+                    contents[name] = b"".join(iter(partial(part.read, READ), b""))
     except Exception as error:  # a damaged archive makes tarfile raise nearly anything
         raise ValueError(f"{path} is not a readable .tar.gz file ({reason(error)}): copy it again") from error
-    return found
+    return contents
 
 
 class Unpacked(gzip.GzipFile):
-    """Content of a gzipped file, unless it is far longer than the file. tarfile seeks before it reads a member."""
+    """A gzipped file that refuses to unpack to far more than its size. tarfile seeks before it reads a member."""
 
     def __init__(self, raw: BinaryIO):
         super().__init__(fileobj=raw)
@@ -58,6 +58,6 @@ class Unpacked(gzip.GzipFile):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:
             if offset < self.tell():
-                raise ValueError("its parts overlap")  # as sizes below 0 make them, and tarfile go round for ever
+                raise ValueError("its parts overlap")  # negative sizes cause this, and an endless loop in tarfile
             check_unpacked(offset, self.packed, "it")
         return super().seek(offset, whence)

@@ -1,8 +1,7 @@
-"""Distributions on which theory can be checked: points in one or two dimensions, with what is known of them exactly.
+"""Toy distributions, on which theory can be checked: points in one or two dimensions, with exact densities and modes.
 
 Samples are float32 (N, dim), so `Batch(distribution.sample(...))` is a batch for losses, penalties and critics. A
-distribution has a density only if it is a `Density`, and modes only if it is a `Mixture`. Functions below measure
-generated points: against the modes of a mixture, or against real points.
+distribution has a density only if it is a `Density`, and modes only if it is a `Mixture`.
 """
 
 from __future__ import annotations
@@ -37,11 +36,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-# ---- what distributions have in common -------------------------------------------------------------------
+# ---- interfaces ------------------------------------------------------------------------------------------
 
 
 class Distribution(ABC):
-    """Where points come from. `dim`: of how many coordinates."""
+    """A distribution of points.
+
+    dim: number of coordinates.
+    """
 
     dim: ClassVar[int]
 
@@ -51,7 +53,7 @@ class Distribution(ABC):
 
 
 class Density(Distribution):
-    """A distribution that has a density. Those on a line or a point of the plane have none."""
+    """A distribution with a density. Distributions on a line or a point of the plane have none."""
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
@@ -63,22 +65,22 @@ class Density(Distribution):
 
 
 class Mixture(Density):
-    """Σ_k w_k N(m_k, s_k² I): round Gaussians, M of them, whose means are the modes."""
+    """Σ_k w_k N(m_k, s_k² I): M isotropic Gaussians, whose means are the modes."""
 
     @property
     @abstractmethod
     def modes(self) -> Tensor:
-        """m, (M, dim) float64."""
+        """m, (M, dim) float64: means of the Gaussians."""
 
     @property
     @abstractmethod
     def spreads(self) -> Tensor:
-        """s, (M,) float64, standard deviations."""
+        """s, (M,) float64: standard deviations."""
 
     @property
     @abstractmethod
     def shares(self) -> Tensor:
-        """w, (M,) float64, with sum 1."""
+        """w, (M,) float64: weights, with sum 1."""
 
     def sample(self, num: int, generator: torch.Generator) -> Tensor:
         """(num, dim) float32: a mode with probability w, and Gaussian noise around it."""
@@ -96,10 +98,10 @@ class Mixture(Density):
         return torch.logsumexp(each + self.shares.to(x.device).log(), dim=1)
 
     def assign(self, x: Tensor, within: float = 3.0) -> Tensor:
-        """The mode that each point belongs to, (N, dim) -> (N,) int64, or -1.
+        """The mode that each point belongs to, (N, dim) -> (N,) int64; -1 for none.
 
-        That is the nearest mode, in its standard deviations, if it is within `within` of them. Three make a sample
-        "high quality" (Srivastava et al. 2017, VEEGAN). A point that is NaN belongs to none.
+        A point belongs to the nearest mode, with distance in the mode's standard deviations, if it lies within `within`
+        of them. Three make a sample "high quality" (Srivastava et al. 2017, VEEGAN). A NaN point belongs to none.
 
         Raises:
             ValueError: for another shape.
@@ -110,7 +112,7 @@ class Mixture(Density):
         return torch.where(distance <= within, mode, -1)
 
     def counts(self, x: Tensor, within: float = 3.0) -> Tensor:
-        """How many points each mode has, (N, dim) -> (M,) int64; those of none are not counted."""
+        """Number of points of each mode, (N, dim) -> (M,) int64. Points that belong to no mode are left out."""
         assigned = self.assign(x, within)
         return torch.bincount(assigned[assigned >= 0], minlength=len(self.modes))
 
@@ -120,10 +122,10 @@ class Mixture(Density):
 
 @component
 class Ring(Mixture):
-    """`num` Gaussians at equal distances on a circle, from (radius, 0) on counter-clockwise: mode collapse to look at.
+    """`num` Gaussians at equal distances on a circle, counter-clockwise from (radius, 0): shows mode collapse.
 
-    Eight of standard deviation 0.02 at radius 2 (Metz et al. 2017). WGAN-GP divides these points by √2; VEEGAN and
-    PacGAN have 0.01 at radius 1, which is the same picture at half the size.
+    By default eight of standard deviation 0.02 at radius 2 (Metz et al. 2017). WGAN-GP divides these points by √2.
+    VEEGAN and PacGAN use 0.01 at radius 1, the same picture at half the size.
     """
 
     dim: ClassVar[int] = 2
@@ -133,7 +135,7 @@ class Ring(Mixture):
 
     @property
     def modes(self) -> Tensor:
-        angles = 2 * math.pi / self.num * torch.arange(self.num, dtype=torch.float64)  # 2π is not one: it would be 0
+        angles = 2 * math.pi / self.num * torch.arange(self.num, dtype=torch.float64)  # excludes 2π, a repeat of 0
         return self.radius * torch.stack([angles.cos(), angles.sin()], dim=1)
 
     @property
@@ -149,8 +151,8 @@ class Ring(Mixture):
 class Grid(Mixture):
     """side x side Gaussians on a square grid around (0, 0), `spacing` apart, row by row from the lower left.
 
-    25 of standard deviation 0.05, 2 apart (Srivastava et al. 2017, VEEGAN; PacGAN). WGAN-GP divides these points by
-    2.828, so that each coordinate has variance 1.
+    By default 25 of standard deviation 0.05, 2 apart (Srivastava et al. 2017, VEEGAN; PacGAN). WGAN-GP divides these
+    points by 2.828, so that each coordinate has variance 1.
     """
 
     dim: ClassVar[int] = 2
@@ -175,12 +177,13 @@ class Grid(Mixture):
 
 @component
 class Mixture1D(Mixture):
-    """Gaussians on the line: one for each of `means`, with its standard deviation.
+    """Gaussians on the line, one for each of `means`.
 
-    weights: in this proportion; None in equal shares.
+    stds: standard deviation of each.
+    weights: relative weight of each; None for equal weights.
 
     Raises:
-        ValueError: unless there are as many means, standard deviations and weights.
+        ValueError: unless means, stds and weights have equal lengths.
     """
 
     dim: ClassVar[int] = 1
@@ -189,10 +192,12 @@ class Mixture1D(Mixture):
     weights: tuple[Positive, ...] | None = None
 
     def __post_init__(self) -> None:
+        """Raises ValueError for unequal numbers of `means`, `stds` and `weights`. Give one of each per Gaussian."""
         counts = [len(self.means), len(self.stds), *([] if self.weights is None else [len(self.weights)])]
         if len(set(counts)) > 1:
             raise ValueError(
-                f"expected as many means, stds and weights, got {', '.join(map(str, counts))}: one number per Gaussian"
+                f"expected equal numbers of means, stds and weights, got {', '.join(map(str, counts))}: give one of "
+                "each per Gaussian"
             )
 
     @property
@@ -209,7 +214,7 @@ class Mixture1D(Mixture):
         return weights / weights.sum()
 
 
-# ---- others ------------------------------------------------------------------------------------------------
+# ---- other distributions -----------------------------------------------------------------------------------
 
 
 ROLL = (1.5 * math.pi, 4.5 * math.pi)
@@ -220,9 +225,9 @@ NODES = 8
 class SwissRoll(Density):
     """(t (cos t, sin t) + noise · N(0, I)) / scale, t uniform on [1.5π, 4.5π]: one and a half turns of a spiral.
 
-    Noise 0.25 and scale 7.5 are those of WGAN-GP (Gulrajani et al. 2017). The mean is (2, 2/(3π)) / scale, not 0.
+    Noise 0.25 and scale 7.5 are WGAN-GP's values (Gulrajani et al. 2017). The mean is (2, 2/(3π)) / scale, not 0.
 
-    noise: standard deviation before the division; at least 0.01, since the density takes a sum of 700 / noise terms.
+    noise: standard deviation before the division; at least 0.01, since the density sums 700 / noise terms.
     """
 
     dim: ClassVar[int] = 2
@@ -239,16 +244,16 @@ class SwissRoll(Density):
         """The integral over t of the noise's density around each point of the spiral, by Gauss-Legendre quadrature."""
         t, weights = (part.to(x.device) for part in self.quadrature())
         curve, variance = spiral(t) / self.scale, (self.noise / self.scale) ** 2
-        found = []
-        for some in points_of(x, 2).split(max(1, 2**22 // len(t))):  # (n, T, 2) in 64 MB at most
-            squares = (some[:, None] - curve).square().sum(-1)  # (n, T)
-            found.append(torch.logsumexp(-squares / (2 * variance) + weights.log(), dim=1))
-        return torch.cat(found) - math.log(2 * math.pi * variance)
+        parts = []
+        for points in points_of(x, 2).split(max(1, 2**22 // len(t))):  # (n, T, 2) in 64 MB at most
+            squares = (points[:, None] - curve).square().sum(-1)  # (n, T)
+            parts.append(torch.logsumexp(-squares / (2 * variance) + weights.log(), dim=1))
+        return torch.cat(parts) - math.log(2 * math.pi * variance)
 
     def quadrature(self) -> tuple[Tensor, Tensor]:
         """Values of t and their weights in the integral, (T,) each.
 
-        Panels with `NODES` nodes, each about as long as the noise is wide. The spiral's length grows as t²/2.
+        Each panel has `NODES` nodes and is about as long as the noise is wide. The spiral's length grows as t²/2.
         """
         low, high = ROLL
         panels = math.ceil((high**2 - low**2) / (2 * self.noise))
@@ -263,7 +268,7 @@ class SwissRoll(Density):
 class Line(Distribution):
     """(theta, Z), Z uniform on [0, 1]: one of two parallel lines (Arjovsky et al. 2017, example 1).
 
-    That at 0 and that at theta ≠ 0 share no point. Between them JS is log 2 and KL is infinite, whatever theta is, and
+    The line at 0 and the line at theta ≠ 0 share no point. Between them JS is log 2 and KL is infinite, whatever theta;
     the Wasserstein distance is |theta|.
     """
 
@@ -277,7 +282,7 @@ class Line(Distribution):
 
 @component
 class Dirac(Distribution):
-    """Always theta. With real data at 0 and theta to be learned, the Dirac-GAN (Mescheder et al. 2018, def. 2.1)."""
+    """The point theta. The Dirac-GAN has real data at 0 and learns theta (Mescheder et al. 2018, def. 2.1)."""
 
     dim: ClassVar[int] = 1
     theta: Finite = 0.0
@@ -292,21 +297,23 @@ def spiral(t: Tensor) -> Tensor:
 
 
 def points_of(x: Tensor, dim: int) -> Tensor:
-    """(N, dim) in float64, or ValueError."""
+    """`x` in float64. Raises ValueError unless its shape is (N, dim)."""
     if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
         raise ValueError(f"expected points of shape (N, {dim}), N at least 1, got shape {tuple(x.shape)}")
     return x.double()
 
 
-# ---- as the data of a config -------------------------------------------------------------------------------
+# ---- the data of a config ----------------------------------------------------------------------------------
 
 
 @component
 class Points(DatasetConfig):
-    """Points of a distribution as the data of a config. A point is an image of one pixel, its coordinates channels."""
+    """Points of a distribution, as the data of a config. A point is an image of one pixel, its coordinates channels."""
 
     of: Distribution = Ring()
 
     def build(self) -> None:  # type: ignore[override]
-        """Raises ValueError: there are no images to open."""
-        raise ValueError(f"{self!r} is no set of images: `equipoise lab ring` trains on points, `equipoise train` not")
+        """Raise ValueError: there are no images to open."""
+        raise ValueError(
+            f"{self!r} holds points, not images: `equipoise train` needs images, `equipoise lab ring` trains on points"
+        )

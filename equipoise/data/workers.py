@@ -1,4 +1,4 @@
-"""Work shared out to processes that end when it does. The server that they are forked from stays for the next."""
+"""Work divided among processes, which end with it. The server that forks them stays for the next call."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ R = TypeVar("R")
 
 
 def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers: int) -> Generator[R]:
-    """work(shared, item) of every item, as results come, from so many processes, each of which gets a copy of `shared`.
+    """Yield work(shared, item) for every item, in order of completion, from `workers` processes.
 
-    A ValueError or OSError of `work` is raised here. That, `close()` or Ctrl-C, which they ignore, ends all of them at
-    once. They are forked from a clean one that has imported the module of `work`, and a script that calls this needs
-    the usual `if __name__ == "__main__":`.
+    Each process gets a copy of `shared`. A ValueError or OSError of `work` is raised here. An error, `close()` or
+    Ctrl-C ends all processes at once; they themselves ignore Ctrl-C. They are forked from a clean process that has
+    imported the module of `work`. A script that calls this needs the usual `if __name__ == "__main__":`.
 
     Raises:
-        RunError: if a process ends before its work.
+        RunError: if a process ends before its work is done.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
@@ -38,7 +38,7 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
             process = context.Process(target=run, args=(work, shared, items[k::workers], sender), daemon=True)
             process.start()
             processes[receiver] = process
-            sender.close()  # so that there is an end of file when the process has ended
+            sender.close()  # so that the end of the process closes the pipe
         running = dict(processes)
         while running:
             for ready in wait(list(running)):
@@ -66,8 +66,8 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
 
 
 def run(work: Callable[[S, T], R], shared: S, items: Sequence[T], sender: Connection) -> None:
-    """In a process of its own. It ends by itself, too, when nobody reads any more what it sends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the caller ends this one
+    """Body of a worker process. It also ends when nobody reads its results any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to all processes; the caller ends this one
     with suppress(BrokenPipeError):
         try:
             for item in items:

@@ -1,4 +1,4 @@
-"""Zip files of strangers, also `.npz`: checked when they are opened, and each entry again when it is read."""
+"""Untrusted zip files, `.npz` included: checked when opened, and each entry again when it is read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ ENCRYPTED = 1  # bit of an entry's flags
 
 
 def open_zip(file: Path | IO[bytes], where: str, kind: str = "zip file") -> ZipFile:
-    """A zip without encrypted entries and without two entries of one name. kind: what it should be, for messages.
+    """Open a zip, after a check for encrypted entries and for two entries of one name.
+
+    kind: expected kind of file, for messages.
 
     Raises:
-        ValueError: for a file that is no such zip.
+        ValueError: for a file that is not a readable zip, or fails the check.
         OSError: if the file is missing or may not be read.
     """
     source = require_regular(file) if isinstance(file, Path) else file
@@ -41,6 +43,6 @@ def open_zip(file: Path | IO[bytes], where: str, kind: str = "zip file") -> ZipF
 
 
 def open_entry(archive: ZipFile, info: ZipInfo) -> IO[bytes]:
-    """An entry of a zip. Raises ValueError if it would unpack to far more than it takes in the zip."""
+    """Open an entry of a zip. Raises ValueError if it would unpack to far more than its size in the zip."""
     check_unpacked(info.file_size, info.compress_size, printable(info.filename))
     return archive.open(info)

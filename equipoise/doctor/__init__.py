@@ -1,4 +1,4 @@
-"""Guarantees that a combination takes away."""
+"""Checks for combinations that void a stabiliser's guarantee."""
 
 from .guarantees import voided
 

@@ -1,4 +1,4 @@
-"""What a combination takes from a stabiliser: sentences for the user, each with the reason and what to do."""
+"""Guarantees of stabilisers that a combination voids: sentences for the user, each with a reason and a fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def norm_of_activations(layer: nn.Module) -> str | None:
-    """What kind of layer that divides by a deviation it is, None for another layer."""
+    """The kind of a layer that divides by a deviation; None for other layers."""
     match layer:
         case BATCH_NORM():
             return "batch norm"
@@ -49,12 +49,12 @@ def voided(
     normalizer: Normalizer = NoNormalizer(),  # noqa: B008  (a frozen value)
     constraints: Iterable[Constraint] = (),
 ) -> list[str]:
-    """What `D` and the rest take from one another; empty where every guarantee stands. The trainer warns of each.
+    """Guarantees that `D` and the other settings void; empty if every guarantee holds. The trainer warns of each.
 
-    Norms of activations in D under what bounds its Lipschitz constant, batch norm in D under a penalty on the gradient
-    of each image, and a Wasserstein loss that nothing bounds.
+    Found are norms of activations in D under a bound on its Lipschitz constant, batch norm in D under a penalty on
+    each image's gradient, and a Wasserstein loss without a bound.
     """
-    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.bounds_gradient]
+    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.of_gradient]
     bounds = [
         type(part).__name__
         for part in (normalizer, *constraints)
@@ -62,35 +62,35 @@ def voided(
             part, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm, ClipWeights, ClipSingularValues, UnitSphere)
         )
     ]
-    found = []
+    warnings = []
     norms: dict[str, list[str]] = {}
     for name, layer in D.named_modules():
         kind = norm_of_activations(layer)
         if kind is not None:
             norms.setdefault(kind, []).append(name)
     if gradient and "batch norm" in norms:
-        found.append(
+        warnings.append(
             f"D has batch norm ({', '.join(norms['batch norm'])}) under {', '.join(gradient)}: the gradient of one "
-            "image's logit then runs through the statistics of its whole batch, so the penalty is no longer one on "
-            "each image's own gradient. Use a D without it, or with layer, instance or group norm (Gulrajani et al. "
-            "2017, sec. 4)."
+            "image's logit then runs through the statistics of its whole batch, so the penalty no longer acts on "
+            "each image's own gradient. Use a D without batch norm, or with layer, instance or group norm (Gulrajani "
+            "et al. 2017, sec. 4)."
         )
     for kind, names in norms.items():
         if bounds:
-            found.append(
+            warnings.append(
                 f"D has {kind} ({', '.join(names)}) under {', '.join(bounds)}: {kind} divides by the deviation of its "
                 "input, which undoes the scale of the layer before it, so D's Lipschitz constant has no bound. Use a D "
                 "without norms of activations."
             )
     if loss is not None and loss.estimates is not None and not gradient:
         if not bounds:
-            found.append(
-                f"nothing bounds D's Lipschitz constant, and {loss!r} has no minimum without: logits grow for ever. "
-                "Add 'terms=[GradientPenalty]', d_normalizer=SpectralNorm or 'constraints=[ClipWeights]'."
+            warnings.append(
+                f"nothing bounds D's Lipschitz constant, and {loss!r} has no minimum without a bound: logits grow for "
+                "ever. Add 'terms=[GradientPenalty]', d_normalizer=SpectralNorm or 'constraints=[ClipWeights]'."
             )
         elif any(isinstance(layer, SANHead) for layer in D.modules()):
-            found.append(
-                f"{', '.join(bounds)} leaves a SAN head alone, whose vector is then as long as {loss!r} likes: its "
-                "logits grow for ever. Add 'terms=[GradientPenalty]', or take a plain head (head.san=false)."
+            warnings.append(
+                f"{', '.join(bounds)} leaves a SAN head alone, so nothing bounds its vector and, under {loss!r}, its "
+                "logits grow for ever. Add 'terms=[GradientPenalty]', or use a plain head (head.san=false)."
             )
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Runs side by side: in what they differ, how they went, how good they are, and what they draw from the same seed."""
+"""Runs side by side: differences in config, training curves, metrics, and images drawn from the same seed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ GRID = 100
 """Images in the grid of a run."""
 
 SHARED = ("nimg", "kimg", "images_per_second")
-"""What every line of statistics holds besides what its run is about."""
+"""Names in every line of statistics, whatever the run trains."""
 
 UNCURVED = "D/sigma/"
-"""Statistics of single layers, which networks do not share."""
+"""Prefix of statistics of single layers, which networks do not share."""
 
 
 class Compared(NamedTuple):
-    """A run, images that it draws (N, H, W, C), and what they were measured at, or None."""
+    """A run, images that it draws (N, H, W, C), and their evaluation, or None."""
 
     run: Run
     pixels: NDArray[np.uint8]
@@ -61,11 +61,11 @@ def compare(
 ) -> list[Compared]:
     """Read runs, draw from each with the same seed, and measure each against the data that it was trained on.
 
-    metrics and what follows: as in `evaluate`; None measures nothing.
-    features: None is the digits judge if the first run is one of digits, else inception; it is the same for all.
+    metrics and the arguments after it: as in `evaluate`. metrics=None measures nothing.
+    features: one network for all runs. None: the digits judge if the first run was trained on digits, else inception.
 
     Raises:
-        ValueError: for fewer than two directories, one that holds no run with a generator, or as `evaluate`.
+        ValueError: for fewer than two directories, a directory without a run and its generator, or as `evaluate`.
     """
     if len(folders) < 2:
         raise ValueError("a comparison needs at least two runs: name their directories")
@@ -85,33 +85,34 @@ def compare(
                 cache=cache,
                 progress=progress,
             )
-    found = []
+    compared = []
     for run, generator in zip(runs, generators, strict=True):
         pixels = np.concatenate([x for x, _ in sample(generator, GRID, seed=seed)])
         evaluator = evaluators.get(repr(run.config.data))
-        found.append(Compared(run, pixels, None if evaluator is None else evaluator(open_source(run.folder, known))))
-    return found
+        evaluation = None if evaluator is None else evaluator(open_source(run.folder, known))
+        compared.append(Compared(run, pixels, evaluation))
+    return compared
 
 
 # ---- the table -------------------------------------------------------------------------------------------
 
 
 def config_rows(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
-    """Where configs differ: a field's dotted path -> its value in each.
+    """Differences between configs: a field's dotted path -> its value in each.
 
-    Where one run has another component than the next, the components are shown, not the fields that only one has.
+    Where runs have different components, the components are shown, not the fields that only one component has.
 
     >>> config_rows([quickstart(), replace(quickstart(), seed=1)])
     {'seed': ['0', '1']}
     """
     lines = [line for config in configs[1:] for line in differences(configs[0], config)]
-    found = dict.fromkeys(line.partition(": ")[0] for line in lines)
-    paths = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
+    differing = dict.fromkeys(line.partition(": ")[0] for line in lines)
+    paths = [path for path in differing if not any(path.startswith(f"{other}.") for other in differing)]
     return {path: [repr(reduce(getattr, path.split("."), config)) for config in configs] for path in paths}
 
 
 def stat_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """kimg, the median of images per second, and the last value of every other statistic that some run has."""
+    """Rows for kimg, the median of images per second, and the last value of every other statistic of any run."""
     names = dict.fromkeys(name for run in runs for line in run.stats for name in line)
     shown = [name for name in names if name not in SHARED and not name.startswith(UNCURVED)]
     rows = {
@@ -122,14 +123,14 @@ def stat_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def measured_rows(compared: Sequence[Compared]) -> dict[str, list[str]]:
-    numbers = [{} if one.found is None else one.found.numbers for one in compared]
+    numbers = [{} if entry.found is None else entry.found.numbers for entry in compared]
     names = dict.fromkeys(name for each in numbers for name in each)
     return {name: [number(each[name].value if name in each else None) for each in numbers] for name in names}
 
 
 def speed(run: Run) -> float | None:
-    found = [line["images_per_second"] for line in run.stats if "images_per_second" in line]
-    return median(found) if found else None
+    speeds = [line["images_per_second"] for line in run.stats if "images_per_second" in line]
+    return median(speeds) if speeds else None
 
 
 def last(run: Run, name: str) -> float | None:
@@ -141,9 +142,9 @@ def number(value: float | None) -> str:
 
 
 def compare_table(compared: Sequence[Compared]) -> Table:
-    """Three parts: fields of the config that differ, the last statistics, and what the images were measured at."""
-    table = Table("", *(one.run.name for one in compared))
-    runs = [one.run for one in compared]
+    """A table in three parts: fields of the config that differ, the last statistics, and the metrics."""
+    table = Table("", *(entry.run.name for entry in compared))
+    runs = [entry.run for entry in compared]
     for part in (config_rows([run.config for run in runs]), stat_rows(runs), measured_rows(compared)):
         for name, cells in part.items():
             table.add_row(name, *cells)
@@ -155,7 +156,7 @@ def compare_table(compared: Sequence[Compared]) -> Table:
 
 
 def draw_curves(runs: Sequence[Run]) -> Figure:
-    """Every statistic over kimg, a plot each, a line for each run that has it."""
+    """Plot every statistic over kimg: one plot each, with a line for each run that has the statistic."""
     from equipoise.core.plots import COLORS, figure
 
     names = dict.fromkeys(name for run in runs for line in run.stats for name in line)
@@ -178,20 +179,20 @@ def draw_curves(runs: Sequence[Run]) -> Figure:
 
 
 def draw_grids(compared: Sequence[Compared]) -> Figure:
-    """The grids beside each other; equal places come from equal z."""
+    """Draw the grids of the runs side by side. Equal places come from equal z."""
     from equipoise.core.plots import figure
 
     fig, axes = figure(1, len(compared), width=3.6, height=3.8)
-    for ax, one in zip(axes, compared, strict=True):
-        picture = grid(one.pixels)
+    for ax, entry in zip(axes, compared, strict=True):
+        picture = grid(entry.pixels)
         ax.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", interpolation="nearest")
-        ax.set_title(one.run.name, fontsize=8)
+        ax.set_title(entry.run.name, fontsize=8)
         ax.set_axis_off()
     return fig
 
 
 def write_compared(compared: Sequence[Compared], out: Path) -> list[Path]:
-    """Write compare.json, curves.png and grids.png. -> files.
+    """Write compare.json, curves.png and grids.png. Returns their paths.
 
     Raises:
         ValueError: if matplotlib is not installed, or no run has statistics.
@@ -199,13 +200,13 @@ def write_compared(compared: Sequence[Compared], out: Path) -> list[Path]:
     """
     from equipoise.core.plots import encode
 
-    runs = [one.run for one in compared]
+    runs = [entry.run for entry in compared]
     report: Mapping[str, Any] = {
         "runs": [run.name for run in runs],
         "config": config_rows([run.config for run in runs]),
         "stats": [run.stats[-1] if run.stats else None for run in runs],
         "images_per_second": [speed(run) for run in runs],
-        "evaluation": [None if one.found is None else one.found.report for one in compared],
+        "evaluation": [None if entry.found is None else entry.found.report for entry in compared],
     }
     contents = {
         "compare.json": f"{json.dumps(report, indent=1)}\n".encode(),

@@ -1,4 +1,4 @@
-"""The discriminator of a run as it is kept in a checkpoint: what metrics ask of it."""
+"""The discriminator of a run, rebuilt from a checkpoint, with the quantities that metrics ask of it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ Weights = Mapping[str, Tensor]
 class TrainedDiscriminator:
     """The discriminator of a run, in eval mode and without the augmentation that it was trained with.
 
-    net: x (N, C, H, W) in [-1, 1], y (N,) or None -> what D returns.
-    untrained: another of the same settings, with weights as they are initialised.
-    config: of the run.  spec: of its data.
-    nimg: real images that it had seen.
+    net: x (N, C, H, W) in [-1, 1], y (N,) or None -> the output of D.
+    untrained: another discriminator of the same settings, with its initial weights.
+    config: the run's config.  spec: the spec of its data.
+    nimg: real images that D had seen.
 
-    Images come as bytes, uint8 (n, H, W, C), and D sees them in batches of the size that the run had last, the last of
-    them filled up with the first images: some layers compare the images of a batch.
+    Images come as uint8 (n, H, W, C). D sees them in batches of the last batch size of the run, because some layers
+    compare the images of a batch. The last batch is filled up with the first images.
     """
 
     net: nn.Module
@@ -61,7 +61,7 @@ class TrainedDiscriminator:
 
     @property
     def estimates(self) -> str | None:
-        """The distance that the difference of its mean logits estimates, by its loss."""
+        """Name of the distance that the difference of D's mean logits estimates under its loss."""
         return self.config.loss.estimates
 
     @property
@@ -79,46 +79,46 @@ class TrainedDiscriminator:
     def logits(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, *, lod: float = 0) -> Tensor:
         """The mean logit of each image, (n,) float64 on the CPU.
 
-        lod: the level of detail that images are brought to first; see `growth.detail`.
+        lod: level of detail that images are brought to first; see `growth.detail`.
 
         Raises:
-            ValueError: if one is NaN or Inf.
+            ValueError: if a logit is NaN or Inf.
         """
-        found = [
+        parts = [
             logits(self.net(detail(x, lod), y)).double().mean(1)[:num].cpu()
             for x, y, num in self.batches(images, labels)
         ]
-        return finite(torch.cat(found), "logits")
+        return finite(torch.cat(parts), "logits")
 
     def features(self, images: NDArray[np.uint8], *, trained: bool = True) -> NDArray[np.float64]:
-        """`metrics.pooled_features` of the layers before the head, (n, F): of D, or of the untrained one.
+        """`metrics.pooled_features` (n, F) of the layers before the head, in D or in the untrained network.
 
         Raises:
-            ValueError: if they read the class too, have no convolution, or answer NaN or Inf.
+            ValueError: if these layers read the class too, lack a convolution, or answer NaN or Inf.
         """
-        body = copy.deepcopy(self.body(trained=trained))  # metrics run side by side, and the hooks are this one's
-        found = [pooled_features(body, x)[:num] for x, _, num in self.batches(images, None)]
-        return finite(torch.from_numpy(np.concatenate(found)), "features").numpy()
+        body = copy.deepcopy(self.body(trained=trained))  # metrics run side by side: each needs hooks of its own
+        parts = [pooled_features(body, x)[:num] for x, _, num in self.batches(images, None)]
+        return finite(torch.from_numpy(np.concatenate(parts)), "features").numpy()
 
     def body(self, *, trained: bool = True) -> nn.Module:
         """The layers before the head, which see the image alone.
 
         Raises:
-            ValueError: if they read the class too.
+            ValueError: if these layers read the class too.
         """
         net = self.net if trained else self.untrained
-        apart = isinstance(net, Discriminator) and net.join is None and not isinstance(net.body, MiddleConcat)
-        if self.reads_labels and not apart:
+        image_alone = isinstance(net, Discriminator) and net.join is None and not isinstance(net.body, MiddleConcat)
+        if self.reads_labels and not image_alone:
             raise ValueError(
                 f"the features of this D would know the class, which it reads beside the image "
-                f"(head.conditioning={self.config.head.conditioning!r}): ask a D that reads it in its head "
-                "(Projection, PerClass, Hidden without discriminator.join), or not at all"
+                f"(head.conditioning={self.config.head.conditioning!r}): give a D that reads the class in its head "
+                "(Projection, PerClass, Hidden without discriminator.join), or an unconditional D"
             )
         return net.body if isinstance(net, Discriminator) else net
 
     @property
     def lod(self) -> float:
-        """The level of detail of the real images that it was shown last."""
+        """Level of detail of the last real images that D was shown."""
         return self.config.growth.lod(self.nimg, self.spec.resolution)
 
     @property
@@ -126,7 +126,7 @@ class TrainedDiscriminator:
     def lipschitz(self) -> float | None:
         """A bound of ‖D(·, y)‖_Lip over pixels in [-1, 1]: `lipschitz_bound` of the body times the longest w(y).
 
-        None where none is known: for a body that is no plain chain (`is_chain`), and a head that is no contraction.
+        None where the bound is unknown: for a body other than a plain chain (`is_chain`), or a head that is not linear.
         """
         if not isinstance(self.net, Discriminator) or not is_chain(self.net.body):
             return None
@@ -140,7 +140,7 @@ class TrainedDiscriminator:
     def batches(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None
     ) -> Iterator[tuple[Tensor, Tensor | None, int]]:
-        """X and y on D's device, and how many of them count; without gradients."""
+        """Batches x (N, C, H, W) and y on D's device, and the number of images left: rows beyond it are filling."""
         stages = Stages(self.config.growth, self.spec.resolution, self.config.batch_size)
         size, device = stages.batch_size(self.nimg), next(self.net.parameters()).device
         for start in range(0, len(images), size):
@@ -151,24 +151,24 @@ class TrainedDiscriminator:
 
 
 def load_discriminator(run_dir: Path, known: Mapping[str, Any] | None = None) -> TrainedDiscriminator:
-    """That of the newest whole checkpoint of a run, which is only read. All processes call it, and rank 0 reads.
+    """The discriminator in the newest intact checkpoint of a run. The run is only read, by rank 0; all processes call.
 
-    known: components that its config may call, default the library's.
+    known: components that the run's config may call, default the library's.
 
     Raises:
-        ValueError: if the run has no config that can be read, no whole checkpoint, or one that does not fit.
+        ValueError: if the run lacks a readable config or an intact checkpoint, or the two do not fit.
     """
 
     def read() -> tuple[Weights, int, ImageSpec]:
-        found = newest_whole(run_dir / "checkpoints")
-        if found is None:
+        checkpoint = newest_whole(run_dir / "checkpoints")
+        if checkpoint is None:
             raise ValueError(
-                f"{run_dir / 'checkpoints'} holds no whole checkpoint to take the discriminator from: give a run that "
+                f"{run_dir / 'checkpoints'} holds no intact checkpoint to take the discriminator from: give a run that "
                 "has saved one, or restore it from a backup"
             )
-        path, weights, state = found
+        path, weights, state = checkpoint
         if state.get("spec") is None:
-            raise ValueError(f"{path} does not say of what data its networks are: an earlier version has written it")
+            raise ValueError(f"{path} does not hold the spec of its data: an earlier version has written it")
         return weights.get("D", {}), int(state["nimg"]), ImageSpec(**state["spec"])
 
     config = read_run(run_dir, known).config
@@ -184,7 +184,7 @@ def load_discriminator(run_dir: Path, known: Mapping[str, Any] | None = None) ->
 def rebuild(
     config: TrainConfig, spec: ImageSpec, weights: Weights, nimg: int, device: torch.device | str
 ) -> TrainedDiscriminator:
-    """A discriminator of these settings with these weights and buffers; torch's own randomness stays as it was."""
+    """Build a discriminator of these settings, weights and buffers. Torch's global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         seed_torch(config.seed, Purpose.WEIGHTS)
         untrained = config.head.build(config.discriminator.build, spec)
@@ -198,8 +198,8 @@ def rebuild(
     return TrainedDiscriminator(net, untrained, config, spec, nimg)
 
 
-def finite(found: Tensor, what: str) -> Tensor:
-    """Raises ValueError if a number is NaN or Inf."""
-    if not found.isfinite().all():
+def finite(values: Tensor, what: str) -> Tensor:
+    """Return `values`. Raises ValueError if a value is NaN or Inf."""
+    if not values.isfinite().all():
         raise ValueError(f"the discriminator answers with {what} that are NaN or Inf: the run has diverged")
-    return found
+    return values

@@ -1,8 +1,8 @@
-"""How good a generator's images are: the metrics of `metrics.registry` beside everything that they depend on.
+"""Evaluation of a generator's images: the metrics of `metrics.registry`, and everything that they depend on.
 
-Metrics ask the two sets for what they need (`samples`). Each answer is computed once, and what no metric asks for is
-not computed: no features for pixels, and no generated images for a probe of D. Several processes share out the batches
-of images, then the metrics, and find the numbers of one.
+Metrics ask the two sets for what they need (`samples`). Each answer is computed once, and only if a metric asks for it:
+a metric of pixels needs no features, and a probe of D needs no generated images. Several processes share out the
+batches of images, then the metrics. They find the same numbers as a single process.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = ["Evaluation", "Evaluator", "evaluate"]
 T = TypeVar("T")
 
 OF_NET = frozenset({"features", "stats", "probabilities"})
-"""What metrics ask for that a feature network computes."""
+"""Attributes of a set that a feature network computes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """numbers: by name.  report: the same with all that they depend on, as JSON holds it."""
+    """An evaluation. numbers: by name.  report: the numbers with all that they depend on, ready for JSON."""
 
     numbers: dict[str, Number]
     report: dict[str, Any]
@@ -53,7 +53,7 @@ class Evaluation:
         return json.dumps(self.report, indent=1) + "\n"
 
     def table(self) -> Table:
-        """A line for each number."""
+        """A table with a line for each number."""
         about = self.report
         title = f"{about['images']['num']:,} images of {about['images']['source']}"
         against = f"{about['against']['num']:,} images of {about['against']['source']}"
@@ -67,11 +67,11 @@ class Evaluation:
             caption_justify="left",
         )
         for metric in about["metrics"].values():
-            for name, found in metric["numbers"].items():
-                cells = ["" if found[key] is None else f"{found[key]:.4g}" for key in ("value", "spread", "real")]
+            for name, number in metric["numbers"].items():
+                cells = ["" if number[key] is None else f"{number[key]:.4g}" for key in ("value", "spread", "real")]
                 if metric["beside"] != Metric.beside:
                     cells[-1] += f" ({metric['beside']})"
-                table.add_row(name, *cells, found["better"])
+                table.add_row(name, *cells, number["better"])
         return table
 
 
@@ -90,20 +90,20 @@ def evaluate(
     known: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure `num` images of a run, a folder, a zip, an .npz or a data set against all those of another.
+    """Measure `num` images of one source against all images of another: a run, folder, zip, .npz or data set each.
 
     metrics: such as ``"frechet,pr"`` or ``["frechet", "kid(subsets=50)"]``; see `registry.METRICS`.
-    seed: of everything random: what is drawn, subsets, projections.
-    features, weights: the network and its file, as in `features.feature_net`; neither is read if no metric asks it.
+    seed: seed for everything random: drawn images, subsets, projections.
+    features, weights: the network and its file, as in `features.feature_net`; neither is read unless a metric asks.
     device: None is the GPU if there is one.
-    batch_size: images at a time, which bounds memory and changes nothing beyond rounding.
-    cache: where activations of the reference set are kept, as in `features.reference`.
+    batch_size: images at a time. It bounds memory and changes nothing beyond rounding.
+    cache: directory for activations of the reference set, as in `features.reference`.
     known: components that a config's text may call, default the library's.
     progress: show bars on a terminal.
 
     Raises:
-        ValueError: before any work, for sources that cannot be read, too few images, channels that differ, unknown
-            metrics or missing weights; and for a network that answers NaN.
+        ValueError: before any work, for unreadable sources, too few images, channels that differ, unknown metrics or
+            missing weights. Later, for a network that answers NaN.
 
     >>> found = evaluate("runs/first", "Digits", metrics="frechet,pr", features="digits")
     >>> found.numbers["frechet"].value
@@ -125,7 +125,7 @@ def evaluate(
 
 
 class Evaluator:
-    """`evaluate` for one set after the other: the reference set is read once. Its arguments are those of `evaluate`."""
+    """`evaluate` for several sets in turn: the reference set is read once. Takes the arguments of `evaluate`."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Evaluator:
             check_name(features)
         self.net: FeatureNet | None = None
         if OF_NET.isdisjoint(name for asked in self.needs.values() for name in asked.fake | asked.real):
-            pass  # then there is nothing to compute, and no weights are needed
+            pass  # no metric asks the network, so its weights are not needed
         elif isinstance(features, str):
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             self.net = rank_0_first(lambda: feature_net(features, weights=weights, device=device))
@@ -161,12 +161,12 @@ class Evaluator:
             self.net = features
 
     def __call__(self, images: Source) -> Evaluation:
-        """Raises ValueError as `evaluate`."""
+        """Measure `images`. Raises ValueError as `evaluate`."""
         self.check_source(images)
         fake, real = self.samples(images), self.real
-        asked = [metric.ask(fake, real) for metric in self.metrics.values()]  # all processes give all answers together
-        found = dict(zip(self.metrics, together(lambda: self.measured(asked)), strict=True))
-        numbers = {name: number for each in found.values() for name, number in each.numbers.items()}
+        answers = [metric.ask(fake, real) for metric in self.metrics.values()]  # all processes compute each together
+        results = dict(zip(self.metrics, together(lambda: self.measured(answers)), strict=True))
+        numbers = {name: number for each in results.values() for name, number in each.numbers.items()}
         report = self.about(images, fake) | {
             "metrics": {
                 name: {
@@ -180,13 +180,13 @@ class Evaluator:
                     "settings": settings(self.metrics[name]),
                     "chosen": each.chosen,
                 }
-                for name, each in found.items()
+                for name, each in results.items()
             }
         }
         return Evaluation(numbers, report)
 
     def about(self, images: Source, fake: FakeSamples) -> dict[str, Any]:
-        """What all metrics depend on."""
+        """The part of the report that all metrics depend on: both sets, seed, feature network, versions."""
         from equipoise import __version__
 
         seen = None if self.net is None else fake.activations
@@ -207,14 +207,14 @@ class Evaluator:
             "numpy": np.__version__,
         }
 
-    def measured(self, asked: Sequence[tuple[Any, ...]]) -> Iterator[Found]:
-        """What this process's share of the metrics finds. asked: the answers to each metric's questions."""
-        own = list(share(zip(self.metrics.values(), asked, strict=True)))
-        threads = min(4, torch.get_num_threads())  # sorting and exp, which numpy does on one, are half of the work
+    def measured(self, answers: Sequence[tuple[Any, ...]]) -> Iterator[Found]:
+        """Results of this process's share of the metrics. answers: the answers to each metric's questions."""
+        pairs = list(share(zip(self.metrics.values(), answers, strict=True)))
+        threads = min(4, torch.get_num_threads())  # half of the work is sorting and exp, which numpy does on one thread
         results = read_ahead(
-            lambda pair: pair[0].find(self.seed, *pair[1]), own, threads=0 if threads == 1 else threads
+            lambda pair: pair[0].find(self.seed, *pair[1]), pairs, threads=0 if threads == 1 else threads
         )
-        return self.shown(results, "metrics", len(own))
+        return self.shown(results, "metrics", len(pairs))
 
     @cached_property
     def real(self) -> RealSamples:
@@ -222,7 +222,7 @@ class Evaluator:
         return RealSamples(self.against, Batches(self), self.net, self.cache)
 
     def samples(self, images: Source) -> FakeSamples:
-        """The set that is measured. Raises ValueError for images whose discriminator cannot be asked."""
+        """The measured set. Raises ValueError for images whose discriminator cannot be asked."""
         return FakeSamples(
             images,
             lambda: self.draw(images, self.num, slice(rank(), None, world_size())),
@@ -232,7 +232,7 @@ class Evaluator:
         )
 
     def draw(self, source: Source, num: int | None, which: slice = slice(None)) -> Iterator[Drawn]:
-        """`num` images, or all that there are; of a generator as many as are measured. which: of the batches."""
+        """Draw `num` images, or all for None; a generator draws `self.num`. which: slice of the batches."""
         num = self.num if source.held is None else num
         batches = range(-(-(num or source.held or 0) // self.batch_size))[which]
         drawn = source.draw(num, self.seed, self.batch_size, which)
@@ -240,7 +240,7 @@ class Evaluator:
 
     @property
     def num_real(self) -> int:
-        """Images of the reference set: all, or of a generator as many as are measured."""
+        """Number of reference images: all of the set, or `self.num` from a generator."""
         return self.num if self.against.held is None else self.against.held
 
     def shown(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
@@ -251,7 +251,7 @@ class Evaluator:
         return iter(bars)
 
     def check_number(self, name: str, metric: AnyMetric) -> None:
-        """Raises ValueError if there are too few images for a metric."""
+        """Raise ValueError if there are too few images for a metric."""
         fake, real = metric.least
         if self.num < fake or self.num_real < real:
             fields = list(settings(metric))
@@ -262,7 +262,7 @@ class Evaluator:
             )
 
     def check_source(self, images: Source) -> None:
-        """Raises ValueError if the images are too few, or not comparable with the reference set."""
+        """Raise ValueError if the images are too few, or not comparable with the reference set."""
         if images.held is not None and images.held < self.num:
             raise ValueError(
                 f"{self.num} images are asked for, and {images.name} holds {images.held}: give num of at most "
@@ -271,43 +271,43 @@ class Evaluator:
         self.check_channels(images)
 
     def discriminator(self, images: Source) -> TrainedDiscriminator | None:
-        """The discriminator of the run that the images are of, if a metric asks it. All processes call this.
+        """The discriminator of the run that draws the images; None if no metric asks it. All processes call this.
 
         Raises:
-            ValueError: if they are of none, or it cannot be asked.
+            ValueError: if the images come without a discriminator, or a metric cannot ask it.
         """
         asking = {name: metric for name, metric in self.metrics.items() if isinstance(metric, OfDiscriminator)}
         if not asking:
             return None
         if images.discriminator is None:
             raise ValueError(
-                f"{' and '.join(asking)} can be asked of the discriminator of a run alone, and {images.name} comes "
-                "without one: give the directory of a run, with its checkpoints, to `equipoise evaluate`"
+                f"only the discriminator of a run answers {' and '.join(asking)}, and {images.name} comes without one: "
+                "give the directory of a run, with its checkpoints, to `equipoise evaluate`"
             )
-        found = images.discriminator()
-        sizes = [(spec.resolution, spec.resolution, spec.channels) for spec in (found.spec, self.against.spec)]
+        D = images.discriminator()
+        sizes = [(spec.resolution, spec.resolution, spec.channels) for spec in (D.spec, self.against.spec)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"the discriminator of {images.name} reads images of {'x'.join(map(str, sizes[0]))}, and those of "
-                f"{self.against.name} are of {'x'.join(map(str, sizes[1]))}: compare with images of its size"
+                f"the discriminator of {images.name} reads images of {'x'.join(map(str, sizes[0]))}, but the images of "
+                f"{self.against.name} are {'x'.join(map(str, sizes[1]))}: compare with images of its size"
             )
         for metric in asking.values():
-            metric.check(found, dataclasses.replace(self.against.spec, num_classes=self.real.num_classes))
-        return found
+            metric.check(D, dataclasses.replace(self.against.spec, num_classes=self.real.num_classes))
+        return D
 
     def check_channels(self, images: Source) -> None:
         channels = images.spec.channels, self.against.spec.channels
         if channels[0] != channels[1]:
             colour = {1: "grey", 3: "in colour"}
             raise ValueError(
-                f"the images of {images.name} are {colour[channels[0]]} and those of {self.against.name} "
+                f"the images of {images.name} are {colour[channels[0]]}, the images of {self.against.name} "
                 f"{colour[channels[1]]}: convert one of the two, as 'Images(path=\"FOLDER\",channels={channels[0]})' "
                 "does"
             )
 
 
 class Batches:
-    """The images of the reference set, which can be gone through again and again."""
+    """The images of the reference set, batch by batch. Iterating again draws the same batches again."""
 
     def __init__(self, evaluator: Evaluator):
         self.evaluator = evaluator
@@ -323,11 +323,11 @@ def described(source: Source, num: int) -> dict[str, Any]:
 
 
 def reads(asked: Needs) -> str:
-    """The report's word for what a metric is computed from."""
+    """The report's word for the input of a metric."""
     either = asked.fake | asked.real
     return next((word for word in ("discriminator", "probabilities", "pixels") if word in either), "features")
 
 
 def settings(metric: AnyMetric) -> dict[str, Any]:
-    """The fields of a metric."""
+    """The fields of a metric, with their values."""
     return {f.name: getattr(metric, f.name) for f in dataclasses.fields(metric)}  # type: ignore[arg-type]

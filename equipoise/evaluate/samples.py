@@ -1,6 +1,6 @@
-"""The two sets of an evaluation as metrics ask them: each answer is computed when it is first asked for, and kept.
+"""The two sets of an evaluation. Metrics ask them for attributes: each is computed on the first request, and kept.
 
-Several processes compute an answer together. So all of them ask the same questions in the same order.
+Several processes compute an attribute together. So all of them ask for the same attributes in the same order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Labels = NDArray[np.int64]
 
 
 class Seen(NamedTuple):
-    """What one pass over images keeps: of one batch, or of all. None is what no metric asks for, or no image has."""
+    """Results of a pass over images, for one batch or for all. None: no metric asks for it, or no image has it."""
 
     activations: Activations | None
     pixels: Pixels | None
@@ -39,14 +39,14 @@ class Seen(NamedTuple):
 
 
 class FakeSamples:
-    """The set that is measured. Its images are drawn once, when a metric first asks for features, pixels or labels.
+    """The measured set. Its images are drawn once, when a metric first asks for features, pixels or labels.
 
-    That pass computes all that the metrics will ask for: features of each batch as it comes. It keeps the pixels only
+    This pass computes everything that the metrics will ask for, with features batch by batch. It keeps the pixels only
     if a metric asks for them.
 
-    source: of the images.  share: draws this process's share of the batches.
+    source: the source of the images.  share: draws this process's share of the batches.
     asked: attributes that the metrics will ask for, as `metrics.base.needs` names them.
-    net: None if no metric asks for what it computes.  discriminator: None if no metric asks it.
+    net: the feature network; None if no metric asks it.  discriminator: None if no metric asks it.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class FakeSamples:
 
     @cached_property
     def seen(self) -> Seen:
-        """The one pass."""
+        """The results of the one pass over the images."""
 
-        def own() -> Iterator[Seen]:
+        def batches_of_share() -> Iterator[Seen]:
             for x, y in self.share():
                 activations = None if self.net is None else self.net(x)
                 yield Seen(activations, x if "pixels" in self.asked else None, y)
 
-        batches = together(own)
+        batches = together(batches_of_share)
         activations = [batch.activations for batch in batches if batch.activations is not None]
         pixels = [batch.pixels for batch in batches if batch.pixels is not None]
         labels = [batch.labels for batch in batches if batch.labels is not None]
@@ -82,7 +82,7 @@ class FakeSamples:
 
     @property
     def activations(self) -> Activations:
-        assert self.seen.activations is not None  # the evaluation has a network for a metric that asks for these
+        assert self.seen.activations is not None  # the evaluation has a network if a metric asks for activations
         return self.seen.activations
 
     @property
@@ -91,7 +91,7 @@ class FakeSamples:
 
     @cached_property
     def stats(self) -> GaussianStats:
-        features = self.features  # of all processes together, and so before rank 0 is alone
+        features = self.features  # all processes compute these together, so before rank 0 works alone
         return from_rank_0(lambda: GaussianStats(features))
 
     @property
@@ -100,7 +100,7 @@ class FakeSamples:
 
     @property
     def pixels(self) -> Pixels:
-        assert self.seen.pixels is not None  # the pass keeps them for a metric that asks for these
+        assert self.seen.pixels is not None  # the pass keeps them if a metric asks for pixels
         return self.seen.pixels
 
     @property
@@ -109,25 +109,25 @@ class FakeSamples:
 
     @property
     def discriminator(self) -> TrainedDiscriminator:
-        assert self.of_run is not None  # the evaluation has it for a metric that asks it
+        assert self.of_run is not None  # the evaluation has it if a metric asks for it
         return self.of_run
 
 
 class RealSamples:
-    """The reference set. Its images are gone through once for pixels, and for features as `features.reference` does.
+    """The reference set. Pixels take one pass over its images; features take the passes of `features.reference`.
 
-    source: of the images.  batches: they all, again and again.
-    net: None if no metric asks for what it computes.  cache: as in `features.reference`.
+    source: the source of the images.  batches: all images, iterable repeatedly.
+    net: the feature network; None if no metric asks it.  cache: as in `features.reference`.
     """
 
     def __init__(self, source: Source, batches: Iterable[Pixels], net: FeatureNet | None, cache: PathLike | None):
         self.source, self.batches, self.net, self.cache = source, batches, net, cache
         self.labels = source.labels
-        self.num_classes = 0 if source.labels is None else source.spec.num_classes  # a generator's are not kept
+        self.num_classes = 0 if source.labels is None else source.spec.num_classes  # a generator's labels are not kept
 
     @cached_property
     def reference(self) -> Reference:
-        assert self.net is not None  # the evaluation has one for a metric that asks for features
+        assert self.net is not None  # the evaluation has a network if a metric asks for features
         return reference(self.net, self.batches, cache=self.cache)
 
     @property
@@ -148,11 +148,11 @@ class RealSamples:
 
     @property
     def discriminator(self) -> TrainedDiscriminator:
-        raise LookupError("the reference set is of no run: ask the generated images for the discriminator")
+        raise LookupError("the reference set comes without a discriminator: ask the generated images for it")
 
 
 def of_classifier(probabilities: Array | None) -> Array:
-    """Raises ValueError if the feature network gives none."""
+    """Return `probabilities`. Raises ValueError if the feature network gives none."""
     if probabilities is None:
         raise ValueError("the feature network gives no class probabilities: take one that classifies")
     return probabilities

@@ -1,4 +1,4 @@
-"""Where the images of an evaluation come from: a run, a folder, a zip, an .npz, or a data set by its config's text."""
+"""Sources of images for an evaluation: a run, a folder, a zip, an .npz, or a data set given as a config's text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .discriminator import TrainedDiscriminator, load_discriminator
 __all__ = ["Drawn", "Given", "Source", "of_dataset", "of_generator", "open_source"]
 
 Given = str | Path | DatasetConfig | Generator
-"""What names a source: a path, a config's text, or what these stand for."""
+"""Names of a source: a path or a config's text, or the objects that these stand for."""
 Drawn = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """Images (n, H, W, C) and their classes (n,), or None if they have none."""
 
@@ -35,13 +35,14 @@ Drawn = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 class Source:
     """Images to measure.
 
-    name: as it was given.
-    spec: of the images.
-    held: how many there are; None for a generator, which draws as many as one likes.
-    labels: (held,) their classes, or None.
-    sha256: of the generator's file, or None.
-    draw: (num, seed, batch size, which of the batches) -> those. num is at most `held`; None takes all.
-    discriminator: of the run that they are of, read when it is called, by all processes; None if they are of none.
+    name: the source's name as the user gave it.
+    spec: the spec of the images.
+    held: number of images; None for a generator, which draws any number.
+    labels: (held,) the images' classes, or None.
+    sha256: hash of the generator's file, or None.
+    draw: (num, seed, batch size, slice of the batches) -> these batches. num is at most `held`; None takes all.
+    discriminator: reads the discriminator of the run that draws the images. All processes call it together. None for
+        images without a run.
     """
 
     name: str
@@ -54,13 +55,13 @@ class Source:
 
 
 def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
-    """The images that `given` names; `known`: components that a config's text may call, default the library's.
+    """Open the images that `given` names. `known`: components that a config's text may call, default the library's.
 
-    A place with a generator in it is a run, or was exported. Of a folder, zip, .npz or data set a random choice is
-    drawn if it holds more than are asked for; of a generator, what `equipoise sample` draws from the same seed.
+    A place that holds a generator is a run or an export. The generator draws the images of `equipoise sample` with the
+    same seed. A folder, zip, .npz or data set gives a random choice if it holds more images than are asked for.
 
     Raises:
-        ValueError: if there is no such thing, or it cannot be read.
+        ValueError: if the source does not exist, or cannot be read.
     """
     if isinstance(given, Generator):
         return of_generator("a generator", given, None)
@@ -80,7 +81,7 @@ def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
     value = parse(name, known or components())
     if not isinstance(value, DatasetConfig):
         raise ValueError(
-            f"there is no file or directory {name}, and it is no data set either: give a run, a folder of images, a "
+            f"there is no file or directory {name}, and no data set of this name: give a run, a folder of images, a "
             "zip, an .npz, or a data set such as Digits or 'Images(path=\"FOLDER\",resolution=64)'"
         )
     return of_dataset(name, value.build())
@@ -92,7 +93,7 @@ def of_generator(
     sha256: str | None,
     discriminator: Callable[[], TrainedDiscriminator] | None = None,
 ) -> Source:
-    """Images drawn from a generator. sha256: of its file, if it has one.  discriminator: as in `Source`."""
+    """Images drawn from a generator. sha256: hash of its file, if it has one.  discriminator: as in `Source`."""
 
     def draw(num: int | None, seed: int, batch_size: int, which: slice = slice(None)) -> Iterator[Drawn]:
         assert num is not None

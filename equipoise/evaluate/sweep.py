@@ -34,11 +34,11 @@ PANELS = (
     ("top_probability", "agreement"),
     ("effective_classes",),
 )
-"""Numbers that are drawn in one plot, where they were asked for."""
+"""Numbers that share a plot, if they were measured."""
 
 
 class Step(NamedTuple):
-    """threshold: of the truncation; None is without.  found: what was measured.  pixels: the first images."""
+    """One threshold of a sweep, None for untruncated.  found: the evaluation.  pixels: the first images."""
 
     threshold: float | None
     found: Evaluation
@@ -50,10 +50,10 @@ class Step(NamedTuple):
 
 
 def thresholds(text: str, steps: int) -> list[float]:
-    """Of "0.2:2.0", `steps` equal steps from one to the other; of "0.5,1,2", these.
+    """Parse thresholds: "0.2:2.0" gives `steps` equal steps from 0.2 to 2.0, and "0.5,1,2" gives these three.
 
     Raises:
-        ValueError: for other text, thresholds that are not above 0, or fewer than 2 steps.
+        ValueError: for other text, thresholds that are not above 0, or a range in fewer than 2 steps.
 
     >>> thresholds("0.5:2", 4)
     [0.5, 1.0, 1.5, 2.0]
@@ -69,29 +69,29 @@ def thresholds(text: str, steps: int) -> list[float]:
     if ":" not in text:
         return values
     if steps < 2 or not np.isfinite(values).all():
-        raise ValueError(f"{text!r} in {steps} steps is no range: give two finite numbers, and at least 2 steps")
+        raise ValueError(f"{text!r} in {steps} steps is not a range: give two finite numbers, and at least 2 steps")
     return [round(float(value), 10) for value in np.linspace(values[0], values[1], steps)]
 
 
 def sweep(
     generator: Generator, evaluator: Evaluator, values: Iterable[float | None], *, name: str = "a generator"
 ) -> list[Step]:
-    """Measure the generator at each threshold, with batch norms made for it; None is without truncation.
+    """Measure the generator at each threshold, with batch-norm statistics for that threshold. None: no truncation.
 
-    evaluator: what to measure, with how many images and which seed. Image i of every step comes from the same draw.
-    name: of the generator, in what is reported.
+    evaluator: sets metrics, number of images and seed. Image i of every step comes from the same draw.
+    name: name of the generator in the report.
     """
-    found = []
+    steps = []
     for value in values:
-        step = generator if value is None else truncated(generator, value)
-        said = name if value is None else f"{name} truncated at {value:g}"
-        pixels = np.concatenate([x for x, _ in sample(step, GRID, seed=evaluator.seed)])
-        found.append(Step(value, evaluator(of_generator(said, step, None)), pixels))
-    return found
+        cut = generator if value is None else truncated(generator, value)
+        label = name if value is None else f"{name} truncated at {value:g}"
+        pixels = np.concatenate([x for x, _ in sample(cut, GRID, seed=evaluator.seed)])
+        steps.append(Step(value, evaluator(of_generator(label, cut, None)), pixels))
+    return steps
 
 
 def write_sweep(steps: Sequence[Step], out: Path) -> list[Path]:
-    """Write sweep.json, sweep.png (the curves), thresholds.png (a row of ten images for each), and grids/. -> files.
+    """Write sweep.json, sweep.png (curves), thresholds.png (ten images per threshold) and grids/. Returns the paths.
 
     Raises:
         ValueError: if matplotlib is not installed.
@@ -113,7 +113,7 @@ def write_sweep(steps: Sequence[Step], out: Path) -> list[Path]:
 
 
 def tradeoff_table(steps: Sequence[Step]) -> Table:
-    """A row for each threshold."""
+    """A table with a row for each threshold."""
     names = list(steps[0].found.numbers)
     table = Table("threshold", *(name.replace("_", " ") for name in names))
     for step in steps:
@@ -122,15 +122,15 @@ def tradeoff_table(steps: Sequence[Step]) -> Table:
 
 
 def draw_curves(steps: Sequence[Step]) -> Figure:
-    """Every number against the threshold, dashed without truncation; and precision against recall where both are."""
+    """Plot every number over the threshold, dashed without truncation; and precision over recall if both are there."""
     from equipoise.core.plots import figure
 
     numbers: Mapping[str, list[float]] = {
         name: [step.found.numbers[name].value for step in steps] for name in steps[0].found.numbers
     }
-    known = {name for panel in PANELS for name in panel}
+    placed = {name for panel in PANELS for name in panel}
     panels = [[name for name in panel if name in numbers] for panel in PANELS]
-    panels += [[name] for name in numbers if name not in known]
+    panels += [[name] for name in numbers if name not in placed]
     panels = [panel for panel in panels if panel]
     pair = "precision" in numbers and "recall" in numbers
     count = len(panels) + pair

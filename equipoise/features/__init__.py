@@ -1,4 +1,4 @@
-"""Networks that see images: features for distances between sets, class probabilities, and where their weights are."""
+"""Feature networks: features for distances between sets of images, class probabilities, and published weights."""
 
 from .base import Activations, FeatureNet
 from .digits import DigitsFeatures

@@ -1,4 +1,4 @@
-"""What a feature network is to a metric: bytes of images in, float64 features out, and a name and hash to state."""
+"""The interface of a feature network: uint8 images in, float64 features out, with a name and a hash to report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Activations", "FeatureNet"]
 
 
 class Activations(NamedTuple):
-    """What a network says of n images.
+    """A network's outputs for n images.
 
-    features: (n, F). Fréchet and kernel distances, precision and recall compare these.
-    probabilities: (n, K), rows sum to 1, or None if the network is no classifier. The Inception score reads these.
+    features: (n, F), for Fréchet and kernel distances, precision and recall.
+    probabilities: (n, K), rows sum to 1, for the Inception score; None if the network is not a classifier.
     """
 
     features: NDArray[np.float64]
@@ -29,11 +29,11 @@ class Activations(NamedTuple):
 
 
 class FeatureNet(ABC):
-    """A frozen network on a device, with its own resize and scaling, called on uint8 images.
+    """A frozen network on a device, called on uint8 images. It resizes and scales them itself.
 
-    name: how it was asked for. Distances compare only within one name and hash.
-    sha256: of its weights, in hex.
-    batch_size: images in one forward; bounds the memory, does not change the result beyond rounding.
+    name: the name that it was requested by. Distances compare only within one name and hash.
+    sha256: hash of its weights, in hex.
+    batch_size: images in one forward. It bounds the memory, and does not change the result beyond rounding.
     """
 
     name: str
@@ -47,13 +47,13 @@ class FeatureNet(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images as bytes, uint8 (n, C, H, W) with C = 1 or 3 -> features (n, F), and logits (n, K) or None."""
+        """Images, uint8 (n, C, H, W) with C = 1 or 3 -> features (n, F), and logits (n, K) or None."""
 
     def __call__(self, images: NDArray[np.uint8]) -> Activations:
-        """Activations of images, uint8 (n, H, W, C) of any size, C = 1 (grey) or 3 (colour), in their order.
+        """Activations for images, uint8 (n, H, W, C) of any size, C = 1 (grey) or 3 (colour), in their order.
 
         Raises:
-            ValueError: if the images are no such array, there are none, or the network answers NaN or Inf.
+            ValueError: if the images are not such an array, there are none, or the network returns NaN or Inf.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
             raise ValueError(
@@ -85,9 +85,10 @@ class FeatureNet(ABC):
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """No gradients, no TF32 (10 bits of mantissa would show in the third digit of a feature), the same bits each time.
+    """Compute reproducible float32 features in the block: without gradients, TF32, or cuDNN's choice by speed.
 
-    cuDNN takes TF32 for convolutions unless told not to, and may choose another algorithm for another batch size.
+    TF32 has 10 bits of mantissa, which would show in the third digit of a feature. cuDNN uses it for convolutions by
+    default. cuDNN may also choose another algorithm for another batch size.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic

@@ -22,8 +22,8 @@ __all__ = ["DigitsFeatures"]
 class DigitsFeatures(FeatureNet):
     """The network "digits": 64 features and ten class probabilities of `metrics.digits_judge`, for images of digits.
 
-    Colour becomes grey (ITU-R 601), another size becomes 28x28 (bilinear, antialiased). Grey 28x28 images enter as they
-    are, so that its numbers are those of `metrics.judge_features` and `metrics.class_probabilities`.
+    Colour becomes grey (ITU-R 601), and other sizes become 28x28 (bilinear, antialiased). Grey 28x28 images enter
+    unchanged, so their numbers equal `metrics.judge_features` and `metrics.class_probabilities`.
     """
 
     net: DigitsJudge
@@ -35,7 +35,7 @@ class DigitsFeatures(FeatureNet):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] == 3:
             luma = torch.tensor([0.299, 0.587, 0.114], device=x.device)[:, None, None]
-            x = (x * luma).sum(1, keepdim=True).round()  # of equal channels, that very byte
+            x = (x * luma).sum(1, keepdim=True).round()  # equal channels give exactly that byte
         if x.shape[2:] != (28, 28):
             x = F.interpolate(x.float(), (28, 28), mode="bilinear", antialias=True, align_corners=False)
         features = self.net.features(to_float(x))  # (n, 1, 28, 28) -> (n, 64)

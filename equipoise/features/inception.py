@@ -1,8 +1,8 @@
 """The network of the FID and of the Inception score: Inception v3 as TensorFlow published it on 5 December 2015.
 
-It is the network of Szegedy et al. 2016 ("Rethinking the Inception Architecture") with a peculiarity: the last block
-pools by the maximum where the others average. Heusel et al. 2017 defined the FID on it, and distances on another
-Inception v3 do not compare with theirs. The weights' names are those of the file that pytorch-fid published.
+It is the network of Szegedy et al. 2016 ("Rethinking the Inception Architecture") with one difference: the last block
+takes maxima where the others average. Heusel et al. 2017 defined the FID on it. Distances from any other Inception v3
+do not compare with theirs. Weights have the same names as in the file that pytorch-fid published.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ WEIGHTS = WeightFile(
 
 
 class InceptionFeatures(FeatureNet):
-    """The network "inception": 2,048 features of the last pooling, and the probabilities of 1,008 classes.
+    """The network "inception": 2,048 features from the last pooling, and probabilities of 1,008 classes.
 
     weights: the published file, a directory that holds it, or a URL. None looks in the cache, then where pytorch-fid
         and torch-fidelity leave it (torch.hub), and downloads 96 MB.
 
-    Images are resized to 299x299 by `tf1_bilinear`, grey ones repeated to three channels, and scaled (x - 128) / 128.
-    The probabilities are the softmax of the last layer without its bias, as in the Inception score's own code. The
-    layer has 1,008 outputs, of which 1,000 are classes of ImageNet.
+    Images are resized to 299x299 by `tf1_bilinear`. Grey images are repeated to three channels. Pixels are scaled
+    (x - 128) / 128. Probabilities are the softmax of the last layer without its bias, as in the Inception score's own
+    code. The layer has 1,008 outputs; 1,000 of them are classes of ImageNet.
 
     Raises:
         ValueError: if the weights are missing or wrong.
@@ -60,7 +60,12 @@ class InceptionFeatures(FeatureNet):
 
 
 class Layer(NamedTuple):
-    """A convolution by its name in the weight file. kernel: side, or (height, width). stride 2 goes without padding."""
+    """A convolution.
+
+    name: its name in the weight file.
+    kernel: side, or (height, width).
+    stride: 1, or 2 without padding.
+    """
 
     name: str
     outputs: int
@@ -69,13 +74,13 @@ class Layer(NamedTuple):
 
 
 Branch = Sequence[Layer | tuple[Layer, Layer]]
-"""Layers one after the other; a pair at the end sees the same input side by side."""
+"""Layers in sequence. A pair at the end runs in parallel on the same input."""
 
 TALL, WIDE = (7, 1), (1, 7)
 
 
 def average_pool(x: Tensor) -> Tensor:
-    """3x3, over the pixels that exist: at a border TensorFlow divides by their number, not by 9."""
+    """Average over 3x3 existing pixels: at a border TensorFlow divides by their number, not by 9."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -86,7 +91,7 @@ def maximum_pool(x: Tensor) -> Tensor:
 class InceptionV3(nn.Module):
     """x (N, 3, 299, 299), (bytes - 128) / 128 -> features (N, 2048), logits without bias (N, 1008).
 
-    Other sizes from 75 pixels on work too, but are not what the network was trained on.
+    Other sizes from 75 pixels up work too, but the network was not trained on them.
     """
 
     def __init__(self) -> None:
@@ -122,7 +127,7 @@ class InceptionV3(nn.Module):
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, ReLU. padded: keeps the size (stride 1)."""
+    """Convolution without bias, batch norm, ReLU. padded: keep the size (at stride 1)."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int | tuple[int, int], *, stride: int = 1, padded: bool = True
@@ -138,9 +143,9 @@ class ConvBN(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches side by side, channels concatenated: (N, inputs, H, W) -> (N, sum of outputs, H', W').
+    """Parallel branches, channels concatenated: (N, inputs, H, W) -> (N, sum of outputs, H', W').
 
-    pool: ends the concatenation, followed by a 1x1 convolution to `pooled` channels unless that is None.
+    pool: pooling in the last branch, followed by a 1x1 convolution to `pooled` channels unless `pooled` is None.
     """
 
     def __init__(
@@ -170,20 +175,20 @@ class Mixed(nn.Module):
 
 
 def block_a(inputs: int, *, pooled: int) -> Mixed:
-    """-> 224 + pooled channels."""
+    """Block with 5x5 and doubled 3x3 convolutions -> 224 + pooled channels."""
     fives = [Layer("branch5x5_1", 48), Layer("branch5x5_2", 64, 5)]
     threes = [Layer("branch3x3dbl_1", 64), Layer("branch3x3dbl_2", 96, 3), Layer("branch3x3dbl_3", 96, 3)]
     return Mixed(inputs, [[Layer("branch1x1", 64)], fives, threes], average_pool, pooled)
 
 
 def block_b(inputs: int) -> Mixed:
-    """Halves the size; -> inputs + 480 channels."""
+    """Block that halves the size -> inputs + 480 channels."""
     threes = [Layer("branch3x3dbl_1", 64), Layer("branch3x3dbl_2", 96, 3), Layer("branch3x3dbl_3", 96, 3, stride=2)]
     return Mixed(inputs, [[Layer("branch3x3", 384, 3, stride=2)], threes], nn.MaxPool2d(3, stride=2))
 
 
 def block_c(inputs: int, *, inner: int) -> Mixed:
-    """7x7 as 1x7 and 7x1; -> 768 channels."""
+    """Block with 7x7 convolutions as 1x7 and 7x1 -> 768 channels."""
     once = [Layer("branch7x7_1", inner), Layer("branch7x7_2", inner, WIDE), Layer("branch7x7_3", 192, TALL)]
     twice = [
         Layer("branch7x7dbl_1", inner),
@@ -196,7 +201,7 @@ def block_c(inputs: int, *, inner: int) -> Mixed:
 
 
 def block_d(inputs: int) -> Mixed:
-    """Halves the size; -> inputs + 512 channels."""
+    """Block that halves the size -> inputs + 512 channels."""
     threes = [Layer("branch3x3_1", 192), Layer("branch3x3_2", 320, 3, stride=2)]
     sevens = [
         Layer("branch7x7x3_1", 192),
@@ -208,11 +213,11 @@ def block_d(inputs: int) -> Mixed:
 
 
 def block_e(inputs: int, pool: Callable[[Tensor], Tensor]) -> Mixed:
-    """3x3 as 1x3 beside 3x1; -> 2,048 channels."""
+    """Block with 3x3 convolutions as 1x3 beside 3x1 -> 2,048 channels."""
 
     def fork(name: str) -> tuple[Layer, Layer]:
         return Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))
 
     threes: Branch = [Layer("branch3x3_1", 384), fork("branch3x3_2")]
-    more: Branch = [Layer("branch3x3dbl_1", 448), Layer("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")]
-    return Mixed(inputs, [[Layer("branch1x1", 320)], threes, more], pool, 192)
+    double: Branch = [Layer("branch3x3dbl_1", 448), Layer("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")]
+    return Mixed(inputs, [[Layer("branch1x1", 320)], threes, double], pool, 192)

@@ -19,7 +19,7 @@ PUBLISHED = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetF
 
 
 def check_name(text: str) -> None:
-    """Raises ValueError unless `text` is one of the names, or has the form of FILE.py:NAME."""
+    """Raise ValueError unless `text` is a known name or has the form FILE.py:NAME."""
     known = ["digits", *PUBLISHED]
     if text not in known and ".py" not in text:
         raise ValueError(
@@ -31,13 +31,13 @@ def check_name(text: str) -> None:
 def feature_net(text: str, *, weights: PathLike | None = None, device: torch.device | str = "cpu") -> FeatureNet:
     """The feature network "digits", "inception", "efficientnet_lite0", or one of your own, "FILE.py:NAME".
 
-    weights: of "inception" or "efficientnet_lite0": the published file, a directory that holds it, or a URL. None looks
-        where it usually is; see there.
-    device: where it runs, "cpu", "cuda", "cuda:1", ....
+    weights: for "inception" or "efficientnet_lite0": the published file, a directory that holds it, or a URL. None
+        looks in the usual places; see `InceptionFeatures` and `EfficientNetFeatures`.
+    device: "cpu", "cuda", "cuda:1", ....
 
     Raises:
-        ValueError: for another name, weights that are missing, damaged or not the published ones, or weights given to a
-            network that brings its own.
+        ValueError: for another name, for weights that are missing, damaged or not the published ones, or for weights
+            given to a network that has its own.
 
     >>> net = feature_net("digits")
     >>> features, probabilities = net(np.zeros((2, 28, 28, 1), np.uint8))

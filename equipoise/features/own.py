@@ -1,4 +1,4 @@
-"""Anybody's network as a feature network: FILE.py:NAME."""
+"""A user's own network as a feature network: FILE.py:NAME."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["OwnFeatures"]
 
 
 class OwnFeatures(FeatureNet):
-    """The network "FILE.py:NAME": a module of your own, or a function or class of no arguments that makes one.
+    """The network "FILE.py:NAME": your own module, or a function or class that makes one without arguments.
 
-    The module gets x (n, C, H, W) float32 in [-1, 1], C and size as the images have them, and returns features (n, F),
-    or features and logits (n, K). It loads its own weights, and is put into eval mode.
+    The module gets x (n, C, H, W) float32 in [-1, 1], with the images' own channels and size. It returns features
+    (n, F), or features and logits (n, K). It must load its own weights, and is put into eval mode.
 
-    sha256: over the file's text and the module's state dict, so that statistics cached for another version of either
-        are not taken for this one's. What the file imports is not seen: clear the cache if that changes.
+    sha256: hash of the file's text and the module's state dict, so that cached statistics of another version are not
+        used. Files that it imports are not hashed: clear the cache if they change.
 
     Raises:
-        ValueError: if there is no such file or name, it makes no module, or the module returns something else.
+        ValueError: if the file or the name is missing, it does not make a module, or the module returns something else.
     """
 
     def __init__(self, text: str, *, device: torch.device | str = "cpu", batch_size: int = 64):
         file, _, name = text.rpartition(":")
         if not file.endswith(".py") or not name:
             raise ValueError(f"{text!r} names no network: give FILE.py:NAME, a function or class that makes a module")
-        found, _ = from_file(text)
-        net = found if isinstance(found, nn.Module) else found()
+        made, _ = from_file(text)
+        net = made if isinstance(made, nn.Module) else made()
         if not isinstance(net, nn.Module):
             raise ValueError(f"{text} made {type(net).__name__}; expected a torch.nn.Module, images -> features (n, F)")
         super().__init__(text, digest_of(net, Path(file).read_bytes()), net, device, batch_size)

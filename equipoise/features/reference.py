@@ -1,4 +1,4 @@
-"""Activations of a whole set, batch by batch; those of a reference set are kept on disk for the next time."""
+"""Activations of a set of images, batch by batch, with a cache on disk for reference sets."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Images = NDArray[np.uint8]
 
 
 class Reference(NamedTuple):
-    """What other sets are compared with.
+    """Statistics of a reference set, to compare other sets with.
 
     stats: mean and covariance of the features, for the Fréchet distance.
-    features: (N, F), for the metrics that need every image's.
-    probabilities: (N, K), or None if the network is no classifier.
+    features: (N, F), for metrics that need the features of every image.
+    probabilities: (N, K), or None if the network is not a classifier.
     """
 
     stats: GaussianStats
@@ -40,10 +40,10 @@ class Reference(NamedTuple):
 
 
 def activations(net: FeatureNet, batches: Iterable[Images]) -> Activations:
-    """What a network says of every batch, uint8 (n, H, W, C), one after the other: (N, F) and (N, K).
+    """Activations for all batches, uint8 (n, H, W, C), concatenated: (N, F) and (N, K).
 
-    How the images are cut into batches makes no difference beyond rounding; batches may differ in size. Several
-    processes share them out, and each gets the whole.
+    Batches may differ in size. The division into batches makes no difference beyond rounding. Several processes divide
+    the batches among themselves, and each gets the full result.
 
     Raises:
         ValueError: if there are no images, or the network cannot take them.
@@ -52,7 +52,7 @@ def activations(net: FeatureNet, batches: Iterable[Images]) -> Activations:
 
 
 def joined(parts: Sequence[Activations]) -> Activations:
-    """Those of all batches. Raises ValueError if there are none."""
+    """Concatenate the activations of batches. Raises ValueError if there are none."""
     if not parts:
         raise ValueError("there are no images to take features of")
     features = np.concatenate([part.features for part in parts])
@@ -61,16 +61,16 @@ def joined(parts: Sequence[Activations]) -> Activations:
 
 
 def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | None = None) -> Reference:
-    """`activations` of a reference set and their `GaussianStats`; read from the cache if the same was taken before.
+    """`activations` of a reference set and their `GaussianStats`, from the cache if they were computed before.
 
-    batches: uint8 (n, H, W, C), such that going through them twice gives the same images (a list, or an object with
-        `__iter__`; no generator): once to hash them and, if they are new, once to take features.
+    batches: uint8 (n, H, W, C). They are read once to hash them and, if they are new, a second time to compute
+        features. So give a list or an object with `__iter__`, not a generator.
     cache: a directory. None is `features` in $EQUIPOISE_CACHE or ~/.cache/equipoise.
 
-    Several processes share out the work. Rank 0 reads and writes the cache.
+    Several processes divide the work among themselves. Rank 0 reads and writes the cache.
 
-    "The same" is a SHA-256 over the network's name and hash and over the bytes, sizes and order of the images, so
-    neither a path nor a date can mislead it. A file that does not hold what was written to it is replaced.
+    The cache key is a SHA-256 over the network's name and hash, and over the bytes, sizes and order of the images. So
+    neither a path nor a date can mislead it. A damaged cache file is replaced.
 
     Raises:
         ValueError: as `activations`, or for batches that can be read only once.
@@ -80,9 +80,9 @@ def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | N
         raise ValueError("batches can be read only once: give a list or an object with __iter__, not a generator")
     folder = cache_directory() / "features" if cache is None else Path(cache).expanduser()
     path = folder / f"{from_rank_0(lambda: key(net, batches))}.safetensors"
-    kept = from_rank_0(lambda: read(path))
-    if kept is not None:
-        return kept
+    cached = from_rank_0(lambda: read(path))
+    if cached is not None:
+        return cached
     advice = "Set EQUIPOISE_CACHE to choose where statistics are kept"
 
     def prepare() -> None:
@@ -93,15 +93,15 @@ def reference(net: FeatureNet, batches: Iterable[Images], *, cache: PathLike | N
         with writing(folder, advice):
             replace_file(path, packed(made))
 
-    from_rank_0(prepare)  # before the work, not after it
-    taken = activations(net, batches)
-    made = Reference(from_rank_0(lambda: GaussianStats(taken.features)), *taken)
+    from_rank_0(prepare)  # fails before the work, not after it
+    computed = activations(net, batches)
+    made = Reference(from_rank_0(lambda: GaussianStats(computed.features)), *computed)
     from_rank_0(lambda: keep(made))
     return made
 
 
 def key(net: FeatureNet, batches: Iterable[Images]) -> str:
-    """Of the network and the images, whatever batches they come in."""
+    """Cache key of the network and the images. It does not depend on the division into batches."""
     sha256 = hashlib.sha256(f"{net.name}\n{net.sha256}\n".encode())
     for image in (image for images in batches for image in images):
         sha256.update(f"{image.dtype} {image.shape}\n".encode())
@@ -110,7 +110,7 @@ def key(net: FeatureNet, batches: Iterable[Images]) -> str:
 
 
 def packed(made: Reference) -> bytes:
-    """A safetensors file; features of float32 networks stay float32, which loses nothing and is half as large."""
+    """Encode as a safetensors file. Features of float32 networks are stored in float32: half as large, no loss."""
     arrays = {"mean": made.stats.mean, "factor": made.stats.factor, "features": compact(made.features)}
     if made.probabilities is not None:
         arrays["probabilities"] = made.probabilities
@@ -118,13 +118,13 @@ def packed(made: Reference) -> bytes:
 
 
 def compact(x: NDArray[np.float64]) -> NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # what overflows is not equal
+    with np.errstate(over="ignore"):  # overflow gives inf, which is not equal
         single = x.astype(np.float32)
     return single if (single == x).all() else x
 
 
 def read(path: Path) -> Reference | None:
-    """What is kept there, or None if nothing is, or not what was written."""
+    """Read a cache file; None if it is missing or damaged."""
     try:
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

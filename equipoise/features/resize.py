@@ -1,4 +1,4 @@
-"""Bringing images to the size that a network was trained at. Which filter does it is part of a metric's definition."""
+"""Resize images to a network's training size. The filter is part of a metric's definition."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def tf1_bilinear(x: Tensor, size: int) -> Tensor:
 
     x: (N, C, H, W), bytes or floats -> (N, C, size, size) float32.
 
-    Output pixel i is read at i H / size, where later resizes read at (i + ½) H / size - ½: so it is shifted towards the
-    first row and column, and the last is held. Shrinking skips pixels (no antialiasing). It is done on values of
-    0 to 255, columns before rows, in float32.
+    Output pixel i reads position i H / size, where later resizes read (i + ½) H / size - ½. So the image is shifted
+    towards the first row and column, and the last one is repeated. Shrinking skips pixels (no antialiasing). Values are
+    0 to 255, in float32; columns are interpolated before rows.
     """
     return along(along(x.to(torch.float32), size, 3), size, 2)
 
@@ -34,9 +34,9 @@ def along(x: Tensor, size: int, dim: int) -> Tensor:
 
 
 def bicubic(x: Tensor, size: int) -> Tensor:
-    """Bicubic resize with antialiasing, as Pillow does it but without rounding to bytes, clamped to [0, 255].
+    """Bicubic resize with antialiasing, like Pillow's but without rounding to bytes, clamped to [0, 255].
 
-    x: (N, C, H, W), bytes or floats in [0, 255] -> (N, C, size, size) float32. An image of that size stays as it is.
+    x: (N, C, H, W), bytes or floats in [0, 255] -> (N, C, size, size) float32. Images of that size stay unchanged.
     """
     x = x.to(torch.float32)
     if x.shape[2:] == (size, size):

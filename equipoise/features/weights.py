@@ -1,4 +1,4 @@
-"""Published weights: where they may be, getting them once, and making sure that they are the right ones."""
+"""Published weights: find them, download them once, and check their hash."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["WeightFile", "built"]
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights, known by its hash.
+    """A published file of weights, identified by its hash.
 
-    title: whose weights.
-    names: of the file; the first is the one it gets in the cache.
-    sha256: of the file, in hex.
-    urls: where it is downloaded from, the first that works.
-    advice: what the user does to get it, if it is not there.
+    title: name of the network, for messages.
+    names: possible file names; the cache uses the first.
+    sha256: hash of the file, in hex.
+    urls: downloads; the first that works is used.
+    advice: how to get the file by hand, for messages.
     """
 
     title: str
@@ -37,19 +37,20 @@ class WeightFile:
     def read(self, weights: PathLike | None, folders: Sequence[Path] = ()) -> dict[str, Tensor]:
         """The state dict, on the CPU.
 
-        weights: a file, a directory that holds it, or a URL, from which it goes to the cache. None looks in the
-            cache and `folders`, then downloads.
+        weights: a file, a directory that holds it, or a URL to download to the cache. None looks in the cache and
+            `folders`, then downloads.
 
         Raises:
-            ValueError: if it is missing, out of reach, or not the published file; says what to get and where to put it.
+            ValueError: if the file is missing, cannot be downloaded, or is not the published one. The message says what
+                to get and where to put it.
         """
         path = self.find(weights, folders)
-        content = path.read_bytes()  # the very bytes that are hashed are read: the file may change in between
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256:
+        content = path.read_bytes()  # hash and load the same bytes: the file may change in between
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != self.sha256:
             raise ValueError(
                 f"{path} does not hold the published weights of {self.title}: it is damaged or another file. Its "
-                f"SHA-256 is {found}, expected {self.sha256}. Delete it, or name another with weights=PATH. "
+                f"SHA-256 is {actual}, expected {self.sha256}. Delete it, or name another with weights=PATH. "
                 f"{self.advice}"
             )
         state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -65,8 +66,8 @@ class WeightFile:
                 raise ValueError(f"no weights of {self.title}: {what}. {self.advice}")
             return path
         cache = cache_directory() / "features"
-        known = (self.inside(folder) for folder in (cache, *folders))
-        path = next((path for path in known if path is not None), None)
+        candidates = (self.inside(folder) for folder in (cache, *folders))
+        path = next((path for path in candidates if path is not None), None)
         return path or self.fetch((url,) if url is not None else self.urls, cache)
 
     def inside(self, folder: Path) -> Path | None:
@@ -85,11 +86,12 @@ class WeightFile:
 
 
 def built(kind: type[nn.Module], state: dict[str, Tensor]) -> nn.Module:
-    """A network with these weights, without drawing random ones first (which would move the global generator).
+    """A network with these weights. No initial weights are drawn, so torch's global generator does not move.
 
-    Its convolutions run channels-last, which takes half the time on a CPU.
+    Convolutions run channels-last, which takes half the time on a CPU.
 
-    Counters of batches seen, which older files lack and inference does not read, may be missing; nothing else may.
+    Batch norm's counters of batches may be missing: older files lack them, and inference does not read them. All other
+    weights must be there.
     """
     with torch.device("meta"):
         net = kind()

@@ -28,7 +28,7 @@ from .write import grid, png, require_empty
 __all__ = ["FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
 
 FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2", "hub-folder": ""}
-"""What a generator is exported to, and how the name of such a file ends; a folder's has no ending."""
+"""Export format -> ending of the file's name; "" for a folder."""
 
 
 def export(
@@ -39,27 +39,27 @@ def export(
     truncation: float | None = None,
     known: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the generator in `place`, a run or its best/, as `to` says -> where. Normalisers are folded away.
+    """Export the generator in `place`, a run or its best/, to the format `to` -> its path. Normalisers are folded away.
 
     to:
         "safetensors": weights and settings in one file, for `Generator.from_pretrained`.
         "onnx": `save_onnx`.  "pt2": `save_program`.  "hub-folder": `save_hub_folder`.
-    out: the file or the folder to make; None is generator.onnx, say, or hub-folder. A file is replaced; a folder must
-        be empty or new.
-    truncation: the threshold that it is truncated at first; see `truncated`.
-    known: components of your own by name, which the run's config calls beside the library's.
+    out: the file or folder to make; None: generator.onnx and the like, or hub-folder. An existing file is replaced. A
+        folder must be empty or new.
+    truncation: threshold at which the generator is truncated before the export; see `truncated`.
+    known: your own components by name, which the run's config calls beside the library's.
 
     Raises:
-        ValueError: for an unknown format, a name that does not fit it, no generator or a damaged one, or without the
-            packages that the format needs.
-        RunError: if it cannot be written.
+        ValueError: for an unknown format, a file name that does not fit the format, a missing or damaged generator, or
+            missing packages that the format needs.
+        RunError: if the export cannot be written.
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}{suggest(to, FORMATS)}")
     ending = FORMATS[to]
     out = Path(f"generator{ending}" if ending else to) if out is None else out
     if out.suffix != ending:
-        what = f"a file, NAME{ending}" if ending else "a folder, whose name has no ending"
+        what = f"a file, NAME{ending}" if ending else "a folder, NAME without an ending"
         raise ValueError(f"{to} is {what}; got {out}")
     if to == "hub-folder":
         require_empty(out)
@@ -99,7 +99,7 @@ class OfNoise(nn.Module):
 
 
 class Constant(nn.Module):
-    """Takes the place of a `LevelOfDetail` where the network grows no more: a program cannot branch on a tensor."""
+    """Replacement for a `LevelOfDetail` once the network is fully grown: a program cannot branch on a tensor."""
 
     def __init__(self, value: float):
         super().__init__()
@@ -110,7 +110,7 @@ class Constant(nn.Module):
 
 
 def stop_growing(net: nn.Module) -> None:
-    """Make every level of detail in `net` a constant, in place."""
+    """Replace every level of detail in `net` by a constant, in place."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LevelOfDetail):
@@ -131,7 +131,7 @@ def traced(generator: Generator) -> torch.export.ExportedProgram:
         dynamic_shapes={name: {0: N} for name in given},
     )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths and source lines of the machine that exports: nobody else's business
+        node.meta.pop("stack_trace", None)  # paths and source lines of the exporting machine are private
     return program
 
 
@@ -149,7 +149,7 @@ def save_program(generator: Generator, path: Path) -> None:
 
 
 def require_onnx() -> None:
-    """Raises ValueError if what writes ONNX is missing."""
+    """Raise ValueError if the packages that write ONNX are missing."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -184,7 +184,7 @@ def save_onnx(generator: Generator, path: Path) -> None:
 
 
 def name_batch_size(model: Any) -> None:
-    """Call N what torch has given the name of a symbol, such as s17, wherever it is in the model."""
+    """Rename the batch dimension to N everywhere in the model. Torch names it after a symbol, such as s17."""
     graph = model.graph
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -195,7 +195,7 @@ def name_batch_size(model: Any) -> None:
 
 @contextmanager
 def of_torch_itself() -> Iterator[None]:
-    """Silences what torch's exporter says of torch: a deprecation in its own calls, operators of torchvision."""
+    """Silence messages of torch's exporter about torch: a deprecation in its own calls, operators of torchvision."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -213,14 +213,15 @@ def of_torch_itself() -> Iterator[None]:
 def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
     """Make a folder to publish, as `huggingface_hub.upload_folder` takes it and `Generator.from_pretrained` reads it.
 
-    README.md is the model card, model.safetensors weights and settings, config.json the settings for other programs,
-    config.txt the run's config, samples.png a grid that nobody has selected. It is there whole or not at all.
+    README.md is the model card. model.safetensors holds weights and settings, and config.json the settings for other
+    programs. config.txt is the run's config, and samples.png a grid that nobody has selected. The folder appears
+    complete or not at all.
 
-    run: that the generator comes from.
+    run: the run that trained the generator.
 
     Raises:
-        ValueError: if there is something at `out` that is no empty directory.
-        RunError: if it cannot be written.
+        ValueError: if `out` exists and is not an empty directory.
+        RunError: if the folder cannot be written.
     """
     require_empty(out)
     columns, num = grid_of(generator)

@@ -1,4 +1,4 @@
-"""Images in a row, one after the other: a strip (PNG), or a moving picture (GIF, MP4)."""
+"""A sequence of images on disk: a strip (PNG), or a moving picture (GIF, MP4)."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ __all__ = ["require_writable", "write_frames", "write_grid"]
 Frames = NDArray[np.uint8]
 
 COLUMNS = 20
-"""Frames in a row of a strip; more go on in the next."""
+"""Frames in a row of a strip; further frames go to the next row."""
 
 HEIGHT = 128
-"""Smaller frames are enlarged by the least whole factor that makes a moving picture so high, in pixels."""
+"""Least height of a moving picture, in pixels. The least integer factor that reaches it enlarges smaller frames."""
 
 
 def require_writable(out: Path) -> None:
-    """Raises ValueError for a format that cannot be written here. Ask before the work."""
+    """Raise ValueError for a format that cannot be written here. Call this before the work."""
     if out.suffix not in (".png", ".gif", ".mp4"):
         raise ValueError(
             f"cannot write {out.suffix or 'folders'} here: give NAME.png for a strip, NAME.gif or NAME.mp4"
         )
     if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ValueError(
-            "NAME.mp4 is made by the program ffmpeg, and there is none on the PATH: install it (apt install ffmpeg, "
-            "brew install ffmpeg), or give NAME.gif"
+            "NAME.mp4 needs the program ffmpeg, which is not on the PATH: install it (apt install ffmpeg, brew install "
+            "ffmpeg), or give NAME.gif"
         )
 
 
 def write_frames(frames: Frames, out: Path, *, fps: float = 20) -> None:
-    """Write frames (N, H, W, C), as `out` ends: NAME.png a strip, NAME.gif, NAME.mp4 by ffmpeg at `fps` a second.
+    """Write frames (N, H, W, C) to `out`: NAME.png a strip; NAME.gif, or NAME.mp4 by ffmpeg, at `fps` frames a second.
 
-    A GIF repeats for ever, and counts in hundredths of a second. Its colours are at most 256.
+    A GIF repeats for ever, has at most 256 colours, and rounds the time of a frame to hundredths of a second.
 
     Raises:
-        ValueError: for another ending, or without ffmpeg.
-        RunError: if it cannot be written.
+        ValueError: for another ending, or for NAME.mp4 without ffmpeg.
+        RunError: if the file cannot be written.
     """
     require_writable(out)
     if out.suffix == ".png":
@@ -82,7 +82,7 @@ def gif(frames: Frames, fps: float) -> bytes:
 
 
 def mp4(frames: Frames, fps: float) -> bytes:
-    """By ffmpeg, which reads raw frames; the codecs of MP4 want an even width and height."""
+    """Encode raw frames with ffmpeg, padded to the even width and height that MP4's codecs want."""
     colour = np.broadcast_to(frames, (*frames.shape[:3], 3))
     height, width = frames.shape[1:3]
     with TemporaryDirectory() as folder:

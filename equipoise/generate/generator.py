@@ -1,4 +1,4 @@
-"""Images from a trained generator: the file it is kept in, drawing from it, grids and the formats it is written in."""
+"""A trained generator: its file, its truncation, and images drawn from it."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from .standing import PASSES, with_standing_statistics
 __all__ = ["Generator", "draw_latents", "generator_file", "images", "sample", "save_generator", "truncated"]
 
 BATCH = 250
-"""Images drawn at a time, unless told otherwise."""
+"""Default number of images drawn at a time."""
 
 IN_RUN = Path("generator") / "generator.safetensors"
 IN_FOLDER = Path("model.safetensors")
-"""Where the generator is, in a run and in an exported folder."""
+"""Place of the generator's file, in a run and in an exported folder."""
 
 LARGEST = 1 << 20
-"""Pixels, channels or classes that a file may speak of."""
+"""Most pixels, channels or classes that a file may name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """The averaged generator of a run, in eval mode, with what it needs to be called.
+    """The averaged generator of a run, in eval mode, with the settings that calling it needs.
 
     net: z (N, z_dim), y (N,) or None -> images (N, C, H, W) in [-1, 1].
-    spec: of its images and of the classes that it reads: `num_classes` is 0 if it is unconditional.
-    truncation: the threshold of its z, which its batch norms are made for; see `truncated`. None is no truncation.
-    nimg: real images that D had seen; 0 for a generator of no run.
+    spec: the spec of its images and of the classes that it reads: `num_classes` is 0 if it is unconditional.
+    truncation: threshold of its z, which its batch norms are made for; see `truncated`. None means untruncated.
+    nimg: real images that D had seen; 0 for a generator without a run.
     """
 
     net: nn.Module
@@ -62,12 +62,12 @@ class Generator:
     def from_pretrained(cls, place: str | Path, known: Mapping[str, Any] | None = None) -> Self:
         """The generator in `place`: a run, its best/, a folder or a .safetensors file from `equipoise export`.
 
-        It is put on a GPU if there is one. What is read are weights and a config's text; nothing of it is executed.
+        It is put on a GPU if there is one. The file holds weights and a config's text, and nothing in it is executed.
 
-        known: components of your own by name, which its config calls beside the library's.
+        known: your own components by name, which its config calls beside the library's.
 
         Raises:
-            ValueError: if there is none, or it is damaged, holds NaN or Inf, or is made of unknown components.
+            ValueError: if there is no generator, or it is damaged, holds NaN or Inf, or has unknown components.
         """
         path = generator_file(Path(place))
         if path is None:
@@ -78,7 +78,7 @@ class Generator:
         weights, written = unpack(path)
         if not written.keys() >= {"generator", "spec", "nimg"}:
             raise ValueError(
-                f"{path} is no generator of equipoise: it does not say of what architecture its weights are"
+                f"{path} is not a generator of equipoise: it does not name the architecture of its weights"
             )
         about = of_today(written)
         try:
@@ -89,7 +89,7 @@ class Generator:
                 "--recipe FILE.py:FUNCTION, or in Python known={'NAME': CLASS}"
             ) from None
         if not isinstance(config, GeneratorConfig):
-            raise ValueError(f"{path} is no generator of equipoise: it is made of {config!r}")
+            raise ValueError(f"{path} is not a generator of equipoise: its architecture is {config!r}")
         try:
             spec, nimg, truncation = read_about(about)
             net = fitting(config, spec, weights)
@@ -100,9 +100,9 @@ class Generator:
         return cls(net.eval().requires_grad_(False), config, spec, truncation, nimg)
 
     def sample(self, num: int, *, seed: int = 0, classes: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """`num` images (num, H, W, C). Image i depends on `seed` and i, and is of class classes[i mod len].
+        """Draw `num` images (num, H, W, C). Image i depends on `seed` and i, and has the class classes[i mod len].
 
-        classes: None uses all.
+        classes: None uses all classes.
 
         Raises:
             ValueError: for num < 1, or classes that the generator does not know.
@@ -111,17 +111,17 @@ class Generator:
         return np.concatenate([x for x, _ in sample(self, num, seed=seed, classes=classes)])
 
     def folded(self) -> Self:
-        """A copy on the CPU whose normalisers are folded into plain weights: same images, within rounding."""
+        """A copy on the CPU with its normalisers folded into plain weights: same images, within rounding."""
         return dataclasses.replace(self, net=remove(copy.deepcopy(self.net).eval()).requires_grad_(False).cpu())
 
     @property
     def conditional(self) -> bool:
-        """Whether it reads the class."""
+        """Whether the generator reads the class."""
         return self.spec.num_classes > 0
 
     @property
     def about(self) -> dict[str, str]:
-        """What the weights do not say, as text: what is written beside them in every format."""
+        """Metadata stored with the weights in every export format, as text: config, spec, nimg, truncation."""
         about = {
             "generator": repr(self.config),
             "spec": json.dumps(dataclasses.asdict(self.spec)),
@@ -131,7 +131,7 @@ class Generator:
 
 
 def generator_file(place: Path) -> Path | None:
-    """The file of the generator in `place`: a run, its best/, an exported folder, or the file itself; None if none."""
+    """The generator's file in `place`: a run, its best/, an exported folder or the file itself. None without one."""
     if place.suffix == ".safetensors" and place.is_file():
         return place
     return next((path for path in (place / IN_RUN, place / IN_FOLDER) if path.is_file()), None)
@@ -141,9 +141,10 @@ OWN_WORD = re.compile(r"(?<=\()(z_dim=\d+, )conditional=(True|False), ")
 
 
 def of_today(about: Mapping[str, str]) -> Mapping[str, str]:
-    """`about` of a file from before the head decided whether G reads the class.
+    """Metadata of an earlier version's file, rewritten for this version; any other metadata unchanged.
 
-    Such a file says it among the generator's settings, and its spec counts the classes of the data in either case.
+    Before the head decided whether G reads the class, a field of the generator did. The spec then counted the classes
+    of the data, even if G did not read them.
     """
     word = OWN_WORD.search(about["generator"])
     if word is None:
@@ -153,19 +154,19 @@ def of_today(about: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
-    """The data's spec, nimg and truncation, as `Generator.about` has them.
+    """Read the data's spec, nimg and truncation from `Generator.about`.
 
     Raises:
-        ValueError: if a text is anything else, naming it.
+        ValueError: if a text is anything else. The message names it.
     """
     if unknown := about.keys() - {"generator", "spec", "nimg", "truncation"}:
-        raise ValueError(f"it is damaged, or of a later version: it says {min(unknown)[:100]!r} of itself")
+        raise ValueError(f"it is damaged, or of a later version: its metadata name {min(unknown)[:100]!r}")
     spec = read_json(about["spec"], "its spec")
     least = {"resolution": 1, "channels": 1, "num_classes": 0}
     if spec.keys() != least.keys() or not all(
         type(spec[name]) is int and least[name] <= spec[name] <= LARGEST for name in least
     ):
-        raise ValueError(f"its spec is {about['spec'][:100]}, expected such as {json.dumps(least)}")
+        raise ValueError(f"its spec is {about['spec'][:100]}, expected one such as {json.dumps(least)}")
     if not (about["nimg"].isascii() and about["nimg"].isdecimal() and len(about["nimg"]) < 20):
         raise ValueError(f"its nimg is {about['nimg'][:100]!r}, expected a number of images")
     if "truncation" not in about:
@@ -179,15 +180,15 @@ def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
 
 
 def fitting(config: GeneratorConfig, spec: ImageSpec, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The network with these weights. Shapes are compared before it takes memory, which a file may ask too much of.
+    """Build the network with these weights. Shapes are compared before memory is taken: a file may ask for too much.
 
     Raises:
-        ValueError: if they are of another architecture.
+        ValueError: if the weights belong to another architecture.
     """
     try:
         with torch.device("meta"):
             wrong = misfits(weights, config.build(spec).state_dict())
-    except (RuntimeError, TypeError):  # a network of the user's own that cannot be built there
+    except (RuntimeError, TypeError):  # a user's own network that cannot be built on the meta device
         wrong = []
     if wrong:
         raise ValueError(f"its weights do not fit its architecture, whose code has changed since: {first_of(wrong)}")
@@ -199,7 +200,7 @@ def fitting(config: GeneratorConfig, spec: ImageSpec, weights: Mapping[str, Tens
 def save_generator(generator: Generator, path: Path) -> None:
     """Write a .safetensors file: plain weights, normalisers folded away, with the config and the data's spec inside.
 
-    A checksum over all of it is checked by `Generator.from_pretrained`.
+    The file holds a checksum of its content, which `Generator.from_pretrained` checks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, pack(generator.folded().net.state_dict(), generator.about))
@@ -208,17 +209,19 @@ def save_generator(generator: Generator, path: Path) -> None:
 def truncated(generator: Generator, threshold: float, *, passes: int = PASSES) -> Generator:
     """A copy that draws z from its prior given |z_i| <= threshold (Brock et al. 2019, sec. 3.1).
 
-    Activations of truncated z have other means and variances, so the copy's batch norms get standing statistics of
+    Activations of truncated z have other means and variances. So the copy's batch norms get standing statistics of
     their own, from batches of 250 with all classes equally often. These depend on the threshold alone.
 
     passes: number of batches, raised where fewer would leave a class out. 0 keeps the statistics of `generator`.
 
     Raises:
-        ValueError: unless threshold > 0, or if it is truncated already.
+        ValueError: unless threshold > 0, or if the generator is truncated already.
     """
     require_threshold(threshold)
     if generator.truncation is not None:
-        raise ValueError(f"this generator is truncated already, at {generator.truncation:g}: start from the one it was")
+        raise ValueError(
+            f"this generator is truncated already, at {generator.truncation:g}: start from the untruncated generator"
+        )
     net = with_standing_statistics(
         generator.net, generator.config, generator.spec, images=BATCH, seed=0, passes=passes, threshold=threshold
     )
@@ -226,8 +229,8 @@ def truncated(generator: Generator, threshold: float, *, passes: int = PASSES) -
 
 
 def draw_latents(generator: Generator, num: int, *, seed: int = 0) -> Tensor:
-    """(num, z_dim) float32. Row i depends on `seed`, i and the truncation alone, not on `num`."""
-    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: of any other count, the last ones would differ
+    """Draw z (num, z_dim) float32. Row i depends on `seed`, i and the truncation alone, not on `num`."""
+    rows = -(-num // 16) * 16  # randn fills 16 numbers at a time: with another count, the last numbers would differ
     config = generator.config
     z = config.prior.draw(rows, config.z_dim, generator=stream(seed, Purpose.SAMPLES))[:num]
     return z if generator.truncation is None else config.prior.truncate(z, generator.truncation)
@@ -254,8 +257,8 @@ def sample(
     """Draw `num` images, in batches of images (n, H, W, C) uint8 and classes (n,) int64 (zeros if unconditional).
 
     classes: used in turn, image i gets classes[i mod len]; None uses all. The z and class of image i depend on `seed`
-        and i alone, not on `num`. Of a `truncated` generator the z are truncated.
-    which: of the batches.
+        and i alone, not on `num`. A `truncated` generator gets truncated z.
+    which: slice of the batches to draw.
 
     Raises:
         ValueError: for classes that the generator does not know.
@@ -279,11 +282,11 @@ def sample_classes(generator: Generator, num: int, classes: Sequence[int] | None
         if classes is not None:
             raise ValueError("this generator is unconditional: it was trained without classes, so none can be chosen")
         return None
-    known = generator.spec.num_classes
-    chosen = list(range(known)) if classes is None else list(classes)
+    num_classes = generator.spec.num_classes
+    chosen = list(range(num_classes)) if classes is None else list(classes)
     for c in chosen:
-        if not 0 <= c < known:
-            raise ValueError(f"there is no class {c}: this generator knows 0 to {known - 1}")
+        if not 0 <= c < num_classes:
+            raise ValueError(f"there is no class {c}: this generator knows classes 0 to {num_classes - 1}")
     if not chosen:
         raise ValueError("classes is empty: name at least one class")
     return torch.tensor(chosen)[torch.arange(num) % len(chosen)]

@@ -1,4 +1,4 @@
-"""The model card of a generator: what it is, how it is used, how it was trained, and how good it was found."""
+"""The model card of a generator: its images, its use, its training and its evaluation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .generator import Generator
 __all__ = ["grid_of", "model_card"]
 
 WIDTH = 1280
-"""Pixels that a grid is wide at most, unless a single image is wider."""
+"""Greatest width of a grid, in pixels, unless a single image is wider."""
 
 
 def grid_of(generator: Generator) -> tuple[int, int]:
-    """Columns of the card's grid, and how many images there are in it: a column for each class, if they fit."""
+    """Numbers of columns and images in the card's grid: a column for each class, if the columns fit."""
     across = max(1, min(10, WIDTH // generator.spec.resolution))
     classes = generator.spec.num_classes
     columns = classes if 0 < classes <= across else across
@@ -83,7 +83,7 @@ def caption(generator: Generator) -> str:
 
 
 def usage(generator: Generator) -> str:
-    """Three lines of Python, and what else there is to know."""
+    """Three lines of Python, and notes on classes, own architectures and calling the network."""
     name = type(generator.config).__name__
     own = components().get(name) is not type(generator.config)
     known = f', known={{"{name}": {name}}}' if own else ""
@@ -116,7 +116,7 @@ def usage(generator: Generator) -> str:
 
 
 def training(generator: Generator, run: Run) -> str:
-    """Data, length, size, versions and command as a list; then the whole config."""
+    """Data, length, size, versions and command as a list; then the full config."""
     parameters = sum(parameter.numel() for parameter in generator.net.parameters())
     about = environment(run.folder / "environment.txt")
     lines = [
@@ -137,7 +137,7 @@ def training(generator: Generator, run: Run) -> str:
 
 
 def numbers(generator: Generator, run: Run) -> str:
-    """The run's evaluation of this generator, else the last one, as a table; or that there is none."""
+    """A table of the run's evaluation of this generator, else of its last one; a sentence if there is none."""
     measured = [line for line in run.stats if any(key.startswith("eval/") for key in line)]
     if not measured:
         return (
@@ -159,16 +159,18 @@ def numbers(generator: Generator, run: Run) -> str:
         how += f": {settings.num:,} images, seed {settings.seed}, features `{settings.features}`, against {against}"
     caveats = []
     if line["nimg"] != generator.nimg:
-        caveats.append(f"These are numbers of the generator after {int(line['nimg']):,} real images, not of this one.")
+        caveats.append(
+            f"These numbers belong to the generator after {int(line['nimg']):,} real images, not to this one."
+        )
     if generator.truncation is not None:
         caveats.append("They were measured without truncation, which this generator has.")
     return "\n".join([" ".join([f"{how}.", *caveats]), "", "| number | value | better |", "|---|---|---|", *rows])
 
 
 def environment(path: Path) -> dict[str, str]:
-    """The last block of a run's environment.txt, the start that ended it; nothing without the file.
+    """The last block of a run's environment.txt, from its last start; empty without the file.
 
-    A file that is damaged is named on stderr, and nothing of it is taken.
+    A damaged file is named on stderr, and counts as missing.
     """
     try:
         text = read_file(path, 1 << 26).decode()
@@ -186,7 +188,7 @@ def environment(path: Path) -> dict[str, str]:
 
 
 def command(line: str) -> str:
-    """What one types for a command as a run has recorded it, whose first word is the path of a script."""
+    """The command to type for a recorded command `line`, whose first word is the path of a script."""
     script, *arguments = shlex.split(line)
     path = Path(script)
     own = path.name == "equipoise" or path.parts[-2:] == ("equipoise", "__main__.py")

@@ -1,7 +1,7 @@
-"""Standing statistics: the batch-norm statistics of a generator as it is now (Brock et al. 2019, sec. 4.1).
+"""Standing statistics: batch-norm statistics for the current weights of a generator (Brock et al. 2019, sec. 4.1).
 
-The running averages that training leaves belong to other weights: older ones of the network itself and, for an
-averaged network, those of the one that it averages. Eval mode would use them all the same.
+The running averages that training leaves belong to other weights: to older weights of the network and, for an averaged
+network, to the network that it averages. Eval mode would use them all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["averaged_generator", "standing_statistics", "with_standing_statistic
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 PASSES = 20
-"""Batches that the statistics are taken from, unless told otherwise."""
+"""Default number of batches that the statistics are taken from."""
 Arguments = tuple[Tensor | None, ...]
 
 
@@ -30,8 +30,10 @@ Arguments = tuple[Tensor | None, ...]
 def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, passes: int = PASSES) -> nn.Module:
     """Set every batch norm of `net` to the pooled mean and variance of its input over `passes` batches, in place.
 
-    draw: pass -> what the generator is called with, such as (z, y). In these passes batch norm uses the statistics of
-        the batch, as in training; all else stays in its mode. Sums are float64. No other process takes part.
+    draw: pass -> arguments of the generator, such as (z, y).
+
+    In these passes batch norm uses the statistics of the batch, as in training. All other layers keep their mode. Sums
+    are float64. No other process takes part.
     """
     sums: dict[nn.Module, Tensor] = {}
 
@@ -45,7 +47,7 @@ def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, pas
     hooks = [m.train().register_forward_pre_hook(note) for m in norms]
     with_others = [m for m in norms if isinstance(m, SyncBatchNorm) and not m.alone]
     for synced in with_others:
-        synced.alone = True  # rank 0 calls this while the others wait for it
+        synced.alone = True  # rank 0 calls this while the other ranks wait
     for i in range(passes if norms else 0):
         net(*draw(i))
     for synced in with_others:
@@ -73,13 +75,13 @@ def with_standing_statistics(
     passes: int = PASSES,
     threshold: float | None = None,
 ) -> nn.Module:
-    """A copy of the generator `net` with standing statistics over z and all classes; they depend on `seed` alone.
+    """A copy of the generator `net` with standing statistics over z and all classes. They depend on `seed` alone.
 
-    spec: what `net` was built for; its classes are those that it reads.
+    spec: the spec that `net` was built for, with the classes that `net` reads.
     images: batch size of a pass.
     passes: number of batches, raised to `num_classes / images` where fewer would leave a class out. 0 keeps the
         statistics of `net`.
-    threshold: z is drawn given |z_i| <= threshold; None is no truncation.
+    threshold: z is drawn given |z_i| <= threshold; None means untruncated.
     """
     device = next(net.parameters()).device
     num_classes = spec.num_classes
@@ -97,7 +99,7 @@ def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
     """Classes (images,) of pass `i`: one random order of all classes, repeated through all passes.
 
     The counts of two classes over all passes differ by at most one. The order is random because neighbours in a list of
-    classes look alike, such as breeds of dogs, and the first batches would hold nothing else.
+    classes look alike, such as breeds of dogs. In list order, a batch would hold only classes that look alike.
     """
     order = torch.randperm(num_classes, generator=stream(seed, Purpose.STANDING_CLASSES))
     return order[(i * images + torch.arange(images)) % num_classes]
@@ -106,8 +108,8 @@ def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
 def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
     """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone.
 
-    spec: of the run's data.
+    spec: the spec of the run's data.
     """
-    images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # as training knew them
+    images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # batches of the size seen in training
     of_g = cfg.spec_of_g(spec)
     return with_standing_statistics(average, cfg.generator, of_g, images=images, seed=cfg.seed)

@@ -1,7 +1,7 @@
-"""From image to image in the space of z: interpolation between two, and arithmetic on the means of several.
+"""Walks in the space of z: interpolation between two images, and arithmetic on the means of several.
 
-Images are named by their seed and index in what `equipoise sample` draws from that seed, so in its grid of ten columns
-image 23 is the fourth of the third row.
+An image is named by its seed and its index among the images that `equipoise sample` draws from that seed. In the grid
+of ten columns, image 23 is the fourth of the third row.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PATHS = {"spherical": slerp, "linear": lerp}
 
 
 class Latent(NamedTuple):
-    """What one image is made of: z (z_dim,), and its class or None."""
+    """The input that draws one image: z (z_dim,), and its class or None."""
 
     z: Tensor
     y: int | None
 
 
 def latent(generator: Generator, index: int, *, seed: int = 0, label: int | None = None) -> Latent:
-    """Of image `index` of `sample(generator, ..., seed=seed)`, or of the same z in class `label`.
+    """The latent of image `index` of `sample(generator, ..., seed=seed)`; its z in class `label`, if given.
 
     Raises:
         ValueError: for an index below 0, or a class that the generator does not know.
@@ -50,14 +50,15 @@ def latent(generator: Generator, index: int, *, seed: int = 0, label: int | None
 def interpolate(
     generator: Generator, start: Latent, end: Latent, frames: int, *, path: str | None = None
 ) -> NDArray[np.uint8]:
-    """Images on the way from `start` to `end`, both among them, in equal steps: (frames, H, W, C).
+    """Images on the way from `start` to `end`, both included, in equal steps: (frames, H, W, C).
 
-    path: of z, "spherical" (`slerp`) or "linear" (`lerp`); None is that of the prior. If the classes differ, the
-        vectors that the network has for them are mixed, linearly.
+    path: the path of z, "spherical" (`slerp`) or "linear" (`lerp`); None: the prior's path.
+
+    If the classes differ, the network's vectors for the two classes are mixed linearly.
 
     Raises:
-        ValueError: for fewer than 2 frames, an unknown path, ends that none goes between (see `slerp`), or classes that
-            differ in a network that cannot mix them (see `mixed_classes`).
+        ValueError: for fewer than 2 frames, an unknown path, ends without a path between them (see `slerp`), or classes
+            that differ in a network that cannot mix them (see `mixed_classes`).
 
     >>> strip = interpolate(generator, latent(generator, 3), latent(generator, 8), frames=10)
     """
@@ -67,31 +68,33 @@ def interpolate(
     if path not in PATHS:
         raise ValueError(f"there is no path {path!r}: choose one of {', '.join(PATHS)}")
     t = torch.linspace(0, 1, frames, dtype=torch.float64)
-    same = torch.equal(start.z, end.z)  # then slerp would have nothing to do, and refuse a z of 0
+    same = torch.equal(start.z, end.z)  # slerp would refuse equal ends if they are 0
     z = start.z.expand(frames, -1) if same else PATHS[path](start.z, end.z, t)
     parts = []
-    for some in torch.arange(frames).split(BATCH):
+    for batch in torch.arange(frames).split(BATCH):
         if start.y is None or end.y is None:
-            parts.append(images(generator, z[some], None))
+            parts.append(images(generator, z[batch], None))
             continue
-        y, other = (torch.full((len(some),), label) for label in (start.y, end.y))
+        y, other = (torch.full((len(batch),), label) for label in (start.y, end.y))
         if start.y == end.y:
-            parts.append(images(generator, z[some], y))
+            parts.append(images(generator, z[batch], y))
             continue
-        with mixed_classes(generator.net, y, other, t[some]):
-            parts.append(images(generator, z[some], y))
+        with mixed_classes(generator.net, y, other, t[batch]):
+            parts.append(images(generator, z[batch], y))
     return np.concatenate(parts)
 
 
 @contextmanager
 def mixed_classes(net: nn.Module, y: Tensor, other: Tensor, t: Tensor) -> Iterator[None]:
-    """In the block, G(z, y) reads (1 - t) times the vector of its class and t times that of class `other`; (N,) each.
+    """Mix classes in the block: G(z, y) reads (1 - t) times the vector of class y plus t times the vector of `other`.
 
-    Mixed is what comes out of every layer that is linear in the one-hot class and is called with y: an embedding,
-    `OneHot`, the gains and biases of `ConditionalBatchNorm`. The generator is in eval mode.
+    y, other, t: (N,) each.
+
+    The mixing happens in the output of every layer that is linear in the one-hot class and is called with y: an
+    embedding, `OneHot`, the gains and biases of `ConditionalBatchNorm`. The generator is in eval mode.
 
     Raises:
-        ValueError: at the end of the block, if the network has called no such layer: it reads classes in another way.
+        ValueError: at the end of the block, if the network has not called such a layer: it reads classes otherwise.
     """
     met = []
 
@@ -114,7 +117,7 @@ def mixed_classes(net: nn.Module, y: Tensor, other: Tensor, t: Tensor) -> Iterat
             hook.remove()
     if not met:
         raise ValueError(
-            "this network cannot go from class to class: it has no layer with a vector for each class (nn.Embedding, "
+            "this network cannot go from class to class: it lacks a layer with a vector for each class (nn.Embedding, "
             "OneHot or ConditionalBatchNorm) that is called with the labels. Choose two images of one class"
         )
 
@@ -125,17 +128,18 @@ Groups = Sequence[Sequence[int]]
 
 
 def mean_latent(generator: Generator, indices: Sequence[int], *, seed: int = 0) -> Tensor:
-    """The mean z of some images, (z_dim,). Raises ValueError if there are none, or for an index below 0."""
+    """The mean z (z_dim,) of the images `indices`. Raises ValueError without an index, or for an index below 0."""
     if not indices:
         raise ValueError("a mean needs at least one image: name their indices, such as 3,17,8")
     return torch.stack([latent(generator, i, seed=seed).z for i in indices]).mean(0)
 
 
 def arithmetic(generator: Generator, plus: Groups, minus: Groups = (), *, seed: int = 0) -> Tensor:
-    """The sum of the mean z of each group in `plus`, less those in `minus`: (z_dim,) (Radford et al. 2016, fig. 7).
+    """Sum of the groups' mean z in `plus` minus the mean z in `minus`: (z_dim,) (Radford et al. 2016, fig. 7).
 
-    plus, minus: groups of indices of images that have something in common. A mean of three has a third of a z's
-    variance, so means of three, two added and one taken away, make what is distributed as a z again.
+    plus, minus: groups of indices of images that have something in common.
+
+    The mean of three z has a third of a z's variance. So the sum of two such means minus a third is distributed as a z.
 
     Raises:
         ValueError: without a group in `plus`, for an empty group, or an index below 0.
@@ -160,10 +164,10 @@ def arithmetic_grid(
 ) -> tuple[NDArray[np.uint8], int]:
     """The sum as a picture: images (rows·columns, H, W, C), and the number of columns.
 
-    A row for each group, those of `plus` first: its images, a gap, and its mean in the last column. Then a row with
-    the result in the last column, after neighbours of it: the result plus uniform noise of ±`noise` per component.
+    Each group has a row, first the groups of `plus`: its images, a gap, and its mean in the last column. The last row
+    shows the result in the last column, after its neighbours: the result plus uniform noise of ±`noise` per component.
 
-    label: the class that means and the result are shown in; None is that of the first image of `plus`.
+    label: class in which the means and the result are shown; None: the class of the first image of `plus`.
     """
     result = arithmetic(generator, plus, minus, seed=seed)
     y = latent(generator, plus[0][0], seed=seed, label=label).y
@@ -183,6 +187,6 @@ def arithmetic_grid(
 
 
 def pixels(generator: Generator, points: Sequence[Latent]) -> NDArray[np.uint8]:
-    """(N, H, W, C)."""
+    """Draw the images (N, H, W, C) of `points`."""
     y = [point.y for point in points if point.y is not None]
     return images(generator, torch.stack([point.z for point in points]), torch.tensor(y) if y else None)

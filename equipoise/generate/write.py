@@ -23,7 +23,7 @@ __all__ = ["grid", "png", "write_samples"]
 
 
 def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
-    """(N, H, W, C) -> one picture (rows·H, columns·W, C), row by row; missing places are black."""
+    """Images (N, H, W, C) -> one picture (rows·H, columns·W, C), row by row; missing places are black."""
     n, h, w, c = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -33,7 +33,7 @@ def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """One picture (H, W, C) as a PNG file."""
+    """Encode one picture (H, W, C) as a PNG file."""
     file = BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
     return file.getvalue()
@@ -42,21 +42,22 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 def write_samples(
     generator: Generator, out: Path, *, num: int, seed: int = 0, classes: Sequence[int] | None = None
 ) -> Path:
-    """Draw images and write them as `out` says: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
+    """Draw images and write them to `out`: NAME.png a grid, NAME.npz arrays `x` and `y`, else a folder of PNGs.
 
-    `x` is uint8 (num, H, W, C), `y` int64 (num,), absent for an unconditional generator. In a folder of a conditional
-    generator each class has a sub-folder. Several processes share out the batches; rank 0 writes what one would.
+    `x` is uint8 (num, H, W, C). `y` is int64 (num,), absent for an unconditional generator. In a folder of a
+    conditional generator each class has a sub-folder. Several processes share out the batches. Rank 0 writes the same
+    files as a single process.
     """
     require_some(num)
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
     if not out.suffix:
         from_rank_0(lambda: require_empty(out))
-    own = slice(rank(), None, world_size())
-    steps = len(range(0, num, BATCH)[own])
+    share = slice(rank(), None, world_size())
+    steps = len(range(0, num, BATCH)[share])
     console = Console(stderr=True)
     hidden = rank() > 0 or not console.is_terminal
-    batches = sample(generator, num, seed=seed, classes=classes, which=own)
+    batches = sample(generator, num, seed=seed, classes=classes, which=share)
     drawn = together(lambda: track(batches, "sampling", steps, console=console, transient=True, disable=hidden))
     x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
     from_rank_0(lambda: write(x, y if generator.conditional else None, out))
@@ -76,9 +77,9 @@ def write(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:
 
 
 def require_empty(folder: Path) -> None:
-    """Raises ValueError if there is something at `folder` that is no empty directory."""
+    """Raise ValueError if `folder` exists and is not an empty directory."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty: choose another folder, nothing of yours is overwritten")
+        raise ValueError(f"{folder} is not empty: choose another folder, because nothing of yours is overwritten")
 
 
 def write_folder(x: NDArray[np.uint8], y: NDArray[np.int64] | None, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment is: settings, a run that makes numbers, and a table and figures made of these numbers alone."""
+"""The interface of an experiment: settings, a run that makes numbers, a table and figures made of the numbers alone."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "Numbers", "Table", "carry_out"]
 
 Numbers = Mapping[str, Any]
-"""What an experiment found, by name: numbers, words, arrays and lists or dicts of these."""
+"""Results of an experiment, by name: numbers, words, arrays and lists or dicts of these."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A few rows that say what was found. Cells are text."""
+    """The results in a few rows. Cells are text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 class Experiment(ABC):
-    """Settings of an experiment, a `component` whose fields have defaults. Equal settings find equal numbers."""
+    """Settings of an experiment: a `component` whose fields have defaults. Equal settings give equal numbers."""
 
     @abstractmethod
     def run(self) -> Numbers:
-        """Do it. Everything that the table and the figures show is in what it returns."""
+        """Run the experiment. The result holds everything that the table and the figures show."""
 
     @abstractmethod
     def table(self, numbers: Numbers) -> Table:
@@ -45,11 +45,11 @@ class Experiment(ABC):
 
     @abstractmethod
     def draw(self, numbers: Numbers) -> dict[str, Picture]:
-        """Pictures by name, without a file's suffix. A list of pictures is an animation."""
+        """Pictures by file name without suffix. A list of pictures is an animation."""
 
 
 def carry_out(experiment: Experiment, name: str, out: Path) -> tuple[Table, list[Path]]:
-    """Run it and write NAME.json, and a PNG or GIF for each picture, into `out`. Returns its table and the files.
+    """Run `experiment`. Write NAME.json, and a PNG or GIF per picture, into `out`. Returns the table and the files.
 
     Raises:
         ValueError: if matplotlib is not installed.
@@ -58,8 +58,8 @@ def carry_out(experiment: Experiment, name: str, out: Path) -> tuple[Table, list
     from equipoise.core.plots import encode
 
     numbers = experiment.run()
-    found = {"experiment": repr(experiment), "equipoise": __version__, "torch": torch.__version__, "numbers": numbers}
-    contents = {f"{name}.json": f"{json.dumps(found, indent=1, default=plain)}\n".encode()}
+    report = {"experiment": repr(experiment), "equipoise": __version__, "torch": torch.__version__, "numbers": numbers}
+    contents = {f"{name}.json": f"{json.dumps(report, indent=1, default=plain)}\n".encode()}
     for title, picture in experiment.draw(numbers).items():
         suffix, content = encode(picture)
         contents[f"{title}.{suffix}"] = content
@@ -71,9 +71,9 @@ def carry_out(experiment: Experiment, name: str, out: Path) -> tuple[Table, list
 
 
 def plain(value: object) -> object:
-    """Arrays and tensors as JSON has them."""
+    """Arrays and tensors as lists, for JSON."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().tolist()
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"an experiment's numbers hold {type(value).__name__}, which JSON has no form for")
+    raise TypeError(f"an experiment's numbers hold {type(value).__name__}, which JSON cannot express")

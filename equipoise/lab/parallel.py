@@ -1,4 +1,4 @@
-"""Independent computations in several processes. What they find does not depend on how many there are."""
+"""Independent computations in several processes. The results do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums in one order on every machine; and small networks are no faster on more threads."""
+    """Use one thread in the block: sums run in one order on every machine. Small networks gain nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -32,10 +32,12 @@ def one_thread() -> Iterator[None]:
 
 
 def spread(task: Callable[[J], Iterator[R]], jobs: Sequence[J], workers: int) -> Iterator[tuple[int, R]]:
-    """What `task` yields for each of `jobs`, as it comes, with the number of the job; in order for each job.
+    """Yield (number of the job, value) for each value that `task` yields for one of `jobs`, as soon as it comes.
 
-    task, jobs: to be pickled, so `task` is a function of a module. It is called on one thread.
-    workers: processes; 1 starts none. They end with this one, and with the iterator.
+    The values of one job come in order.
+
+    task, jobs: pickled, so `task` must be a function of a module. It is called on one thread.
+    workers: number of processes; 1 starts none. They end with this process, and with the iterator.
 
     Raises:
         RunError: if a process dies.
@@ -44,8 +46,8 @@ def spread(task: Callable[[J], Iterator[R]], jobs: Sequence[J], workers: int) ->
     if workers == 1:
         for number, job in enumerate(jobs):
             with one_thread():
-                for found in task(job):
-                    yield number, found
+                for value in task(job):
+                    yield number, value
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
     todo = iter(enumerate(jobs))
@@ -55,7 +57,7 @@ def spread(task: Callable[[J], Iterator[R]], jobs: Sequence[J], workers: int) ->
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(theirs, task), daemon=True)
             process.start()
-            theirs.close()  # so that an end of the process is an end of the pipe
+            theirs.close()  # so that the pipe ends when the process ends
             processes.append(process)
             give(ours, todo, busy)
         while busy:
@@ -63,16 +65,16 @@ def spread(task: Callable[[J], Iterator[R]], jobs: Sequence[J], workers: int) ->
                 assert isinstance(pipe, Connection)
                 number = busy[pipe]
                 try:
-                    kind, found = pickle.loads(pipe.recv_bytes())
+                    kind, content = pickle.loads(pipe.recv_bytes())
                 except (EOFError, ConnectionError):
                     raise RunError(
                         f"a process died at job {number + 1} of {len(jobs)}: there may be too little memory (workers=1 "
                         "starts none). A script of your own must begin with `if __name__ == '__main__':`."
                     ) from None
                 if kind == "found":
-                    yield number, found
+                    yield number, content
                 elif kind == "raised":
-                    raise found
+                    raise content
                 else:
                     give(pipe, todo, busy)
     finally:
@@ -83,7 +85,7 @@ def spread(task: Callable[[J], Iterator[R]], jobs: Sequence[J], workers: int) ->
 
 
 def give(pipe: Connection, todo: Iterator[tuple[int, Any]], busy: dict[Connection, int]) -> None:
-    """The next job, if there is one."""
+    """Send the next job, if there is one."""
     busy.pop(pipe, None)
     number, job = next(todo, (None, None))
     if number is not None:
@@ -92,8 +94,8 @@ def give(pipe: Connection, todo: Iterator[tuple[int, Any]], busy: dict[Connectio
 
 
 def work(pipe: Connection, task: Callable[[Any], Iterator[Any]]) -> None:
-    """One process: jobs come, what is found goes, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this one
+    """One worker process: receive jobs and send their values until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process
     torch.set_num_threads(1)
     while True:
         try:
@@ -101,8 +103,8 @@ def work(pipe: Connection, task: Callable[[Any], Iterator[Any]]) -> None:
         except EOFError:
             return
         try:
-            for found in task(job):
-                pipe.send_bytes(pickle.dumps(("found", found)))  # by value: torch would share memory
+            for value in task(job):
+                pipe.send_bytes(pickle.dumps(("found", value)))  # by value: torch would share memory
             pipe.send_bytes(pickle.dumps(("done", None)))
         except BrokenPipeError:
             return

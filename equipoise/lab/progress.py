@@ -1,4 +1,4 @@
-"""How far an experiment is, on a terminal. Experiments say it to whoever listens, which may be nobody."""
+"""Progress of an experiment on a terminal. Experiments report to a listener, if there is one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def say(doing: str, done: float) -> None:
-    """What is being done, and which fraction of the experiment is behind, from 0 to 1."""
+    """Report the current activity, and the finished fraction of the experiment, from 0 to 1."""
     hear = listener.get()
     if hear is not None:
         hear(doing, done)
@@ -25,9 +25,9 @@ def say(doing: str, done: float) -> None:
 
 @contextmanager
 def shown(console: Console, name: str) -> Iterator[None]:
-    """A live line for the experiment `name`: a spinner, and a bar with the time left once it says how far it is.
+    """A live line for the experiment `name`: a spinner, and a bar with the time left once the experiment reports.
 
-    Where there is no terminal, a plain line whenever it does something else.
+    Without a terminal, a plain line whenever the activity changes.
     """
     bar = Progress(
         SpinnerColumn(),

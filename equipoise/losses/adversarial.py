@@ -2,8 +2,8 @@
 
 Every loss is a frozen value with two methods, `d(real, fake)` and `g(fake, real=None)`, both minimised.
 The sigmoid never appears: log s(t) = -softplus(-t) and log(1 - s(t)) = -softplus(t) are exact for every
-logit, where log(s(t) + eps) loses its gradient. Papers that halve D's loss scale it by a constant, which is
-a matter of D's learning rate and not another loss.
+logit, where log(s(t) + eps) loses its gradient. Some papers halve D's loss. A constant factor belongs in D's
+learning rate, so it makes no new loss here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class GANLoss(ABC):
-    """What each player minimises. Subclasses are final: never subclass a loss you can instantiate."""
+    """The losses of D and G. Subclasses are final: never subclass a loss you can instantiate."""
 
     paired: ClassVar[bool] = False
     """Whether `g` needs the real logits too."""
@@ -39,7 +39,7 @@ class GANLoss(ABC):
     cross_entropy: ClassVar[bool] = False
     """Whether D minimises the cross-entropy of its verdict, so that a logit is a log-odds."""
     estimates: ClassVar[str | None] = None
-    """Name of the distance that mean D(x) - mean D(G(z)) of the best D is, if it is one."""
+    """Name of the distance that mean D(x) - mean D(G(z)) equals for the best D; None: it is not a distance."""
 
     @abstractmethod
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -62,10 +62,10 @@ def binary_cross_entropy(real: Tensor, fake: Tensor, smoothing: float) -> Tensor
 class Saturating(GANLoss):
     """The minimax game: -log s(D(x)) - log(1 - s(D(G(z)))) for D, log(1 - s(D(G(z)))) for G.
 
-    Goodfellow et al. 2014, eq. 1. G's gradient vanishes where D is sure, which is what `NonSaturating` repairs.
+    Goodfellow et al. 2014, eq. 1. G's gradient vanishes where D is sure; `NonSaturating` repairs this.
 
-    smoothing: one-sided label smoothing, the target of real images is 1 - smoothing and that of generated
-        ones stays 0 (Salimans et al. 2016, sec. 3.4; 0.1 there).
+    smoothing: one-sided label smoothing. The target is 1 - smoothing for real images and stays 0 for generated ones
+        (Salimans et al. 2016, sec. 3.4; 0.1 there).
     """
 
     cross_entropy: ClassVar[bool] = True
@@ -112,7 +112,7 @@ class Hinge(GANLoss):
 class Wasserstein(GANLoss):
     """D(G(z)) - D(x) for D, -D(G(z)) for G (Arjovsky et al. 2017, eq. 2).
 
-    -d estimates the earth mover's distance, up to D's Lipschitz constant, which something must bound.
+    -d estimates the earth mover's distance, up to D's Lipschitz constant. Something else must bound that constant.
     """
 
     signed: ClassVar[bool] = False
@@ -129,7 +129,7 @@ class Wasserstein(GANLoss):
 class LeastSquares(GANLoss):
     """(D(x) - b)^2 / 2 + (D(G(z)) - a)^2 / 2 for D, (D(G(z)) - c)^2 / 2 for G (Mao et al. 2017, eq. 2).
 
-    a, b: D's targets for generated and real images.  c: the logit G wants for its images.
+    a, b: D's targets for generated and real images.  c: G's target for its images.
     """
 
     signed: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""The terms of a player's loss. A loss, a penalty, a regulariser, a loss of classes have one interface."""
+"""The terms of a player's loss: one interface for losses, penalties, regularisers and class losses."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from equipoise.core.types import Batch, Critic, Generated, Logits, Told
 __all__ = ["BothLosses", "Memory", "Output", "Place", "Players", "Seen", "Term", "require_whole_batches"]
 
 Output = Logits | Tensor | Sequence["Output"]
-"""What a discriminator may return."""
+"""Output of a discriminator: logits, or a list of outputs."""
 
 
 Place = Literal["fused", "apart", "whole"]
 """Where the gradient of a term is computed; see `Term`."""
 
 Players = Literal["D", "G", "both"]
-"""Which player minimises a term."""
+"""The player that minimises a term, or both."""
 
 
 class BothLosses(NamedTuple):
-    """Both losses on the same images, (), and the weights that each player trains; graphs reach all of them."""
+    """Both losses on the same images, (), and the weights that each player trains. Both graphs reach all weights."""
 
     d_loss: Tensor
     g_loss: Tensor
@@ -34,13 +34,13 @@ class BothLosses(NamedTuple):
 
 
 class Seen(Protocol):
-    """The view of an update that its terms have. Each thing is computed once, when a term first asks for it.
+    """An update, as its terms see it. Each attribute is computed once, when a term first reads it.
 
     real, fake: images as the game shows them to D, with what D is told. In D's update they carry no graph.
     made: everything that G returned.
     labelled: images whose classes D learns, or None.
-    on_real, on_fake, on_labelled: D's output for them, augmented.
-    critic: D as a function of images, augmented, that can be differentiated twice.
+    on_real, on_fake, on_labelled: D's output for these images, augmented.
+    critic: D as a function of images, which it augments. It can be differentiated twice.
     net: the network that is updated.  nimg: real images that D has seen.
     z: (N, z_dim), the latents of the generated images.
     """
@@ -79,7 +79,7 @@ class Seen(Protocol):
     def z(self) -> Tensor: ...
 
     def again(self, y: Told) -> Generated:
-        """G once more, with the same z and another condition: cycles, identities."""
+        """Call G again, with the same z and another condition: for cycles and identities."""
         ...
 
     def both_losses(self) -> AbstractContextManager[BothLosses]:
@@ -98,15 +98,17 @@ class Memory(nn.Module, ABC):
 class Term(ABC):
     """Part of what a player minimises.
 
-    player: the player that minimises it.
-    every: it is due at every `every`-th update of its player, and counts `every` times then (lazy regularisation,
-        Karras et al. 2020).
-    place: "fused" in the graph of the loss, and of its precision; "apart" with a backward of its own for each piece of
-        the batch, in float32; "whole" with a backward of its own, once an update.
-    whole_batch: it reads a mean or spread of the batch, so that the gradients of pieces do not add up to its own.
-    opposes: it is the loss of a player against the other one.
-    replaces_loss: its player minimises it in place of the adversarial loss.
-    memory: what it keeps between updates, or None.
+    player: the player that minimises the term.
+    every: the term is due at every `every`-th update of its player, and counts `every` times then (lazy
+        regularisation, Karras et al. 2020).
+    place: where the gradient is computed:
+        "fused": in the graph of the loss, and in its precision;
+        "apart": in a separate backward for each piece of the batch, in float32;
+        "whole": in a separate backward, once per update.
+    whole_batch: the term reads a mean or spread of the batch, so gradients of pieces do not add up to the batch's.
+    opposes: the term is the loss of a player against the other player.
+    replaces_loss: the player minimises the term in place of the adversarial loss.
+    memory: buffers kept between updates, or None.
     """
 
     every: int
@@ -122,32 +124,34 @@ class Term(ABC):
 
     @property
     def name(self) -> str | None:
-        """Under which its unweighted value is reported; None: not by itself."""
+        """Name under which the unweighted value is reported; None: not reported separately."""
         return type(self).__name__
 
     @abstractmethod
     def weight(self, nimg: int) -> float:
-        """Factor after `nimg` images; kept apart from the value, so that logs compare across weights."""
+        """Factor after `nimg` images. It is kept out of the value, so that logs compare across weights."""
 
     @abstractmethod
     def of(self, seen: Seen) -> Tensor:
         """-> (), unweighted."""
 
     def at_work(self, net: nn.Module) -> Term:
-        """The term as the player of `net` uses it: itself, unless it starts to remember something here."""
+        """The term as the player of `net` uses it: itself, or a term with memory that starts from `net`."""
         return self
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for micro-batches, if the term reads a mean or spread of the batch."""
+        """Raises ValueError for `compute.micro_batch` with a term that reads a mean or spread of the batch
+        (`whole_batch`): gradients of pieces do not add up to its own. Use more processes, or a smaller `batch_size`.
+        """
         if self.whole_batch:
             require_whole_batches(cfg, repr(self))
 
 
 def require_whole_batches(cfg: Any, setting: str) -> None:
-    """Raises ValueError if `cfg` computes its updates in pieces, which `setting` does not bear."""
+    """Raises ValueError if `cfg` computes its updates in pieces, which `setting` does not allow."""
     if cfg.compute.micro_batch is not None:
         raise ValueError(
-            f"compute.micro_batch={cfg.compute.micro_batch} and {setting} do not go together: this is no mean over "
-            "images, but reads a mean or spread of the batch first, so the gradients of pieces do not add up to its "
-            "own. Use compute.micro_batch=none with more processes or a smaller batch_size, or go without it."
+            f"compute.micro_batch={cfg.compute.micro_batch} and {setting} do not go together: the latter reads a mean "
+            "or spread of the whole batch, so the gradients of pieces do not add up to the batch's. Use "
+            "compute.micro_batch=none with more processes or a smaller batch_size, or go without the latter."
         )

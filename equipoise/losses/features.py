@@ -1,4 +1,4 @@
-"""Feature matching: G is trained towards the statistics that D finds in real images."""
+"""Feature matching: train G to match the mean of D's features on real images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["FeatureMatching"]
 
 @component
 class FeatureMatching(Term):
-    """strength ‖mean_i f(x_i) - mean_j f(G(z_j))‖², f what D's head reads (Salimans et al. 2016, sec. 3.1).
+    """strength ‖mean_i f(x_i) - mean_j f(G(z_j))‖², f the features that D's head reads.
 
-    The squared distance of two means, never a mean over pairs, which would pull every image to the mean image.
+    Salimans et al. 2016, sec. 3.1. The squared distance between two means. A mean over pairs would pull every image to
+    the mean image.
 
-    adversarial: False: G minimises this in place of its adversarial loss, as in the paper. True: besides it.
+    adversarial: True: G minimises this besides its adversarial loss. False: in its place, as in the paper.
     """
 
     every = 1
@@ -38,17 +39,16 @@ class FeatureMatching(Term):
         return not self.adversarial
 
     def weight(self, nimg: int) -> float:
-        """Factor after `nimg` images."""
         return at(self.strength, nimg)
 
     def __call__(self, real: Tensor | None, fake: Tensor | None) -> Tensor:
         """`Logits.features` of both, (N, ...) and (M, ...) -> (), unweighted, in float32 or wider.
 
-        A feature map (N, F, H, W) counts as F·H·W features. In G's step D rests: its weights require no gradient, or
-        `real` is detached. With several processes, each compares the means of its own share.
+        A feature map (N, F, H, W) counts as F·H·W features. D is frozen in G's step: its weights require no gradient,
+        or `real` is detached. Each of several processes compares the means of its own share of the batch.
 
         Raises:
-            ValueError: if a side has no features, or theirs differ in number.
+            ValueError: if features are missing, or differ in shape between real and generated images.
         """
         if real is None or fake is None:
             raise ValueError(

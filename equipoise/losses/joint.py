@@ -1,7 +1,7 @@
-"""Joint penalties: functions of both players' gradients, which both players minimise besides their losses.
+"""Joint penalties: functions of both players' gradients that both players minimise, besides their losses.
 
-A penalty of this kind needs both losses at once, on the same images, with graphs that reach both networks: generated
-images keep their history. In your own loop:
+A joint penalty needs both losses at once, on the same images, with graphs that reach both networks: generated images
+keep their history. In your own loop:
 
     value = consensus.weight(nimg) * consensus(d_loss, g_loss, list(D.parameters()), list(G.parameters()))
     (d_loss + value).backward(inputs=list(D.parameters()))  # and G's likewise
@@ -39,18 +39,23 @@ class JointPenalty(Term):
     ) -> Tensor:
         """-> (), unweighted, differentiable in both players' weights.
 
-        d_loss, g_loss: (), what each player minimises, each with a graph that reaches all the weights.
-        d_weights, g_weights: what D and G train.
+        d_loss, g_loss: (), the losses of D and G, each with a graph that reaches all weights.
+        d_weights, g_weights: the weights that D and G train.
         """
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a SAN head, for compiled networks, and for micro-batches."""
+        """Raises ValueError for a joint penalty with `head.san=true`: the gradients of a SAN head lack the parts that
+        it holds fixed. Set `head.san=false`.
+
+        Raises ValueError for a joint penalty with `compute.compile`: compiled networks refuse second derivatives. Set
+        `compute.compile=false`.
+        """
         super().check(cfg)
         if cfg.head.san:
             raise ValueError(
-                f"{self!r} and head.san=true do not go together: a SAN head makes its gradients by holding parts of "
-                "itself still, and their own gradients, which a joint penalty needs, lack those parts. Take a plain "
-                "head (head.san=false), or no joint penalty."
+                f"{self!r} and head.san=true do not go together: a joint penalty differentiates gradients, and a SAN "
+                "head freezes parts of itself to make them, so second derivatives lack those parts. Use a plain head "
+                "(head.san=false), or no joint penalty."
             )
         if cfg.compute.compile:
             raise ValueError(
@@ -69,12 +74,12 @@ class Consensus(JointPenalty):
     """gamma/2 ‖v‖², v = (∇_θ L_D, ∇_φ L_G) the gradients of both players, θ of D and φ of G: consensus optimisation.
 
     Mescheder, Nowozin & Geiger 2017, sec. 4: gamma times L = ½‖v‖² is added to both losses. At an equilibrium v is 0,
-    so equilibria stay what they are; around one, the eigenvalues of the game's Jacobian move to the side on which
-    gradient descent converges, where those of the game alone may lie on the imaginary axis (it then circles).
-    Their image experiments have gamma = 10, RMSprop, and simultaneous steps.
+    so equilibria stay where they are. Around an equilibrium, the eigenvalues of the game's Jacobian move to the side on
+    which gradient descent converges. Without the penalty they may lie on the imaginary axis, and gradient descent
+    circles. The paper's image experiments have gamma = 10, RMSprop, and simultaneous steps.
 
-    ‖v‖² is that of the batch, so its mean is larger than the squared mean gradient by the gradients' variance. With
-    several processes, each takes the gradients of its own share.
+    v is taken on a batch, so the mean of ‖v‖² exceeds the squared mean gradient by the gradients' variance. Each of
+    several processes takes the gradients of its own share of the batch.
     """
 
     gamma: Schedule = 10.0
@@ -86,7 +91,7 @@ class Consensus(JointPenalty):
     def __call__(
         self, d_loss: Tensor, g_loss: Tensor, d_weights: Sequence[Tensor], g_weights: Sequence[Tensor]
     ) -> Tensor:
-        """Raises ValueError if a loss is no scalar, or was cut from one of the networks."""
+        """Raises ValueError if a loss is not a scalar, or its graph does not reach both networks."""
         if d_loss.ndim or g_loss.ndim:
             raise ValueError(
                 f"the losses of D and G must be scalars, got shapes {tuple(d_loss.shape)} and {tuple(g_loss.shape)}: "

@@ -1,7 +1,7 @@
-"""How a loss meets a discriminator's output. The only file that knows both losses and SAN.
+"""Losses applied to a discriminator's output. Only this file knows both losses and SAN.
 
-The losses of the two players take what a discriminator returned: `Logits`, a plain tensor (N,), (N, K) or (N, K, H, W)
-from somebody's own network, or a list of these from a network with several outputs, whose losses add up.
+The losses of the two players take a discriminator's output: `Logits`, a plain tensor (N,), (N, K) or (N, K, H, W) from
+your own network, or a list of these from a network with several outputs. The losses of several outputs add up.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = [
 def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: bool = False) -> Tensor:
     """Scalar that D minimises: mean of loss.d(real, fake), plus SAN's direction term where `dir` is given.
 
-    real, fake: may differ in the number of images, unless the loss is paired; each has a mean of its own then.
-    normalize: of the direction term, as in `direction_loss`. Each of several outputs has means of its own.
+    real, fake: may differ in the number of images, unless the loss is paired. Each is then averaged by itself.
+    normalize: normalise the direction term, see `direction_loss`. Each of several outputs is normalised by itself.
 
     Raises:
         ValueError: if real and fake differ in structure or shape, which would broadcast silently; if `normalize` is
@@ -56,7 +56,7 @@ def discriminator_loss(loss: GANLoss, real: Output, fake: Output, *, normalize: 
 
 
 def mean_d(loss: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of loss.d. Of an unpaired loss, d(r, f) = a(r) + b(f), real and fake may differ in number."""
+    """Mean of loss.d. An unpaired loss is d(r, f) = a(r) + b(f), so real and fake may differ in number."""
     if real.shape == fake.shape:
         return loss.d(real, fake).mean()
     zero = real.new_zeros(())
@@ -64,7 +64,7 @@ def mean_d(loss: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def mean_direction(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool) -> Tensor:
-    """Mean of `direction_loss`, likewise."""
+    """Mean of `direction_loss`. For an unpaired loss, real and fake may differ in number."""
     if real.shape == fake.shape or loss.paired:
         return direction_loss(loss, real, fake, normalize=normalize).mean()
     if not normalize:
@@ -73,17 +73,17 @@ def mean_direction(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool
 
 
 def direction_loss(loss: GANLoss, real: Tensor, fake: Tensor, *, normalize: bool = False) -> Tensor:
-    """SAN's loss for the direction ω, G's own loss on real minus on fake: loss.g(real) - loss.g(fake), elementwise.
+    """SAN's loss for the direction ω, G's loss on real minus on fake: loss.g(real) - loss.g(fake), elementwise.
 
     For hinge and Wasserstein it is fake - real (Takida et al. 2024); for g = softplus(1 - t)² it is BigVSAN's.
-    real, fake: `dir` of both, of one shape.
+    real, fake: `dir` for real and for generated images, of the same shape.
     normalize: divide each term's weight r = -g'(t) by its batch mean, as the paper does for losses whose g is not
         linear (eq. 12). Changes nothing for hinge and Wasserstein, where r = 1. The mean is one number for real and
-        one for generated images: over all logits that are given, of all classes, patches and scales, in this process.
+        one for generated images: over all given logits, of all classes, patches and scales, in this process.
 
     Raises:
         ValueError: for a paired loss, whose g needs both logits and gives no such term; for different shapes, which
-            would broadcast; and if `normalize` meets a mean weight that is not positive, of a loss not `monotone`.
+            would broadcast; and with `normalize` and a loss that is not `monotone`, if a mean weight is not positive.
     """
     if loss.paired:
         raise ValueError(
@@ -110,20 +110,20 @@ def generator_loss(loss: GANLoss, fake: Output, real: Output | None = None) -> T
 def class_loss(output: Output, y: Tensor | None) -> Tensor:
     """Scalar: mean of -log p(y | x), p the softmax of D's `classes`, summed over the outputs that have them.
 
-    y: (N,) the classes of the images; of generated ones, those that G was given. A network of one's own passes its
+    y: (N,), the classes of the images; for generated images, the classes given to G. A network of your own passes its
         class scores (N, classes) as ``Logits(logits, classes=scores)``.
 
-    AC-GAN adds it to D's loss, on real and on generated images, and to G's, on generated ones (Odena et al. 2017,
-    sec. 3). K + 1 classes add it to D's, on the labelled real images (Salimans et al. 2016, sec. 5).
+    AC-GAN adds it to D's loss on real and on generated images, and to G's loss on generated images (Odena et al. 2017,
+    sec. 3). K + 1 classes add it to D's loss on the labelled real images (Salimans et al. 2016, sec. 5).
 
     Raises:
-        ValueError: if no output has `classes`, y is None, or there is not one y per image.
+        ValueError: if no output has `classes`, y is None, or y does not hold one class per image.
     """
     scores = [logits.classes for logits in flat(output) if logits.classes is not None]
     if not scores:
         raise ValueError(
             "this discriminator does not classify: give it a head that does (head.conditioning=Auxiliary or "
-            "semi_supervised), or pass class scores of your own as Logits(logits, classes=scores)"
+            "SemiSupervised), or pass class scores of your own as Logits(logits, classes=scores)"
         )
     if y is None:
         raise ValueError("class_loss compares with the classes of the images: pass their labels, class_loss(D(x), y)")
@@ -138,22 +138,22 @@ def class_loss(output: Output, y: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def accuracy(output: Output, y: Tensor) -> Tensor:
-    """Share of the images whose class, y (N,), has the largest of `classes`, (): a mean over classifying outputs."""
+    """Share of the images whose class y (N,) scores highest in `classes`, (): a mean over classifying outputs."""
     right = [part.classes.argmax(1).eq(y).float().mean() for part in flat(output) if part.classes is not None]
     return torch.stack(right).mean()
 
 
 def logits(output: Output) -> Tensor:
-    """All logits of one discriminator side by side, (N, K): what penalties and statistics see of it."""
+    """All logits of one discriminator side by side, (N, K), as penalties and statistics read them."""
     return torch.cat([part.fun for part in flat(output)], dim=1)
 
 
 def monotone(loss: GANLoss) -> bool:
-    """Whether g of an unpaired loss falls everywhere, as far as logits from -50 to 50 tell.
+    """Whether g of an unpaired loss falls everywhere, tested on logits from -50 to 50.
 
-    Only then is r = -g' the weight of a distribution, and does SAN's direction loss always pull the same way.
+    Only then is r = -g' the weight of a distribution, and SAN's direction loss always pulls the same way.
     """
-    values = loss.g(torch.linspace(-50, 50, 1001, dtype=torch.float64, device="cpu"))  # the host never waits for these
+    values = loss.g(torch.linspace(-50, 50, 1001, dtype=torch.float64, device="cpu"))  # the host never waits for a CPU
     return bool((values.diff() <= 0).all())
 
 
@@ -166,7 +166,7 @@ def weight(loss: GANLoss, logits: Tensor) -> Tensor:
 
 
 def mean_weight(loss: GANLoss, logits: Tensor) -> Tensor:
-    """The mean of r, (), and never 0: where D is so sure that r underflows everywhere, the loss divided by it is 0."""
+    """The mean of r, (), never 0. If D is so sure that r underflows everywhere, the loss divided by the mean is 0."""
     mean = weight(loss, logits).mean()
     if monotone(loss):
         return mean.clamp_min(torch.finfo(mean.dtype).tiny)
@@ -196,7 +196,7 @@ def flat(output: object) -> Iterator[Logits]:
 def pairs(real: Output, fake: Output, *, alike: bool = True) -> Iterator[tuple[Logits, Logits]]:
     """The outputs for real and for generated images, each with its counterpart, as `flat` gives them.
 
-    alike: whether there must be as many real images as generated ones.
+    alike: whether the numbers of real and of generated images must be equal.
 
     Raises:
         ValueError: if they differ in number, shape or kind, which would broadcast silently.
@@ -217,7 +217,7 @@ def require_same_shape(real: Tensor, fake: Tensor) -> None:
     if real.shape != fake.shape:
         raise ValueError(
             f"real and fake logits must have the same shape, got {tuple(real.shape)} and {tuple(fake.shape)}; "
-            "give D as many real images as generated ones"
+            "give D equal numbers of real and generated images"
         )
 
 
@@ -228,5 +228,5 @@ def two_dimensional(logits: Tensor) -> Tensor:
 
 
 def wide(scores: Tensor) -> Tensor:
-    """In float32 at least: a network of one's own gives bfloat16 under autocast, which has 8 bits."""
+    """Scores in float32 at least: your own network returns bfloat16 under autocast, which has 8 bits."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -27,12 +27,14 @@ Images = Batch | Tensor
 
 
 class Penalty(Term):
-    """A penalty on D, a frozen value that sees D as a function of images alone."""
+    """A penalty on D, a frozen value that sees D as a function of images alone.
+
+    of_gradient: it penalises D's gradient at each image, which batch norm in D would make one at the whole batch.
+    """
 
     player = "D"
     place: ClassVar[Place] = "apart"
-    bounds_gradient: ClassVar[bool] = False
-    """Whether it is one on the gradient of each image's own logit."""
+    of_gradient: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
@@ -46,7 +48,7 @@ class Penalty(Term):
         """Mean over images.
 
         Raises:
-            ValueError: if it does not depend on D's weights.
+            ValueError: if the value does not depend on D's weights.
         """
         value = self(seen.critic, seen.real, seen.fake).mean()
         if not value.requires_grad:
@@ -66,7 +68,7 @@ def precise(x: Tensor) -> Tensor:
 
 
 def batch_of(images: Images | None, name: str) -> Batch:
-    """Images without classes as a batch. Raises ValueError if there are none."""
+    """`images` as a batch, without classes for a tensor. Raises ValueError if `images` is None."""
     if images is None:
         raise ValueError(f"this penalty looks at {name} images, and was given none: pass critic, real and fake")
     return Batch(images) if isinstance(images, Tensor) else images
@@ -101,8 +103,7 @@ def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
 class R1(Penalty):
     """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
 
@@ -117,8 +118,7 @@ class R1(Penalty):
 class R2(Penalty):
     """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     gamma: Schedule = 10.0
     every: int = Field(default=16, ge=1)
 
@@ -143,8 +143,7 @@ class GradientPenalty(Penalty):
         2018).
     """
 
-    bounds_gradient: ClassVar[bool] = True
-
+    of_gradient: ClassVar[bool] = True
     strength: Schedule = 10.0
     target: float = Field(default=1.0, ge=0)
     one_sided: bool = False
@@ -154,12 +153,12 @@ class GradientPenalty(Penalty):
         return at(self.strength, nimg)
 
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
-        """Raises ValueError if there are not as many generated images as real ones, of the same shape."""
+        """Raises ValueError if real and generated images differ in number or shape."""
         real, fake = batch_of(real, "real"), batch_of(fake, "generated")
         if real.x.shape != fake.x.shape:
             raise ValueError(
                 f"GradientPenalty pairs real and generated images one by one, got {tuple(real.x.shape)} and "
-                f"{tuple(fake.x.shape)}; generate as many as the batch holds"
+                f"{tuple(fake.x.shape)}; give one generated image for each real image"
             )
         x, generated = precise(real.x), precise(fake.x)
         epsilon = torch.rand(one_each(x), dtype=x.dtype, device=x.device)  # (N, 1, 1, 1)
@@ -176,12 +175,12 @@ def one_each(x: Tensor) -> tuple[int, ...]:
 class Dragan(Penalty):
     """strength (‖grad D(x̂)‖ - target)², x̂ = real + noise·std(real)·u, u ~ U[0, 1] per pixel (Kodali et al. 2017).
 
-    A penalty in the neighbourhood of the data; no generated image takes part. std is one number, over all pixels of
-    the batch (of this process's share of it). The labels of x̂ are the real images'.
+    A penalty near the data; generated images take no part. std is one number, over all pixels of this process's share
+    of the batch. The labels of x̂ are the real images'.
     """
 
     whole_batch: ClassVar[bool] = True
-    bounds_gradient: ClassVar[bool] = True
+    of_gradient: ClassVar[bool] = True
 
     strength: Schedule = 10.0
     noise: float = Field(default=0.5, ge=0)
@@ -206,8 +205,8 @@ class Dragan(Penalty):
 class Drift(Penalty):
     """strength D(x)² on real images: keeps a Wasserstein critic from drifting (Karras et al. 2018, app. A).
 
-    The loss of a critic does not change when a constant is added to D, so nothing else holds its logits near 0. Of
-    several logits of an image it is the mean.
+    A critic's loss does not change when a constant is added to D, so nothing else holds the logits near 0. The squares
+    of an image's logits are averaged.
     """
 
     strength: Schedule = 0.001

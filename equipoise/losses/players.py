@@ -1,4 +1,4 @@
-"""The terms of every config: the adversarial losses, and the losses of classes that a head asks for."""
+"""The terms of every config: the adversarial losses, and the class losses that a head asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ClassLoss", "DiscriminatorLoss", "GeneratorLoss"]
 
 
 class Plain(Term):
-    """A term of weight 1 at every update, which is reported within the player's loss."""
+    """A term of weight 1 at every update, reported within the player's loss."""
 
     every: int = 1
     place: ClassVar[Place] = "fused"
@@ -57,7 +57,7 @@ class GeneratorLoss(Plain):
 
 @dataclass(frozen=True)
 class ClassLoss(Plain):
-    """`class_loss` on some of the images: real, generated, or those whose labels D may read."""
+    """`class_loss` on one kind of images: real, generated, or labelled (D may read their labels)."""
 
     images: Literal["real", "fake", "labelled"]
     player: Players
@@ -68,5 +68,5 @@ class ClassLoss(Plain):
         if self.images == "fake":
             return class_loss(seen.on_fake, seen.fake.label)
         if seen.labelled is None:
-            raise ValueError("this D learns classes from some images alone: pass them, d_step(..., labelled=batch)")
+            raise ValueError("this D learns classes from labelled images: pass them, d_step(..., labelled=batch)")
         return class_loss(seen.on_labelled, seen.labelled.label)

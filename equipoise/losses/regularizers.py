@@ -3,8 +3,8 @@
     regularizer = Orthogonal(strength=1e-4)
     loss = loss + regularizer.weight(nimg) * regularizer(G)
 
-They see the network, not images: a weight is the effective one, after its normaliser, read as the matrix
-(C_out, C_in·kh·kw). SAN heads, whose direction is learned apart from their length, are left alone.
+Regularisers read the network, not images. A weight is the effective weight, after its normaliser, as the matrix
+(C_out, C_in·kh·kw). SAN heads are left alone: they learn the direction and the length of their vector separately.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Regularization(Memory):
-    """A regulariser at work on one network."""
+    """A regulariser bound to one network."""
 
     @abstractmethod
     def forward(self, net: nn.Module) -> Tensor:
@@ -43,16 +43,16 @@ class Regularization(Memory):
 
 
 class Regularizer(Term):
-    """A penalty on the weights of a network, whichever its player trains.
+    """A penalty on the weights of the network that its player trains.
 
-    player: whose weights: "D", "G", or those of "both" networks, each by itself.
+    player: "D", "G", or "both": each network by itself.
     """
 
     place: ClassVar[Place] = "whole"
 
     @abstractmethod
     def build(self, net: nn.Module) -> Regularization:
-        """For `net`, where its weights are now."""
+        """Bind to `net`, starting from its current weights."""
 
     def at_work(self, net: nn.Module) -> Term:
         return Regularizing(self, self.build(net))
@@ -63,7 +63,7 @@ class Regularizer(Term):
 
 
 class Regularizing(Term):
-    """A regulariser at work, as a term of its player."""
+    """A regulariser bound to its network, as a term of its player."""
 
     place: ClassVar[Place] = "whole"
     memory: Regularization
@@ -102,7 +102,7 @@ def total(value: Callable[[Tensor], Tensor], net: nn.Module, *, embeddings: bool
     """Sum of value(W) over the effective weights of `net` as matrices, ().
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if every weight of `net` is left out.
     """
     layers = [layer for _, layer in weighted_layers(net) if embeddings or not isinstance(layer, nn.Embedding)]
     if not layers:
@@ -117,7 +117,7 @@ class Orthogonal(Regularizer):
     The rows of W are the filters. BigGAN writes a filter per column, so its Wᵀ W is this W Wᵀ, (C_out, C_out).
     Embeddings have no filters and take no part.
 
-    off_diagonal: False is ‖W Wᵀ - I‖_F² (Brock et al. 2017), which makes each filter a unit vector, too.
+    off_diagonal: False is ‖W Wᵀ - I‖_F² (Brock et al. 2017), which also makes each filter a unit vector.
     """
 
     strength: Schedule = 1e-4
@@ -148,7 +148,7 @@ class Orthogonal(Regularizer):
 class SpectralNormPenalty(Regularizer):
     """strength/2 Σ σ(W)² over the layers, σ the largest singular value (Yoshida & Miyato 2017).
 
-    σ and its gradient, 2 σ u vᵀ for σ², are exact; the paper's power iteration would be state.
+    σ² and its gradient, 2 σ u vᵀ, are exact. The paper's power iteration would need state.
     """
 
     strength: Schedule = 0.01
@@ -195,8 +195,8 @@ class SingularValuePenalty(Regularizer):
 class HistoricalAverage(Regularizer):
     """strength ‖θ - (1/t) Σ θ[i]‖², i = 1 ... t, θ all parameters of the network (Salimans et al. 2016, sec. 3.3).
 
-    θ[i] are the parameters that the i-th step started from, this one's included; the mean is no function of θ.
-    The paper names no strength; with Adam at 1e-3, 1 kept digits from being learned at all.
+    θ[i] are the parameters at the start of step i, the current step included. The mean counts as a constant.
+    The paper names no strength; with Adam at 1e-3, strength 1 kept digits from being learned at all.
     """
 
     strength: Schedule = 0.01

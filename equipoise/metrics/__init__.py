@@ -1,4 +1,4 @@
-"""How good generated images are: pure functions on features and probabilities, and the networks that make these."""
+"""Metrics of generated images: pure functions of features and probabilities, and small networks that compute these."""
 
 from .classes import class_agreement, effective_classes, mean_top_probability
 from .critic import critic_distance

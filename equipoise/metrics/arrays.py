@@ -1,4 +1,4 @@
-"""Arrays as metrics take them: out of tensors, and rows at random."""
+"""Arrays for metrics: conversion from tensors, and random rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def array(values: ArrayLike | Tensor) -> NDArray[np.generic]:
-    """A tensor on any device, with or without gradient, or anything numpy reads."""
+    """Convert a tensor, on any device, with or without gradient, or anything that numpy reads."""
     if not isinstance(values, Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
@@ -27,7 +27,7 @@ def shuffled(x: NDArray[T], seed: int) -> NDArray[T]:
 
 
 def equal(real: NDArray[T], fake: NDArray[T], seed: int) -> tuple[NDArray[T], NDArray[T]]:
-    """As many rows of each: all of the smaller set, a random choice of the larger."""
+    """Equal numbers of rows: all of the smaller set, a random choice from the larger."""
     n = min(len(real), len(fake))
     first, second = (x if len(x) == n else shuffled(x, seed)[:n] for x in (real, fake))
     return first, second

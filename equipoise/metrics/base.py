@@ -1,6 +1,6 @@
-"""The interface of a metric: it asks two sets of images, and makes numbers of their answers.
+"""The interface of a metric: it asks two sets of images for data, and computes numbers from the answers.
 
-A metric is a function and a class of its settings, in one file. `registry` finds it there by its `name`.
+A metric is a function and a class of settings, in one file. `registry` finds the class by its `name`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ Answers = TypeVarTuple("Answers")
 
 
 class Asked(Protocol):
-    """The discriminator of a run, as a metric asks it.
+    """The interface of a run's discriminator to metrics.
 
     estimates: the distance that its mean logits estimate, or None; see `GANLoss.estimates`.
     reads_labels: whether it reads the class of an image.
-    settings, loss: its own and those of its loss, as text, for messages.
-    spec: of the run's data.  nimg: real images that it had seen.
-    lod: level of detail of the real images that it was shown last.
-    lipschitz: a bound of its Lipschitz constant, or None where none is known.
+    settings: settings of D as text, for messages.
+    loss: settings of its loss as text, for messages.
+    spec: spec of the run's data.
+    nimg: real images that it has seen.
+    lod: level of detail of the last real images that it saw.
+    lipschitz: upper bound on its Lipschitz constant, or None if no bound is known.
 
     Images are uint8 (n, H, W, C).
     """
@@ -64,19 +66,19 @@ class Asked(Protocol):
     def lipschitz(self) -> float | None: ...
 
     def body(self, *, trained: bool = True) -> nn.Module:
-        """The layers before the head, of D or of an untrained one of the same settings."""
+        """The layers before the head. trained: False takes an untrained D with the same settings."""
 
     def features(self, images: NDArray[np.uint8], *, trained: bool = True) -> NDArray[np.float64]:
-        """The max-pooled maps of its convolutions, (n, F)."""
+        """Max-pooled maps of its convolutions, (n, F)."""
 
     def logits(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, *, lod: float = 0) -> Tensor:
-        """The mean logit of each image, (n,) float64; images are brought to this level of detail first."""
+        """The mean logit of each image, (n,) float64. Images are first reduced to the level of detail `lod`."""
 
 
 class Samples(Protocol):
-    """One of the two sets, as a metric asks it. Rows are images, in the same order everywhere.
+    """The interface of a set of images to metrics. Rows are images, in the same order everywhere.
 
-    Each answer is computed when a metric first asks for it, once, and shared by all of them.
+    Each property is computed once, when a metric first asks for it, and shared by all metrics.
     """
 
     @property
@@ -89,7 +91,7 @@ class Samples(Protocol):
 
     @property
     def probabilities(self) -> Array:
-        """(N, K). Raises ValueError if the feature network is no classifier."""
+        """(N, K). Raises ValueError if the feature network is not a classifier."""
 
     @property
     def pixels(self) -> Pixels:
@@ -97,7 +99,7 @@ class Samples(Protocol):
 
     @property
     def labels(self) -> Labels | None:
-        """(N,) ids of the classes that were asked for, or None."""
+        """(N,) ids of the classes that the images should show, or None."""
 
     @property
     def num_classes(self) -> int:
@@ -105,11 +107,16 @@ class Samples(Protocol):
 
     @property
     def discriminator(self) -> Asked:
-        """D of the run that drew the images. The real images have none."""
+        """D of the run that generated the images. Real images have none."""
 
 
 class Number(NamedTuple):
-    """value: of the generated images.  spread: `Metric.spread` of it.  real: that of `Metric.beside`, to compare."""
+    """A result of a metric.
+
+    value: the number for the generated images.
+    spread: its uncertainty, as `Metric.spread` defines it, or None.
+    real: the same number for `Metric.beside`, to compare with; or None.
+    """
 
     value: float
     spread: float | None = None
@@ -117,7 +124,11 @@ class Number(NamedTuple):
 
 
 class Found(NamedTuple):
-    """numbers: by name, as in `Metric.better`.  chosen: what was settled on the way, such as a bandwidth."""
+    """Results of a metric.
+
+    numbers: by name, as in `Metric.better`.
+    chosen: values settled during the computation, such as a bandwidth.
+    """
 
     numbers: dict[str, Number]
     chosen: dict[str, Any]
@@ -126,14 +137,14 @@ class Found(NamedTuple):
 class Metric(ABC, Generic[*Answers]):
     """Settings of a metric. Equal seeds give equal numbers.
 
-    `ask` says which answers it needs, and `find` computes with them. They are apart, because several processes give
-    the answers together, and then share out the metrics.
+    `ask` gets the data that the metric needs, and `find` computes with it. The two are separate because several
+    processes compute the data together, and then divide the metrics among themselves.
 
-    name: what `--metrics` calls it.
-    better: the names of its numbers, and whether a good generator has them low or high.
+    name: name of the metric for `--metrics`.
+    better: names of its numbers, and whether lower or higher is better.
     spread: meaning of `Number.spread`, or None.
-    beside: what has the number `Number.real`.
-    only: the one feature network that it may be asked of, or None.
+    beside: the images or networks that `Number.real` is for.
+    only: name of the only feature network that the metric allows, or None for any.
     """
 
     name: ClassVar[str]
@@ -145,37 +156,37 @@ class Metric(ABC, Generic[*Answers]):
     @property
     @abstractmethod
     def least(self) -> tuple[int, int]:
-        """Number of generated and of real images that it needs."""
+        """Least numbers of generated and of real images."""
 
     @abstractmethod
     def ask(self, fake: Samples, real: Samples) -> tuple[*Answers]:
-        """Its questions to the two sets, of `fake` first. It reads attributes of the sets and does nothing else."""
+        """Read attributes of the two sets, and do nothing else. -> the answers that `find` takes."""
 
     @abstractmethod
     def find(self, seed: int, *answers: *Answers) -> Found:
-        """Its numbers. Raises ValueError for sets that it cannot compare."""
+        """Compute the numbers. Raises ValueError for sets that the metric cannot compare."""
 
     def __call__(self, fake: Samples, real: Samples, seed: int) -> Found:
-        """`find` with the answers of `ask`."""
+        """Call `find` with the answers of `ask`."""
         return self.find(seed, *self.ask(fake, real))
 
 
 class Needs(NamedTuple):
-    """The attributes of `Samples` that a metric asks each set for."""
+    """Names of the attributes of `Samples` that a metric reads, for each set."""
 
     fake: frozenset[str]
     real: frozenset[str]
 
 
 def needs(metric: Metric[*tuple[Any, ...]]) -> Needs:
-    """What a metric asks for. Known before any image is drawn: `ask` is called with sets that note the questions."""
+    """Attributes that a metric reads, before any image is drawn: `ask` is called with sets that only note names."""
     fake, real = Questions(), Questions()
     metric.ask(cast("Samples", fake), cast("Samples", real))
     return Needs(frozenset(fake.asked), frozenset(real.asked))
 
 
 class Questions:
-    """Stands for a set of samples, notes what is asked, and answers None."""
+    """A stand-in for a set of samples: it notes each attribute that is read, and answers None."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()

@@ -1,7 +1,7 @@
-"""What a classifier's probabilities say about generated images: are they sure, varied, and as asked?
+"""Metrics on a classifier's probabilities: are generated images recognisable, varied, and of the right class?
 
-p is (N, K) everywhere: row i holds the K class probabilities of image i. Arrays and tensors are both welcome,
-and sums run in float64. Every function raises ValueError for anything that is not such a matrix.
+p is (N, K) everywhere: row i holds the K class probabilities of image i. It may be an array or a tensor, and sums run
+in float64. Every function raises ValueError for any other matrix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["class_agreement", "effective_classes", "mean_top_probability"]
 
 
 def mean_top_probability(p: ArrayLike | Tensor) -> float:
-    """1/N Σ_i max_k p_ik, between 1/K and 1: how sure the classifier is, image by image.
+    """1/N Σ_i max_k p_ik, between 1/K and 1: the classifier's mean confidence in its choice.
 
     >>> mean_top_probability([[0.9, 0.1], [0.3, 0.7]])
     0.8
@@ -31,11 +31,11 @@ def mean_top_probability(p: ArrayLike | Tensor) -> float:
 
 
 def effective_classes(p: ArrayLike | Tensor) -> float:
-    """exp(H(q)) with q = 1/N Σ_i p_i and H in nats, between 1 and K: over how many classes the images spread.
+    """exp(H(q)) with q = 1/N Σ_i p_i and H in nats, between 1 and K: effective number of classes among the images.
 
-    The marginal half of the Inception Score (Salimans et al. 2016), which is exp(H(q) - 1/N Σ_i H(p_i)). It is K
-    only where every class is equally frequent, so data with uneven classes has its own, lower, value. Read it beside
-    `mean_top_probability`: a classifier that is unsure of every image spreads over all classes too.
+    It is the marginal half of the Inception Score (Salimans et al. 2016), which is exp(H(q) - 1/N Σ_i H(p_i)). It is K
+    only if all classes are equally frequent, so data with uneven classes have a lower value. Read it beside
+    `mean_top_probability`: if the classifier is unsure of every image, q spreads over all classes too.
 
     >>> effective_classes([[1.0, 0.0], [1.0, 0.0]])
     1.0
@@ -46,7 +46,7 @@ def effective_classes(p: ArrayLike | Tensor) -> float:
 
 
 def class_agreement(p: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
-    """1/N Σ_i [argmax_k p_ik = y_i]: the share of images classified as the class that was asked for, y (N,).
+    """1/N Σ_i [argmax_k p_ik = y_i]: the share of images that are classified as the requested class, y (N,).
 
     >>> class_agreement([[0.9, 0.1], [0.3, 0.7]], [0, 0])
     0.5
@@ -62,7 +62,7 @@ def class_agreement(p: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
 
 
 def probabilities(p: ArrayLike | Tensor) -> NDArray[np.float64]:
-    """A float64 matrix whose rows are distributions, or ValueError."""
+    """`p` in float64. Raises ValueError unless its rows are distributions."""
     p = array(p).astype(np.float64)
     if p.ndim != 2 or 0 in p.shape:
         raise ValueError(f"expected class probabilities of shape (N, K), N and K at least 1, got shape {p.shape}")
@@ -75,7 +75,12 @@ def probabilities(p: ArrayLike | Tensor) -> NDArray[np.float64]:
 
 
 class Classified(NamedTuple):
-    """probabilities: (N, K).  labels: (N,) the classes asked for, or None.  num_classes: of these."""
+    """Class probabilities of images, with the requested classes.
+
+    probabilities: (N, K).
+    labels: (N,) requested classes, or None.
+    num_classes: number of classes of the labels.
+    """
 
     probabilities: Array
     labels: Labels | None
@@ -83,7 +88,7 @@ class Classified(NamedTuple):
 
     @property
     def agreement(self) -> float | None:
-        """None without labels, or with those of other classes than the classifier's."""
+        """`class_agreement`; None without labels, or if their classes are not the classifier's."""
         if self.labels is None or self.num_classes != self.probabilities.shape[1]:
             return None
         return class_agreement(self.probabilities, self.labels)
@@ -91,8 +96,10 @@ class Classified(NamedTuple):
 
 @component
 class Classes(Metric[Classified, Classified]):
-    """exp of the entropy of the mean p(y), mean largest p, and how often the class that was asked for is the one
-    seen.
+    """Classes as a classifier sees them: effective number, mean confidence, agreement with the requested class.
+
+    They are exp of the entropy of the mean p(y), the mean largest p, and the share of images that are classified as
+    the requested class.
     """
 
     name: ClassVar[str] = "classes"

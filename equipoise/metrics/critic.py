@@ -1,4 +1,4 @@
-"""The critic's estimate: how far apart does a Wasserstein critic hold two sets? (Arjovsky et al. 2017, sec. 3)"""
+"""A Wasserstein critic's estimate of the distance between two sets (Arjovsky et al. 2017, sec. 3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def critic_distance(real: Tensor, fake: Tensor) -> tuple[float, float]:
     real, fake: logits (N,) and (M,), float64.
 
     Raises:
-        ValueError: for fewer than 2 of either.
+        ValueError: for fewer than 2 logits of either set.
 
     >>> critic_distance(torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0]))
     (3.0, 1.0)
@@ -33,7 +33,7 @@ def critic_distance(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
 
 class Labelled(NamedTuple):
-    """pixels: (N, H, W, C).  labels: (N,), or None."""
+    """Images with labels.  pixels: (N, H, W, C).  labels: (N,), or None."""
 
     pixels: Pixels
     labels: Labels | None
@@ -41,12 +41,11 @@ class Labelled(NamedTuple):
 
 @component
 class Critic(OfDiscriminator[Asked, Labelled, Labelled]):
-    """mean D(x) - mean D(G(z)), of a run with the Wasserstein loss: the earth mover's distance times D's Lipschitz
-    constant at most (Arjovsky et al. 2017).
+    """mean D(x) - mean D(G(z)), for a run with the Wasserstein loss (Arjovsky et al. 2017).
 
-    At most K W, apart from chance, W being the earth mover's distance of the images as points of pixels in [-1, 1], and
-    K the Lipschitz constant of D, which every run has of its own. Divided by an upper bound of K it is a lower one of
-    W; where such a bound is known it is told as `lipschitz_bound`, otherwise that is None.
+    Apart from chance it is at most K W. W is the earth mover's distance between the images as points, with pixels in
+    [-1, 1]. K is the Lipschitz constant of D, which differs from run to run. Divided by an upper bound on K, the number
+    is a lower bound on W. `lipschitz_bound` reports the bound on K; None if no bound is known.
     """
 
     name: ClassVar[str] = "critic"
@@ -71,6 +70,6 @@ class Critic(OfDiscriminator[Asked, Labelled, Labelled]):
 
     def find(self, seed: int, D: Asked, fake: Labelled, real: Labelled) -> Found:  # noqa: ARG002
         on_real = D.logits(*real, lod=D.lod)
-        on_fake = D.logits(*fake)  # G draws them at its level of detail itself
+        on_fake = D.logits(*fake)  # G has drawn them at its own level of detail
         number = Number(*critic_distance(on_real, on_fake))
         return Found({"wasserstein": number}, {"lipschitz_bound": D.lipschitz, "nimg": D.nimg, "real": len(on_real)})

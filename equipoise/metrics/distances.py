@@ -1,4 +1,4 @@
-"""Squared distances of all samples of one set to all of another, of which only some are held at a time."""
+"""Squared distances between all samples of two sets, one block in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["blocks"]
 Array = NDArray[np.float64]
 
 BLOCK = 2**22
-"""Distances held at a time: 32 MB."""
+"""Distances in memory at a time: 32 MB."""
 
 
 def blocks(x: Array, y: Array) -> Iterator[tuple[slice, Array]]:
-    """Squared distances of some rows of x (N, F) to all of y (M, F) at a time: the rows, and (n, M).
+    """Squared distances from blocks of rows of x (N, F) to all of y (M, F): yields the rows and their distances (n, M).
 
     ‖x‖² - 2 <x, y> + ‖y‖² as one product of (-2x, ‖x‖², 1) and (y, 1, ‖y‖²), about the mean of y, where it loses the
-    fewest digits. Rounding may leave less than 0.
+    fewest digits. Rounding may make a distance negative.
     """
     middle = y.mean(axis=0)
     x, y = x - middle, y - middle

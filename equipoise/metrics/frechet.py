@@ -1,7 +1,7 @@
-"""The Fréchet distance between two sets of features, each taken for a Gaussian (Heusel et al. 2017; Dowson 1982).
+"""The Fréchet distance between two sets of features, each treated as a Gaussian (Heusel et al. 2017; Dowson 1982).
 
-With the features of an Inception network it is the FID. It is biased: fewer samples give a larger distance, so only
-distances of equally many samples compare.
+With features of an Inception network it is the FID. It is biased: fewer samples give a larger distance, so compare only
+distances from equal numbers of samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .gaussian import EPS, Array, GaussianStats, same_features
 __all__ = ["frechet_distance"]
 
 PRECISION = 1e-6
-"""How far rounding may be expected to move the distance, as a fraction of it, before the slower way is taken."""
+"""Largest expected rounding error of the distance, as a fraction of it; above it, the slower algorithm is used."""
 
 
 def frechet_distance(real: ArrayLike | Tensor | GaussianStats, fake: ArrayLike | Tensor | GaussianStats) -> float:
@@ -30,8 +30,9 @@ def frechet_distance(real: ArrayLike | Tensor | GaussianStats, fake: ArrayLike |
 
     real, fake: features (N, F) and (M, F), or their `GaussianStats`.
 
-    With C = Rᵀ R and C' = R'ᵀ R' the eigenvalues of (C C')^½ are the singular values of R R'ᵀ. So no matrix's root is
-    taken: nothing turns complex, and singular covariances lose no digits. It is a squared distance, 0 for equal sets.
+    With C = Rᵀ R and C' = R'ᵀ R' the eigenvalues of (C C')^½ are the singular values of R R'ᵀ. So no matrix root is
+    needed: nothing turns complex, and singular covariances lose no digits. The result is a squared distance, 0 for
+    equal sets.
 
     Raises:
         ValueError: for NaN or Inf, fewer than 2 samples, or sets that differ in F.
@@ -48,16 +49,16 @@ def frechet_distance(real: ArrayLike | Tensor | GaussianStats, fake: ArrayLike |
     shared, error = by_eigenvalues(product)  # Tr (C C')^½
     if 2 * error > PRECISION * (between_means + spreads - 2 * shared):
         shared = np.linalg.svd(product, compute_uv=False).sum()
-    return float(between_means + max(spreads - 2 * shared, 0))  # of equal sets, rounding may leave less than 0
+    return float(between_means + max(spreads - 2 * shared, 0))  # for equal sets, rounding may give less than 0
 
 
 def by_eigenvalues(w: Array) -> tuple[float, float]:
-    """The sum of the singular values of w, as Σ √λ over the eigenvalues of w wᵀ, and how far off it may be.
+    """The sum of the singular values of w, as Σ √λ over the eigenvalues of w wᵀ, and a bound on its error.
 
-    In a third of the time of the singular value decomposition. But rounding moves all λ alike, by about eps ‖λ‖, and so
-    √λ by eps ‖λ‖ / 2√λ, which is much where λ is small. It does so in either direction, so that errors add in squares
-    (Higham & Mary 2019); three times their root, with 4 for the "about", is what is returned. Where λ may well be 0,
-    nothing is known of √λ, and it is inf.
+    It takes a third of the time of the singular value decomposition. But rounding moves every λ by about eps ‖λ‖, and
+    so √λ by eps ‖λ‖ / 2√λ, which is large for small λ. Errors have either sign, so their squares add (Higham & Mary
+    2019). The bound is three times the root of the sum, with a factor 4 for the "about". If some λ may be 0, the error
+    of √λ is unknown, and the bound is inf.
     """
     squares = w @ w.T if len(w) <= w.shape[1] else w.T @ w
     values = np.linalg.eigvalsh(squares)  # ascending
@@ -85,7 +86,7 @@ class Frechet(Metric[GaussianStats, GaussianStats]):
 
 @component
 class FID(Metric[GaussianStats, GaussianStats]):
-    """The Fréchet distance by the name that it has with the features of the Inception network, and with no others."""
+    """The Fréchet distance with features of the Inception network. With other features it is called `frechet`."""
 
     name: ClassVar[str] = "fid"
     better: ClassVar[Mapping[str, Better]] = {"fid": "lower"}

@@ -1,4 +1,4 @@
-"""Mean and covariance of features, summed over batches and processes without losing the digits of small variances."""
+"""Mean and covariance of features, summed over batches and processes. Small variances keep their digits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
 
 PRECISION = 1e-6
-"""How far rounding may move the variance along any direction, as a fraction of it."""
+"""Largest rounding error of the variance along any direction, as a fraction of it."""
 
 
 class GaussianStats:
-    """Mean and covariance of features (N, F), in float64; those of two sets together are `a + b`.
+    """Mean and covariance of features (N, F), in float64. `a + b` has the statistics of the union of two sets.
 
-    So sets larger than memory are summed up batch by batch, in any order, and the shares of several processes too (it
-    can be pickled: `all_gather_object`). The covariance, divided by N - 1, is kept as a factor R with Rᵀ R = (N - 1) C,
-    because the root of C loses half of its digits where C is singular, which fewer samples than features make it.
+    So sets larger than memory are summed batch by batch, in any order. Several processes can sum their shares too: the
+    object can be pickled (`all_gather_object`). The covariance C has the divisor N - 1. It is stored as a factor R with
+    Rᵀ R = (N - 1) C: the root of a singular C, as from fewer samples than features, would lose half of its digits.
 
     count: N.
     mean: (F,).
     factor: R, (at most 2 F, F).
 
     Raises:
-        ValueError: if the features are no matrix of finite numbers, or to be added to others of another F.
+        ValueError: if the features are not a matrix of finite numbers, or if sets with different F are added.
 
     >>> whole = GaussianStats([[1.0, 0.0], [3.0, 0.0]]) + GaussianStats([[2.0, 3.0]])
     >>> whole.count, whole.mean
@@ -50,7 +50,7 @@ class GaussianStats:
         self.factor = shortened(x - self.mean)
 
     def __add__(self, other: GaussianStats) -> GaussianStats:
-        """Both sets in one (Chan et al. 1983): (N - 1) C of both, plus what the distance of their means adds."""
+        """Unite two sets (Chan et al. 1983): (N - 1) C of both, plus a term for the distance between their means."""
         same_features(self, other)
         both = object.__new__(GaussianStats)
         both.count = self.count + other.count
@@ -69,7 +69,7 @@ class GaussianStats:
         """
         if self.count < 2:
             raise ValueError(
-                "a single sample has no covariance: give at least 2 samples, more than features if you can"
+                "a single sample has no covariance: give at least 2 samples, if possible more than features"
             )
         return shortened(self.factor, self.factor.shape[1]) / math.sqrt(self.count - 1)
 
@@ -81,7 +81,7 @@ class GaussianStats:
 
 
 def matrix(features: ArrayLike | Tensor) -> Array:
-    """(N, F) in float64, or ValueError."""
+    """`features` in float64. Raises ValueError unless it is a matrix (N, F) of finite numbers."""
     x = np.asarray(array(features), dtype=np.float64)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"expected features of shape (N, F), N and F at least 1, got shape {x.shape}")
@@ -92,7 +92,7 @@ def matrix(features: ArrayLike | Tensor) -> Array:
 
 
 def same_features(a: GaussianStats, b: GaussianStats) -> None:
-    """Raises ValueError if they differ in F."""
+    """Raise ValueError if the sets differ in F."""
     if a.mean.shape != b.mean.shape:
         raise ValueError(
             f"the two sets have {len(a.mean)} and {len(b.mean)} features per sample: take both from the same layer of "
@@ -101,7 +101,10 @@ def same_features(a: GaussianStats, b: GaussianStats) -> None:
 
 
 def shortened(factor: Array, rows: int | None = None) -> Array:
-    """A factor R of the same Rᵀ R, with F rows if it has more than `rows`, which is 2 F so that sums seldom need it."""
+    """An equivalent factor (same Rᵀ R), reduced to F rows if it has more than `rows`.
+
+    rows: None is 2 F, so that sums are seldom reduced.
+    """
     features = factor.shape[1]
     if len(factor) <= (2 * features if rows is None else rows):
         return factor
@@ -112,16 +115,16 @@ def shortened(factor: Array, rows: int | None = None) -> Array:
 def by_cholesky(x: Array) -> Array | None:
     """Upper triangular R with Rᵀ R = xᵀ x, (N, F) -> (F, F), or None if xᵀ x has lost the small variances in rounding.
 
-    In a third of the time of the QR decomposition, which loses none. Scaling a feature scales a column of R and changes
-    no digit of it, so it is the correlations K that count: rounding moves the variance along a direction by the
-    fraction eps Tr K⁻¹ of it at most (Demmel 1989), but for a factor of about 1, and Tr K⁻¹ = E ‖L⁻¹ z‖² for
-    K = L Lᵀ and normal z is estimated from 16 of them.
+    It takes a third of the time of the QR decomposition, which loses none. Scaling a feature scales a column of R and
+    changes none of its digits, so only the correlations K matter. Rounding moves the variance along a direction by at
+    most the fraction eps Tr K⁻¹ (Demmel 1989), up to a factor of about 1. With K = L Lᵀ and normal z,
+    Tr K⁻¹ = E ‖L⁻¹ z‖² is estimated from 16 draws.
     """
     squares = x.T @ x
     lengths = np.sqrt(squares.diagonal())
     units = np.where(lengths > 0, lengths, 1)
     correlations = squares / units / units[:, None]
-    np.fill_diagonal(correlations, 1)  # that of a constant feature too, which is uncorrelated with all others
+    np.fill_diagonal(correlations, 1)  # also for a constant feature, uncorrelated with all others
     lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(correlations))
     if failed:
         return None

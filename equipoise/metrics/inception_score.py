@@ -1,8 +1,8 @@
-"""The Inception Score: are generated images sure of their class, and spread over all of them? (Salimans et al. 2016)
+"""The Inception Score: does each image show a clear class, and do all images cover all classes? (Salimans et al. 2016)
 
-It never sees real data. One image per class gets the best score, and so may noise (Barratt & Sharma 2018). The name is
-kept for the Inception network's probabilities; with those of another classifier, such as the judge of digits, scores
-compare among themselves alone.
+The score ignores real data. One image per class gets the best score, and so may noise (Barratt & Sharma 2018). The name
+belongs to the Inception network's probabilities. Scores from another classifier, such as the judge of digits, compare
+only among themselves.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def inception_score(p: ArrayLike | Tensor, splits: int = 10) -> tuple[float, flo
     """exp(1/n Σ_i KL(p_i ‖ q)), q = 1/n Σ_i p_i, of each split, between 1 and K: their mean and standard deviation.
 
     p: class probabilities (N, K).
-    splits: parts of the rows as they come, whose sizes n differ by at most 1. As in the authors' code, the deviation is
-        over `splits`, not `splits` - 1: 0 for 1.
+    splits: number of consecutive parts of the rows, whose sizes n differ by at most 1. As in the authors' code, the
+        deviation divides by `splits`, not `splits` - 1, so it is 0 for 1 split.
 
-    A part's score is at most n, so K classes want many more images than `splits` x K. Rows sorted by class must be
-    shuffled before: a part that holds a single class scores 1.
+    A part's score is at most n, so K classes need many more images than `splits` x K. Shuffle rows that are sorted by
+    class: a part with a single class scores 1.
 
     Raises:
-        ValueError: if p is no matrix of distributions, or has fewer rows than splits.
+        ValueError: if p is not a matrix of distributions, or has fewer rows than splits.
 
     >>> inception_score([[1.0, 0.0], [0.0, 1.0]], splits=1)
     (2.0, 0.0)
@@ -55,8 +55,9 @@ def inception_score(p: ArrayLike | Tensor, splits: int = 10) -> tuple[float, flo
 
 @component
 class Inception(Metric[Array, Array]):
-    """exp of the mean KL of p(y given x) from p(y), over splits in random order (Salimans et al. 2016). Beside it
-    stands that of as many real images.
+    """exp of the mean KL of p(y given x) from p(y), over splits in random order (Salimans et al. 2016).
+
+    The number beside it is for an equal number of real images.
     """
 
     name: ClassVar[str] = "is"

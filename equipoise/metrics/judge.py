@@ -1,6 +1,6 @@
-"""The judge of digits: a small classifier that says which digit an image shows, and how sure that is.
+"""The judge of digits: a small classifier that gives the probability of each digit in an image.
 
-`scripts/train_judge.py` made its weights from the bundled digits.
+`scripts/train_judge.py` trained its weights on the bundled digits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DigitsJudge(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, (N, 1, 28, 28) -> (N, 64), not negative: a space for distances between sets.
+        """Inputs of the last layer, (N, 1, 28, 28) -> (N, 64), non-negative: a space for distances between sets.
 
         Raises ValueError for images of another size.
         """
@@ -57,7 +57,7 @@ class DigitsJudge(nn.Module):
 
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:
-    """Halves the resolution."""
+    """Layers that halve the resolution."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
 
@@ -76,7 +76,8 @@ def class_probabilities(
 ) -> NDArray[np.float64]:
     """softmax(classifier(images)), uint8 (N, H, W, C) as `equipoise sample` writes them -> (N, K).
 
-    classifier: on the device of its weights, in the mode it is in; x (n, C, H, W) float32 in [-1, 1] -> logits (n, K).
+    classifier: x (n, C, H, W) float32 in [-1, 1] -> logits (n, K). It runs on the device of its weights, in its current
+        mode.
 
     Raises:
         ValueError: if the images are not uint8 (N, H, W, C), or there are none.
@@ -91,7 +92,7 @@ def class_probabilities(
 def judge_features(judge: DigitsJudge, images: NDArray[np.uint8], *, batch_size: int = 500) -> NDArray[np.float64]:
     """`judge.features` of images, uint8 (N, 28, 28, 1) -> (N, 64).
 
-    Sets of digits compare in it: ``frechet_distance(judge_features(judge, real), judge_features(judge, fake))``.
+    They compare sets of digits: ``frechet_distance(judge_features(judge, real), judge_features(judge, fake))``.
 
     Raises:
         ValueError: if the images are not uint8 (N, 28, 28, 1), or there are none.
@@ -103,7 +104,7 @@ def dataset_features(judge: DigitsJudge, dataset: Dataset, *, batch_size: int = 
     """Mean and covariance of `judge_features` over all images of a data set, as a reference for `frechet_distance`.
 
     Raises:
-        ValueError: if its images are not (1, 28, 28).
+        ValueError: if the images are not (1, 28, 28).
 
     >>> reference = dataset_features(digits_judge(), Digits().build())
     """
@@ -116,7 +117,7 @@ def dataset_features(judge: DigitsJudge, dataset: Dataset, *, batch_size: int = 
 def in_batches(
     net: nn.Module, forward: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch_size: int
 ) -> Tensor:
-    """forward(images), a function of the network `net`: uint8 (N, H, W, C) -> (N, ...) float64, on the CPU."""
+    """Apply `forward`, a function of `net`, in batches: uint8 (N, H, W, C) -> (N, ...) float64, on the CPU."""
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(
             f"expected at least one image, as uint8 (N, H, W, C) with values 0 to 255, "

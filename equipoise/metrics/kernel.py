@@ -1,6 +1,6 @@
-"""The kernel distance between two sets of features (Bińkowski et al. 2018): with those of Inception it is the KID.
+"""The kernel distance between two sets of features (Bińkowski et al. 2018). With Inception's features it is the KID.
 
-Unlike the Fréchet distance it has an estimate without bias, so sets of different sizes compare.
+Unlike the Fréchet distance it has an unbiased estimate, so results for sets of different sizes compare.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Array = NDArray[np.float64]
 
 
 class KernelDistance(NamedTuple):
-    """Mean and standard deviation over the subsets, ddof 0. The mean has std / √subsets of it from the choice alone."""
+    """Mean and standard deviation over subsets, ddof 0. Choosing subsets gives the mean an error of std / √subsets."""
 
     mean: float
     std: float
 
 
 def mmd2(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
-    """The squared maximum mean discrepancy of k(a, b) = (<a, b>/F + 1)³, without bias (Gretton et al. 2012, eq. 3).
+    """The squared maximum mean discrepancy of k(a, b) = (<a, b>/F + 1)³, unbiased (Gretton et al. 2012, eq. 3).
 
-    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j), x (N, F), y (M, F). Its expectation is 0
-    for two samples of one distribution, so it is negative about half of the time then.
+    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j), x (N, F), y (M, F). For two samples of
+    one distribution its expectation is 0, so it is negative about half of the time.
 
     Raises:
         ValueError: for NaN or Inf, fewer than 2 samples, or sets that differ in F.
@@ -48,8 +48,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """`mmd2` of random subsets, drawn without replacement from each set: mean and standard deviation.
 
-    real, fake: features (N, F) and (M, F). The published numbers are 100 subsets of 1,000.
-    subset_size: at most N and M.
+    real, fake: features (N, F) and (M, F).
+    subsets, subset_size: published numbers use 100 subsets of 1,000. A subset has at most N and M samples.
 
     Raises:
         ValueError: as `mmd2`, and if a set has fewer samples than a subset.
@@ -66,11 +66,11 @@ def kernel_distance(
             f"real and {len(y)} generated ones: give more samples or a smaller subset"
         )
     rng = np.random.default_rng(seed)
-    found = [
+    distances = [
         mmd2(x[rng.choice(len(x), subset_size, replace=False)], y[rng.choice(len(y), subset_size, replace=False)])
         for _ in range(subsets)
     ]
-    return KernelDistance(float(np.mean(found)), float(np.std(found)))
+    return KernelDistance(float(np.mean(distances)), float(np.std(distances)))
 
 
 def kernel(x: Array, y: Array) -> Array:
@@ -86,7 +86,7 @@ def within(x: Array) -> float:
 
 
 def pair(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array]:
-    """Both as float64 matrices of as many features, or ValueError."""
+    """Both sets as float64 matrices. Raises ValueError if they differ in F or have fewer than 2 samples."""
     a, b = matrix(x), matrix(y)
     if a.shape[1] != b.shape[1]:
         raise ValueError(
@@ -100,9 +100,7 @@ def pair(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array]:
 
 @component
 class Kernel(Metric[Array, Array]):
-    """Squared MMD of a cubic kernel, mean over random subsets; without bias, so it may be negative (Bińkowski et al.
-    2018).
-    """
+    """Squared MMD of a cubic kernel, mean over random subsets (Bińkowski et al. 2018). Unbiased: it may be negative."""
 
     name: ClassVar[str] = "kid"
     better: ClassVar[Mapping[str, Better]] = {"kid": "lower"}

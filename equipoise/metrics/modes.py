@@ -1,4 +1,4 @@
-"""How many modes are there? Counted by a classifier: the classes of images, or the 1,000 modes of stacked digits."""
+"""Number of modes, counted by a classifier: the classes of images, or the 1,000 modes of stacked digits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ __all__ = ["ModeCount", "count_modes", "stacked_modes"]
 
 
 class ModeCount(NamedTuple):
-    """modes: how many have at least one image.  kl: KL of their shares to equal ones, in nats, 0 to log M."""
+    """Modes covered by images.
+
+    modes: number of modes with at least one image.
+    kl: KL from the modes' shares to equal shares, in nats, 0 to log M.
+    """
 
     modes: int
     kl: float
@@ -29,12 +33,13 @@ class ModeCount(NamedTuple):
 def count_modes(mode: ArrayLike | Tensor, num_modes: int) -> ModeCount:
     """Modes covered, and KL(q ‖ 1/M) = Σ_k q_k log(M q_k), q the share of each mode (Metz et al. 2017, sec. 3.3.1).
 
-    mode: (N,) ids from 0 to M - 1, such as the classifier's `argmax`.  num_modes: M.
+    mode: (N,) ids from 0 to M - 1, such as the classifier's `argmax`.
+    num_modes: M.
 
-    Even data do not reach 0: N images have about (M - 1) / 2N. Published numbers are 26,000 stacked digits.
+    Even real data do not reach 0: N images have about (M - 1) / 2N. Published numbers use 26,000 stacked digits.
 
     Raises:
-        ValueError: for no images, or ids that are no integers in range.
+        ValueError: for no images, or ids that are not integers in range.
 
     >>> count_modes([0, 0, 2, 2], 3)
     ModeCount(modes=2, kl=0.405...)
@@ -50,12 +55,12 @@ def count_modes(mode: ArrayLike | Tensor, num_modes: int) -> ModeCount:
 
 
 def stacked_modes(judge: DigitsJudge, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """100 a + 10 b + c of images whose red, green and blue are digits a, b and c: uint8 (N, 28, 28, 3) -> (N,).
+    """100 a + 10 b + c for images whose red, green and blue are digits a, b and c: uint8 (N, 28, 28, 3) -> (N,).
 
-    The data is `data.StackedDigits`.
+    The data set is `data.StackedDigits`.
 
     Raises:
-        ValueError: for images of another form.
+        ValueError: for images of another shape.
     """
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"stacked digits are images of three channels, uint8 (N, 28, 28, 3), got {images.shape}")
@@ -65,8 +70,9 @@ def stacked_modes(judge: DigitsJudge, images: NDArray[np.uint8]) -> NDArray[np.i
 
 @component
 class Modes(Metric[Pixels, Pixels]):
-    """Stacked digits alone: how many of the 1,000 triples there are, and KL from equal shares, by the judge of digits
-    (Metz et al. 2017). Beside both stands what as many real images have.
+    """Number of the 1,000 modes of stacked digits, and KL from equal shares, by the judge of digits (Metz et al. 2017).
+
+    It applies to stacked digits only. The numbers beside both are for an equal number of real images.
     """
 
     name: ClassVar[str] = "modes"
@@ -77,7 +83,10 @@ class Modes(Metric[Pixels, Pixels]):
         return fake.pixels, real.pixels
 
     def find(self, seed: int, fake: Pixels, real: Pixels) -> Found:
-        judge, some = digits_judge(), shuffled(real, seed)[: len(fake)]
-        found, of_real = (count_modes(stacked_modes(judge, images), 1000) for images in (fake, some))
-        numbers = {"modes": Number(found.modes, None, of_real.modes), "modes_kl": Number(found.kl, None, of_real.kl)}
-        return Found(numbers, {"real": len(some)})
+        judge, real = digits_judge(), shuffled(real, seed)[: len(fake)]
+        of_fake, of_real = (count_modes(stacked_modes(judge, images), 1000) for images in (fake, real))
+        numbers = {
+            "modes": Number(of_fake.modes, None, of_real.modes),
+            "modes_kl": Number(of_fake.kl, None, of_real.kl),
+        }
+        return Found(numbers, {"real": len(real)})

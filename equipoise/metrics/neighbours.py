@@ -1,6 +1,6 @@
-"""Which samples are near which: precision and recall, density and coverage, and the nearest training images.
+"""Metrics by nearest neighbours: precision and recall, density and coverage, and the nearest training images.
 
-The support of a set of features is taken to be the union of balls around its samples, each reaching to the k-th
+The support of a set of features is estimated as the union of balls around its samples. Each ball reaches to the k-th
 nearest other sample of the set. Distances are Euclidean, in float64, a block of rows at a time.
 """
 
@@ -36,25 +36,25 @@ Array = NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
 
 GROUP = 64
-"""Distances of which the least is found first."""
+"""Size of the groups of distances whose minima are found first."""
 
 
 class PrecisionAndRecall(NamedTuple):
-    """Fractions. Precision: quality, how much of `fake` is in the support of `real`. Recall: variety, the reverse."""
+    """Fractions. Precision (quality): how much of `fake` is in the support of `real`. Recall (variety): the reverse."""
 
     precision: float
     recall: float
 
 
 class DensityAndCoverage(NamedTuple):
-    """Density: quality, around 1 for the real distribution, and it may exceed 1. Coverage: variety, a fraction."""
+    """Density (quality): about 1 for the real distribution, and it may exceed 1. Coverage (variety): a fraction."""
 
     density: float
     coverage: float
 
 
 class Neighbours(NamedTuple):
-    """indices: (N, k) rows of the other set, the nearest first.  distances: (N, k)."""
+    """The k nearest samples of another set.  indices: (N, k) rows of that set, nearest first.  distances: (N, k)."""
 
     indices: NDArray[np.int64]
     distances: Array
@@ -65,11 +65,13 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
 
     precision = mean_j [y_j lies in the ball of some x_i], recall = mean_i [x_i lies in the ball of some y_j].
 
-    real, fake: features x (N, F) and y (M, F). Both depend on N and M: compare at equal numbers. One outlier has a
-    large ball, which `density_coverage` does not follow.
+    real, fake: features x (N, F) and y (M, F).
+
+    Both results depend on N and M: compare at equal numbers. An outlier has a large ball and inflates them;
+    `density_coverage` does not follow outliers.
 
     Raises:
-        ValueError: for NaN or Inf, sets that differ in F, or no more than k samples in one.
+        ValueError: for NaN or Inf, sets that differ in F, or a set of at most k samples.
     """
     x, y = pair(real, fake)
     balls_x, balls_y = (squared_radii(samples, k) + slack(x, y) for samples in (x, y))
@@ -81,13 +83,13 @@ def precision_recall(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
 
 
 def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: int = 5) -> DensityAndCoverage:
-    """Density and coverage (Naeem et al. 2020, eq. 5 and 6), from the balls of real samples alone.
+    """Density and coverage (Naeem et al. 2020, eq. 5 and 6), from the balls of real samples only.
 
     density = 1/k mean_j #{i: y_j lies in the ball of x_i}, coverage = mean_i [some y_j lies in the ball of x_i]. For
-    two large samples of one distribution, of one size, they are 1 and 1 - 1/2^k in expectation.
+    two large samples of one distribution and one size, their expectations are 1 and 1 - 1/2^k.
 
     These balls are open: a sample on the border is outside, as in the authors' code (prdc). The balls of
-    `precision_recall` hold their border, as the paper's eq. 1 says.
+    `precision_recall` include their border, as in eq. 1 of its paper.
 
     real, fake: features x (N, F) and y (M, F).
 
@@ -105,9 +107,9 @@ def density_coverage(real: ArrayLike | Tensor, fake: ArrayLike | Tensor, *, k: i
 
 
 def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: int = 1) -> Neighbours:
-    """For each row of x (N, F) the k nearest rows of `among` (M, F): has a generator learned its data by heart?
+    """For each row of x (N, F) the k nearest rows of `among` (M, F): has a generator memorised its data?
 
-    Take features, or pixels (flattened): a memorised image is near in both.
+    Give features or flattened pixels: a memorised image is near in both.
 
     Raises:
         ValueError: for NaN or Inf, sets that differ in F, or k that is not between 1 and M.
@@ -124,34 +126,34 @@ def nearest_neighbours(x: ArrayLike | Tensor, among: ArrayLike | Tensor, *, k: i
     indices, distances = [], []
     for rows, d2 in blocks(a, b):
         indices.append(smallest(d2, k))
-        # Anew, because rounding leaves a copy no distance of 0 in d2.
+        # Computed anew: rounding in d2 would give a copy a distance above 0.
         distances.append(np.stack([np.linalg.norm(a[rows] - b[column], axis=1) for column in indices[-1].T], axis=1))
     return Neighbours(np.concatenate(indices), np.concatenate(distances))
 
 
 def slack(x: Array, y: Array) -> float:
-    """How far two computations of one squared distance may be apart, such as those of a sample and of its copy."""
+    """Largest rounding difference between two computations of one squared distance, as for a sample and its copy."""
     middle = y.mean(axis=0)
     return 1e-13 * max(float(np.square(samples - middle).sum(axis=1).max()) for samples in (x, y))
 
 
 def squared_radii(x: Array, k: int) -> Array:
-    """The squared distance of each sample to its k-th nearest other one, (N, F) -> (N,)."""
+    """The squared distance of each sample to its k-th nearest other sample, (N, F) -> (N,)."""
     if not 1 <= k < len(x):
         raise ValueError(f"expected k between 1 and {len(x) - 1}, one less than the samples of each set, got k={k}")
-    found = []
+    radii = []
     for rows, d2 in blocks(x, x):
-        d2[np.arange(len(d2)), np.arange(len(x))[rows]] = -math.inf  # itself, before all others
+        d2[np.arange(len(d2)), np.arange(len(x))[rows]] = -math.inf  # the sample itself comes first
         last = smallest(d2, k + 1)[:, -1:]
-        found.append(np.maximum(np.take_along_axis(d2, last, axis=1)[:, 0], 0))
-    return np.concatenate(found)
+        radii.append(np.maximum(np.take_along_axis(d2, last, axis=1)[:, 0], 0))
+    return np.concatenate(radii)
 
 
 def smallest(d2: Array, k: int) -> NDArray[np.int64]:
-    """Columns of the k smallest of each row, ascending, (n, M) -> (n, k).
+    """Columns of the k smallest values of each row, ascending, (n, M) -> (n, k).
 
-    The k smallest are in the k groups whose least are smallest. So most are looked at once, to find the least of each
-    group of 64.
+    The k smallest values lie in the k groups with the smallest minima. So most values are read only once, to find the
+    minimum of each group of 64.
     """
     n, m = d2.shape
     groups = m // GROUP
@@ -163,15 +165,16 @@ def smallest(d2: Array, k: int) -> NDArray[np.int64]:
             [(best + groups * np.arange(GROUP)).reshape(n, -1), columns[:, groups * GROUP :]], axis=1
         )
     values = np.take_along_axis(d2, columns, axis=1)
-    some = np.argpartition(values, k - 1, axis=1)[:, :k]
-    order = np.take_along_axis(values, some, axis=1).argsort(axis=1, kind="stable")
-    return np.take_along_axis(columns, np.take_along_axis(some, order, axis=1), axis=1)
+    least_k = np.argpartition(values, k - 1, axis=1)[:, :k]
+    order = np.take_along_axis(values, least_k, axis=1).argsort(axis=1, kind="stable")
+    return np.take_along_axis(columns, np.take_along_axis(least_k, order, axis=1), axis=1)
 
 
 @component
 class PrecisionRecall(Metric[Array, Array]):
-    """Share of generated images within balls around real ones, to the k-th neighbour, and the reverse
-    (Kynkäänniemi et al. 2019), of equally many of each.
+    """Share of generated images within balls around real ones, and the reverse (Kynkäänniemi et al. 2019).
+
+    Balls reach to the k-th neighbour. Both sets have equal numbers of images.
     """
 
     name: ClassVar[str] = "pr"
@@ -194,9 +197,10 @@ class PrecisionRecall(Metric[Array, Array]):
 
 @component
 class DensityCoverage(Metric[Array, Array]):
-    """How many balls around real images hold a generated one, to the k-th neighbour, and the share of balls that hold
-    any (Naeem et al. 2020), of equally many of each. As in the authors' code, an image on a ball's border is outside;
-    for `pr` it is inside.
+    """Number of balls around real images that hold a generated one, and share of balls with any (Naeem et al. 2020).
+
+    Balls reach to the k-th neighbour. Both sets have equal numbers of images. As in the authors' code, an image on a
+    ball's border is outside; for `pr` it is inside.
     """
 
     name: ClassVar[str] = "dc"
@@ -219,11 +223,13 @@ class DensityCoverage(Metric[Array, Array]):
 
 @component
 class Nearest(Metric[Array | Pixels, Array | Pixels]):
-    """Mean distance to the nearest real image, and the share that is learned by heart: whose nearest is at most `ratio`
-    times as far as the second nearest (Yoon et al. 2023). Beside them stand random real images among the others.
+    """Mean distance to the nearest real image, and the share of memorised images (Yoon et al. 2023).
+
+    An image is memorised if its nearest real image is at most `ratio` times as far as the second nearest. The numbers
+    beside both are for random real images among the others.
 
     space: distances of features, or of pixels in [0, 1].
-    queries: at most so many real images are looked up among the others.
+    queries: most real images to look up among the others.
     """
 
     name: ClassVar[str] = "nearest"
@@ -241,13 +247,13 @@ class Nearest(Metric[Array | Pixels, Array | Pixels]):
         return (fake.features, real.features) if self.space == "features" else (fake.pixels, real.pixels)
 
     def find(self, seed: int, fake: Array | Pixels, real: Array | Pixels) -> Found:
-        y, x = (of if self.space == "features" else of.reshape(len(of), -1) / 255 for of in (fake, real))
-        own = shuffled(x, seed)[: self.queries]
-        found = nearest_neighbours(y, x, k=2).distances
-        others = nearest_neighbours(own, x, k=3).distances[:, 1:]  # the first is the image itself
-        means = [float(d[:, 0].mean()) for d in (found, others)]
-        shares = [float((d[:, 0] <= self.ratio * d[:, 1]).mean()) for d in (found, others)]
+        y, x = (rows if self.space == "features" else rows.reshape(len(rows), -1) / 255 for rows in (fake, real))
+        queries = shuffled(x, seed)[: self.queries]
+        of_fake = nearest_neighbours(y, x, k=2).distances
+        of_real = nearest_neighbours(queries, x, k=3).distances[:, 1:]  # the first is the image itself
+        means = [float(d[:, 0].mean()) for d in (of_fake, of_real)]
+        shares = [float((d[:, 0] <= self.ratio * d[:, 1]).mean()) for d in (of_fake, of_real)]
         return Found(
             {"nearest": Number(means[0], None, means[1]), "memorised": Number(shares[0], None, shares[1])},
-            {"queries": len(own)},
+            {"queries": len(queries)},
         )

@@ -1,7 +1,7 @@
 """The log-likelihood of data under Gaussians around generated samples (Breuleux et al. 2011; Goodfellow et al. 2014).
 
-An estimate for generators that have samples but no density. In many dimensions it is far from the truth whatever the
-number of samples, and ranks k-means centroids of the training images above real images (Theis et al. 2016).
+An estimate for generators that give samples but no density. In many dimensions it is far from the truth for any number
+of samples, and ranks k-means centroids of the training images above real images (Theis et al. 2016).
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ def parzen_log_likelihood(samples: ArrayLike | Tensor, data: ArrayLike | Tensor,
     samples, data: points (S, F) and (N, F), images flattened. Published numbers have pixels in [0, 1].
     bandwidth: σ in the same units, chosen by `parzen_bandwidth`.
 
-    The number to report is the mean, with its standard error std / √N. More samples raise it: compare at equal S. What
-    several processes find for their shares of `data` is concatenated. The S x N distances are never held at once; their
-    squares are exact to about 1e-15 of the largest ‖x‖², x measured from the samples' mean.
+    Report the mean, with its standard error std / √N. More samples raise it: compare at equal S. Several processes may
+    divide `data` and concatenate their results. The S x N distances are never all in memory. Their squares are exact to
+    about 1e-15 of the largest ‖x‖², with x measured from the samples' mean.
 
     Raises:
-        ValueError: for NaN or Inf, sets that are no matrices or differ in F, or a bandwidth that is not above 0.
+        ValueError: for NaN or Inf, sets that are not matrices or differ in F, or a bandwidth that is not above 0.
 
     >>> parzen_log_likelihood([[0.0], [2.0]], [[1.0]], bandwidth=1.0)
     array([-1.41893853])
     """
-    found: Array = log_likelihoods(points("samples", samples), points("data", data), [bandwidth])[0]
-    return found
+    each: Array = log_likelihoods(points("samples", samples), points("data", data), [bandwidth])[0]
+    return each
 
 
 def parzen_bandwidth(samples: ArrayLike | Tensor, validation: ArrayLike | Tensor, candidates: Iterable[float]) -> float:
     """The candidate σ that gives `validation` the highest mean log-likelihood.
 
-    samples, validation: as samples and data of `parzen_log_likelihood`. Take validation points apart from those that
-        are measured afterwards, and from what the samples were made of, which would want σ = 0.
+    samples, validation: as samples and data of `parzen_log_likelihood`. Validation points must differ from the points
+        to be measured, and from the data behind the samples, for which σ = 0 would be best.
     candidates: such as ``np.geomspace(0.02, 1, 20)``, for pixels in [0, 1].
 
-    Warns if it is the smallest or largest of several, because a better one may lie beyond.
+    Warns if the best is the smallest or largest of several candidates, because a better one may lie beyond.
 
     Raises:
-        ValueError: if there are no candidates, and as `parzen_log_likelihood` does.
+        ValueError: if there are no candidates; also as `parzen_log_likelihood`.
 
     >>> parzen_bandwidth([[-1.0], [1.0]], [[-1.5], [0.0], [1.5]], [0.1, 0.3, 0.6, 1.0, 3.0])
     0.6
@@ -77,7 +77,7 @@ def parzen_bandwidth(samples: ArrayLike | Tensor, validation: ArrayLike | Tensor
 
 
 def log_likelihoods(samples: Array, data: Array, bandwidths: Sequence[float]) -> Array:
-    """Under each of B bandwidths, (B, N). The distances, most of the work, are found once."""
+    """Log-likelihoods for each of B bandwidths, (B, N). The distances, most of the work, are computed once."""
     for sigma in bandwidths:
         if not 0 < sigma < math.inf:
             raise ValueError(f"a bandwidth is a standard deviation, finite and above 0; got {sigma:g}")
@@ -86,19 +86,19 @@ def log_likelihoods(samples: Array, data: Array, bandwidths: Sequence[float]) ->
             f"the samples have {samples.shape[1]} numbers per point and the data {data.shape[1]}: give both as images "
             "of the same size and channels"
         )
-    found: Array = np.empty((len(bandwidths), len(data)))
+    logsums: Array = np.empty((len(bandwidths), len(data)))
     for rows, squares in blocks(data, samples):
         nearest = squares.min(axis=1)
         squares -= nearest[:, None]
-        for sums, sigma in zip(found, bandwidths, strict=True):
+        for sums, sigma in zip(logsums, bandwidths, strict=True):
             terms = squares / (-2 * sigma**2)
             sums[rows] = np.log(np.exp(terms, out=terms).sum(axis=1)) - nearest / (2 * sigma**2)
     volumes = samples.shape[1] * np.log(math.sqrt(2 * math.pi) * np.array(bandwidths))
-    return np.asarray(found - math.log(len(samples)) - volumes[:, None])
+    return np.asarray(logsums - math.log(len(samples)) - volumes[:, None])
 
 
 def points(name: str, values: ArrayLike | Tensor) -> Array:
-    """(N, F) in float64, or ValueError."""
+    """`values` in float64. Raises ValueError unless they are finite points (N, F)."""
     x = np.asarray(array(values), dtype=np.float64)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(
@@ -113,12 +113,13 @@ def points(name: str, values: ArrayLike | Tensor) -> Array:
 
 @component
 class Parzen(Metric[Pixels, Pixels]):
-    """Mean log-likelihood of real images, nats, under Gaussians around the generated ones, pixels in [0, 1]
-    (Goodfellow et al. 2014). Other real images choose the bandwidth.
+    """Mean log-likelihood of real images, in nats, under Gaussians around generated ones (Goodfellow et al. 2014).
 
-    validation: real images, drawn at random, that choose the bandwidth.
-    test: at most so many of the others are what is measured.
-    low, high, candidates: the bandwidths to choose from, in geometric steps.
+    Pixels are in [0, 1]. Other real images choose the bandwidth.
+
+    validation: number of random real images that choose the bandwidth.
+    test: most other real images to measure.
+    low, high, candidates: smallest and largest bandwidth to choose from, and their number, in geometric steps.
     """
 
     name: ClassVar[str] = "parzen"
@@ -143,6 +144,6 @@ class Parzen(Metric[Pixels, Pixels]):
         points = shuffled(points, seed)[: self.validation + self.test]
         validation, test = points[: self.validation], points[self.validation :]
         sigma = parzen_bandwidth(samples, validation, np.geomspace(self.low, self.high, self.candidates))
-        found = parzen_log_likelihood(samples, test, bandwidth=sigma)
-        number = Number(float(found.mean()), float(found.std() / np.sqrt(len(found))))
+        each = parzen_log_likelihood(samples, test, bandwidth=sigma)
+        number = Number(float(each.mean()), float(each.std() / np.sqrt(len(each))))
         return Found({"parzen": number}, {"bandwidth": sigma, "real": len(test)})

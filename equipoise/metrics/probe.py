@@ -1,4 +1,4 @@
-"""The linear probe: how much do a discriminator's features know of the classes? (Radford et al. 2016, sec. 5.1)"""
+"""The linear probe: how well do a discriminator's features separate the classes? (Radford et al. 2016, sec. 5.1)"""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ Weight = Annotated[float, Field(gt=0)]
 
 
 class LinearSVM:
-    """K scores W x + b of features x (F,): the class is the one with the largest.
+    """A linear classifier: K scores W x + b of features x (F,), of which the largest gives the class.
 
-    weight: (K, F).  bias: (K,).  classes: (K,) their ids, ascending.
+    weight: (K, F).
+    bias: (K,).
+    classes: (K,) class ids, ascending.
     """
 
     def __init__(self, weight: NDArray[np.float64], bias: NDArray[np.float64], classes: NDArray[np.int64]):
         self.weight, self.bias, self.classes = weight, bias, classes
 
     def predict(self, x: ArrayLike | Tensor) -> NDArray[np.int64]:
-        """Class ids of features, (N, F) -> (N,)."""
+        """Class ids for features, (N, F) -> (N,)."""
         features = matrix(x)
         if features.shape[1] != self.weight.shape[1]:
             raise ValueError(f"trained on {self.weight.shape[1]} features per sample, got {features.shape[1]}")
@@ -43,18 +45,19 @@ class LinearSVM:
         return self.classes[best]
 
     def accuracy(self, x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
-        """The share of `predict(x)` that is y (N,)."""
+        """Share of samples whose `predict(x)` equals y (N,)."""
         predicted = self.predict(x)
         return float((predicted == class_ids(y, len(predicted))).mean())
 
 
 def linear_svm(x: ArrayLike | Tensor, y: ArrayLike | Tensor, *, C: float = 1.0) -> LinearSVM:
-    """The L2-SVM, one class against the rest: min over w, b of ½ ‖w‖² + C Σ_i max(0, 1 - t_i (<w, x_i> + b))².
+    """Fit the L2-SVM, one class against the rest: min over w, b of ½ ‖w‖² + C Σ_i max(0, 1 - t_i (<w, x_i> + b))².
 
-    x: features (N, F).  y: class ids (N,); t is 1 for the class and -1 for the rest.
-    C: weight of the errors. It goes with the scale of the features; choose it on validation data.
+    x: features (N, F).
+    y: class ids (N,); t is 1 for the class and -1 for the rest.
+    C: weight of the errors. It depends on the scale of the features; choose it on validation data.
 
-    The bias is not shrunk. The problem is convex and smooth, so L-BFGS finds its one minimum, in float64.
+    The bias is not regularised. The problem is convex and smooth, so L-BFGS finds its only minimum, in float64.
 
     Raises:
         ValueError: for NaN or Inf, labels that are not one integer per row, a single class, or C that is not positive.
@@ -88,11 +91,12 @@ def linear_svm(x: ArrayLike | Tensor, y: ArrayLike | Tensor, *, C: float = 1.0) 
 
 
 def pooled_features(net: nn.Module, x: Tensor, *, size: int = 4) -> NDArray[np.float64]:
-    """What every convolution of `net` makes of x, max-pooled to size x size maps, side by side -> (N, features).
+    """Outputs of all convolutions of `net`, max-pooled to size x size maps and concatenated -> (N, features).
 
-    net: a discriminator, on the device and in the mode it is in.  x: (N, C, H, W) float32 in [-1, 1].
+    net: a discriminator, used on its device and in its mode.
+    x: (N, C, H, W) float32 in [-1, 1].
 
-    The maps are those before norm and activation. Maps smaller than `size` are not enlarged.
+    The maps are taken before norm and activation. Maps smaller than `size` are not enlarged.
 
     Raises:
         ValueError: if the network has no convolution.
@@ -105,7 +109,7 @@ def pooled_features(net: nn.Module, x: Tensor, *, size: int = 4) -> NDArray[np.f
 
     layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     if not layers:
-        raise ValueError(f"{type(net).__name__} has no convolution, whose maps the probe pools")
+        raise ValueError(f"{type(net).__name__} has no convolution: the probe pools the maps of convolutions")
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
         with torch.no_grad():
@@ -127,23 +131,23 @@ def scaled(x: Array, num: int) -> Array:
     """Features (N, F) with mean 0 and variance 1/F over the first `num` rows."""
     mean, std = x[:num].mean(axis=0), x[:num].std(axis=0)
     varies = std > 1e-5 * np.abs(x[:num]).max(axis=0)
-    found: Array = (x - mean) * np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(varies.sum(), 1))
-    return found
+    result: Array = (x - mean) * np.where(varies, 1 / np.where(varies, std, 1), 0) / np.sqrt(max(varies.sum(), 1))
+    return result
 
 
 @component
 class Probe(OfDiscriminator[Asked, Pixels, Labels | None]):
     """Accuracy of an L2-SVM on the max-pooled maps of D's convolutions, on real images (Radford et al. 2016, sec. 5.1).
 
-    Beside it stands the same of an untrained D of the same settings: convolutions with random weights are no bad
-    features, and what is above theirs is what D has learned. No generated image takes part.
+    The number beside it is for an untrained D with the same settings. Random convolutions give fair features already;
+    the difference is what D has learned. Generated images take no part.
 
-    Features have mean 0 and variance 1/F over the images that the SVM is fitted on, so that C means the same for
-    every D; those that hardly vary, within float32's rounding, are 0.
+    Features have mean 0 and variance 1/F over the training images of the SVM, so that C means the same for every D.
+    Features that are constant within float32's rounding are set to 0.
 
-    train, validation, test: labelled images of the reference set, drawn at random: the SVM is fitted on the first,
-        they choose C, and they are what is measured.
-    C: of `metrics.linear_svm`, to choose from; of equally good ones the first.
+    train, validation, test: numbers of random labelled images of the reference set: to fit the SVM, to choose C, and to
+        measure the accuracy.
+    C: values to choose from, as in `metrics.linear_svm`. The first of equally good ones is taken.
     """
 
     name: ClassVar[str] = "probe"
@@ -185,7 +189,7 @@ class Probe(OfDiscriminator[Asked, Pixels, Labels | None]):
         return Found({"probe": number}, {"C": C, "C_untrained": C_untrained, "nimg": D.nimg})
 
     def best(self, features: Array, y: Labels) -> tuple[float, float]:
-        """Accuracy on the test images, with the C that the validation images choose."""
+        """Accuracy on the test images and the C that the validation images choose."""
         cuts = [self.train, self.train + self.validation]
         fit, validation, test = zip(np.split(scaled(features, self.train), cuts), np.split(y, cuts), strict=True)
         fits = [(linear_svm(*fit, C=C), C) for C in self.C]

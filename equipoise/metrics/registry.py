@@ -1,4 +1,4 @@
-"""Every metric by its name. A class with a `name` in a file of this folder is listed: nothing else names it."""
+"""All metrics by name. Every class with a `name` in a file of this folder is listed, without further registration."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ AnyMetric = Metric[*tuple[Any, ...]]
 METRICS: dict[str, type[AnyMetric]] = {
     name: getattr(import_module(listed.module), listed.kind) for name, listed in named("metrics").items()
 }
-"""Every metric, by the name that `--metrics` takes."""
+"""All metrics, by their names for `--metrics`."""
 
 OF_RUNS = [name for name, kind in METRICS.items() if issubclass(kind, OfDiscriminator)]
-"""Names of those that ask the discriminator of a run."""
+"""Names of the metrics that ask the discriminator of a run."""
 
 
 def parse_metrics(asked: str | Sequence[str], features: str) -> dict[str, AnyMetric]:
-    """Metrics as they are asked for, such as ``"frechet,kid(subsets=50)"`` or ``["frechet", "pr"]``, by name.
+    """Parse a list of metrics, such as ``"frechet,kid(subsets=50)"`` or ``["frechet", "pr"]`` -> metrics by name.
 
-    features: the name of the network that they will read.
+    features: name of the feature network that they will use.
 
     Raises:
-        ValueError: for a metric that is unknown, asked for twice, or not defined for these features, or a setting that
-            it does not take.
+        ValueError: for a metric that is unknown, asked for twice, or not defined for these features, or for a setting
+            that it does not take.
     """
     texts = re.split(r",(?![^(]*\))", asked) if isinstance(asked, str) else asked
     made: dict[str, AnyMetric] = {}

@@ -1,4 +1,4 @@
-"""The sliced Wasserstein distance: that of projections on random lines, where it is a matter of sorting."""
+"""The sliced Wasserstein distance: distances of projections on random lines, where sorting solves the problem."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def sliced_wasserstein(
 ) -> float:
     """(mean over directions ω of W_p(<ω, x>, <ω, y>)^p)^(1/p), ω uniform on the sphere (Bonneel et al. 2015).
 
-    real, fake: features x (N, F) and y (M, F); N and M may differ. W_p on the line is the distance of the quantile
-    functions, (∫ |F⁻¹(u) - G⁻¹(u)|^p du)^(1/p), which is exact here. A shift by v gives ‖v‖/√F for p = 2.
+    real, fake: features x (N, F) and y (M, F); N and M may differ.
+    p: at least 1.
+    projections: number of directions, drawn from `seed`.
 
-    p: at least 1.  projections: how many directions, drawn from `seed`.
+    W_p on the line is the distance of the quantile functions, (∫ |F⁻¹(u) - G⁻¹(u)|^p du)^(1/p), computed exactly. A
+    shift by v gives ‖v‖/√F for p = 2.
 
     Raises:
         ValueError: for NaN or Inf, sets that differ in F, fewer than 2 samples, p < 1, or no projection.
@@ -53,7 +55,7 @@ def sliced_wasserstein(
 
 
 def steps(n: int, m: int) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """Where the quantile functions of n and of m samples are both constant: lengths, sum 1, and rank in each."""
+    """Intervals on which the quantile functions of n and m samples are both constant: lengths (sum 1), rank in each."""
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)  # in units of 1/(nm), integers
     lengths = np.diff(ends, prepend=0)
     before = ends - lengths

@@ -1,10 +1,10 @@
-"""What an architecture is to the library: settings with a `build` that returns a plain module."""
+"""The interface of an architecture: settings with a `build` that returns a plain module."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -23,7 +23,7 @@ class GeneratorConfig(ABC):
 
     z_dim: length of z.
     prior: the distribution of z.
-    narrowest: the width from which on every layer trains. Below, all ReLUs of one may be dead at first.
+    narrowest: the smallest width at which every layer trains. Below it, all ReLUs of a layer may be dead at first.
     """
 
     narrowest: ClassVar[int] = 2
@@ -38,20 +38,12 @@ class GeneratorConfig(ABC):
     def build(self, spec: ImageSpec) -> nn.Module:
         """forward(z (N, z_dim), y (N,) or None) -> x (N, C, H, W) in [-1, 1], weights initialised.
 
-        spec: of the images and of the classes that G reads. With `spec.num_classes` 0 it is unconditional, and ignores
-            y. Whether G reads the classes of the data follows from D's head: `Conditioning.generator_spec`.
+        spec: the images, and the classes that G reads. With `spec.num_classes` 0, G is unconditional and ignores y.
+            D's head decides whether G reads the classes of the data: `Conditioning.generator_spec`.
 
         Raises:
             ValueError: for data the architecture is not defined for.
         """
-
-    def check(self, cfg: Any) -> None:
-        """Raises ValueError as `require`, for the conditioning of `cfg`."""
-        self.require(conditional=cfg.game.tells_labels or cfg.head.conditioning.conditional_generator)
-
-    def require(self, *, conditional: bool) -> None:
-        """Raises ValueError if these settings are for a G that reads the class alone, and it does not; or reverse."""
-        return  # most are for both
 
 
 class DiscriminatorConfig(ABC):
@@ -61,9 +53,9 @@ class DiscriminatorConfig(ABC):
 
     @abstractmethod
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        """forward(x (N, C, H, W), y (N,) or None) -> Logits, or a list of them from several, whose losses add up.
+        """forward(x (N, C, H, W), y (N,) or None) -> Logits, or a list of Logits, whose losses add up.
 
-        Calls `head(F)` once per body it creates; `head(F, positions)` if the features are a map that it flattened.
+        Calls `head(F)` once per body; `head(F, positions)` if the features are a flattened map.
 
         Raises:
             ValueError: for data the architecture is not defined for.
@@ -75,10 +67,10 @@ PLAIN = Head()
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks that a paper trains together, with D's head and the images that they are for.
+    """Two networks that a paper trains together, with D's head and the spec of their images.
 
-    The file of an architecture lists them by name as `PUBLISHED`; a name ends with the size. `equipoise models` and the
-    documentation show them all.
+    The file of an architecture lists its pairs by name in `PUBLISHED`; a name ends with the size. `equipoise models`
+    and the documentation show all pairs.
     """
 
     paper: str

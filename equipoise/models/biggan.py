@@ -23,25 +23,25 @@ __all__ = ["BigGANDiscriminator", "BigGANGenerator"]
 
 @component
 class BigGANGenerator(GeneratorConfig):
-    """A chunk of z -> 16w at 4x4, then residual blocks up to w at 128x128, each with a chunk of its own and with e(y).
+    """A chunk of z -> 16w at 4x4, then residual blocks up to w at 128x128, each with its own chunk of z and with e(y).
 
-    Brock et al. 2019, app. B: SAGAN's blocks, whose norms are `LinearConditionalBatchNorm` of [e(y), chunk], e(y) one
-    embedding for all of them. Channels by size as in `sagan.GENERATOR`; sizes 16, 20, 24, 28, 32, 40, ..., 128, ...,
-    256, ..., 512, ..., 896. Orthogonal weights, biases 0. There all weights but the embedding's are spectrally
-    normalised: g_normalizer=SpectralNorm(skip=("embed",)).
+    Brock et al. 2019, app. B: SAGAN's blocks, with `LinearConditionalBatchNorm` of [e(y), chunk] as norms. All norms
+    share one embedding e(y). Channels by size as in `nn.residual.GENERATOR`; sizes 16, 20, 24, 28, 32, 40, ..., 128,
+    ..., 256, ..., 512, ..., 896. Orthogonal weights, biases 0. The paper spectrally normalises all weights but the
+    embedding's: g_normalizer=SpectralNorm(skip=("embed",)).
 
-    z_dim: 120, 140 and 160 in the paper for 128, 256 and 512 pixels, which is 20 for the linear layer and each block.
-        What a split leaves over goes to the linear layer.
+    z_dim: 120, 140 and 160 in the paper for 128, 256 and 512 pixels: 20 for the linear layer and for each block. The
+        remainder of a split goes to the linear layer.
     width: w.
     skip_z: False gives z to the linear layer alone.
     embed: length of e(y). An unconditional generator has none.
-    attention: `SelfAttention` after the block that ends with the largest map of at most so many pixels, below the
-        image's own; 0 for none. `BigGANDiscriminator` chooses the same map for the same value.
-    norm: "sync_batch" for statistics of all processes' images, as in the paper.
+    attention: size in pixels. `SelfAttention` follows the block that ends with the largest map of at most this size,
+        smaller than the image; 0: none. `BigGANDiscriminator` chooses the same map for the same value.
+    norm: "sync_batch" for statistics over the images of all processes, as in the paper.
     checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
 
     Raises:
-        ValueError: when built, for another size, attention below the smallest map, or z too short to be split.
+        ValueError: when built, for any other size, attention below the smallest map, or z too short to split.
     """
 
     z_dim: int = Field(default=120, ge=1)
@@ -82,9 +82,9 @@ class BigGANGenerator(GeneratorConfig):
 class BigGANDiscriminator(DiscriminatorConfig):
     """Residual blocks C -> w -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, self-attention at 64x64, sum, head.
 
-    Brock et al. 2019, app. B: SAGAN's discriminator with orthogonal weights, attention at 64x64, and w = 96. There all
-    weights, the head's too, are spectrally normalised, and the class enters by projection. Sizes and
-    fields as there.
+    Brock et al. 2019, app. B: SAGAN's discriminator with orthogonal weights, attention at 64x64, and w = 96. In the
+    paper all weights, the head's too, are spectrally normalised, and the class enters by projection. Sizes and fields
+    as in `SAGANDiscriminator`.
 
     join: as in `ResNetDiscriminator`; e(y) starts orthogonal too.
     """

@@ -25,7 +25,7 @@ from .head import Head, HeadFactory
 __all__ = ["BigGANDeepDiscriminator", "BigGANDeepGenerator"]
 
 BOTTLENECK = 4
-"""By how much the channels inside a block are fewer."""
+"""Factor by which a block reduces its channels inside."""
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------
@@ -34,8 +34,8 @@ BOTTLENECK = 4
 class DeepUpBlock(nn.Module):
     """Four times norm, ReLU and a convolution, 1x1, 3x3, 3x3, 1x1, with C_in/4 channels inside; plus h's first C_out.
 
-    h (N, C_in, H, W), c (N, condition) -> (N, C_out, H, W), or twice the size, which the first 3x3 convolution and the
-    shortcut start from. C_out <= C_in.
+    h (N, C_in, H, W), c (N, condition) -> (N, C_out, H, W), or twice the size with `up`. Maps are enlarged before the
+    first 3x3 convolution and in the shortcut. C_out <= C_in.
 
     norm: features -> `LinearConditionalBatchNorm`.
     """
@@ -68,8 +68,8 @@ class DeepUpBlock(nn.Module):
 class DeepDownBlock(nn.Module):
     """Four times ReLU and a convolution, 1x1, 3x3, 3x3, 1x1, with C_out/4 channels inside; plus h and new channels.
 
-    h (N, C_in, H, W) -> (N, C_out, H, W), or half the size, as the mean of 2x2 before the last convolution and in the
-    shortcut: [h, conv1(h)], whose convolution makes the C_out - C_in channels that h has not.
+    h (N, C_in, H, W) -> (N, C_out, H, W), or half the size with `halve`: the mean of 2x2, before the last convolution
+    and in the shortcut. The shortcut is [h, conv1(h)]; its 1x1 convolution makes the C_out - C_in channels h lacks.
     """
 
     def __init__(self, c_in: int, c_out: int, *, halve: bool):
@@ -103,11 +103,11 @@ class DeepDownBlock(nn.Module):
 
 @component
 class BigGANDeepGenerator(GeneratorConfig):
-    """[e(y), z] -> 16w at 4x4, then two bottleneck blocks per map up to w at 128x128, whose norms all read [e(y), z].
+    """[e(y), z] -> 16w at 4x4, then two bottleneck blocks per map up to w at 128x128. All norms read [e(y), z].
 
-    Brock et al. 2019, app. B, table 7. The second block of a map doubles it, and has the next map's channels; channels
-    by size as in `sagan.GENERATOR`, the same sizes. Orthogonal weights, biases 0. There all weights but the embedding's
-    are spectrally normalised: g_normalizer=SpectralNorm(skip=("embed",)).
+    Brock et al. 2019, app. B, table 7. The second block of a map doubles it and returns the next map's channels. Sizes
+    and channels as in `nn.residual.GENERATOR`. Orthogonal weights, biases 0. The paper spectrally normalises all
+    weights but the embedding's: g_normalizer=SpectralNorm(skip=("embed",)).
 
     width: w.
     embed, attention, norm, checkpoint: as in `BigGANGenerator`.
@@ -172,8 +172,8 @@ class DeepGenerator(nn.Module):
 class BigGANDeepDiscriminator(DiscriminatorConfig):
     """conv3 C -> w, then two bottleneck blocks per map -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, sum, head.
 
-    Brock et al. 2019, app. B, table 7. The first block of a map halves it and has its channels, which are those of
-    `sagan.DISCRIMINATOR` with the first for the convolution. The rest as in `BigGANDiscriminator`.
+    Brock et al. 2019, app. B, table 7. The first block of a map halves it and sets its channels. Channels as in
+    `nn.residual.DISCRIMINATOR`, whose first entry is the convolution's. Everything else as in `BigGANDiscriminator`.
     """
 
     width: int = Field(default=128, ge=1)

@@ -25,8 +25,6 @@ __all__ = ["BottleneckDiscriminator", "BottleneckGenerator"]
 
 
 class Scale(nn.Module):
-    """h times a number."""
-
     def __init__(self, factor: float):
         super().__init__()
         self.factor = factor
@@ -36,10 +34,11 @@ class Scale(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """shortcut(h) + 0.3 residual(h), (N, c_in, H, W) -> (N, c_out, H, W), of half or of twice the size.
+    """shortcut(h) + 0.3 residual(h), (N, c_in, H, W) -> (N, c_out, H, W), or half or twice the size.
 
-    residual: ReLU, 1x1 to c_in/2, ReLU, 3x3 to c_out/2, which changes the size, ReLU, 1x1 to c_out, norm.
-    shortcut: h itself, 1x1 of stride 2 for half the size, or 1x1 to 4 c_out that become 2x2 pixels for twice.
+    residual: ReLU, 1x1 to c_in/2, ReLU, 3x3 to c_out/2 (changes the size), ReLU, 1x1 to c_out, norm.
+    shortcut: h itself; for half the size a 1x1 of stride 2; for twice the size a 1x1 to 4 c_out channels, which become
+        2x2 pixels.
     """
 
     def __init__(self, c_in: int, c_out: int, norm: NormKind, resize: Literal["none", "up", "down"] = "none"):
@@ -62,7 +61,7 @@ class BottleneckBlock(nn.Module):
                 shortcut = nn.Conv2d(c_in, c_out, 1, stride=2)
                 glorot_(shortcut)
                 self.shortcut = shortcut
-        self.conv3 = convolution(outer, c_out, 1, gain=2**0.5, bias=False)  # none in the authors' code, norm or not
+        self.conv3 = convolution(outer, c_out, 1, gain=2**0.5, bias=False)  # as in the authors' code, norm or not
         self.norm = make_norm(norm, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ class BottleneckBlock(nn.Module):
 
 
 def tower(widths: Sequence[int], counts: Sequence[int], block: Callable[..., nn.Module]) -> list[nn.Module]:
-    """`counts[i]` blocks of `widths[i]` channels each, and between two neighbours one that changes the size."""
+    """`counts[i]` blocks of `widths[i]` channels, and between two widths one block that changes the size."""
     layers = [block(widths[0], widths[0]) for _ in range(counts[0])]
     for (c_in, c_out), count in zip(pairwise(widths), counts[1:], strict=True):
         layers += [block(c_in, c_out, resize=True), *(block(c_out, c_out) for _ in range(count))]
@@ -82,7 +81,7 @@ def tower(widths: Sequence[int], counts: Sequence[int], block: Callable[..., nn.
 
 
 def numbers(blocks: int, maps: int) -> list[int]:
-    """How many blocks keep the size, on each map from the largest to the smallest: one fewer on the largest."""
+    """Number of size-keeping blocks on each map, from the largest to the smallest: one fewer on the largest."""
     return [blocks - 1, *[blocks] * (maps - 1)]
 
 
@@ -90,13 +89,13 @@ def numbers(blocks: int, maps: int) -> list[int]:
 class BottleneckGenerator(GeneratorConfig):
     """Linear z -> 16w at 4x4, `BottleneckBlock`s, 6 on each map and 1 between two, -> w at 64x64, 1x1 -> C, tanh(x/5).
 
-    At 64x64 the generator of 101 layers of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
-    `ResnetGenerator` of the authors' code). The smallest map is 4x4 to 7x7, and each is twice the one before. Weights
-    as in `ResNetGenerator`. Conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
+    At 64x64 the 101-layer generator of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
+    `ResnetGenerator` of the authors' code). The smallest map is 4x4 to 7x7, and each map is twice the one before.
+    Weights as in `ResNetGenerator`. Conditional: the class, one-hot, is appended to z (Mirza & Osindero 2014).
 
-    width: w, the channels of the largest map; each smaller one has twice as many, up to 16w.
-    blocks: those that keep the size, on each map; the largest has one fewer.
-    norm: at the end of each residual: "batch", "sync_batch" for the statistics of all processes, or "none".
+    width: w, the channels of the largest map. Each smaller map has twice the channels, up to 16w.
+    blocks: number of size-keeping blocks on each map; one fewer on the largest.
+    norm: at the end of each residual: "batch", "sync_batch" for statistics over all processes, or "none".
     """
 
     narrowest: ClassVar[int] = 16
@@ -138,13 +137,13 @@ class DeepUpNet(nn.Module):
 
 @component
 class BottleneckDiscriminator(DiscriminatorConfig):
-    """1x1 C -> w at 64x64, `BottleneckBlock`s, 6 on each map and 1 between two, -> 16w at 4x4, a fifth of it, head.
+    """1x1 C -> w at 64x64, `BottleneckBlock`s, 6 on each map and 1 between two, -> 16w at 4x4, times 1/5, head.
 
-    At 64x64 the critic of 101 layers of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
+    At 64x64 the 101-layer critic of WGAN-GP's robustness experiments (Gulrajani et al. 2017, sec. 5.2;
     `ResnetDiscriminator` of the authors' code), the mirror image of `BottleneckGenerator`. The head reads all values of
     the last map.
 
-    width, blocks: as there.
+    width, blocks: as in `BottleneckGenerator`.
     norm: at the end of each residual: "layer" for a gradient penalty, "batch" for other losses, or "none".
     """
 

@@ -1,4 +1,4 @@
-"""Networks built within bounds: no more weights, and no more bytes, than are said."""
+"""Networks built within bounds on the number and the bytes of their weights."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 __all__ = ["bounded", "bytes_of", "kept_for_backward"]
 
 MOST_WEIGHTS = 10_000
-"""Weight tensors of a network. Building this many takes a second or two, and no recipe has a tenth."""
+"""Most weight tensors in a network. Building this many takes a second or two; every recipe has under a tenth."""
 
 
 @contextmanager
 def kept_for_backward(net: nn.Module) -> Iterator[dict[int, Tensor]]:
-    """Tensors that forwards of `net` in the block keep for their backwards, by address; its weights left out."""
+    """Tensors that forwards of `net` inside the block store for the backward, by address, without its weights."""
     weights = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()._cdata
         if storage not in weights:
-            kept[storage] = tensor  # held, so that no later storage gets the same address
+            kept[storage] = tensor  # a reference, so that no later storage gets the same address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -37,7 +37,7 @@ def bytes_of(kept: Mapping[int, Tensor]) -> int:
 
 
 class Built:
-    """bytes, tensors: of the weights that were registered so far."""
+    """bytes, tensors: of the weights registered so far."""
 
     def __init__(self) -> None:
         self.bytes = self.tensors = 0
@@ -45,11 +45,11 @@ class Built:
 
 @contextmanager
 def bounded(name: str, most_bytes: float = math.inf, reason: str = "") -> Iterator[Built]:
-    """Count the weights of a network that is built in the block, and stop one that never ends.
+    """Count the weights of the network built inside the block, and stop a build that grows too large.
 
     Raises:
-        ValueError: once they take more than `most_bytes`, for this reason; if they are more than `MOST_WEIGHTS`
-            tensors, or one of them is larger than PyTorch can count.
+        ValueError: once the weights take more than `most_bytes`, with `reason` in the message; if there are more than
+            `MOST_WEIGHTS` tensors; if a tensor has more elements than PyTorch can count.
     """
     built = Built()
 

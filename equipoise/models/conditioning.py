@@ -1,11 +1,11 @@
-"""Where the class of an image enters the game: the choices of `Head.conditioning`, each with the head that it needs."""
+"""Conditioning: where the class of an image enters the game. The choices of `Head.conditioning`, with their heads."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -43,12 +43,13 @@ Vectors = UnconditionalVector | ProjectionVectors | PerClassVectors
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What a head must know.
+    """The facts that a head is built from.
 
-    features: F. positions: C · positions = F, the body flattened a map of so many positions; 1 is no map.
+    features: F.
+    positions: of the map that the body flattened, C · positions = F; 1: the features are not a map.
     num_classes: of the data.
     init_std: standard deviation of the initial weights; None is 1/√F.
-    contraction: the head that contracts so many features with w(y), plain or SAN.
+    contraction: (vectors, features) -> the head that contracts the features with w(y), plain or SAN.
     """
 
     features: int
@@ -58,7 +59,7 @@ class HeadSpec:
     contraction: Callable[[Vectors, int], nn.Module]
 
     def unconditional(self, features: int) -> nn.Module:
-        """The head of one vector for all classes, on `features` features."""
+        """The head with one vector for all classes, on `features` features."""
         return self.contraction(UnconditionalVector(features, init_std=self.init_std), features)
 
     def classifier(self) -> nn.Linear:
@@ -69,11 +70,10 @@ class Conditioning(ABC):
     """How D uses the class of an image. Whether G reads the class follows.
 
     reads_labels: D(x, y) depends on y.
-    classifies: the images whose class D learns to name: all of them, or those whose labels it may read; None: none.
-    linear: its logit is linear in the features, as a SAN head needs.
-    in_head: the head alone reads the class, so that a body built by hand takes it.
+    classifies: the images whose class D learns to name: "all", or "labelled" (D may read their labels); None: none.
+    linear: D's logit is linear in the features, as a SAN head needs.
+    in_head: only the head reads the class, so a body built by hand fits.
     joins: the class may join a map in the middle of D instead (`MiddleConcat`).
-    cross_entropy: its logit is that of a probability, whose cross-entropy the loss must be.
     """
 
     reads_labels: ClassVar[bool] = False
@@ -81,11 +81,10 @@ class Conditioning(ABC):
     linear: ClassVar[bool] = True
     in_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
-    cross_entropy: ClassVar[bool] = False
 
     @property
     def conditional_generator(self) -> bool:
-        """Whether G must read labels too: the classes that D reads, or that its classifier is to find in G's images."""
+        """Whether G must read labels too: D reads them, or D's classifier must find them in G's images."""
         return self.reads_labels or self.classifies == "all"
 
     @abstractmethod
@@ -103,15 +102,15 @@ class Conditioning(ABC):
         return build(spec)
 
     def labels_read(self, images: int, num_classes: int) -> int | None:
-        """How many images D may read the label of, of a data set of so many images and classes; None: all.
+        """Number of images whose labels D may read, in data of `images` images and `num_classes` classes; None: all.
 
         Raises:
-            ValueError: if they do not fit the data.
+            ValueError: if the number does not fit the data.
         """
         return None
 
     def generator_spec(self, spec: ImageSpec) -> ImageSpec:
-        """The data as G sees it: without classes, unless D's use of them asks for a G that reads them.
+        """The data as G sees it: with classes only if `conditional_generator`.
 
         Raises:
             ValueError: if classes are needed and the data has none.
@@ -130,7 +129,7 @@ class Conditioning(ABC):
 
 @component
 class NoConditioning(Conditioning):
-    """D does not know of classes: w(y) = w0 (`UnconditionalVector`)."""
+    """D ignores classes: w(y) = w0 (`UnconditionalVector`)."""
 
     def head(self, spec: HeadSpec) -> nn.Module:
         return spec.unconditional(spec.features)
@@ -174,7 +173,7 @@ class Input(Conditioning):
         D = build(replace(spec, channels=spec.channels + spec.num_classes))
         if not isinstance(D, Discriminator):
             raise ValueError(
-                f"head.conditioning={self!r} appends the class to what a discriminator's body reads, so the "
+                f"head.conditioning={self!r} appends the class to the input of a discriminator's body, so the "
                 f"architecture must return equipoise.Discriminator(body, head); this one returned {type(D).__name__}. "
                 "Return that, or let the head read the class (head.conditioning=Projection)."
             )
@@ -203,7 +202,7 @@ class Hidden(Conditioning):
 
 @component
 class Auxiliary(Conditioning):
-    """D also names the class, of real and of generated images (`AuxiliaryHead`; Odena et al. 2017)."""
+    """D also names the class of real and of generated images (`AuxiliaryHead`; Odena et al. 2017)."""
 
     classifies: ClassVar[Literal["all", "labelled"] | None] = "all"
 
@@ -215,16 +214,26 @@ class Auxiliary(Conditioning):
 class SemiSupervised(Conditioning):
     """D tells K classes and generated images apart, from few labels (`SemiSupervisedHead`; Salimans et al. 2016).
 
-    labelled: how many images of the training data D may read the labels of.
+    labelled: number of training images whose labels D may read.
     """
 
     labelled: int = Field(default=100, ge=1)
     classifies: ClassVar[Literal["all", "labelled"] | None] = "labelled"
     linear: ClassVar[bool] = False
-    cross_entropy: ClassVar[bool] = True
 
     def head(self, spec: HeadSpec) -> nn.Module:
         return SemiSupervisedHead(spec.classifier())
+
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for a loss other than a cross-entropy: the logit of K + 1 classes is a log-odds. Take
+        `NonSaturating` or `Saturating`.
+        """
+        if not cfg.loss.cross_entropy:
+            raise ValueError(
+                f"head.conditioning={self!r} and {cfg.loss!r} do not go together: D's logit is the log-odds "
+                "that an image belongs to a real class, and the loss must be its cross-entropy. Use "
+                "loss=NonSaturating or loss=Saturating, or another conditioning."
+            )
 
     def labels_read(self, images: int, num_classes: int) -> int:
         if not num_classes <= self.labelled <= images:

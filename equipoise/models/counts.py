@@ -1,4 +1,4 @@
-"""What a network costs, counted on the meta device: nothing is computed or stored, so any size takes a moment."""
+"""Costs of a network, counted on the meta device: nothing is computed or stored, so any size takes a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .head import Head
 __all__ = ["Counts", "Layer", "count", "layers", "on_meta", "training_bytes"]
 
 BATCH = 4
-"""Images of the counted forward, which is divided by it: what compares the images of a batch takes four."""
+"""Images in the counted forward; counts are divided by it. Layers that compare images of a batch need four."""
 
 FLOAT = 4  # bytes of a float32
 
@@ -35,9 +35,10 @@ class Counts(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A line of a network's picture. depth: how many modules it is inside of.  shape: of what it returns, an image's.
+    """A line of a network's picture.
 
-    parameters: of it and all inside it.
+    depth: number of modules around it.  shape: of its output, for one image.
+    parameters: of the module and all modules inside it.
     """
 
     depth: int
@@ -50,7 +51,7 @@ class Layer(NamedTuple):
 def on_meta(
     generator: GeneratorConfig, discriminator: DiscriminatorConfig, head: Head, spec: ImageSpec
 ) -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """G, D, and what each is called with, (z, y) and (x, y), all on the meta device.
+    """G, D, and the inputs of each, (z, y) and (x, y), all on the meta device.
 
     Raises:
         ValueError: if the networks or the head are not defined for the data, or a network is too large to be counted.
@@ -67,9 +68,9 @@ def on_meta(
 
 
 def count(net: nn.Module, inputs: tuple[Tensor, ...]) -> Counts:
-    """Of ``net(*inputs)``, per row of the inputs, in training mode; what one call of many images shares is divided too.
+    """Costs of ``net(*inputs)`` in training mode, per row of the inputs. Work shared by the rows is divided too.
 
-    A multiply-add is two of the operations that papers call FLOPs, and one of those that others call so.
+    Some papers count a multiply-add as two FLOPs, others as one.
     """
     with FlopCounterMode(display=False) as counter, kept_for_backward(net) as kept:
         output = net.train().requires_grad_()(*inputs)
@@ -80,20 +81,20 @@ def count(net: nn.Module, inputs: tuple[Tensor, ...]) -> Counts:
 
 
 def training_bytes(G: Counts, D: Counts, batch: int) -> int:
-    """Bytes that a step of Adam holds at its fullest, in float32, for `batch` images on one device.
+    """Peak bytes of a step with Adam, in float32, for `batch` images on one device.
 
-    Weights, gradients and Adam's two averages of both networks, the average of G, and the activations of the larger
-    of two moments: D on real and generated images in D's step, G and D in G's. Without what penalties keep beside
-    them, workspace of convolutions, and what an allocator wastes: a lower bound, from which sizes compare.
+    Counted are the weights, gradients and Adam's two averages of both networks, the average of G, and activations. The
+    activations are the larger of two: D on real and generated images in D's step, or G and D in G's step. Penalties,
+    the workspace of convolutions and the allocator's waste are left out. So it is a lower bound, for comparing sizes.
     """
     weights = FLOAT * (5 * G.parameters + 4 * D.parameters)
     return weights + batch * max(2 * D.stored, G.stored + D.stored)
 
 
 def layers(net: nn.Module, inputs: tuple[Tensor, ...], *, depth: int) -> list[Layer]:
-    """The modules of ``net(*inputs)`` in the order in which they are registered, those inside others down to `depth`.
+    """The modules of ``net(*inputs)``, nested down to `depth`, in the order of their registration.
 
-    Modules that were not called are left out; of one called several times it is the last call.
+    Modules that are not called are left out. A module called several times gives its last call.
     """
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -43,23 +43,25 @@ class DCGANGenerator(GeneratorConfig):
     """z -> 8w at 4x4, then transposed convolutions k4 s2 p1 -> 4w -> 2w -> w -> C at 64x64, norm and ReLU, tanh.
 
     Radford et al. 2016, with 4x4 kernels in place of 5x5. The smallest map is 4x4 to 7x7, and each layer doubles it:
-    resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, ... The last hidden layer has w channels, those before it
-    twice as many each, up to 8w. Convolutions N(0, 0.02²), gains N(1, 0.02²), biases 0; no bias before a norm.
+    resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, ... The last hidden layer has w channels. Each layer before
+    has twice the channels, up to 8w. Convolutions N(0, 0.02²), gains N(1, 0.02²), biases 0; no bias before a norm.
 
     width: w; 128 in the paper.
-    class_input: how a conditional generator reads the class. "concat": one-hot, appended to z (Mirza & Osindero 2014).
-        "batch_norm": `ConditionalBatchNorm` in place of every batch norm. "shared": `LinearConditionalBatchNorm` there,
-        of one embedding e(y) that all of them share (Brock et al. 2019, sec. 3.1).
-    norm: after each layer but the last: a kind of `norm`, or "virtual" (Salimans et al. 2016), whose reference is 64
-        rows of z drawn when it is built, with classes spread evenly if it is conditional.
-    skip_z: z reaches every layer, not the first alone (Brock et al. 2019, sec. 3.1). It is split into chunks of equal
-        length, one for the first layer and one for each norm, which is then `LinearConditionalBatchNorm` of its chunk,
-        and of e(y) beside it with class_input="shared". What is left over goes to the first layer.
-    embed: length of e(y), which starts from N(0, 1), the distribution of z. class_input="shared" alone reads it.
+    class_input: how a conditional generator reads the class.
+        "concat": one-hot, appended to z (Mirza & Osindero 2014);
+        "batch_norm": `ConditionalBatchNorm` in place of every batch norm;
+        "shared": `LinearConditionalBatchNorm` in place of every batch norm, with one embedding e(y) that all norms
+        share (Brock et al. 2019, sec. 3.1).
+    norm: after each layer but the last: a kind of `norm`, or "virtual" (Salimans et al. 2016). The reference is then
+        64 rows of z, drawn when G is built, with classes spread evenly if G is conditional.
+    skip_z: z reaches every layer, not only the first (Brock et al. 2019, sec. 3.1). z is split into chunks of equal
+        length: one for the first layer, which also gets the remainder, and one for each norm. Each norm is then
+        `LinearConditionalBatchNorm` of its chunk, with e(y) beside it if class_input="shared".
+    embed: length of e(y), for class_input="shared". e(y) starts from N(0, 1), the distribution of z.
 
     Raises:
-        ValueError: if class_input needs the class and G reads none, when built; for skip_z with
-            class_input="batch_norm"; if a norm is to be conditional and is no batch norm.
+        ValueError: if class_input needs the class and G is unconditional, when built; for skip_z with
+            class_input="batch_norm"; if a norm must be conditional and is not a batch norm.
     """
 
     z_dim: int = Field(default=100, ge=1)
@@ -70,29 +72,41 @@ class DCGANGenerator(GeneratorConfig):
     embed: int = Field(default=128, ge=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `class_input=batch_norm` with `skip_z=true`: a table of gains cannot read z. Set
+        `class_input=shared`, which takes both.
+
+        Raises ValueError for `class_input` or `skip_z` that sets gains, without batch norm: no layer
+        would have these gains. Set `norm=batch` or `norm=sync_batch`.
+        """
         if self.class_input == "batch_norm" and self.skip_z:
             raise ValueError(
-                "class_input=batch_norm looks the gains of a class up in a table, which has no place for z, and "
+                "class_input=batch_norm looks the gains of a class up in a table, which cannot read z, and "
                 "skip_z=True makes them depend on z. Set class_input=shared, which takes both, or skip_z=false."
             )
         conditional = self.class_input if self.class_input != "concat" else None
         if self.norm not in BATCH_NORMS and (conditional or self.skip_z):
             setting, depend = (f"class_input={conditional}", "the class") if conditional else ("skip_z=True", "z")
             raise ValueError(
-                f"{setting} is a batch norm whose gains depend on {depend}, so norm={self.norm} would have no layer "
-                "left. Set norm=batch or norm=sync_batch, or class_input=concat and skip_z=false."
+                f"{setting} makes every norm a batch norm whose gains depend on {depend}, so norm={self.norm} would "
+                "apply nowhere. Set norm=batch or norm=sync_batch, or class_input=concat and skip_z=false."
             )
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        self.require(conditional=spec.num_classes > 0)
+        self._require(conditional=spec.num_classes > 0)
         return ConvGenerator(self, spec)
 
-    def require(self, *, conditional: bool) -> None:
+    def check(self, cfg: Any) -> None:
+        """Raises ValueError for `class_input=batch_norm` or `shared` where G reads no class: its gains have none to
+        follow. Set `head.conditioning=Projection`, or `class_input=concat`.
+        """
+        self._require(conditional=cfg.game.tells_labels or cfg.head.conditioning.conditional_generator)
+
+    def _require(self, *, conditional: bool) -> None:
         if self.class_input != "concat" and not conditional:
             raise ValueError(
-                f"class_input={self.class_input} gives every class gains of its own, and this generator reads no "
-                "class: it does if D asks for it. Set head.conditioning=Projection, or class_input=concat, which then "
-                "does nothing."
+                f"class_input={self.class_input} gives every class its own gains, and this generator reads no class: "
+                "D's conditioning does not ask for it. Set head.conditioning=Projection, or class_input=concat, which "
+                "has no effect here."
             )
 
 
@@ -135,7 +149,7 @@ class ConvGenerator(nn.Module):
             self.layers = nn.Sequential(WithReference(self.layers, reference))
 
     def inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """What the first layer reads: (N, first chunk of z), or with the class (N, first chunk + num_classes)."""
+        """Inputs of the first layer: (N, first chunk of z), or with the class (N, first chunk + num_classes)."""
         return z if self.onehot is None else torch.cat([z, self.onehot(labels(y))], dim=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -154,14 +168,14 @@ class DCGANDiscriminator(DiscriminatorConfig):
     """Convolutions k4 s2 p1, C -> w -> 2w -> 4w -> 8w at 4x4 from 64x64, norm and LeakyReLU 0.2, then the head.
 
     Radford et al. 2016, with 4x4 kernels in place of 5x5. The mirror image of `DCGANGenerator`, for the same
-    resolutions: the map halves down to 4x4 to 7x7, the channels double up to 8w, and the head reads all values of the
-    last map, so there is one logit per image. Initialised like the generator; Head(init_std=0.02) goes with it.
+    resolutions: the map halves down to 4x4 to 7x7, and the channels double up to 8w. The head reads all values of the
+    last map, so there is one logit per image. Initialised like the generator; use it with Head(init_std=0.02).
 
     width: w; 128 in the paper.
-    norm: after each convolution but the first, a kind of `norm`. Every one but "none" undoes the bound of spectral
-        norm, and "batch" mixes images, which a penalty per image does not allow for.
+    norm: after each convolution but the first, a kind of `norm`. Every kind but "none" undoes the bound of spectral
+        norm. "batch" mixes images, which breaks per-image penalties.
     minibatch: lets D compare the images of a batch. "discrimination": `MinibatchDiscrimination` on the features of the
-        head. "std": `MinibatchStd` on the last map; batches of a multiple of 4.
+        head. "std": `MinibatchStd` on the last map; the batch must be a multiple of 4.
 
     Raises:
         ValueError: for norm="virtual", whose reference would have to be real images.
@@ -172,11 +186,14 @@ class DCGANDiscriminator(DiscriminatorConfig):
     minibatch: Annotated[Literal["none", "discrimination", "std"], NONE_IS_A_WORD] = "none"
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `norm=virtual`: it needs a reference batch of real images, and an architecture is built
+        without data. Set `norm` to `layer`, `instance` or `group`.
+        """
         if self.norm == "virtual":
             raise ValueError(
                 "norm=virtual needs a reference batch of real images in D, and an architecture is built without data. "
-                "Take norm=layer, norm=instance or norm=group, which do not mix images either; in a loop of your own, "
-                "WithReference(body, images) does it."
+                "Use norm=layer, norm=instance or norm=group, which do not mix images either; in a loop of your own, "
+                "use WithReference(body, images)."
             )
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -202,7 +219,7 @@ class DCGANDiscriminator(DiscriminatorConfig):
         if self.minibatch == "discrimination":
             compare = MinibatchDiscrimination(features)
             layers.append(compare)
-            features, positions = features + compare.kernels, 1  # beside what is of no position
+            features, positions = features + compare.kernels, 1  # the new features have no position
         body = nn.Sequential(*layers)
         initialise(body)
         return Discriminator(body, head(features, positions))

@@ -1,4 +1,4 @@
-"""Networks as a table and as pictures in text: what `equipoise models` shows."""
+"""Networks as a table and as pictures in text, for `equipoise models`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .counts import Counts, count, layers, on_meta, training_bytes
 __all__ = ["listing", "markdown", "picture"]
 
 BATCH = 64
-"""Images that the memory is for."""
+"""Batch size of the reported memory."""
 
 
 def row(name: str, pair: Pair) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def row(name: str, pair: Pair) -> tuple[str, ...]:
 
 
 def markdown(pairs: Mapping[str, Pair]) -> str:
-    """`listing` as a table of the documentation."""
+    """`listing` as a Markdown table for the documentation."""
     head = (
         f"| name | image | parameters: G, D | multiply-adds: G, D | memory at batch {BATCH} | paper |\n"
         + "|---" * 6
@@ -42,7 +42,7 @@ def markdown(pairs: Mapping[str, Pair]) -> str:
 
 
 def listing(pairs: Mapping[str, Pair]) -> Table:
-    """A line for each pair."""
+    """A table with a row for each pair."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("name", style="bold", no_wrap=True)
     for head in ("image", "G", "D", "G MACs", "D MACs", f"memory, {BATCH}"):
@@ -54,7 +54,7 @@ def listing(pairs: Mapping[str, Pair]) -> Table:
 
 
 def picture(name: str, pair: Pair, depth: int) -> list[Tree]:
-    """The modules of G and of D with the shape of what each returns, an image's, and its parameters."""
+    """The modules of G and of D, with the output shape for one image and the parameters of each."""
     G, D, of_g, of_d = on_meta(pair.generator, pair.discriminator, pair.head, pair.spec)
     g, d = count(G, of_g), count(D, of_d)
     trees = [tree("G", G, of_g, g, depth), tree("D", D, of_d, d, depth)]
@@ -83,5 +83,5 @@ def short(number: int) -> str:
 
 
 def memory(g: Counts, d: Counts) -> str:
-    """GiB that a step of training holds."""
+    """GiB that a training step holds."""
     return f"{training_bytes(g, d, BATCH) / 2**30:.1f} GiB"

@@ -104,8 +104,8 @@ class TinyDigitsDiscriminator(DiscriminatorConfig):
 class SANDigitsGenerator(GeneratorConfig):
     """Linear z -> 4w·3·3, then transposed convolutions 4w -> 2w -> w -> C with batch norm and SiLU, tanh; 28x28.
 
-    The generator of the SAN paper's MNIST experiment (Takida et al. 2024), whose output is in [-1, 1] here.
-    Conditional: a learned class embedding of length z_dim is appended to z. Initialised as PyTorch does, as published.
+    The generator of the SAN paper's MNIST experiment (Takida et al. 2024); here the output is in [-1, 1].
+    Conditional: a learned class embedding of length z_dim is appended to z. PyTorch's initialisation, as published.
     """
 
     z_dim: int = Field(default=100, ge=1)
@@ -145,8 +145,8 @@ class SANGenerator(nn.Module):
 class SANDigitsDiscriminator(DiscriminatorConfig):
     """Convolutions C -> w (k6 s2) -> 2w -> 4w (k4 s2 p1) with LeakyReLU 0.2, then the head on 4w·3·3; 28x28.
 
-    The discriminator of the SAN paper's MNIST experiment (Takida et al. 2024). There all convolutions but the first
-    are spectrally normalised: d_normalizer=SpectralNorm(skip=("body.0",)).
+    The discriminator of the SAN paper's MNIST experiment (Takida et al. 2024). The paper spectrally normalises all
+    convolutions but the first: d_normalizer=SpectralNorm(skip=("body.0",)).
     """
 
     width: int = Field(default=128, ge=1)

@@ -29,12 +29,13 @@ class HeadFactory(Protocol):
     """Number of features F -> head. An architecture calls it once per body it creates."""
 
     def __call__(self, features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
-        """positions: how many positions of a map the features were flattened from, C · positions = F; 1 is no map.
+        """The head for `features` features.
 
-        joined: the body is a `MiddleConcat`, so that the head need not read the class.
+        positions: of the map that the features were flattened from, C · positions = F; 1: they are not a map.
+        joined: the body is a `MiddleConcat`, so the head need not read the class.
 
         Raises:
-            ValueError: if it is, and that is not the conditioning.
+            ValueError: if `joined`, and the conditioning is not one that joins the body.
         """
 
 
@@ -42,12 +43,12 @@ class HeadFactory(Protocol):
 class Head:
     """The last layer of D: how it is conditioned, and whether it is a SAN layer.
 
-    conditioning: how D uses the class. It reads it: `Projection`, `PerClass`, `Input`, `Hidden`. It gives it:
+    conditioning: how D uses the class. D reads it: `Projection`, `PerClass`, `Input`, `Hidden`. D predicts it:
         `Auxiliary`, `SemiSupervised`.
-    san: a SAN head (`SANHead`), whose vector has a direction with a loss of its own, and a length.
-    scale: that length. "norm": the vector's own. "learned": a parameter beside a unit vector (`LearnedScale`), which
-        is renormalised after each update of D; the features have a bias then (`BiasedHead`).
-    normalize_loss: divide the weights of the direction's loss by their mean, `discriminator_loss(normalize=True)`.
+    san: a SAN head (`SANHead`): the direction of its vector has a separate loss.
+    scale: the length of a SAN head's vector. "norm": the vector's norm. "learned": a parameter beside a unit vector
+        (`LearnedScale`), which is renormalised after each update of D; the features then have a bias (`BiasedHead`).
+    normalize_loss: divide the weights of the direction loss by their mean, `discriminator_loss(normalize=True)`.
     init_std: standard deviation of the initial weights of the last layer and the classifier; None is 1/√F.
     """
 
@@ -60,16 +61,22 @@ class Head:
     init_std: float | None = Field(default=None, gt=0)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `san=true` with `SemiSupervised`: its logit is not linear in the features, so there is
+        no direction to train. Set `san=false`, or take `Auxiliary`.
+
+        Raises ValueError for `scale=learned` or `normalize_loss=true` with `san=false`: both are about SAN's direction.
+        Set `san=true`.
+        """
         if self.san and not self.conditioning.linear:
             raise ValueError(
                 f"head.san=true is not defined for head.conditioning={self.conditioning!r}: its logit is not linear in "
-                "the features, so there is no one direction to train. Use a plain head (head.san=false), or a "
+                "the features, so a single direction to train does not exist. Use a plain head (head.san=false), or a "
                 "classifier beside a SAN head (head.conditioning=Auxiliary)."
             )
         if self.scale == "learned" and not self.san:
             raise ValueError(
-                "head.scale=learned is for SAN heads, which train the length of their vector apart from its direction; "
-                "a plain head (head.san=false) trains the two as one. Set head.san=true, or head.scale=norm."
+                "head.scale=learned is for SAN heads, which train the length and the direction of their vector "
+                "separately; a plain head (head.san=false) does not. Set head.san=true, or head.scale=norm."
             )
         if self.normalize_loss and not self.san:
             raise ValueError(
@@ -78,7 +85,15 @@ class Head:
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a loss that has no meaning for the head."""
+        """Raises ValueError for `san=true` with a paired loss: SAN is defined for losses on single logits. Take an
+        unpaired loss, or set `san=false`.
+
+        Raises ValueError for `normalize_loss=true` with a loss whose g rises somewhere: the weights -g' may be
+        negative. Take a loss that falls everywhere, such as `SoftLeastSquares`.
+
+        Raises ValueError for `normalize_loss=true` with `compute.micro_batch`: it divides by a mean over the batch. Use
+        more processes, or a smaller `batch_size`.
+        """
         if self.san and cfg.loss.paired:
             raise ValueError(
                 f"head.san=true has no direction loss for the paired loss {cfg.loss!r}: SAN is defined for losses "
@@ -86,21 +101,15 @@ class Head:
             )
         if self.normalize_loss and not monotone(cfg.loss):
             raise ValueError(
-                f"head.normalize_loss=true and {cfg.loss!r} do not go together: the g that its G minimises rises "
-                "somewhere, so the weights -g' of the direction loss may be negative, and their mean 0. Use a loss "
-                "that falls everywhere (loss=SoftLeastSquares, loss=NonSaturating), or head.normalize_loss=false."
+                f"head.normalize_loss=true and {cfg.loss!r} do not go together: its generator loss g increases "
+                "somewhere, so SAN's weights -g' can be negative and average to 0. Use a loss that falls everywhere "
+                "(loss=SoftLeastSquares, loss=NonSaturating), or head.normalize_loss=false."
             )
         if self.normalize_loss:
             require_whole_batches(cfg, "head.normalize_loss=true")
-        if self.conditioning.cross_entropy and not cfg.loss.cross_entropy:
-            raise ValueError(
-                f"head.conditioning={self.conditioning!r} and {cfg.loss!r} do not go together: its logit is that "
-                "of the probability that an image is of some real class, and the loss must be its cross-entropy. Use "
-                "loss=NonSaturating or loss=Saturating, or another conditioning."
-            )
 
     def losses(self, loss: GANLoss) -> tuple[Term, ...]:
-        """What the players minimise with this head: the loss of each, and those of the classes that D names."""
+        """The loss terms of both players with this head: adversarial losses, and class losses if D classifies."""
         terms: tuple[Term, ...] = (DiscriminatorLoss(loss, self.normalize_loss), GeneratorLoss(loss))
         match self.conditioning.classifies:
             case "all":
@@ -111,13 +120,13 @@ class Head:
 
     @property
     def after(self) -> tuple[Callable[[nn.Module], None], ...]:
-        """What is done to D after each of its updates."""
+        """Functions applied to D after each of its updates."""
         return (renormalize,) if self.scale == "learned" else ()
 
     def build(self, build: Callable[[ImageSpec, HeadFactory], nn.Module], spec: ImageSpec) -> nn.Module:
         """The whole discriminator with this head, D(x, y) -> Logits, for the data of `spec`.
 
-        build: an architecture's, `DiscriminatorConfig.build`.
+        build: `DiscriminatorConfig.build` of an architecture.
 
         Raises:
             ValueError: if the conditioning needs classes and the data has none, or the architecture does not fit the
@@ -131,33 +140,33 @@ class Head:
         """The head alone, for an architecture that is built by hand; `build` makes the whole discriminator.
 
         Raises:
-            ValueError: if the conditioning needs classes and the data has none, or is not a matter of the head alone.
+            ValueError: if the conditioning needs classes and the data has none, or it changes more than the head.
         """
         self.conditioning.require_classes(num_classes)
         if not self.conditioning.in_head:
             raise ValueError(
-                f"head.conditioning={self.conditioning!r} changes what the body reads, not the head: make the whole "
+                f"head.conditioning={self.conditioning!r} changes the body's input, not the head: build the whole "
                 "discriminator, Head.build(architecture.build, spec), or write "
                 "Discriminator(body, head, join=InputConcat(classes))"
             )
         return self.heads(num_classes)
 
     def heads(self, num_classes: int) -> HeadFactory:
-        """`factory`, for the whole discriminator too."""
+        """`factory` without its checks, which `build` does not need."""
 
         def head(features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
             if joined and not self.conditioning.joins:
                 raise ValueError(
-                    "a class that joins the map in the middle of D (discriminator.join) is head.conditioning=Hidden, "
-                    f"and this is head.conditioning={self.conditioning!r}: set it, or discriminator.join=0"
+                    "a class that joins a map in the middle of D (discriminator.join) needs head.conditioning=Hidden, "
+                    f"got head.conditioning={self.conditioning!r}: set Hidden, or discriminator.join=0"
                 )
-            of_last = NoConditioning() if joined else self.conditioning  # a body that reads the class needs no more
-            return of_last.head(HeadSpec(features, positions, num_classes, self.init_std, self.contraction))
+            conditioning = NoConditioning() if joined else self.conditioning  # the body reads the class already
+            return conditioning.head(HeadSpec(features, positions, num_classes, self.init_std, self.contraction))
 
         return head
 
     def contraction(self, vectors: Vectors, features: int) -> nn.Module:
-        """The head that contracts so many features with `vectors`: plain, SAN, or SAN with a learned scale."""
+        """The head that contracts `features` features with `vectors`: plain, SAN, or SAN with a learned scale."""
         if not self.san:
             return LinearHead(vectors)
         if self.scale == "norm":

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons. They know nothing of images, so these may have any size."""
+"""Multilayer perceptrons, for images of any size."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class MLPGenerator(GeneratorConfig):
     """z -> 512 -> 512 -> 512 -> 512 -> C·H·W with ReLU; images of any size.
 
     The network without batch norm or convolutions that WGAN still trains (Arjovsky et al. 2017, sec. 4). Conditional:
-    the class, one-hot, is appended to z. Initialised as PyTorch does. Different here: the authors' code has 3 hidden
-    layers and no tanh, which is ``MLPGenerator(depth=3, output="linear")``.
+    the class, one-hot, is appended to z. PyTorch's initialisation. Different here: the authors' code has 3 hidden
+    layers and no tanh, as in ``MLPGenerator(depth=3, output="linear")``.
 
     width: units of a hidden layer.  depth: number of hidden layers.
     output: "tanh" for images in [-1, 1], "linear" for points that may lie anywhere.
@@ -71,7 +71,7 @@ class MLP(nn.Module):
 class MLPDiscriminator(DiscriminatorConfig):
     """C·H·W -> 512 -> 512 -> 512 -> 512 with ReLU, then the head; images of any size (Arjovsky et al. 2017, sec. 4).
 
-    Initialised as PyTorch does. Different here: the authors' code has 3 hidden layers, ``MLPDiscriminator(depth=3)``.
+    PyTorch's initialisation. Different here: the authors' code has 3 hidden layers, ``MLPDiscriminator(depth=3)``.
 
     width: units of a hidden layer.  depth: number of hidden layers.
     """

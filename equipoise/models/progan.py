@@ -1,4 +1,4 @@
-"""ProGAN: networks that start small and grow a layer at a time, as `growth` tells them (Karras et al. 2018)."""
+"""ProGAN: networks that start small and grow a layer at a time, on the schedule of `growth` (Karras et al. 2018)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .head import HeadFactory
 __all__ = ["ProGANDiscriminator", "ProGANGenerator"]
 
 
-# ---- what both networks are made of ----------------------------------------------------------------------
+# ---- shared by both networks -----------------------------------------------------------------------------
 
 
 class Doubled(nn.Module):
@@ -41,17 +41,17 @@ class Doubled(nn.Module):
 
 
 def maps(spec: ImageSpec, name: str) -> list[int]:
-    """Sizes of maps from the smallest, 4 to 7 pixels, to that of the images.
+    """Sizes of maps from the smallest, 4 to 7 pixels, to the images' size.
 
     Raises:
-        ValueError: if no halving leads from the resolution to the smallest.
+        ValueError: if halving the resolution never reaches 4 to 7 pixels.
     """
     base, doublings = (spec.resolution, 0) if 4 <= spec.resolution <= 7 else sizes(spec, name)
     return [base << k for k in range(doublings + 1)]
 
 
 def channels(pixels: int, width: int, full_until: int) -> int:
-    """Of a map of `pixels`: `width` up to `full_until`, and half as many for each doubling beyond; 1 at least."""
+    """Channels of a map of size `pixels`: `width` up to `full_until`, halved for each doubling beyond; at least 1."""
     return max(1, min(width, width * full_until // pixels))
 
 
@@ -66,15 +66,15 @@ def conv(c_in: int, c_out: int, kernel: int = 3, gain: float = math.sqrt(2)) -> 
 class ProGANGenerator(GeneratorConfig):
     """z -> 512 at 4x4, then for each size twice a 3x3 convolution, after nearest-neighbour doubling; 1x1 to an image.
 
-    Karras et al. 2018, table 2: LeakyReLU 0.2 and `PixelNorm` after each convolution but those that make images, of
-    which every size has one. z is divided by its length and multiplied by √z_dim. As the smallest map is 4x4 to 7x7,
+    Karras et al. 2018, table 2: LeakyReLU 0.2 and `PixelNorm` after each convolution, except the one at each size that
+    outputs images. z is divided by its length and multiplied by √z_dim. The smallest map is 4x4 to 7x7, so
     resolutions are 4 to 8, 10, 12, 14, 16, 20, 24, 28, 32, ..., 1024. Images have the full size at every level of
-    detail; between two levels they are a mixture of those of two sizes (fig. 2). Weights N(0, 2 / inputs), N(0, 1 /
-    inputs) where images are made, biases 0; `EqualizedLearningRate` goes with them. Conditional: the class, one-hot,
-    is appended to z before its length is taken, as in the authors' code.
+    detail; between two levels they mix the images of two sizes (fig. 2). Weights N(0, 2 / inputs), N(0, 1 / inputs) in
+    layers that output images, biases 0; use them with `EqualizedLearningRate`. Conditional: the class, one-hot, is
+    appended to z before its length is taken, as in the authors' code.
 
     width: channels of maps of up to `full_until` pixels. Each doubling beyond halves them: 16 at 1024.
-    output: "linear" in the paper, which may leave [-1, 1]; "tanh" may not.
+    output: "linear", as in the paper, may leave [-1, 1]; "tanh" stays inside.
     """
 
     z_dim: int = Field(default=512, ge=1)
@@ -101,7 +101,7 @@ class Growing(nn.Module):
         project = nn.ConvTranspose2d(inputs, widths[0], sides[0])
         first = [
             nn.Unflatten(1, (inputs, 1, 1)),
-            *activated(he(project, inputs * sides[0] ** 2)),  # as a convolution that saw z at every position
+            *activated(he(project, inputs * sides[0] ** 2)),  # as if a convolution read z at every position
             *activated(conv(widths[0], widths[0])),
         ]
         self.blocks = nn.ModuleList([nn.Sequential(*first)])
@@ -134,14 +134,14 @@ class Growing(nn.Module):
 class ProGANDiscriminator(DiscriminatorConfig):
     """The mirror image of `ProGANGenerator`: for each size twice a 3x3 convolution, then the mean over 2x2; the head.
 
-    Karras et al. 2018, table 2: LeakyReLU 0.2 after each layer, which every size has one more of to read images, 1x1.
+    Karras et al. 2018, table 2: LeakyReLU 0.2 after each layer. Each size also has a 1x1 convolution that reads images.
     The last map, 4x4 to 7x7, passes a 3x3 convolution and a linear layer to `width` features. Images come in the full
-    size at every level of detail, and are halved as often as the level says. Weights N(0, 2 / inputs), biases 0;
-    `EqualizedLearningRate` goes with them.
+    size at every level of detail, and D halves them once per level. Weights N(0, 2 / inputs), biases 0; use them with
+    `EqualizedLearningRate`.
 
     width, full_until: as in `ProGANGenerator`.
-    minibatch: "std", `MinibatchStd` on the last map (sec. 3), which makes an image's logit depend on its batch.
-    group_size: of `MinibatchStd`; with as many as the batch holds, or more, it compares the whole batch.
+    minibatch: "std": `MinibatchStd` on the last map (sec. 3). An image's logit then depends on its batch.
+    group_size: of `MinibatchStd`. A group size of the batch size or more compares the whole batch.
     """
 
     width: int = Field(default=512, ge=1)
@@ -154,7 +154,7 @@ class ProGANDiscriminator(DiscriminatorConfig):
 
 
 class Shrinking(nn.Module):
-    """What images of each size pass, the largest first: `entries[lod]` reads them."""
+    """ProGAN's discriminator body. `entries[lod]` reads images of each size, the largest first."""
 
     def __init__(self, cfg: ProGANDiscriminator, spec: ImageSpec):
         super().__init__()
@@ -193,7 +193,7 @@ class Shrinking(nn.Module):
 
 
 class Entry(nn.Module):
-    """One size: `from_image` reads images of it; `block` makes its map one of half the size, or the features."""
+    """Layers of one size: `from_image` reads images; `block` maps to half the size, or to the features."""
 
     def __init__(self, image_channels: int, width: int, layers: list[nn.Module]):
         super().__init__()

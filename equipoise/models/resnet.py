@@ -24,7 +24,7 @@ __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
 
 HALVINGS = {48: (4, 1), 64: (5, 0), 128: (5, 1)}
-"""SN-GAN's blocks of D that halve the map, and those after them that keep its size, at the sizes of the papers."""
+"""resolution: (halving blocks, then size-keeping blocks) of SN-GAN's D, at the sizes of the papers."""
 
 
 # ---- generator -------------------------------------------------------------------------------------------
@@ -37,8 +37,8 @@ class ResNetGenerator(GeneratorConfig):
     The generators of SN-GAN (Miyato et al. 2018, app. B.4), of the projection discriminator (Miyato & Koyama 2018,
     fig. 14) and of WGAN-GP (Gulrajani et al. 2017, app. F and the authors' code). The smallest map is 4x4 to 7x7 and
     each block doubles it: resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, ... Weights after Glorot &
-    Bengio 2010, with twice the variance inside the blocks. Conditional: `ConditionalBatchNorm` in the blocks, whose
-    gains and biases start equal for all classes, and plain batch norm at the end.
+    Bengio 2010, with twice the variance inside the blocks. Conditional: `ConditionalBatchNorm` in the blocks, with
+    gains and biases that start equal for all classes, and plain batch norm at the end.
 
         SN-GAN 32                ResNetGenerator(width=256, channels="constant")
         SN-GAN 48, 64, 128       ResNetGenerator()
@@ -46,8 +46,8 @@ class ResNetGenerator(GeneratorConfig):
         WGAN-GP 64               ResNetGenerator(most=8)
 
     width: w, the channels of the last block.
-    channels: "doubling": towards the smallest map each has twice the channels, up to `most` times w. "constant": w.
-    norm: "batch", or "sync_batch" for the statistics of all processes.
+    channels: "doubling": each smaller map has twice the channels, up to `most` times w. "constant": w everywhere.
+    norm: "batch", or "sync_batch" for statistics over all processes.
     """
 
     width: int = Field(default=64, ge=1)
@@ -93,9 +93,9 @@ class UpNet(nn.Module):
 class ResNetDiscriminator(DiscriminatorConfig):
     """`DownBlock`s C -> w -> 2w -> 4w -> 8w -> 16w at 2x2 from 64x64, ReLU, sum over positions, head.
 
-    The discriminators of SN-GAN (Miyato et al. 2018, app. B.4) and of the projection discriminator (Miyato & Koyama
-    2018, fig. 14; Head(Projection()) goes with it), and WGAN-GP's critic of 32x32 (Gulrajani et al. 2017, app. F). For
-    the resolutions of `ResNetGenerator`, and initialised like it. The head reads one vector per image.
+    The discriminator of SN-GAN (Miyato et al. 2018, app. B.4), the projection discriminator (Miyato & Koyama 2018,
+    fig. 14; use it with Head(Projection())), and WGAN-GP's critic for 32x32 (Gulrajani et al. 2017, app. F). Same
+    resolutions and initialisation as `ResNetGenerator`. The head reads one vector per image.
 
         SN-GAN 32                ResNetDiscriminator(width=128, channels="constant")
         SN-GAN 48, 64, 128       ResNetDiscriminator()
@@ -104,13 +104,13 @@ class ResNetDiscriminator(DiscriminatorConfig):
         WGAN-GP 64               ResNetCritic()
 
     width: w, the channels of the first block.
-    channels: "doubling": each block has twice the channels of the one before, up to 16w. They halve 64x64 to 2x2; 48x48
-        to 3x3 and other sizes to 4x4 to 7x7, and there a block follows that keeps the size. "constant": w each; they
-        halve to 8x8 to 14x14, and two follow that keep the size.
+    channels: "doubling": each block has twice the channels of the block before, up to 16w. The blocks halve 64x64 to
+        2x2. They halve 48x48 to 3x3 and other sizes to 4x4 to 7x7, and one block that keeps the size follows.
+        "constant": w each. The blocks halve to 8x8 to 14x14, and two blocks that keep the size follow.
     pool: "sum" or "mean" over the positions of the last map.
-    norm: before each ReLU of all blocks but the first, "none" or "layer", which undoes the bound of spectral norm.
-    join: the class joins the map after so many blocks (`MiddleConcat`, with Head(Hidden())); 3 in the projection paper.
-        0: not in the body.
+    norm: before each ReLU of all blocks but the first: "none", or "layer", which undoes the bound of spectral norm.
+    join: the class joins the map after the first `join` blocks (`MiddleConcat`, with Head(Hidden())); 3 in the
+        projection paper. 0: the class does not join the body.
     """
 
     width: int = Field(default=64, ge=1)
@@ -143,11 +143,11 @@ class ResNetDiscriminator(DiscriminatorConfig):
 class ResNetCritic(DiscriminatorConfig):
     """3x3 C -> w, `DownBlock`s -> 2w -> 4w -> 8w -> 8w at 4x4 from 64x64, then the head on all values of that map.
 
-    WGAN-GP's critic of 64x64 (Gulrajani et al. 2017; `GoodDiscriminator` of the authors' code), for the resolutions of
-    `ResNetGenerator`. Weights as there.
+    WGAN-GP's critic for 64x64 (Gulrajani et al. 2017; `GoodDiscriminator` of the authors' code). Same resolutions and
+    initialisation as `ResNetGenerator`.
 
     width: w.
-    norm: before each ReLU, "layer" or "none". The first is theirs, for a penalty per image.
+    norm: before each ReLU: "layer", as the authors use with a per-image penalty, or "none".
     join: as in `ResNetDiscriminator`.
     """
 

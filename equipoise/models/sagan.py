@@ -1,7 +1,7 @@
-"""SAGAN: residual networks with self-attention, and the blocks and channel tables that BigGAN shares with it.
+"""SAGAN: residual networks with self-attention. Blocks and channel tables, shared with BigGAN, are in `nn.residual`.
 
-The blocks are SN-GAN's (Miyato et al. 2018, app. B) as SAGAN uses them, wide: both convolutions of a block of D have
-its output's channels. A norm may read a condition, and a block may be recomputed in the backward.
+The blocks are SN-GAN's (Miyato et al. 2018, app. B), as wide as SAGAN uses them: both convolutions of a block of D have
+the output's channels. A norm may read a condition, and a block may be recomputed in the backward.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["SAGANDiscriminator", "SAGANGenerator"]
 class SAGANGenerator(GeneratorConfig):
     """z -> 16w at 4x4, then residual blocks -> 16w -> 8w -> 4w -> 2w -> w at 128x128, with self-attention at 32x32.
 
-    Zhang et al. 2019. Every norm of a block is a `ConditionalBatchNorm`, or plain batch norm if unconditional. The
-    channels of other sizes are in `GENERATOR`: 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, ..., 128, ..., 896. Xavier
-    uniform weights, as in the authors' code. There all weights are spectrally normalised: g_normalizer=SpectralNorm().
+    Zhang et al. 2019. Every norm of a block is a `ConditionalBatchNorm`, or plain batch norm if unconditional. Channels
+    for other sizes are in `nn.residual.GENERATOR`: 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, ..., 128, ..., 896. Xavier
+    uniform weights, as in the authors' code, which spectrally normalises all weights: g_normalizer=SpectralNorm().
 
     width: w.
-    attention: `SelfAttention` after the block that ends with the largest map of at most so many pixels, below the
-        image's own; 0 for none. `SAGANDiscriminator` chooses the same map for the same value.
-    norm: "sync_batch" for statistics of all processes' images.
+    attention: size in pixels. `SelfAttention` follows the block that ends with the largest map of at most this size,
+        smaller than the image; 0: none. `SAGANDiscriminator` chooses the same map for the same value.
+    norm: "sync_batch" for statistics over the images of all processes.
     checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
 
     Raises:
-        ValueError: when built, for another size, or attention below the smallest map.
+        ValueError: when built, for any other size, or attention below the smallest map.
     """
 
     width: int = Field(default=64, ge=1)
@@ -78,9 +78,10 @@ class SAGANGenerator(GeneratorConfig):
 class SAGANDiscriminator(DiscriminatorConfig):
     """Residual blocks C -> w -> 2w -> 4w -> 8w -> 16w -> 16w from 128x128 to 4x4, self-attention at 32x32, sum, head.
 
-    Zhang et al. 2019. The head reads the sum of the last map over its positions, after a ReLU. The channels of other
-    sizes are in `DISCRIMINATOR`; sizes, weights and fields as in `SAGANGenerator`. There all weights, the head's too,
-    are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(), Head(Projection()).
+    Zhang et al. 2019. The head reads the sum of the last map over its positions, after a ReLU. Channels for other sizes
+    are in `nn.residual.DISCRIMINATOR`; sizes, weights and fields as in `SAGANGenerator`. In the paper all weights, the
+    head's too, are spectrally normalised, and the class enters by projection: d_normalizer=SpectralNorm(),
+    Head(Projection()).
 
     join: as in `ResNetDiscriminator`.
     """

@@ -26,11 +26,11 @@ class SNGANGenerator(GeneratorConfig):
     Miyato et al. 2018, table 3a, for 32x32 and, from 6x6, for 48x48. Here the smallest map is 4x4 to 7x7 and each
     transposed convolution doubles it: resolutions 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, ... Batch norm and
     ReLU follow the linear layer too, as in the authors' code. Weights N(0, 0.02²), gains N(1, 0.02²), biases 0; no bias
-    before a norm. Conditional: `ConditionalBatchNorm` in place of every batch norm, whose gains start at 1 and
+    before a norm. Conditional: `ConditionalBatchNorm` in place of every batch norm. Its gains start at 1 and its
     biases at 0 for all classes.
 
     width: w; the channels double towards the smallest map, up to 8w.
-    norm: "batch", or "sync_batch" for the statistics of all processes.
+    norm: "batch", or "sync_batch" for statistics over all processes.
     """
 
     width: int = Field(default=64, ge=1)
@@ -77,11 +77,11 @@ class StandardCNN(nn.Module):
 
 @component
 class SNGANDiscriminator(DiscriminatorConfig):
-    """3x3 C -> w, then three times k4 s2 to the same channels and 3x3 to twice as many, to 8w at 4x4; then the head.
+    """3x3 C -> w, then three times k4 s2 to the same channels and 3x3 to twice the channels, to 8w at 4x4; then head.
 
     From 32x32: 3x3 w, 4x4 w, 3x3 2w, 4x4 2w, 3x3 4w, 4x4 4w, 3x3 8w, each with LeakyReLU 0.1 (Miyato et al. 2018,
-    table 3b; d_normalizer=SpectralNorm() goes with it). For the resolutions of `SNGANGenerator`, and initialised like
-    it; Head(init_std=0.02) goes with it. The head reads all values of the last map.
+    table 3b; use it with d_normalizer=SpectralNorm() and Head(init_std=0.02)). Same resolutions and initialisation as
+    `SNGANGenerator`. The head reads all values of the last map.
 
     width: w; at most 8w channels.
     """

@@ -1,4 +1,4 @@
-"""The set of architectures on which WGAN-GP was tried: a DCGAN of any nonlinearity, depth, norm and width."""
+"""The architectures on which WGAN-GP was tested: a DCGAN of any nonlinearity, depth, norm and width."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .head import HeadFactory
 __all__ = ["VariedDiscriminator", "VariedGenerator"]
 
 
-# ---- what both networks are made of ----------------------------------------------------------------------
+# ---- shared by both networks -----------------------------------------------------------------------------
 
 
 def extra_layers(depth: int, maps: int, name: str) -> list[int]:
-    """How many layers beyond a DCGAN's each hidden map gets, the smallest map first: as even as possible.
+    """Number of extra layers on each hidden map, beyond a DCGAN's, smallest map first: as even as possible.
 
-    depth: layers with weights in all; a DCGAN has one for each of its `maps` and one more.
+    depth: total number of layers with weights. A DCGAN has one for each of its `maps`, and one more.
 
     Raises:
         ValueError: for fewer layers than a DCGAN of this resolution has.
@@ -50,12 +50,12 @@ def extra_layers(depth: int, maps: int, name: str) -> list[int]:
 
 
 def activated(features: int, norm: NormKind, kind: Nonlinearity) -> list[nn.Module]:
-    """A norm and a nonlinearity, of a layer that has `outputs(features, kind)` channels -> features."""
+    """A norm and a nonlinearity after a layer: `outputs(features, kind)` channels -> `features`."""
     return [make_norm(norm, outputs(features, kind)), nonlinearity(kind)]
 
 
 def outputs(features: int, kind: Nonlinearity) -> int:
-    """The channels that a layer needs for so many after its nonlinearity."""
+    """The channels that a layer needs to have `features` after its nonlinearity."""
     return 2 * features if kind == "gated" else features
 
 
@@ -72,8 +72,8 @@ def same(features: int, norm: NormKind, kind: Nonlinearity) -> list[nn.Module]:
 class VariedGenerator(GeneratorConfig):
     """Linear z -> 4w at 4x4, transposed convolutions k5 s2 -> 2w -> w -> C at 32x32; norm, nonlinearity; tanh.
 
-    Any generator of WGAN-GP's random architectures (Gulrajani et al. 2017, table 1), and those of its LSUN experiments
-    that start from the DCGAN (sec. 5.2 and the authors' code), for the resolutions of `DCGANGenerator`.
+    Any generator of WGAN-GP's random architectures (Gulrajani et al. 2017, table 1), and the DCGAN-based generators of
+    its LSUN experiments (sec. 5.2 and the authors' code), for the resolutions of `DCGANGenerator`.
 
         baseline                              VariedGenerator()
         one of table 1                        VariedGenerator(nonlinearity="softplus", depth=12, norm="none", width=128)
@@ -84,12 +84,13 @@ class VariedGenerator(GeneratorConfig):
     Weights N(0, 0.02²), gains of norms N(1, 0.02²), biases 0; no bias before a norm. Conditional: the class, one-hot,
     is appended to z (Mirza & Osindero 2014).
 
-    nonlinearity: after each hidden layer, see `activations.nonlinearity`. "gated" ones have twice the channels inside.
-    depth: layers with weights, the linear one included; 4, 8, 12 or 20 in the table. None: a DCGAN's, 4 at 32x32. The
-        paper does not say what the others are: here 5x5 convolutions that keep size and channels, spread evenly over
-        the hidden maps, the smallest first.
-    constant: w channels in each hidden map, and not twice as many, up to 8w, in each smaller one.
-    norm: after each layer but the last: "batch", "sync_batch" for the statistics of all processes, or "none".
+    nonlinearity: after each hidden layer, see `activations.nonlinearity`. "gated" layers have twice the channels
+        inside.
+    depth: layers with weights, the linear layer included; 4, 8, 12 or 20 in the table. None: a DCGAN's, 4 at 32x32.
+        The paper does not specify the extra layers. Here they are 5x5 convolutions that keep size and channels, spread
+        evenly over the hidden maps, the smallest first.
+    constant: w channels in each hidden map. False: each smaller map has twice the channels, up to 8w.
+    norm: after each layer but the last: "batch", "sync_batch" for statistics over all processes, or "none".
     """
 
     width: int = Field(default=64, ge=1)
@@ -146,11 +147,11 @@ def hidden_widths(width: int, maps: int, constant: bool) -> list[int]:
 class VariedDiscriminator(DiscriminatorConfig):
     """Convolutions k5 s2, C -> w -> 2w -> 4w at 4x4 from 32x32, norm and nonlinearity, then the head.
 
-    Any discriminator of WGAN-GP's random architectures (Gulrajani et al. 2017, table 1) and of its LSUN experiments
-    that start from the DCGAN (sec. 5.2), the mirror image of `VariedGenerator` and initialised like it;
-    Head(init_std=0.02) goes with it. The head reads all values of the last map, and counts as a layer.
+    Any discriminator of WGAN-GP's random architectures (Gulrajani et al. 2017, table 1), and the DCGAN-based
+    discriminators of its LSUN experiments (sec. 5.2). The mirror image of `VariedGenerator`, initialised like it; use
+    it with Head(init_std=0.02). The head reads all values of the last map, and counts as a layer.
 
-    nonlinearity, depth: as there. The paper's DCGAN has "leaky_relu" here.
+    nonlinearity, depth: as in `VariedGenerator`. The paper's DCGAN has "leaky_relu" here.
     norm: after each layer but the first: "layer" for a gradient penalty, "batch" for other losses, or "none".
     """
 

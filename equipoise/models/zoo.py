@@ -12,13 +12,13 @@ __all__ = ["ZOO"]
 
 
 def published() -> dict[str, Pair]:
-    """`PUBLISHED` of every file beside this one, the oldest papers first."""
-    names = [found.name for found in iter_modules([str(Path(__file__).parent)]) if found.name != "zoo"]
+    """The pairs of `PUBLISHED` in every file beside this one, oldest papers first."""
+    names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if module.name != "zoo"]
     pairs: dict[str, Pair] = {}
     for name in names:
         pairs |= getattr(import_module(f"{__package__}.{name}"), "PUBLISHED", {})
-    return dict(sorted(pairs.items(), key=lambda item: item[1].paper[-4:]))  # which ends with the year
+    return dict(sorted(pairs.items(), key=lambda item: item[1].paper[-4:]))  # `paper` ends with the year
 
 
 ZOO = published()
-"""By name, which ends with the size."""
+"""Published pairs by name. A name ends with the size."""

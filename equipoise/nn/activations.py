@@ -15,7 +15,7 @@ Nonlinearity = Literal["relu", "leaky_relu", "softplus", "tanh", "gated"]
 
 
 def nonlinearity(kind: Nonlinearity) -> nn.Module:
-    """What follows a layer (Gulrajani et al. 2017, table 1 and sec. 5.2).
+    """The nonlinearity after a layer (Gulrajani et al. 2017, table 1 and sec. 5.2).
 
     kind: "relu"; "leaky_relu", of slope 0.2; "softplus", `SmoothELU`; "tanh"; "gated", `Gate`, which halves the
         features.
@@ -38,10 +38,10 @@ def nonlinearity(kind: Nonlinearity) -> nn.Module:
 
 
 class SmoothELU(nn.Module):
-    """softplus(2h + 2) / 2 - 1, an ELU all of whose derivatives are continuous (Gulrajani et al. 2017, app. D).
+    """softplus(2h + 2) / 2 - 1: an ELU with continuous derivatives of every order (Gulrajani et al. 2017, app. D).
 
-    About h above 1, and -1 far below 0. With a gradient penalty the second derivative is trained too, which an ELU
-    has no continuous one of.
+    Close to h above 1, and to -1 far below 0. A gradient penalty also trains the second derivative, and an ELU's
+    second derivative jumps.
     """
 
     def forward(self, h: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class SmoothELU(nn.Module):
 
 
 class Gate(nn.Module):
-    """sigmoid(a) tanh(b) of two halves of the features, a the first and b the second (van den Oord et al. 2016, eq. 2).
+    """sigmoid(a) tanh(b), a the first and b the second half of the features (van den Oord et al. 2016, eq. 2).
 
     h (N, 2F, ...) -> (N, F, ...).
     """

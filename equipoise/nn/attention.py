@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a map: what far parts of an image know of each other (Zhang et al. 2019)."""
+"""Self-attention over the positions of a map: it relates distant parts of an image (Zhang et al. 2019)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class SelfAttention(nn.Module):
     """y_j = x_j + γ W_o Σ_i β_ji h(x_i) with β_ji = softmax_i(<f(x_i), g(x_j)>), γ = 0 at first.
 
     Zhang et al. 2019, eq. 1 to 3. x (N, F, H, W) -> the same shape; H and W of 2 or more. g, f and h are 1x1
-    convolutions without bias to F/8, F/8 and F/2 channels, at least one; keys f and values h are the maxima of 2x2
-    blocks, so i counts a quarter of the positions, as in the authors' code. W_o leads back to F channels. Scores are
+    convolutions without bias, to F/8, F/8 and F/2 channels (at least one). Keys f and values h are max-pooled over 2x2
+    blocks, as in the authors' code, so i runs over a quarter of the positions. W_o maps back to F channels. Scores are
     not divided by √(F/8).
 
-    At first it is the identity, and only γ has a gradient; the other weights follow once γ has moved.
+    The layer starts as the identity. Only γ has a gradient then; the other weights get theirs once γ has moved.
 
-    The weights β (N, H·W, H·W/4) are never stored, unless somebody reads `map`: see `attention_maps`.
+    The weights β (N, H·W, H·W/4) are stored only while `map` is read; see `attention_maps`.
     """
 
     def __init__(self, features: int):
@@ -61,10 +61,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`attend` by torch's kernel, which cannot be differentiated twice.
+    """`attend` by torch's fused kernel, which cannot be differentiated twice.
 
-    Where q is shorter than v, or the numbers of a vector are apart in memory, the CPU's gives way to one that stores
-    the weights. Zeros at the ends of q and k leave every score as it is.
+    The CPU kernel falls back to one that stores the weights if q is shorter than v, or if vectors are not contiguous.
+    So q and k are padded with zeros, which changes no score, and all three are made contiguous.
     """
     zeros = (0, v.shape[2] - q.shape[2])
     q, k, v = (t.contiguous()[:, None] for t in (F.pad(q, zeros), F.pad(k, zeros), v))  # (N, 1, ., V): one head
@@ -72,10 +72,10 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Attend(torch.autograd.Function):
-    """`fused` with a backward of its own, which knows what it is for.
+    """`fused` with a backward that can be differentiated again.
 
-    A gradient that will be differentiated again, as a penalty's is, is that of softmax(q kᵀ) v written out, which
-    stores the weights. Any other is the kernel's. Both start from q, k and v alone, so the forward runs once more.
+    Under create_graph, as in a gradient penalty, the backward differentiates softmax(q kᵀ) v written out, which stores
+    the weights. Otherwise it uses the kernel's gradient. Both recompute the forward from q, k and v.
     """
 
     @staticmethod
@@ -91,5 +91,5 @@ class Attend(torch.autograd.Function):
             q, k, v = inputs
             out = weights(q, k) @ v if again else fused(q, k, v)
         wanted = [t for t in inputs if t.requires_grad]
-        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=again))
-        return tuple(next(found) if t.requires_grad else None for t in inputs)
+        gradients = iter(torch.autograd.grad(out, wanted, grad, create_graph=again))
+        return tuple(next(gradients) if t.requires_grad else None for t in inputs)

@@ -1,7 +1,7 @@
-"""What a network attends to: the weights of its attention layers, read while it is called.
+"""Attention maps: the weights of a network's attention layers, read while the network is called.
 
-SAGAN's and BigGAN's networks have such layers (`models.SelfAttention`). Somebody's own takes part in one of two ways:
-it is torch's `nn.MultiheadAttention`, or it lets its weights pass through an `AttentionMap`:
+SAGAN's and BigGAN's networks have such layers (`SelfAttention`). A layer of your own is read in one of two cases:
+it is torch's `nn.MultiheadAttention`, or it passes its weights through an `AttentionMap`:
 
     self.map = AttentionMap()
     weights = self.map(scores.softmax(-1))  # the same weights
@@ -18,9 +18,9 @@ __all__ = ["AttentionMap", "attention_maps"]
 
 
 class AttentionMap(nn.Module):
-    """The identity, in the place of an attention layer where its weights (N, ..., queries, keys) are.
+    """The identity on an attention layer's weights (N, ..., queries, keys), where `attention_maps` reads them.
 
-    It keeps nothing: `attention_maps` reads what passes. Rows sum to 1.
+    Rows sum to 1. Nothing is stored.
     """
 
     def forward(self, weights: Tensor) -> Tensor:
@@ -31,25 +31,25 @@ class AttentionMap(nn.Module):
 def attention_maps(net: nn.Module, *inputs: Tensor | None) -> dict[str, Tensor]:
     """The weights of every attention layer in ``net(*inputs)``, by the layer's dotted name: (N, ..., queries, keys).
 
-    Row q of a map is where query q looks; of a layer on h x w positions, `weights[n, q].view(h, w)` is a picture.
-    Of a layer that is called several times, the last call. Of `nn.MultiheadAttention` the mean over heads, unless it is
-    called with `average_attn_weights=False`.
+    Row q of a map shows where query q looks. For a layer on h x w positions, `weights[n, q].view(h, w)` is a picture.
+    A layer that is called several times gives its last call. `nn.MultiheadAttention` gives the mean over heads, unless
+    it is called with `average_attn_weights=False`.
 
     Raises:
-        ValueError: if the call met no attention layer, or one that computes no weights.
+        ValueError: if the call reached no attention layer, or one that computes no weights.
 
     >>> maps = attention_maps(generator.net, z, y)
     """
-    found: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
 
     def reader(name: str) -> Any:
         def read(module: nn.Module, _: object, output: Any) -> None:
             weights = output[1] if isinstance(module, nn.MultiheadAttention) else output
             if weights is None:
                 raise ValueError(
-                    f"{name} is called with need_weights=False, so it has no weights to show: call with True"
+                    f"{name} is called with need_weights=False and returns no weights: call it with need_weights=True"
                 )
-            found[name] = weights.detach()
+            maps[name] = weights.detach()
 
         return read
 
@@ -61,9 +61,9 @@ def attention_maps(net: nn.Module, *inputs: Tensor | None) -> dict[str, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
+    if not maps:
         raise ValueError(
-            "this network met no attention layer that can be read: an nn.MultiheadAttention, or one of its own whose "
+            "this network called no attention layer that can be read: an nn.MultiheadAttention, or a layer whose "
             "weights pass through an AttentionMap"
         )
-    return found
+    return maps

@@ -1,7 +1,7 @@
 """Where the class enters a discriminator D(x, y): its input, a hidden layer, or the last vector w(y).
 
-None of these knows the head that comes after it, plain or SAN. D may also give the class instead of reading it, which
-is a matter of the head: `heads.AuxiliaryHead`, `heads.SemiSupervisedHead`.
+All of these work with any head, plain or SAN. A D that outputs the class instead of reading it does so in its head:
+`heads.AuxiliaryHead`, `heads.SemiSupervisedHead`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 EMBED = 128
-"""Length of a class embedding that joins a hidden map (the code of Miyato & Koyama 2018)."""
+"""Length of the class embedding joined to a hidden map (code of Miyato & Koyama 2018)."""
 
 # ---- at the last vector: y -> w(y), (1, F) or (N, F) -----------------------------------------------------
 
@@ -63,7 +63,7 @@ class ProjectionVectors(nn.Module):
 
     @torch.no_grad()
     def normalize_(self) -> Tensor:
-        """Divide w(y) of each class by its length, in place, by a change of V alone -> the lengths, (classes, 1)."""
+        """Divide w(y) of each class by its length, in place, changing V only -> the lengths, (classes, 1)."""
         w = self.linear.weight + self.embed.weight
         lengths = unit_rows_(w)
         self.embed.weight.copy_(w - self.linear.weight)
@@ -88,12 +88,12 @@ class PerClassVectors(nn.Module):
 
 
 class LearnedScale(nn.Module):
-    """w(y) = s(y) ω(y) with ω = v/‖v‖: a length with a parameter of its own, beside a vector v(y) that only points.
+    """w(y) = s(y) ω(y) with ω = v/‖v‖: the length is a parameter s, and v(y) gives the direction only.
 
-    s (1, 1), or (classes, 1) if v depends on the class. At first s = ‖v‖, so w(y) is what v(y) was; v becomes a unit
-    vector here, and `heads.renormalize` makes it one again after a step. (sony/san, `SANLinear`, `SANEmbedding`)
+    s (1, 1), or (classes, 1) if v depends on the class. s starts as ‖v‖, so w(y) starts as v(y). v is made a unit
+    vector here; `heads.renormalize` makes it one again after each step. (sony/san, `SANLinear`, `SANEmbedding`)
 
-    vectors: v, whose weights are changed in place.
+    vectors: v. Its weights are changed in place.
     """
 
     def __init__(self, vectors: UnconditionalVector | ProjectionVectors | PerClassVectors):
@@ -102,7 +102,7 @@ class LearnedScale(nn.Module):
         self.scale = nn.Parameter(vectors.normalize_())
 
     def polar(self, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Length s, (1, 1) or (N, 1), and direction ω, (1, F) or (N, F), however long v is."""
+        """Length s, (1, 1) or (N, 1), and direction ω, (1, F) or (N, F), for v of any length."""
         v: Tensor = self.vectors(y)
         scale = self.scale if len(self.scale) == 1 else F.embedding(labels(y), self.scale)
         return scale, v / v.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -112,11 +112,11 @@ class LearnedScale(nn.Module):
         return scale * omega
 
 
-# ---- before it: concatenation ----------------------------------------------------------------------------
+# ---- before the last vector: concatenation ---------------------------------------------------------------
 
 
 class InputConcat(nn.Module):
-    """Appends the class to an image, one-hot: a map of ones for class y, maps of zeros for the others.
+    """Append the class to an image, one-hot: a map of ones for class y, maps of zeros for the others.
 
     x (N, C, H, W), y (N,) -> (N, C + num_classes, H, W); points (N, 2) -> (N, 2 + num_classes). (Mirza & Osindero 2014,
     sec. 3.2; as maps, Miyato & Koyama 2018, fig. 1a)
@@ -151,10 +151,10 @@ class HiddenConcat(nn.Module):
 
 
 class MiddleConcat(nn.Module):
-    """rest([front(x), e(y)]): the body of a D in whose middle a class embedding e(y) joins a map, at each position.
+    """rest([front(x), e(y)]): a body of D that joins a class embedding e(y) to a hidden map, at each position.
 
-    x (N, C, H, W), y (N,) -> features. front: x -> (N, F, H', W').  rest: (N, F + EMBED, H', W') -> features. e starts
-    after Glorot & Bengio 2010, and orthogonal in `BigGANDiscriminator`. (Miyato & Koyama 2018, fig. 1b;
+    x (N, C, H, W), y (N,) -> features. front: x -> (N, F, H', W').  rest: (N, F + EMBED, H', W') -> features. e is
+    initialised after Glorot & Bengio 2010, and orthogonally in `BigGANDiscriminator`. (Miyato & Koyama 2018, fig. 1b;
     `SNResNetConcatDiscriminator` of the authors' code)
     """
 
@@ -169,7 +169,7 @@ class MiddleConcat(nn.Module):
 
 
 def with_vector(h: Tensor, v: Tensor) -> Tensor:
-    """Appends v (N, V) to h (N, F, ...) at each of its positions -> (N, F + V, ...)."""
+    """Append v (N, V) to h (N, F, ...) at each position -> (N, F + V, ...)."""
     v = v.to(h.dtype).reshape(*v.shape, *[1] * (h.ndim - 2))
     return torch.cat([h, v.expand(-1, -1, *h.shape[2:])], dim=1)
 
@@ -181,13 +181,13 @@ Layer = TypeVar("Layer", nn.Linear, nn.Embedding)
 
 
 def initialised(layer: Layer, std: float | None) -> Layer:
-    """Weights from N(0, std²); None is 1/√F, so that logits start at the scale of the features."""
+    """`layer` with weights from N(0, std²). None: std = 1/√F, so logits start at the scale of the features."""
     normal_(layer, 1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
     return layer
 
 
 def unit_rows_(w: Tensor) -> Tensor:
-    """Divide each row of w (K, F) by its length, in place -> the lengths, (K, 1). A row of zeros stays one."""
+    """Divide each row of w (K, F) by its length, in place -> the lengths, (K, 1). A row of zeros stays zero."""
     lengths: Tensor = w.norm(dim=1, keepdim=True)
     w.div_(lengths.clamp_min(1e-12))
     return lengths

@@ -12,10 +12,10 @@ __all__ = ["LevelOfDetail", "grows", "set_lod"]
 
 
 class LevelOfDetail(nn.Module):
-    """What a network that grows keeps to know its lod: `lod = self.lod()`, 0 until `set_lod`.
+    """The level of detail (lod) of a network that grows: `lod = self.lod()`, 0 until `set_lod`.
 
-    A buffer, so averages, copies, checkpoints and the generator's file hold it. It stays on the host wherever the
-    network goes: which layers are used depends on it, and the host must not wait for a device to know.
+    The lod is a buffer, so averages, copies, checkpoints and the generator's file hold it. It stays on the host when
+    the network moves: it decides which layers run, and the host must not wait for a device to read it.
 
     most: the largest lod that the network is defined for.
     """
@@ -34,10 +34,10 @@ class LevelOfDetail(nn.Module):
         return float(self.value)
 
     def move(self, lod: float) -> bool:
-        """Set it. Returns whether other layers are in use from now on, or a layer begins or ends to fade in.
+        """Set the lod. Returns whether the layers in use change, or a layer starts or stops fading in.
 
         Raises:
-            ValueError: if it is out of range.
+            ValueError: if `lod` is out of range.
         """
         if not 0 <= lod <= self.most:
             raise ValueError(f"this network has levels of detail from 0 to {self.most}, got {lod}")
@@ -52,6 +52,6 @@ def grows(net: nn.Module) -> bool:
 
 
 def set_lod(net: nn.Module, lod: float) -> bool:
-    """Bring every part of `net` that grows to a level of detail. Returns what `LevelOfDetail.move` does."""
+    """Set the lod of every growing part of `net`. Returns True if any `LevelOfDetail.move` did."""
     moved = [module.move(lod) for module in net.modules() if isinstance(module, LevelOfDetail)]
     return any(moved)

@@ -1,7 +1,8 @@
 """The last layer of a discriminator: a class-dependent vector w(y) contracted with features h.
 
-Conditioning decides where the class enters, the head decides how w(y) meets h. The two never meet elsewhere, so every
-conditioning works with a plain head and with a SAN head; the one that does not, K + 1 classes, has no such contraction.
+Conditioning decides where the class enters; the head decides how w(y) meets h. They meet nowhere else, so every
+conditioning works with a plain head and with a SAN head. The exception is K + 1 classes, whose logit is not such a
+contraction.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ __all__ = [
 def split(w: Tensor) -> tuple[Tensor, Tensor]:
     """Two copies of w (..., F), ‖w‖ sg(ω) and sg(‖w‖) ω with ω = w/‖w‖: equal values, two halves of the gradient.
 
-    A loss on <first, h> moves w along ω only (its length); a loss on <second, h> moves it orthogonally to ω
-    only (its direction). Nothing needs renormalising after a step. (Takida et al. 2024, sec. 4.2)
+    A loss on <first, h> moves w along ω only (its length). A loss on <second, h> moves w orthogonally to ω only (its
+    direction). No renormalisation is needed after a step. (Takida et al. 2024, sec. 4.2)
     """
     norm = w.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return halves(norm, w / norm)
 
 
 def halves(length: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
-    """Both are length · ω: the first trains the length, with ω held fixed, the second ω, with the length held fixed."""
+    """Two copies of length · ω: the first trains the length with ω frozen, the second ω with the length frozen."""
     return length * omega.detach(), length.detach() * omega
 
 
@@ -71,10 +72,10 @@ class SANHead(nn.Module):
     """logit = <ω, ‖w‖ h> with ω = w(y)/‖w(y)‖, as a pair with split gradients (Takida et al. 2024, eq. 14).
 
     h (N, F) or (N, F, H, W), y (N,) or None -> Logits(fun (N, K), dir (N, K)). fun trains h and ‖w‖ with ω
-    frozen; dir trains ω with h and ‖w‖ frozen. Both equal <w, h> in value and, for the input, fun has a plain
-    head's gradient, so G, penalties and inference read `fun` and no train/eval flag exists.
+    frozen; dir trains ω with h and ‖w‖ frozen. Both equal <w, h> in value. At the input fun has a plain head's
+    gradient, so G, penalties and inference read `fun`, and no train/eval flag is needed.
 
-    conditioning: y -> w(y). The length of a `LearnedScale` is s(y): fun has no gradient on v at all, and dir none on s.
+    conditioning: y -> w(y). For a `LearnedScale` the length is s(y): fun trains s and not v, dir trains v and not s.
     """
 
     def __init__(self, conditioning: nn.Module):
@@ -91,10 +92,10 @@ class SANHead(nn.Module):
 
 @torch.no_grad()
 def renormalize(net: nn.Module) -> None:
-    """Make unit vectors of all v of each `LearnedScale` in `net`, in place. To be called after each step of D.
+    """Divide every v of each `LearnedScale` in `net` by its length, in place. Call it after each step of D.
 
-    No logit changes, beyond rounding. The gradient on v is orthogonal to v and shrinks with 1/‖v‖, so every step makes
-    v longer, and a longer v turns less; on a unit vector the learning rate alone decides how far a step turns it.
+    Logits change by rounding only. The gradient on v is orthogonal to v and shrinks with 1/‖v‖. So every step makes v
+    longer, and a longer v turns less. On a unit vector the learning rate alone decides how far a step turns it.
     """
     for module in net.modules():
         if isinstance(module, LearnedScale):
@@ -102,9 +103,9 @@ def renormalize(net: nn.Module) -> None:
 
 
 class BiasedHead(nn.Module):
-    """A head on features with a bias, last(h + b): b (F,), 0 at first, the same at every position.
+    """A head with a bias on the features, last(h + b). b (F,) starts at 0 and is the same at every position.
 
-    With a SAN head, logit = <w(y), h + b>, whose bias fun trains and dir does not. (sony/san, `SANLinear`)
+    With a SAN head, logit = <w(y), h + b>; fun trains b, dir does not. (sony/san, `SANLinear`)
 
     last: `LinearHead` or `SANHead`, on `features` features.
     """
@@ -119,11 +120,11 @@ class BiasedHead(nn.Module):
 
 
 class HiddenHead(nn.Module):
-    """A layer that reads the class, then a head.  last(join(h, y)), where `join` is a `HiddenConcat`.
+    """last(join(h, y)): a hidden layer that reads the class (`join`, a `HiddenConcat`), then a head.
 
-    last: `LinearHead` or `SANHead`, on the features that `join` makes. Normalisers reach `join`, which is hidden.
-    positions: h (N, F, ...) with F = C · positions holds a map of so many positions, which its body flattened. The
-        class joins each of them, (N, C, positions, ...) -> (N, width, positions, ...), and `last` reads them all.
+    last: `LinearHead` or `SANHead`, on the features that `join` returns. Normalisers apply to `join` too.
+    positions: of the map that the body flattened into h (N, F, ...), F = C · positions. The class joins each
+        position, (N, C, positions, ...) -> (N, width, positions, ...), and `last` reads them all.
     """
 
     def __init__(self, join: nn.Module, last: nn.Module, *, positions: int = 1):
@@ -140,7 +141,7 @@ class HiddenHead(nn.Module):
 
 
 def classify(classifier: nn.Linear, h: Tensor) -> Tensor:
-    """V h + b of the mean h over positions, (N, F) or (N, F, H, W) -> (N, classes). Precision as in `contract`."""
+    """V h + b, h averaged over positions: (N, F) or (N, F, H, W) -> (N, classes). Precision as in `contract`."""
     dtype = torch.promote_types(h.dtype, torch.float32)
     mean = h.to(dtype) if h.ndim == 2 else h.to(dtype).flatten(2).mean(2)
     bias = None if classifier.bias is None else classifier.bias.to(dtype)
@@ -149,10 +150,10 @@ def classify(classifier: nn.Linear, h: Tensor) -> Tensor:
 
 
 class AuxiliaryHead(nn.Module):
-    """Real or generated, and beside it which class: the discriminator of AC-GAN (Odena et al. 2017, sec. 3).
+    """Two outputs, real or generated and the class: the discriminator of AC-GAN (Odena et al. 2017, sec. 3).
 
-    h (N, F) or (N, F, H, W) -> Logits(fun, dir, classes (N, classes)). It does not read y. `objective.class_loss` is
-    the loss of `classes`, which D and G both minimise, on real and on generated images.
+    h (N, F) or (N, F, H, W) -> Logits(fun, dir, classes (N, classes)). y is ignored. `objective.class_loss` is the
+    loss of `classes`. D minimises it on real and on generated images, G on generated images.
 
     last: the head of `fun` and `dir`, `LinearHead` or `SANHead`.  classifier: F -> classes.
     """
@@ -167,15 +168,15 @@ class AuxiliaryHead(nn.Module):
 
 
 class SemiSupervisedHead(nn.Module):
-    """K classes of real images and one of generated ones, whose logit is 0 (Salimans et al. 2016, sec. 5).
+    """K classes of real images, and one class of generated images whose logit is 0 (Salimans et al. 2016, sec. 5).
 
-    h (N, F) or (N, F, H, W) -> Logits(fun (N, 1), classes l (N, K)) with l = V h and fun = log Σ_k exp(l_k). It does
-    not read y. With p the softmax of (l_1, ..., l_K, 0), fun is the logit of "real": s(fun) = 1 - p(K+1 | x). So
+    h (N, F) or (N, F, H, W) -> Logits(fun (N, 1), classes l (N, K)) with l = V h and fun = log Σ_k exp(l_k). y is
+    ignored. With p the softmax of (l_1, ..., l_K, 0), fun is the logit of "real": s(fun) = 1 - p(K+1 | x). So
 
         class_loss(real, y)  =  -log p(y | x, y < K+1)
         NonSaturating().d    =  -log(1 - p(K+1 | x)) - log p(K+1 | G(z))
 
-    are the supervised and the unsupervised part of the paper's loss. There is no SAN of it: `fun` is not linear in h.
+    are the supervised and the unsupervised part of the paper's loss. It cannot be a SAN: `fun` is not linear in h.
 
     classifier: F -> K.
     """
@@ -193,11 +194,12 @@ class SemiSupervisedHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Features, then a head. `body`: x (N, C, H, W) -> h (N, F) or (N, F, H', W'); a `MiddleConcat` reads y beside x.
+    """Features, then a head.
 
-    join: reads the class before the body, join(x, y), such as `InputConcat`; None leaves x as it is.
+    body: x (N, C, H, W) -> h (N, F) or (N, F, H', W'). A `MiddleConcat` also reads y.
+    join: joins the class to x before the body, join(x, y), such as `InputConcat`; None leaves x unchanged.
 
-    The `Logits` it returns hold h as `features`.
+    The returned `Logits` hold h as `features`.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module, *, join: nn.Module | None = None):
@@ -205,7 +207,7 @@ class Discriminator(nn.Module):
         self.body, self.head, self.join = body, head, join
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Logits:
-        """Raises ValueError unless there are as many labels as images: one label would be taken for all."""
+        """Raises ValueError unless there is a label per image: a single label would broadcast to all images."""
         if y is not None and len(y) != len(x):
             raise ValueError(f"expected a label per image, got {len(y)} for {len(x)} images")
         x = x if self.join is None else self.join(x, y)

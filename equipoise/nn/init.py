@@ -13,9 +13,10 @@ __all__ = ["init_normal"]
 
 
 def init_orthogonal(net: nn.Module) -> None:
-    """Weights of linear layers, convolutions and embeddings orthogonal as (out, the rest), biases 0 (Saxe et al. 2014).
+    """Orthogonal weights for linear layers, convolutions and embeddings, biases 0 (Saxe et al. 2014).
 
-    Rows, or columns if they are fewer, are of length 1 and at right angles. Nothing to do on the meta device.
+    A weight is read as the matrix (out, the rest). Its rows, or its columns if they are fewer, become orthonormal.
+    Weights on the meta device are left alone.
     """
     for module in net.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
@@ -26,7 +27,7 @@ def init_orthogonal(net: nn.Module) -> None:
 
 
 def initialise(net: nn.Module) -> None:
-    """`init_normal`, and gains of the library's own norms around 1: N(1, 0.02²), or 1 + V c with V from N(0, 0.02²)."""
+    """`init_normal`, and gains near 1 for the library's own norms: N(1, 0.02²), or 1 + V c with V from N(0, 0.02²)."""
     init_normal(net)
     for module in net.modules():
         if isinstance(module, (ConditionalBatchNorm, VirtualBatchNorm)):
@@ -39,8 +40,8 @@ def initialise(net: nn.Module) -> None:
 def init_normal(net: nn.Module, std: float = 0.02) -> None:
     """DCGAN's initialisation: convolutions N(0, std²), gains of norms N(1, std²), biases 0 (Radford et al. 2016).
 
-    The norms are torch's own of maps: batch, instance and group norm, which layer norm is one of.
-    Call it before a normaliser: an initialisation of a parametrised weight does nothing.
+    The norms are torch's norms of maps: batch, instance and group norm. Layer norm is a group norm of one group.
+    Call it before a normaliser: initialising a parametrised weight does nothing.
     """
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -62,7 +63,7 @@ def he(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: int, gain: flo
 
 
 def glorot_(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: float = 1.0) -> None:
-    """Set a layer to its initial weights, in place (Glorot & Bengio 2010, eq. 16)."""
+    """Draw the weights of `layer` uniformly, in place, and set biases to 0 (Glorot & Bengio 2010, eq. 16)."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Initial weights whose standard deviation is kept: a draw gives it with an error, the layer's shape exactly."""
+"""Initial weights that keep the standard deviation of their distribution: measured on a draw, it has an error."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class OneHot(nn.Module):
 
 
 def labels(y: Told) -> Tensor:
-    """The labels of a conditional generator. Raises ValueError if it was called without."""
+    """The labels of a conditional generator. Raises ValueError if it was called without labels."""
     label = label_of(y)
     if label is None:
         raise ValueError("this generator is conditioned on the class: call it with labels, G(z, y)")
@@ -36,10 +36,10 @@ def labels(y: Told) -> Tensor:
 
 
 def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor | None) -> Iterator[Tensor | None]:
-    """What each conditional norm of a generator reads, the first layer's first: [e(y), chunk] (N, condition), or y.
+    """Inputs of a generator's conditional norms, first layer first: [e(y), chunk] (N, condition), or y.
 
-    embed: e, one for all of them; None: each reads its chunk alone, or y itself if there is nothing in it.
-    chunks: of z, one for each norm, all (N, length); 0 numbers long where z enters at the first layer alone.
+    embed: e, shared by all norms. None: each norm reads its chunk alone, or y itself if the chunks are empty.
+    chunks: of z, one per norm, all (N, length); empty where only the first layer reads z.
     """
     if embed is None:
         return iter(chunks) if chunks[-1].shape[1] else repeat(y)
@@ -51,10 +51,10 @@ def conditions(embed: nn.Embedding | None, chunks: Sequence[Tensor], y: Tensor |
 
 
 def joined(widths: Sequence[int], join: int, name: str) -> list[tuple[int, int]]:
-    """The channels that each block reads and makes, where e(y) joins what the one after `join` blocks reads; 0: none.
+    """(c_in, c_out) of each block, where e(y) joins the map after the first `join` blocks; 0: none.
 
     Raises:
-        ValueError: if no block comes after so many.
+        ValueError: if no block follows the first `join`.
     """
     pairs = list(pairwise(widths))
     if join >= len(pairs):
@@ -66,7 +66,7 @@ def joined(widths: Sequence[int], join: int, name: str) -> list[tuple[int, int]]
 
 
 def in_a_row(layers: Sequence[nn.Module], join: int, num_classes: int) -> nn.Module:
-    """A body of these layers; e(y) joins what the one after `join` of them reads; 0: none."""
+    """A body of `layers` in sequence, where e(y) joins the map after the first `join` layers; 0: none."""
     if join == 0:
         return nn.Sequential(*layers)
     return MiddleConcat(nn.Sequential(*layers[:join]), nn.Sequential(*layers[join:]), num_classes)

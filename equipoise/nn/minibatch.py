@@ -1,6 +1,6 @@
 """Layers that let D compare the images of a batch, so that it sees a generator collapse.
 
-Real and generated images must come in batches of their own, as they do in the trainer.
+Real and generated images must come in separate batches, as they do in the trainer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["MinibatchDiscrimination", "MinibatchStd"]
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Appends o(h_i)_b = Σ_j exp(-‖M_ib - M_jb‖₁), how close image i is to the batch by each of B learned measures.
+    """Append o(h_i)_b = Σ_j exp(-‖M_ib - M_jb‖₁), how close image i is to the batch by each of B learned measures.
 
     h (N, F) -> (N, F + kernels). M_i = h_i T is a matrix of `kernels` rows and `dims` columns, T a learned tensor
     (F, kernels, dims). (Salimans et al. 2016, sec. 3.2)
 
-    The sum is the paper's: over all j of the batch, i itself included, which adds 1. So o lies in [1, N], and grows
-    with N: train and evaluate at one batch size. Takes memory N² · kernels · dims.
+    As in the paper, the sum runs over all j of the batch. It includes i itself, which adds 1. So o lies in [1, N] and
+    grows with N: train and evaluate at one batch size. Memory: N² · kernels · dims numbers.
     """
 
     def __init__(self, features: int, kernels: int = 100, dims: int = 5):
@@ -37,15 +37,15 @@ class MinibatchDiscrimination(nn.Module):
 
 
 class MinibatchStd(nn.Module):
-    """Appends the standard deviation over a group of images, averaged over features and positions, as a flat map.
+    """Append the standard deviation over a group of images, averaged over features and positions, as a flat map.
 
-    h (N, F, H, W) -> (N, F + new_channels, H, W). With groups of G images and each new channel for F / new_channels
-    neighbouring features: mean over features and positions of √(variance over the group + 1e-8). (Karras et al. 2018,
-    sec. 3; in the form of StyleGAN2, Karras et al. 2020)
+    h (N, F, H, W) -> (N, F + new_channels, H, W). The batch is split into groups of G images. Each new channel covers
+    F / new_channels neighbouring features: the mean, over these features and all positions, of √(variance over the
+    group + 1e-8). (Karras et al. 2018, sec. 3; in the form of StyleGAN2, Karras et al. 2020)
 
-    group_size: G; a smaller batch is one group. Image i is in group i mod (N / G), so neighbours of the batch are in
+    group_size: G; a smaller batch is one group. Image i is in group i mod (N / G), so neighbours in the batch are in
         different groups. The variance divides by G, not by G - 1.
-    new_channels: how many maps are appended.
+    new_channels: number of maps to append.
     """
 
     def __init__(self, group_size: int = 4, new_channels: int = 1):
@@ -61,8 +61,8 @@ class MinibatchStd(nn.Module):
             raise ValueError(f"{given} {F} features: give a multiple of {self.new_channels}")
         if N % G:
             raise ValueError(
-                f"{given} {N} images, which make no groups of {G}: set batch_size to a multiple of {G} times the "
-                "number of processes"
+                f"{given} {N} images, which do not split into groups of {G}: set batch_size to a multiple of {G} times "
+                "the number of processes"
             )
         groups = h.to(torch.promote_types(h.dtype, torch.float32)).unflatten(1, (self.new_channels, -1))
         groups = groups.unflatten(0, (G, N // G))  # (G, N / G, new, F / new, H, W)

@@ -1,4 +1,4 @@
-"""Normalisation of activations: torch's own layers by name, and those that torch does not have."""
+"""Normalisation of activations: torch's layers by name, and layers that torch lacks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 # ---- by name ---------------------------------------------------------------------------------------------
 
 NormKind = Literal["none", "batch", "sync_batch", "layer", "instance", "group"]
-"""Over which values of h (N, F, H, W) mean and variance are taken; see `norm`."""
+"""Values of h (N, F, H, W) that share a mean and a variance; see `norm`."""
 
 
 def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
@@ -42,7 +42,7 @@ def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
         "group": an image's `groups` blocks of F/groups neighbouring features (Wu & He 2018);
         "none": h itself.
 
-    Only "batch" and "sync_batch" mix images, and so take their meaning from per-image penalties such as `R1`.
+    Only "batch" and "sync_batch" mix images. With them a per-image penalty such as `R1` loses its meaning.
 
     Raises:
         ValueError: for an unknown kind, or if `groups` does not divide `features`.
@@ -69,15 +69,15 @@ def norm(kind: NormKind, features: int, *, groups: int = 32) -> nn.Module:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose μ and σ² are those of all processes' images: gain (h - μ) / √(σ² + ε) + bias.
+    """Batch norm over the images of all processes: gain (h - μ) / √(σ² + ε) + bias.
 
-    h (N, F, H, W) -> the same shape; each process may have an N of its own. In one process, and in eval mode, it is
-    `nn.BatchNorm2d`. Unlike `torch.nn.SyncBatchNorm` it runs on CPUs too, and may be differentiated twice, as a penalty
-    on a gradient does. Gradients are those of the sum of what the processes differentiate, see `stack_ranks`.
+    h (N, F, H, W) -> the same shape; N may differ between processes. In one process, and in eval mode, it is
+    `nn.BatchNorm2d`. Unlike `torch.nn.SyncBatchNorm` it also runs on CPUs, and can be differentiated twice, as a
+    gradient penalty does. Gradients belong to the sum of the processes' objectives; see `stack_ranks`.
 
-    Its processes wait for one another: all must call it equally often in training mode, and differentiate alike.
+    Processes wait for one another: all must call the layer equally often in training mode, and differentiate alike.
 
-    alone: leaves the other processes out, for a forward that this one makes without them.
+    alone: leave the other processes out, for a forward that only this process makes.
     """
 
     alone = False
@@ -91,7 +91,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         own_count = torch.full_like(own_mean, values[:, 0].numel())
         count, means, variances = stack_ranks(torch.stack([own_count, own_mean, own_var])).unbind(1)  # (ranks, F)
         total = count.sum(0)
-        # Those of the union, written without E[h²] - E[h]², which cancels.
+        # Mean and variance of the union, written without E[h²] - E[h]², which cancels.
         mean = (count * means).sum(0) / total
         var = (count * (variances + (means - mean).square())).sum(0) / total
         self.remember(mean, var * total / (total - 1))
@@ -102,7 +102,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def remember(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running averages, (F,) each, as torch's batch norm does; `var` divides by one less than it sums."""
+        """Update the running averages, (F,) each, as torch's batch norm does; `var` is the unbiased variance."""
         if not self.track_running_stats:
             return
         assert self.running_mean is not None
@@ -120,21 +120,21 @@ class SyncBatchNorm(nn.BatchNorm2d):
 class ConditionalBatchNorm(nn.Module):
     """gain[y] (h - μ) / √(σ² + ε) + bias[y], μ and σ² over the whole batch (de Vries et al. 2017).
 
-    h (N, F, H, W), y (N,) -> (N, F, H, W). How a generator reads the class in SN-GAN with projection (Miyato & Koyama
-    2018) and in SAGAN. Gains start at 1, biases at 0, so at first it is batch norm for every class.
+    h (N, F, H, W), y (N,) -> (N, F, H, W). The generators of SN-GAN with projection (Miyato & Koyama 2018) and of
+    SAGAN read the class this way. Gains start at 1 and biases at 0: plain batch norm for every class.
 
-    batch_norm: takes μ and σ²; `SyncBatchNorm` for those of all processes.
+    batch_norm: computes μ and σ²; `SyncBatchNorm` takes them over all processes.
     """
 
     def __init__(self, features: int, num_classes: int, *, batch_norm: type[nn.BatchNorm2d] = nn.BatchNorm2d):
         super().__init__()
         self.norm = batch_norm(features, affine=False)
-        # No `nn.Embedding`: a normaliser would take the gains for weights, and spectral norm divide them by √(K F).
+        # Not an `nn.Embedding`: a normaliser would treat it as a weight, and spectral norm divide gains by √(K F).
         self.gain = nn.Parameter(torch.ones(num_classes, features))
         self.bias = nn.Parameter(torch.zeros(num_classes, features))
 
     def forward(self, h: Tensor, y: Tensor | None) -> Tensor:
-        """Raises ValueError without labels, IndexError for a label that is no class."""
+        """Raises ValueError without labels, IndexError for a label out of range."""
         gain, bias = (F.embedding(labels(y), table)[:, :, None, None] for table in (self.gain, self.bias))
         out: Tensor = gain * self.norm(h) + bias
         return out
@@ -143,9 +143,9 @@ class ConditionalBatchNorm(nn.Module):
 class LinearConditionalBatchNorm(nn.Module):
     """(1 + V c) (h - μ) / √(σ² + ε) + U c, μ and σ² over the whole batch, V and U learned (Brock et al. 2019, app. B).
 
-    h (N, F, H, W), c (N, condition) -> (N, F, H, W). In BigGAN c is a class embedding e(y), which all such layers
-    share, and beside it this layer's chunk of z. So a class costs one embedding, where `ConditionalBatchNorm` has a
-    gain and a bias of its own for each class and feature.
+    h (N, F, H, W), c (N, condition) -> (N, F, H, W). In BigGAN c is [e(y), chunk]: a class embedding that all such
+    layers share, and this layer's chunk of z. So a class costs one embedding. `ConditionalBatchNorm` keeps a gain and
+    a bias for each class and feature.
 
     batch_norm: as in `ConditionalBatchNorm`.
     """
@@ -177,11 +177,11 @@ def normalise(norm: nn.Module, h: Tensor, condition: Tensor | None) -> Tensor:
 class VirtualBatchNorm(nn.Module):
     """gain (h_i - μ_i) / √(σ²_i + ε) + bias, μ_i and σ²_i over a fixed reference batch and image i alone.
 
-    h (N, F, ...) -> the same shape. Each feature's mean and variance are those of R + 1 images, at all positions: the
-    R of the reference and the image itself (Salimans et al. 2016, sec. 3.5). So an image's output does not depend on
-    its batch mates. The reference itself is normalised by its own statistics.
+    h (N, F, ...) -> the same shape. Each feature's mean and variance are taken over R + 1 images, at all positions: the
+    R reference images and the image itself (Salimans et al. 2016, sec. 3.5). So an image's output does not depend on
+    its batch mates. The reference is normalised by its own statistics.
 
-    It gets its reference from the `WithReference` around the network it is part of.
+    The reference comes from the `WithReference` around the network that holds this layer.
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5):
@@ -189,10 +189,10 @@ class VirtualBatchNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.eps = eps
-        self.references = 0  # how many rows of the input, from the first on, are the reference's; see `WithReference`
+        self.references = 0  # the first `references` rows of the input are the reference; set by `WithReference`
 
     def forward(self, h: Tensor) -> Tensor:
-        """Raises ValueError if it has no reference."""
+        """Raises ValueError outside a `WithReference`."""
         R = self.references
         if R == 0:
             raise ValueError(
@@ -204,7 +204,7 @@ class VirtualBatchNorm(nn.Module):
         reference, images = values[:R], values[R:]
         ref_var, ref_mean = torch.var_mean(reference, dim=(0, 2), correction=0, keepdim=True)  # (1, F, 1)
         own_var, own_mean = torch.var_mean(images, dim=2, correction=0, keepdim=True)  # (N, F, 1)
-        # Those of the union, written without E[h²] - E[h]², which cancels.
+        # Mean and variance of the union, written without E[h²] - E[h]², which cancels.
         mean = (R * ref_mean + own_mean) / (R + 1)
         var = (R * ref_var + own_var) / (R + 1) + R / (R + 1) ** 2 * (ref_mean - own_mean).square()
         reference = (reference - ref_mean) * (ref_var + self.eps).rsqrt()
@@ -216,14 +216,14 @@ class VirtualBatchNorm(nn.Module):
 class WithReference(nn.Module):
     """`net` with a reference batch for its `VirtualBatchNorm` layers: x (N, ...) -> net(x), row by row.
 
-    reference: (R, ...), R >= 2, of the form of x: real images for D's body, a fixed z for G. As many as the batch
-        size is usual. The same on every process.
+    reference: (R, ...), R >= 2, rows shaped like those in x: real images for D's body, a fixed z for G. R is usually
+        the batch size. The same on every process.
 
-    The reference goes through the network beside every x, so each layer meets it with the weights of the moment, and
-    gradients flow through its statistics. It is a buffer: checkpoints hold it, an average of the weights keeps it.
+    The reference passes through the network with every x. So its statistics follow the current weights, and gradients
+    flow through them. It is a buffer: checkpoints hold it, and an average of the weights keeps it.
 
     Raises:
-        ValueError: if `net` has no such layer, or the reference fewer than two rows.
+        ValueError: if `net` holds no `VirtualBatchNorm`, or the reference fewer than two rows.
     """
 
     reference: Tensor
@@ -240,7 +240,7 @@ class WithReference(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         R = len(self.reference)
         layers = [layer for layer in self.net.modules() if isinstance(layer, VirtualBatchNorm)]
-        # Set for this call alone: `net` called without its reference must fail, not take images for one.
+        # Set for this call only: `net` called without its reference must fail, not read images as the reference.
         for layer in layers:
             layer.references = R
         try:
@@ -255,11 +255,11 @@ Norm = Annotated[NormKind | Literal["virtual"], NONE_IS_A_WORD]
 
 
 BATCH_NORMS = {"batch": nn.BatchNorm2d, "sync_batch": SyncBatchNorm}
-"""The norms whose gain and bias may depend on something."""
+"""Norms whose gain and bias may depend on a condition."""
 
 
 def make_norm(kind: Norm, features: int) -> nn.Module:
-    """`norm`, or virtual batch norm. Groups are as many as possible up to 32, of two features or more."""
+    """`norm`, or virtual batch norm. Group norm has the most groups, up to 32, with two or more features in each."""
     if kind == "virtual":
         return VirtualBatchNorm(features)
     groups = max((g for g in range(1, 33) if features % g == 0 and 2 * g <= features), default=1)

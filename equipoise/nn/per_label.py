@@ -14,13 +14,13 @@ __all__ = ["PerLabel"]
 
 
 class PerLabel(nn.Module):
-    """forward(x (N, ...), y) -> the output of network y_i for image i, in the order of the images.
+    """A network per label: forward(x (N, ...), y) -> the output of network y_i for image i, in the order of the images.
 
-    As many networks as labels. Each sees the images of its label alone, so batch statistics are those of one label. A
-    network whose label does not occur in the batch is not called. On a GPU the host waits for the labels.
+    Each network sees the images of its label only, so batch statistics are per label. A network whose label does not
+    occur in the batch is not called. On a GPU the host waits for the labels.
 
     Raises:
-        ValueError: if there is no label.
+        ValueError: if it is called without labels.
     """
 
     def __init__(self, nets: Iterable[nn.Module]):
@@ -30,7 +30,7 @@ class PerLabel(nn.Module):
     def forward(self, x: Tensor, y: Told = None) -> Any:
         label = label_of(y)
         if label is None:
-            raise ValueError("there is a network for each label here: call it with labels, net(x, y)")
+            raise ValueError("PerLabel holds a network for each label: call it with labels, net(x, y)")
         rows = [(label == i).nonzero().flatten() for i in range(len(self.nets))]
         outputs = [
             net(x[mine], y.map(taking(mine)) if isinstance(y, Condition) else label[mine])
@@ -45,7 +45,7 @@ def taking(rows: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def joined(outputs: Sequence[Any], order: Tensor, shares: Sequence[float]) -> Any:
-    """Outputs for parts of a batch as one for all of it. order: where each image went.  shares: of the images."""
+    """Outputs for parts of a batch, joined.  order: restores the order of the images.  shares: each part's of them."""
     first = outputs[0]
     if first is None:
         return None

@@ -1,4 +1,4 @@
-"""Images in half and in double size, and of less detail."""
+"""Images shrunk, enlarged, and reduced in detail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def enlarge(x: Tensor, doublings: int) -> Tensor:
 def detail(x: Tensor, lod: float) -> Tensor:
     """Images (N, C, H, W) at a level of detail, in their full size.
 
-    Between two whole numbers, the mixture of both that G makes of its own images there.
+    A fractional lod mixes the two neighbouring levels, as G mixes its own images while a layer fades in.
     """
     whole, fade = int(lod), lod % 1
     small = shrink(x, whole)

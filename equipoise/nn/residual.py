@@ -22,14 +22,14 @@ from .resample import enlarge
 
 
 def convolution(c_in: int, c_out: int, kernel: int = 3, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
-    """One that keeps the size of the map: weights uniform with variance 2 gain² / (fan_in + fan_out), biases 0."""
+    """A convolution that keeps the map's size: weights uniform, variance 2 gain² / (fan_in + fan_out), biases 0."""
     layer = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
     glorot_(layer, gain)
     return layer
 
 
 def residual(c_in: int, c_out: int, *, bias: bool = True) -> nn.Conv2d:
-    """A 3x3 convolution between two ReLUs, which halve the variance: so twice that of the others."""
+    """A 3x3 convolution between two ReLUs. ReLUs halve the variance, so its weights have twice the usual variance."""
     return convolution(c_in, c_out, gain=math.sqrt(2), bias=bias)
 
 
@@ -54,8 +54,9 @@ class UpBlock(nn.Module):
 
     residual: norm, ReLU, up, 3x3, norm, ReLU, 3x3.  shortcut: up, 1x1.
 
-    norm: features -> layer; the two of a block may read a condition, such as the class.
-    conv: (c_in, c_out, kernel) -> layer.  bias: of the first, which norm2 cancels.
+    norm: features -> layer. Both norms of a block may read a condition, such as the class.
+    conv: (c_in, c_out, kernel) -> layer.
+    bias: whether the first convolution has a bias; norm2 cancels it.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """shortcut(h) + residual(h), (N, c_in, H, W) -> (N, c_out, H/2, W/2), or of the same size.
+    """shortcut(h) + residual(h), (N, c_in, H, W) -> (N, c_out, H/2, W/2), or (N, c_out, H, W) without `halve`.
 
     residual: norm, ReLU, 3x3 to `hidden`, norm, ReLU, 3x3 to c_out, mean of 2x2.  shortcut: 1x1, mean of 2x2; h itself
-    where nothing changes its form.
+    where the shape does not change.
 
-    hidden: None is c_in.
-    first: it reads an image: no norm and no ReLU before its first layer.
+    hidden: channels between the two convolutions; None: c_in.
+    first: the block reads an image, so no norm and no ReLU come before its first layer.
     conv: as in `UpBlock`.
     """
 
@@ -112,7 +113,7 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(x if self.first else F.relu(self.norm1(x)))
         h = self.conv2(F.relu(self.norm2(h)))
-        out: Tensor = self.pool(h) + self.shortcut(self.pool(x))  # the mean before 1x1 is the same
+        out: Tensor = self.pool(h) + self.shortcut(self.pool(x))  # the mean before 1x1 is the same, and cheaper
         return out
 
 
@@ -124,7 +125,7 @@ GENERATOR = {
     6: (16, 16, 8, 8, 4, 2, 1),
     7: (16, 16, 8, 8, 4, 2, 1, 1),
 }
-"""Channels of G's maps in units of its width, from the smallest on, by how often the map doubles.
+"""Channels of G's maps, smallest map first, in units of G's width, by the number of doublings.
 
 From 4x4: 32 pixels (for CIFAR, from the code of BigGAN's authors), 64, 128, 256, 512 (Brock et al. 2019, app. B).
 """
@@ -138,11 +139,11 @@ DISCRIMINATOR = {
     6: (1, 2, 4, 8, 8, 16, 16),
     7: (1, 1, 2, 4, 8, 8, 16, 16),
 }
-"""Channels that D's blocks end with, in units of its width, from the largest map on."""
+"""Output channels of D's blocks, largest map first, in units of D's width, by the number of doublings."""
 
 
 HALVINGS = {2: 2, 3: 2, 4: 4, 5: 5, 6: 6, 7: 7}
-"""How many of D's blocks, from the first on, halve the map: all but the last; for small images two of four."""
+"""Number of D's blocks that halve the map, from the first on: all but the last, or two of four for small images."""
 
 
 SIZES = {base << doublings: (base, doublings) for doublings in GENERATOR for base in (4, 5, 6, 7)}
@@ -184,7 +185,7 @@ def attended(spec: ImageSpec, attention: int, name: str) -> int:
 
 
 def plain(c_in: int, c_out: int, kernel: int, *, bias: bool = True) -> nn.Conv2d:
-    """A convolution that keeps the size of the map, and is initialised with the whole network."""
+    """A convolution that keeps the size of the map. Its weights are initialised with the rest of the network."""
     return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=bias)
 
 
@@ -193,7 +194,7 @@ class ResidualGenerator(nn.Module):
 
     chunks: how z is split, for the linear layer and for each block.
     norm: features -> a norm that reads a block's condition: e(y), its chunk of z, both side by side, or y itself.
-    embed: e; None for none.
+    embed: e; None: no class embedding.
     """
 
     def __init__(
@@ -242,7 +243,7 @@ class ResidualGenerator(nn.Module):
 class Body(nn.Module):
     """Blocks, ReLU, and the sum over positions: x (N, C, H, W) -> h (N, F) (Miyato & Koyama 2018, fig. 14).
 
-    checkpoint: each block is `recomputed`.  pool: False returns the last map as it is.
+    checkpoint: each block is `recomputed`.  pool: False returns the last map, without ReLU and sum.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], *, checkpoint: bool, pool: bool = True):
@@ -258,9 +259,9 @@ class Body(nn.Module):
 def down_body(
     spec: ImageSpec, width: int, attention: int, join: int, *, checkpoint: bool, name: str
 ) -> tuple[nn.Module, int]:
-    """The body of D (`DISCRIMINATOR`), with attention between blocks, and how many features it makes.
+    """The body of D (`DISCRIMINATOR`), with attention between blocks, and the number of features it returns.
 
-    join: the class joins the map after so many blocks; 0: none.
+    join: the class joins the map after the first `join` blocks; 0: none.
     """
     _, doublings = size(spec, name)
     attention = attended(spec, attention, name)

@@ -1,9 +1,9 @@
-"""`sanify`: a SAN out of anybody's discriminator.
+"""`sanify`: turn any discriminator into a SAN.
 
-The network runs as it is, and the torch functions it calls are watched. A linear or convolutional call whose
-output leaves the network, reshaped at most, is a last layer: it is computed once more, from the same input and
-the same weight, as the pair of `heads.split`. So no layer is replaced, a normalised weight is read once per
-forward as before, and layers written with `F.linear` or `F.conv2d` count as well.
+The network runs as it is, while the torch functions it calls are watched. A linear or convolutional call whose
+output leaves the network, at most reshaped, is a last layer. It is computed once more, from the same input and
+the same weight, as the pair of `heads.split`. So no layer is replaced, and a normalised weight is read once per
+forward as before. Layers written with `F.linear` or `F.conv2d` count as well.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ OTHER_WEIGHTS = (
     nn.Bilinear,
     nn.RNNBase,
 )
-"""Layers with a weight that are no last layers."""
+"""Layers that have a weight but cannot be a last layer."""
 
 ADVICE = {
     "sigmoid": "Remove it: the losses of equipoise take logits; the cross-entropy of their sigmoid is NonSaturating()",
     "add": "A term for the class belongs in the weight: build D with equipoise.nn, SANHead(ProjectionVectors(...))",
 }
-OTHER_ADVICE = "Return the logits as they are; if these are none, name the layers that make them: sanify(D, layers=...)"
+OTHER_ADVICE = "Return the raw logits; if these are not logits, name the layers that make them: sanify(D, layers=...)"
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -51,16 +51,16 @@ def sanify(discriminator: M, layers: str | Sequence[str] | None = None) -> M:
         D = sanify(D)
         loss = discriminator_loss(Hinge(), D(real), D(fake))
 
-    Parameters, `state_dict` and outputs stay what they were. Where D returned logits it returns `Logits(fun, dir)`
+    Parameters, `state_dict` and output values stay the same. Where D returned logits it returns `Logits(fun, dir)`
     of the same shape, in the same nested list, tuple or dict; other outputs, such as feature maps, stay tensors.
     Logits are float32 (float64 if D is), under autocast too.
 
-    layers: names of the last layers, as in ``D.named_modules()``, for a D with other linear outputs that are no
-        logits, such as an auxiliary classifier's. None takes every linear or convolutional layer whose output
-        leaves D without entering another one.
+    layers: names of the last layers, as in ``D.named_modules()``. Give them for a D that also returns linear outputs
+        other than logits, such as an auxiliary classifier's. None takes every linear or convolutional layer whose
+        output leaves D without entering another one.
 
     Raises:
-        ValueError: here, if D can have no such layer or a name is wrong; when D is called, if anything but
+        ValueError: at once, if D cannot have such a layer or a name is wrong; when D is called, if anything but
             reshapes follows a last layer.
     """
     names = (layers,) if isinstance(layers, str) else layers
@@ -75,8 +75,8 @@ def sanify(discriminator: M, layers: str | Sequence[str] | None = None) -> M:
 class SanForward:
     """The forward of a sanified network: an attribute of the network, copied and pickled with it.
 
-    plain: the forward it had before.
-    trace: the watch on the call under way.
+    plain: the network's own forward.
+    trace: records the current call; None between calls.
     """
 
     def __init__(self, network: nn.Module, plain: Callable[..., Any], layers: Sequence[str] | None):
@@ -93,17 +93,17 @@ class SanForward:
             self.trace = None
 
     def label(self, name: str, _module: nn.Module, _args: Any, output: Any) -> None:
-        """A forward hook of the module that `layers` calls `name`."""
+        """Label the calls behind a module's output: a forward hook of the module `name` in `layers`."""
         if self.trace is not None:
             for origin in self.trace.known(output).values():
                 for call in origin.calls:
                     call.label = name
 
     def logits(self, origins: Mapping[Place, Origin]) -> dict[Place, Logits]:
-        """What takes the place of each last layer's output.
+        """The `Logits` that replace each last layer's output, by place.
 
-        The same logits may be there twice, reshaped and, among the feature maps, as they left the layer (HiFi-GAN).
-        What lies deeper in the output than another form of them stays a plain tensor.
+        The same logits may occur twice: reshaped, and among the feature maps as they left the layer (HiFi-GAN). The
+        shallowest occurrence in the output is replaced; deeper ones stay plain tensors.
         """
         raw = {path: o for path, o in origins.items() if isinstance(o, Raw) and self.last(o) == o.calls}
         self.check_output(origins.values(), {call for origin in raw.values() for call in origin.calls})
@@ -114,11 +114,11 @@ class SanForward:
         return {path: Logits(origin.half(0), origin.half(1)) for path, origin in shallow.items()}
 
     def last(self, origin: Origin) -> list[Call]:
-        """Those of the calls behind a tensor that are a last layer's."""
+        """The calls of last layers behind a tensor."""
         return [c for c in origin.calls if not c.hidden and (self.layers is None or c.label is not None)]
 
     def check_output(self, origins: Iterable[Origin], raw: set[Call]) -> None:
-        """Raises ValueError unless every last layer that reaches the output is there raw, and one is."""
+        """Raises ValueError if a last layer reaches the output changed by more than reshapes, or none reaches it."""
         for origin in origins:
             for call in self.last(origin):
                 if call not in raw:
@@ -158,26 +158,26 @@ def check(network: nn.Module, layers: Sequence[str] | None) -> None:
 
 def check_names(network: nn.Module, layers: Sequence[str]) -> None:
     modules = dict(network.named_modules())
-    known = [name for name, module in modules.items() if may_be_affine(module) and "parametrizations" not in name]
+    affine = [name for name, module in modules.items() if may_be_affine(module) and "parametrizations" not in name]
     if not layers:
-        raise ValueError(f"layers={layers!r} names no layer: give some of {known}, or None to find the last layers")
+        raise ValueError(f"layers={layers!r} names no layer: give some of {affine}, or None to find the last layers")
     for name in layers:
         if name not in modules:
-            near = get_close_matches(name, known, n=1, cutoff=0)
-            raise ValueError(f"there is no layer {name!r}, did you mean {near[0]!r}? The network has {known}")
-        if name not in known:
+            near = get_close_matches(name, affine, n=1, cutoff=0)
+            raise ValueError(f"there is no layer {name!r}, did you mean {near[0]!r}? The network has {affine}")
+        if name not in affine:
             kind = type(modules[name]).__name__
             raise ValueError(f"layer {name!r} is {kind}, and a last layer is Linear, Conv1d, Conv2d or Conv3d")
 
 
 def may_be_affine(network: nn.Module) -> bool:
-    """Whether there is a matrix in it that `F.linear` or a convolution may use; a lazy layer's counts as one."""
+    """Whether `network` holds a matrix that `F.linear` or a convolution may use. A lazy layer's weight counts."""
     layers = (module for module in network.modules() if not isinstance(module, OTHER_WEIGHTS))
     return any(is_lazy(p) or p.ndim > 1 for layer in layers for p in layer.parameters(recurse=False))
 
 
 def end_of(network: nn.Module) -> nn.Module:
-    """The last step of an nn.Sequential that is no reshape; any other network itself."""
+    """The last step of an nn.Sequential, reshapes left out; any other network itself."""
     while type(network).forward is nn.Sequential.forward:
         steps = [step for step in network.children() if not isinstance(step, (nn.Flatten, nn.Unflatten, nn.Identity))]
         if not steps:
@@ -188,6 +188,6 @@ def end_of(network: nn.Module) -> nn.Module:
 
 def followed_by(then: str, layer: str) -> str:
     return (
-        f"{then!r} follows the last layer {layer}, and a SAN needs its raw logits, reshaped at most. "
+        f"{then!r} follows the last layer {layer}, and a SAN needs its raw logits, at most reshaped. "
         f"{ADVICE.get(then.lower(), OTHER_ADVICE)}"
     )

@@ -11,7 +11,7 @@ def sizes(spec: ImageSpec, name: str) -> tuple[int, int]:
     """(base, halvings): resolution = base · 2^halvings, base from 4 to 7 and one halving at least.
 
     Raises:
-        ValueError: for a resolution that is no such number.
+        ValueError: for any other resolution.
     """
     base, halvings = spec.resolution, 0
     while base % 2 == 0 and base > 7:
@@ -27,7 +27,7 @@ def sizes(spec: ImageSpec, name: str) -> tuple[int, int]:
 
 
 def neighbours(resolution: int) -> list[int]:
-    """The nearest sizes below and above that `sizes` accepts; the first of them all is 8."""
+    """The nearest sizes below and above that `sizes` accepts; the smallest it accepts is 8."""
     possible = [base << k for k in range(1, resolution.bit_length() + 1) for base in (4, 5, 6, 7)]  # ascending
     below = [size for size in possible if size < resolution]
     return [*below[-1:], next(size for size in possible if size > resolution)]
@@ -39,10 +39,10 @@ def channels(width: int, layers: int) -> list[int]:
 
 
 def split_z(z_dim: int, layers: int) -> list[int]:
-    """Lengths of the chunks of z for the first layer and for each norm: equal, and what is left over to the first.
+    """Lengths of the chunks of z for the first layer and for each norm: equal, with the remainder in the first.
 
     Raises:
-        ValueError: if there is less than one number for each.
+        ValueError: if z has fewer numbers than there are chunks.
     """
     length = z_dim // (layers + 1)
     if length == 0:
@@ -58,5 +58,5 @@ Channels = Literal["doubling", "constant"]
 
 
 def multiples(width: int, layers: int, channels: Channels, most: int) -> list[int]:
-    """w, 2w, 4w, ..., from the largest map to the smallest, at most `most` times w; or w each."""
+    """w, 2w, 4w, ..., from the largest map to the smallest, at most `most` times w; or w for every map."""
     return [width * (min(2**i, most) if channels == "doubling" else 1) for i in range(layers)]

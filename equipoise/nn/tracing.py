@@ -1,7 +1,7 @@
-"""Where the tensors that a network returns come from: which linear layer computed them, and what followed it.
+"""Origins of the tensors that a network returns: the linear layer that computed them, and what followed it.
 
-A `Trace` watches the torch functions that a forward calls, and remembers for each tensor the linear or convolutional
-calls behind it. `san` reads it; it knows no discriminator.
+A `Trace` watches the torch functions that a forward calls, and records for each tensor the linear or convolutional
+calls behind it. `san` reads it. Nothing here depends on discriminators.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESHAPES = (
     | {"contiguous", "clone", "expand", "expand_as", "repeat", "broadcast_to"}
     | {"to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda"}
 )
-"""What may follow a last layer, by name: all that moves, selects, repeats or casts logits and computes nothing."""
+"""Functions, by name, that may follow a last layer: they move, select, repeat or cast logits and compute nothing."""
 
 
 Function = Callable[..., Any]
@@ -46,8 +46,8 @@ Function = Callable[..., Any]
 class Call:
     """One call of a linear or convolutional function, op(h, w, b).
 
-    hidden: whether another such call has read what came of it, so that it is no last layer.
-    label: the name in `layers` of the module that made it.
+    hidden: whether another such call has read its result, so that it is not a last layer.
+    label: the name in `layers` of the module that made the call.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Call:
         return self.halves[index]
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """(fun, dir). Every output channel has its own w, and its bias is one more element of it."""
+        """(fun, dir). Every output channel has its own w, with its bias as one more element."""
         if version(self.h) != self.version:
             raise ValueError(
                 "the input of a last layer was changed in place after the layer had read it, and a SAN reads it again. "
@@ -94,10 +94,10 @@ class Call:
         return result
 
     def name(self, network: nn.Module) -> str:
-        """The layer's name, if the network holds its weight or bias as such; else what it called."""
+        """The layer's name if the network holds its weight or bias, else the function it called."""
         for name, module in network.named_modules():
-            own = [*module.parameters(recurse=False), *vars(module).values()]  # hooked norms keep a plain attribute
-            if any(x is not None and (x is self.weight or x is self.bias) for x in own):
+            held = [*module.parameters(recurse=False), *vars(module).values()]  # hooked norms keep a plain attribute
+            if any(x is not None and (x is self.weight or x is self.bias) for x in held):
                 return repr(name or type(module).__name__)
         return f"({self.op.__name__} with weight {tuple(self.weight.shape)})"
 
@@ -107,7 +107,7 @@ class Origin:
     """Where a tensor comes from.
 
     calls: the last linear or convolutional calls before it.
-    then: the first function after them that was no reshape; "" for none.
+    then: the first function after them other than a reshape; "" if there is none.
     """
 
     calls: list[Call]
@@ -116,10 +116,10 @@ class Origin:
 
 @dataclass(eq=False)
 class Raw(Origin):
-    """The origin of what calls computed and reshapes changed.
+    """The origin of a tensor that calls computed and only reshapes changed.
 
-    half: 0 -> `fun`, 1 -> `dir`, reshaped likewise.
-    version: of the tensor, which any change in place raises.
+    half: 0 -> `fun`, 1 -> `dir`, reshaped like the tensor.
+    version: of the tensor; every change in place raises it.
     """
 
     half: Callable[[int], Tensor] = field(kw_only=True)
@@ -127,7 +127,7 @@ class Raw(Origin):
 
 
 class Trace(TorchFunctionMode):
-    """Keeps the origins of the tensors that a network computes inside it.
+    """Record the origins of the tensors that a network computes in this context.
 
     origins: id -> (tensor, origin), for tensors that no further linear or convolutional call has read.
     """
@@ -152,14 +152,14 @@ class Trace(TorchFunctionMode):
         self.origins[id(tensor)] = (tensor, origin)
 
     def hide(self, origins: Iterable[Origin]) -> None:
-        """Mark calls that are no last layers, and forget (and so free) what came of them alone."""
+        """Mark the calls of `origins` as hidden, and forget (and so free) tensors that come from hidden calls only."""
         for origin in origins:
             for call in origin.calls:
                 call.hidden = True
         self.origins = {key: (t, o) for key, (t, o) in self.origins.items() if not all(c.hidden for c in o.calls)}
 
     def follow(self, output: Any, func: Function, arguments: Any, sources: Mapping[Place, Origin]) -> None:
-        """Derive the origins of func's output from those of its arguments."""
+        """Derive the origins of func's output from the origins of its arguments."""
         raw = {path: origin for path, origin in sources.items() if isinstance(origin, Raw)}
         name = name_of(func)
         joined = len(tensors(arguments)) if name in JOINS else len(sources)
@@ -174,8 +174,8 @@ class Trace(TorchFunctionMode):
 
     def known(self, tree: Any) -> dict[Place, Origin]:
         """Origins of the tensors in nested lists, tuples and dicts, by their place."""
-        found = {path: id(tensor) for path, tensor in tensors(tree).items() if id(tensor) in self.origins}
-        return {path: current(*self.origins[key]) for path, key in found.items()}
+        ids = {path: id(tensor) for path, tensor in tensors(tree).items() if id(tensor) in self.origins}
+        return {path: current(*self.origins[key]) for path, key in ids.items()}
 
 
 def current(tensor: Tensor, origin: Origin) -> Origin:
@@ -190,7 +190,7 @@ def calls_of(origins: Iterable[Origin]) -> list[Call]:
 
 
 def computed(name: str, sources: Sequence[Origin]) -> Origin:
-    """The origin of what function `name` computed, and did not reshape."""
+    """The origin of a tensor that function `name` computed and did not only reshape."""
     if len(sources) == 1 and sources[0].then:
         return sources[0]
     return Origin(calls_of(sources), next((origin.then for origin in sources if origin.then), name))
@@ -203,7 +203,7 @@ def reshaped(func: Function, arguments: Any, sources: Mapping[Place, Raw], path:
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor has changed in place, where torch counts it."""
+    """How often a tensor has changed in place; 0 where torch does not count."""
     return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
@@ -218,19 +218,19 @@ def name_of(func: Any) -> str:
 # ---- nested lists, tuples and dicts ----------------------------------------------------------------------
 
 Place = tuple[Any, ...]
-"""Where in nested lists, tuples and dicts: keys and indices."""
+"""A place in nested lists, tuples and dicts: keys and indices."""
 
 
 def tensors(tree: Any, path: Place = ()) -> dict[Place, Tensor]:
     """The tensors in a tree, by their place in it."""
     if isinstance(tree, Tensor):
         return {path: tree}
-    found: dict[Place, Tensor] = {}
+    by_place: dict[Place, Tensor] = {}
     if isinstance(tree, (list, tuple, dict)):
         for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
             if isinstance(part, (Tensor, list, tuple, dict)):
-                found |= tensors(part, (*path, key))
-    return found
+                by_place |= tensors(part, (*path, key))
+    return by_place
 
 
 def replaced(tree: Any, values: Mapping[Place, Any], path: Place = ()) -> Any:

@@ -1,6 +1,6 @@
 """Published methods as configs: functions that return a `TrainConfig`, one paper per file.
 
-Listing them reads the files without importing them, so `equipoise recipes` answers at once.
+Listing recipes reads the files without importing them, so `equipoise recipes` answers at once.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ __all__ = ["available", "load"]
 
 
 def available() -> dict[str, tuple[str, str]]:
-    """Recipes by name: the module that holds it, and the first line of its docstring."""
-    found = {}
+    """Recipes by name: the module that holds the recipe, and the first line of its docstring."""
+    recipes = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if path.stem != "__init__" and isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                found[node.name] = (path.stem, (ast.get_docstring(node) or "").partition("\n")[0])
-    return found
+                recipes[node.name] = (path.stem, (ast.get_docstring(node) or "").partition("\n")[0])
+    return recipes
 
 
 def load(name: str, known: Mapping[str, Any] | None = None) -> tuple[TrainConfig, dict[str, Any]]:
     """The config of a recipe, and the components that its text may call.
 
-    name: one of `available`; ``FILE.py:FUNCTION`` for a recipe of your own, whose file's components count too; a file
+    name: one of `available`; ``FILE.py:FUNCTION`` for a recipe of your own, with the components of that file; a file
         of settings, ``.yaml``, ``.yml`` or ``.json``; or the ``config.txt`` of a run.
     known: components of your own that a file may call.
 
     Raises:
-        ValueError: for an unknown name, with the nearest one, or a file without such a function or a config.
+        ValueError: for an unknown name (the message gives the nearest), or a file without this function or a config.
     """
     from equipoise.config import TrainConfig, components
 
@@ -56,7 +56,7 @@ def load(name: str, known: Mapping[str, Any] | None = None) -> tuple[TrainConfig
 
 
 KEYS = (".yaml", ".yml", ".json")
-"""Endings of files that `core.keyfile` reads."""
+"""Suffixes of files that `core.keyfile` reads."""
 
 
 def _from_text(path: Path, known: Mapping[str, Any]) -> TrainConfig:
@@ -68,13 +68,13 @@ def _from_text(path: Path, known: Mapping[str, Any]) -> TrainConfig:
         return parse_config(config_text(path), known)
     except ValueError as error:
         raise ValueError(
-            f"cannot read the config in {path}: {error}. If it comes from a file of yours, name it: "
+            f"cannot read the config in {path}: {error}. If the config comes from a file of yours, name the file: "
             "--recipe FILE.py:FUNCTION"
         ) from None
 
 
 def _from_keys(name: str, own: Mapping[str, Any], above: tuple[str, ...] = ()) -> tuple[TrainConfig, dict[str, Any]]:
-    """above: files that are being read, each of which names the next as its recipe."""
+    """Read a file of settings. above: the files that led here, each naming the next as its recipe."""
     from equipoise import config
     from equipoise.core.keyfile import changes_of, read_keys
 
@@ -116,17 +116,20 @@ def _located(
     lines: Mapping[str, int | None],
     apply: Callable[[Mapping[str, Any]], Any],
 ) -> str:
-    """`message` with the place of each mistake: the keys that it needs, of those the ones that suffice if any do."""
+    """`message` with the place of each mistake: the keys that cause it alone if there are any, else all that it needs.
 
-    def said(chosen: Mapping[str, Any]) -> list[str]:
+    A key is needed if the mistake disappears without it.
+    """
+
+    def mistakes(chosen: Mapping[str, Any]) -> list[str]:
         try:
             apply(chosen)
         except ValueError as error:
             return str(error).splitlines()
         return []
 
-    without = {path: said({other: value for other, value in values.items() if other != path}) for path in values}
-    alone = {path: said({path: value}) for path, value in values.items()}
+    without = {path: mistakes({other: value for other, value in values.items() if other != path}) for path in values}
+    alone = {path: mistakes({path: value}) for path, value in values.items()}
     located = []
     for mistake in message.splitlines():
         needed = [path for path in values if mistake not in without[path]]

@@ -1,12 +1,12 @@
 """AC-GAN (Odena, Olah & Shlens 2017) for any labelled images, by default the digits.
 
-As published: a classifier beside D's verdict, whose cross-entropy both players minimise on real and generated
-images (sec. 3), the class one-hot beside a z of length 100, batch norm in both networks, N(0, 0.02²)
-initialisation, Adam 2e-4 with betas (0.5, 0.999), batch 100 (appendix; its learning rates are 1e-4 to 3e-4).
+As published: a classifier beside D's verdict (sec. 3; both players minimise its cross-entropy on real and generated
+images), the class one-hot beside a z of length 100, batch norm in both networks, N(0, 0.02²) initialisation, Adam
+2e-4 with betas (0.5, 0.999), batch 100 (appendix; its learning rates are 1e-4 to 3e-4).
 
 Different here:
 
-- A DCGAN's D instead of theirs, which has more layers, dropout 0.5 after each and noise on its activations.
+- D is a DCGAN's. The paper's D has more layers, dropout 0.5 after each and noise on its activations.
 - Generated images take the labels of the real batch.
 """
 

@@ -8,18 +8,17 @@ As published: ADA with target 0.6, p from 0 to 1 in 500 kimg and the transforms 
 batch 64, minibatch standard deviation in groups of 4, and an average of G of half-life 10 · batch / 32 kimg, at
 most 5 % of the images seen (the automatic configuration of the authors' code, on two GPUs).
 
-gamma is that of 28x28. For other sizes set `terms.0.gamma`: 0.0032 for 32x32, 0.0128 for 64x64, 0.0512 for
+The default gamma is for 28x28. For other sizes set `terms.0.gamma`: 0.0032 for 32x32, 0.0128 for 64x64, 0.0512 for
 128x128.
 
 Different here:
 
-- The networks are a DCGAN's and not StyleGAN2's, so there is no path length regularisation, no mixing of styles and
-  no equalised learning rate. G has batch norm.
-- The learning rate is the quickstart's 1e-3. Theirs, 2.5e-3, is made for an equalised learning rate; 1e-3 was ahead of
+- The networks are a DCGAN's instead of StyleGAN2's. Path length regularisation, style mixing and an equalised learning
+  rate do not apply. G has batch norm.
+- The learning rate is the quickstart's 1e-3. The authors' 2.5e-3 is for an equalised learning rate. 1e-3 was ahead of
   DCGAN's 2e-4 after 40 kimg of 500 digits, in the one comparison made.
-- Lazy R1 joins the gradient of D's loss, in every 16th update. Theirs is an update of its own after that of the loss,
-  and D's Adam makes up for the 17 updates in the place of 16: its learning rate is multiplied by 16/17, its betas are
-  raised to the power of 16/17.
+- Lazy R1 joins the gradient of D's loss, in every 16th update. The authors make a separate update for R1, so 17 updates
+  replace 16. To compensate, their D's Adam has its learning rate multiplied by 16/17 and its betas raised to 16/17.
 """
 
 from __future__ import annotations

@@ -9,20 +9,20 @@ For other sizes: generator.z_dim=140 for 256 and 160 for 512 pixels; `biggan_dee
 both players.
 
 `biggan_cifar` takes the numbers of the authors' code for CIFAR-10: width 64, z of length 128, no attention, no
-regulariser, Adam 2e-4 for both, four updates of D, batch 50, 500 epochs. There G has a table of gains per class and
-all of z in its linear layer, which is SAGAN's with attention=0, and N(0, 0.02²) weights.
+regulariser, Adam 2e-4 for both, four updates of D, batch 50, 500 epochs. The authors' G differs: it has a table of
+gains per class and all of z in its linear layer, like SAGAN's with attention=0, and N(0, 0.02²) weights.
 
-The small one is for two cores, 28x28 to 64x64: a twelfth of the width, attention at 16x16, batch 64, one update of D,
-4e-4 for both players, and a z of length 20. e(y) starts with length 1; beside chunks of a longer z, and at G's usual
-1e-4, it did not enter within 800 updates, and G ignored the class (docs/results.md).
+`biggan_small` is for two cores, 28x28 to 64x64: a twelfth of the width, attention at 16x16, batch 64, one update of D,
+4e-4 for both players, and a z of length 20. e(y) starts with length 1. With chunks of a longer z, and G's usual 1e-4,
+e(y) had no effect within 800 updates, and G ignored the class (docs/results.md).
 
 Different here:
 
-- The average starts at once, with a half-life of a tenth of the images seen until that is the paper's.
+- The average starts at once. Its half-life is a tenth of the images seen, until it reaches the paper's.
 - The regulariser sees the weights that G computes with, after spectral norm.
-- The head has no bias, and starts from N(0, 1/F).
+- The head is without a bias, and starts from N(0, 1/F).
 - Generated images take the labels of the real batch.
-- The default data are the bundled digits, on which such a network is far too large.
+- The default data are the bundled digits. Such a network is far too large for them.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from equipoise.weights import SpectralNorm
 __all__ = ["biggan", "biggan_cifar", "biggan_deep", "biggan_small"]
 
 WIDTH = 8
-"""Of the small networks. 16 took twice the time on 64x64 images."""
+"""Width of the small networks. 16 took twice the time on 64x64 images."""
 
 
 def _kept(share: float, batch_size: int, d_steps: int) -> EMAConfig:
-    """The average that keeps `share` of itself per update of G, once its half-life is a tenth of the images seen."""
+    """An average that keeps `share` per update of G, once its half-life is below a tenth of the images seen."""
     return EMAConfig(halflife_kimg=math.log(0.5) / math.log(share) * batch_size * d_steps / 1000, rampup=0.1)
 
 

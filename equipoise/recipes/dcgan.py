@@ -5,7 +5,7 @@ betas (0.5, 0.999), batch 128 (sec. 4).
 
 Different here:
 
-- The networks are those of many tutorials for 28x28, with fewer and smaller layers.
+- The networks come from common 28x28 tutorials, with fewer and smaller layers.
 - z is normal and of length 64 instead of uniform and of length 100.
 """
 

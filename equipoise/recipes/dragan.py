@@ -1,14 +1,14 @@
 """DRAGAN (Kodali, Abernethy, Hays & Kira 2017) for any images, by default the digits.
 
-As published: the non-saturating loss with penalty 10 (‖grad D‖ - 1)² at noisy real images, noise of half their
+As published: the non-saturating loss with penalty 10 (‖grad D‖ - 1)² at noisy real images, noise of half the images'
 standard deviation, one D update per update of G, Adam 1e-4 with betas (0.5, 0.9), batch 128, z of length 100 from
 U[-1, 1] (the authors' code for digits).
 
 Different here:
 
-- A DCGAN instead of a network of one hidden layer, without batch norm in D because the penalty is one per image.
-- x̂ is the noisy image itself. Their code draws a point between it and the image.
-- Images lie in [-1, 1], theirs in [0, 1]. A gradient of length 1 per unit of theirs has length 1/2 here. So D may be
+- A DCGAN instead of a network of one hidden layer. D is without batch norm, because the penalty is per image.
+- x̂ is the noisy image itself. The authors' code draws a point between the image and the noisy image.
+- Images lie in [-1, 1], the authors' in [0, 1]. A gradient of length 1 on their scale has length 1/2 here. So D may be
   twice as steep here; `terms.0.strength=40 terms.0.target=0.5` is exactly their penalty.
 """
 

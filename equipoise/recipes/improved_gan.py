@@ -1,8 +1,8 @@
 """Improved GAN (Salimans, Goodfellow, Zaremba, Cheung, Radford & Chen 2016) for any labelled images, by default the
 digits.
 
-Semi-supervised: D tells K classes of real images and one of generated ones, learning the classes of 100 images, as
-many of each, while the others count as real alone.
+Semi-supervised: D distinguishes K classes of real images and one class of generated images. D learns the classes from
+100 labelled images, the same number per class. All other images count only as real.
 
 As published: the K+1 classes and 100 labels (sec. 5 and 6.1), feature matching as G's only loss (sec. 3.1), weight
 norm in D and batch norm in G, Adam 3e-4 with beta1 0.5, batch 100, z of length 100 (the authors' code for
@@ -10,16 +10,16 @@ convolutions; 3e-3 for their fully connected digits).
 
 Different here:
 
-- A DCGAN instead of their networks, without noise or dropout between D's layers and without an initialisation from
-  data.
-- The features matched are those that the head reads.
-- The distance of their means is a sum over features, as the paper writes it. The authors' code takes a mean: of squares
-  for digits, of absolute values for SVHN and CIFAR-10.
-- The learning rate is constant, as in their code for digits. For SVHN and CIFAR-10 theirs falls to 0 in a straight line
-  over the last third of the run.
+- A DCGAN instead of their networks, without noise or dropout between D's layers and without data-dependent
+  initialisation.
+- The matched features are the features that the head reads.
+- The distance between the means is a sum over features, as in the paper. The authors' code takes a mean: of squares for
+  digits, of absolute values for SVHN and CIFAR-10.
+- The learning rate is constant, as in their code for digits. For SVHN and CIFAR-10 theirs falls linearly to 0 over the
+  last third of the run.
 - z is normal instead of U[0, 1].
 - The unsupervised part of D's loss is not halved.
-- D classifies with its own weights. Theirs are averaged for that.
+- D classifies with its current weights. The authors classify with averaged weights.
 """
 
 from __future__ import annotations

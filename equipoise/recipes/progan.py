@@ -1,23 +1,24 @@
 """ProGAN (Karras, Aila, Laine & Lehtinen 2018) for any images, by default the digits.
 
-As published for CelebA-HQ and LSUN: each size is trained on 800 thousand images, and fades in over as many; batches of
-16, from 256x256 on of 14, 6 and 3; Wasserstein loss with gradient penalty 10 and drift penalty 0.001, one update of D
-for one of G, Adam 1e-3 with betas (0, 0.99), z of length 512, an average of G that keeps 0.999 per update (app. A.1;
-the authors' configurations). Each network has 23.1 million weights for 1024x1024.
+As published for CelebA-HQ and LSUN: each size fades in over 800 thousand images and is trained on 800 thousand more;
+batches of 16, and of 14, 6 and 3 from 256x256 on; Wasserstein loss with gradient penalty 10 and drift penalty 0.001,
+one update of D for one of G, Adam 1e-3 with betas (0, 0.99), z of length 512, an average of G that keeps 0.999 per
+update (app. A.1; the authors' configurations). Each network has 23.1 million weights for 1024x1024.
 
-`progan_small` has a thousand updates for a size where `progan` has fifty thousand, hence its learning rate. Its maps of
-4x4 and 8x8 have 64 channels, those of 64x64 have 8. The drift penalty is lazy.
+`progan_small` makes a thousand updates per size and `progan` fifty thousand, hence the higher learning rate. Its maps
+have 64 channels at 4x4 and 8x8, and 8 channels at 64x64. The drift penalty is lazy.
 
 Different here:
 
-- Images of less detail come in the full size, as in the authors' second version; in their first one they are small. The
-  gradient penalty is then one on slopes per pixel of the full size.
-- The learning rate does not rise over the first 40 kimg, as it does in their first version.
-- Real images are not mirrored, which the authors do for faces and the small LSUN sets.
-- The average has a half-life of 11 kimg at every size, which is 0.999 per update of 16 images. Theirs is 0.999 per
-  update of any batch: at 1024x1024, 3 images, this one keeps 0.9998. It is shorter in the first 220 kimg (`rampup`).
-- 19,000 kimg are those of CelebA-HQ at 1024x1024, which is fully grown after 12,800. Smaller images are sooner: 28x28
-  after 3,200, 256x256 after 9,600.
+- Images of less detail come in the full size, as in the authors' second version; in their first version they are small.
+  The gradient penalty then acts on slopes per pixel of the full size.
+- The learning rate is constant from the start. In their first version it rises over the first 40 kimg.
+- Real images are not mirrored. The authors mirror faces and the small LSUN sets.
+- The average has a half-life of 11 kimg at every size: 0.999 per update of 16 images. The authors' average keeps 0.999
+  per update of any batch. At 1024x1024, with 3 images, this one keeps 0.9998. The half-life is shorter in the first 220
+  kimg (`rampup`).
+- 19,000 kimg is for CelebA-HQ at 1024x1024, which is fully grown after 12,800. Smaller images are fully grown sooner:
+  28x28 after 3,200, 256x256 after 9,600.
 """
 
 from __future__ import annotations

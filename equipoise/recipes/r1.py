@@ -2,15 +2,15 @@
 
 As published: the non-saturating loss, 10 ‖grad D(x)‖² on real images at every update, RMSProp 1e-4 with smoothing
 0.99, batch 64, no norm in either network, z of length 256, noise U[0, 1/128] on real images, and a moving average of G
-that keeps 0.999 per update (sec. 6; the authors' configurations). The penalty is R1(gamma=20), whose weight is gamma/2:
-the authors' code multiplies by 10, and does not halve it.
+that keeps 0.999 per update (sec. 6; the authors' configurations). The penalty is R1(gamma=20), with weight gamma/2:
+the authors' code multiplies by 10 without halving.
 
 Different here:
 
 - A DCGAN instead of their residual networks.
 - Images of 28x28 instead of 256x256. The same gamma weighs more on small images; `ada` has a rule of thumb.
 - Real images are not mirrored.
-- The average reaches 0.999 after 444 kimg and forgets faster before, or early samples would be those of untrained
+- The average reaches 0.999 after 444 kimg and forgets faster before. Otherwise early samples would come from untrained
   weights.
 """
 

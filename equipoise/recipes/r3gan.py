@@ -6,14 +6,14 @@ and a learning rate from 2e-4 to 5e-5, gamma falling to a tenth, all along half 
 
 Different here:
 
-- gamma, which the paper sets for each data set: 0.05 to 0.005 for CIFAR-10, 0.5 to 0.05 and 1 to 0.1 for ImageNet at
-  32x32 and 64x64, 2 to 0.2 for faces at 64x64, 150 to 15 at 256x256. Here it goes from 1 to 0.1: with 0.05 D was far
-  ahead of G after 30 kimg of digits, in the one comparison made.
-- The networks are a DCGAN's, so G has batch norm. Theirs are grouped residual networks with an initialisation made
-  for the lack of norms; a DCGAN's G without was behind in the same comparison.
-- The cosines end with this short run. Theirs end after 20 of 250 million images.
-- Batch 64 instead of 512, and an average of G of half-life 10 kimg, 2 % of the run as theirs of 5,000.
-- No augmentation; theirs rises to p = 0.55.
+- gamma goes from 1 to 0.1. The paper sets it per data set: 0.05 to 0.005 for CIFAR-10, 0.5 to 0.05 and 1 to 0.1 for
+  ImageNet at 32x32 and 64x64, 2 to 0.2 for faces at 64x64, 150 to 15 at 256x256. With 0.05 D was far ahead of G after
+  30 kimg of digits, in the one comparison made.
+- The networks are a DCGAN's, so G has batch norm. The paper's are grouped residual networks, with an initialisation
+  made for networks without norms. A DCGAN's G without batch norm was behind in the same comparison.
+- The cosines end with this short run. The paper's end after 20 of 250 million images.
+- Batch 64 instead of 512. The average of G has a half-life of 10 kimg, 2 % of the run; so has the paper's, 5,000 kimg.
+- No augmentation; the paper's rises to p = 0.55.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WGAN-GP (Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017) on its own networks, and on those it was tried on.
+"""WGAN-GP (Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017) on its ResNets, and on its varied architectures.
 
     equipoise train wgan_gp_varied runs/a generator.nonlinearity=tanh generator.depth=12 discriminator.depth=12
     equipoise train wgan_gp_varied runs/b generator.nonlinearity=gated discriminator.nonlinearity=gated
@@ -6,21 +6,22 @@
 
 As published, for all: penalty 10 (‖grad D‖ - 1)², 5 critic updates per update of G, batch 64, z of length 128, and:
 
-- `wgan_gp_resnet`: the residual networks of CIFAR-10 (app. F), Adam 2e-4 with betas (0, 0.9), 100,000 updates of G,
-  over which the learning rate falls to 0 in a straight line, batch 128 for G, noise U[0, 1/128] on real images (the
-  authors' code, without labels).
-- `wgan_gp_resnet64`: those of 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates, no such noise (the authors' code).
-- `wgan_gp_varied`: the DCGAN of which `VariedGenerator` and `VariedDiscriminator` make any of the random architectures
-  (table 1), Adam 1e-4 with betas (0, 0.9), 100,000 updates, weight decay of 1e-3 in a critic with layer norm (app. B);
-  discriminator.norm=none goes with d_optim.weight_decay=0.
-- `wgan_gp_101`: the 101-layer networks of 64x64 (sec. 5.2), Adam 1e-4 with betas (0.5, 0.9), 200,000 updates (app. E).
+- `wgan_gp_resnet`: the residual networks for CIFAR-10 (app. F), Adam 2e-4 with betas (0, 0.9), 100,000 updates of G
+  with a learning rate that falls linearly to 0, batch 128 for G, noise U[0, 1/128] on real images (the authors' code,
+  without labels).
+- `wgan_gp_resnet64`: the residual networks for 64x64, Adam 1e-4 with betas (0, 0.9), 200,000 updates, without noise
+  (the authors' code).
+- `wgan_gp_varied`: the baseline DCGAN. Settings of `VariedGenerator` and `VariedDiscriminator` turn it into any of the
+  random architectures (table 1). Adam 1e-4 with betas (0, 0.9), 100,000 updates, weight decay of 1e-3 in a critic with
+  layer norm (app. B); use discriminator.norm=none with d_optim.weight_decay=0.
+- `wgan_gp_101`: the 101-layer networks for 64x64 (sec. 5.2), Adam 1e-4 with betas (0.5, 0.9), 200,000 updates (app. E).
 
 Different here:
 
-- Real images of `wgan_gp_resnet` are bytes / 127.5 - 1 and the noise, up to 1 + 1/128. Theirs are bytes / 128 - 1 and
-  the noise, up to 1.
-- The paper does not say which weights decay, or how: here all of the critic's, as part of their gradients.
-- CIFAR-10 stands for the ImageNet of 32x32 pixels on which the random architectures were trained.
+- Real images of `wgan_gp_resnet` are bytes / 127.5 - 1 plus the noise, up to 1 + 1/128. The authors' are bytes / 128 -
+  1 plus the noise, up to 1.
+- The paper does not say which weights decay, or how. Here all of the critic's weights do, through their gradients.
+- CIFAR-10 replaces 32x32 ImageNet, on which the random architectures were trained.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ __all__ = ["wgan_gp_101", "wgan_gp_resnet", "wgan_gp_resnet64", "wgan_gp_varied"
 
 def wgan_gp_resnet() -> TrainConfig:
     """WGAN-GP's ResNets (Gulrajani et al. 2017) on CIFAR-10: no norm in D, Adam 2e-4, which falls to 0."""
-    kimg = 32_000  # 100,000 updates of G, and of D on 64 images five times as many
+    kimg = 32_000  # 100,000 updates of G, 500,000 updates of D on 64 images
     adam = Adam(lr=Linear(start=2e-4, end=0.0, kimg=kimg), betas=(0.0, 0.9))
     return TrainConfig(
         data=CIFAR10(),

@@ -4,13 +4,13 @@ As published: networks, hinge loss, spectral norm on every weight of both networ
 Adam 1e-4 for G and 4e-4 for D with betas (0, 0.9), one update of D for one of G, batch 256, z of length 128, a million
 updates, attention at 32x32 (secs. 3 and 4; xavier weights, z, width and place of attention from the authors' code).
 
-The small one is for two cores, 28x28 to 64x64: an eighth of the width, attention at 16x16, batch 64, an averaged G.
+`sagan_small` is for two cores, 28x28 to 64x64: an eighth of the width, attention at 16x16, batch 64, an averaged G.
 
 Different here:
 
-- The head has no bias, and starts from N(0, 1/F).
+- The head is without a bias, and starts from N(0, 1/F).
 - Generated images take the labels of the real batch.
-- The default data are the bundled digits, on which such a network is far too large.
+- The default data are the bundled digits. Such a network is far too large for them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from equipoise.weights import SpectralNorm
 __all__ = ["sagan", "sagan_small"]
 
 WIDTH = 8
-"""Of the small networks. 16 took twice the time on 64x64 images."""
+"""Width of the small networks. 16 took twice the time on 64x64 images."""
 
 
 def sagan() -> TrainConfig:

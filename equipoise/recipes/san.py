@@ -1,14 +1,14 @@
-"""SAN's digits (Takida, Imaizumi, Shibuya et al. 2024), and the GAN it is compared with.
+"""SAN's digits (Takida, Imaizumi, Shibuya et al. 2024), and the GAN that the paper compares SAN with.
 
 As published: networks, hinge loss, spectral norm, Adam 1e-3 with betas (0, 0.99), batch 128, z of length 100.
 
 Different here:
 
-- The last layer starts at N(0, 1/F) instead of N(0, 1), which was ahead after 64 kimg in the one comparison made
+- The last layer starts at N(0, 1/F) instead of N(0, 1). N(0, 1/F) was ahead after 64 kimg in the one comparison made
   (docs/results.md).
 - Samples come from the averaged generator.
-- Images are in [-1, 1] and end in tanh.
-- The bundled 10,000 digits stand for MNIST's 60,000 (data=MNIST has them all), with as many epochs.
+- Images are in [-1, 1], and G ends in tanh.
+- The bundled 10,000 digits replace MNIST's 60,000 (data=MNIST has all), for the same number of epochs.
 - Generated images take the labels of the real batch.
 """
 

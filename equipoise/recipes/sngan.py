@@ -1,11 +1,12 @@
 """SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018) at the size of digits.
 
-As published: spectral norm in D in the place of batch norm, by one power iteration an update (alg. 1).
+As published: spectral norm in D in place of batch norm, with one power iteration per update (alg. 1).
 
 Different here:
 
-- Networks and optimiser are those of `dcgan_digits`; the paper has no digits.
-- Beside the projection discriminator (Miyato & Koyama 2018) G reads the class one-hot beside z, theirs in its norms.
+- Networks and optimiser come from `dcgan_digits`; the paper does not train on digits.
+- With the projection discriminator (Miyato & Koyama 2018), G reads the class one-hot beside z. The paper's G reads it
+  in its norms.
 """
 
 from __future__ import annotations

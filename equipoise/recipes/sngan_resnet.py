@@ -4,29 +4,34 @@
         generator=ResNetGenerator discriminator=ResNetDiscriminator
     equipoise train sngan_projection runs/concat head.conditioning=Hidden discriminator.join=3
 
-As published, `sngan_resnet`: the residual networks of 32x32 (app. B.4), spectral norm in D alone, the hinge loss, 5
-updates of D for one of G, Adam 2e-4 with betas (0, 0.9), batch 64 for D and 128 for G, z of length 128, and 50,000
-updates of G, over which the learning rate falls to 0 in a straight line (the authors' configuration for CIFAR-10).
-`sngan_cnn`: the standard CNN (table 3), the non-saturating loss, and Adam 2e-4 with betas (0.5, 0.999), one update of D
-for one of G (setting C of table 1), 100,000 updates. `sngan_projection`: the conditional networks of 128x128,
-conditional batch norm in G and a projection in D, 450,000 updates of G, in the last 50,000 of which the learning rate
-falls to 0, noise U[0, 1/128] on real images, the rest as in `sngan_resnet`; with the two settings above, the D that it
-is compared with, whose class joins the map after the third block (fig. 1b).
+As published:
 
-`sngan_resnet_small` is not published: networks of a quarter of the width and less for any images, one update of D for
-one of G with twice its learning rate (Heusel et al. 2017), as many images for G as for D, and an averaged G, chosen so
-that two cores train it.
+- `sngan_resnet`: the residual networks for 32x32 (app. B.4), spectral norm in D alone, the hinge loss, 5 updates of D
+  for one of G, Adam 2e-4 with betas (0, 0.9), batch 64 for D and 128 for G, z of length 128, and 50,000 updates of G
+  with a learning rate that falls linearly to 0 (the authors' configuration for CIFAR-10).
+- `sngan_cnn`: the standard CNN (table 3), the non-saturating loss, Adam 2e-4 with betas (0.5, 0.999), one update of D
+  for one of G (setting C of table 1), 100,000 updates.
+- `sngan_projection`: the conditional networks for 128x128, conditional batch norm in G and a projection in D, 450,000
+  updates of G, with a learning rate that falls to 0 in the last 50,000, noise U[0, 1/128] on real images. The rest is
+  as in `sngan_resnet`. The two settings above give the D that the paper compares it with: the class joins the map after
+  the third block (fig. 1b).
+
+`sngan_resnet_small` is not published. It is chosen so that two cores can train it: networks of a quarter of the width
+or less, for any images, one update of D for one of G with twice G's learning rate (Heusel et al. 2017), equal batches
+for G and D, and an averaged G.
 
 Different here:
 
-- Generated images take the labels of the real batch, G's each label twice, where theirs are drawn uniformly.
-- The head of `sngan_projection` has no bias, theirs has one.
-- The head's vectors start from N(0, 1/F), theirs from Glorot's uniform distribution: of variance 2/(F + 1) for the
-  vector of all classes, 2/(F + classes) for those of one. Spectral norm divides by the length of both.
-- Batch norm adds 1e-5 to the variance, theirs 2e-5.
-- Real images of `sngan_projection` are bytes / 127.5 - 1 and the noise, up to 1 + 1/128. Theirs are bytes / 128 - 1 and
-  the noise, up to 1.
-- In the concatenating D, the hidden layer of the fourth block is as wide as what that block reads. In the authors' code
+- Generated images take the labels of the real batch; G's update uses each label twice. The authors draw labels
+  uniformly.
+- The head of `sngan_projection` is without a bias; the authors' has one.
+- The head's vectors start from N(0, 1/F). The authors' start from Glorot's uniform distribution, with variance
+  2/(F + 1) for the vector shared by all classes and 2/(F + classes) for the vectors of single classes. Spectral norm
+  divides by the length of both.
+- Batch norm adds 1e-5 to the variance, the authors' 2e-5.
+- Real images of `sngan_projection` are bytes / 127.5 - 1 plus the noise, up to 1 + 1/128. The authors' are bytes / 128
+  - 1 plus the noise, up to 1.
+- In the concatenating D, the hidden layer of the fourth block is as wide as that block's input. In the authors' code
   this width leaves e(y) out, which the layer would not accept.
 """
 
@@ -72,7 +77,7 @@ def sngan_cnn() -> TrainConfig:
 
 def sngan_resnet() -> TrainConfig:
     """SN-GAN's ResNets (Miyato et al. 2018) on CIFAR-10: hinge loss, spectral norm, 5 updates of D, Adam 2e-4."""
-    kimg = 16_000  # 50,000 updates of G, and of D on 64 images five times as many
+    kimg = 16_000  # 50,000 updates of G, 250,000 updates of D on 64 images
     adam = Adam(lr=Linear(start=2e-4, end=0.0, kimg=kimg), betas=(0.0, 0.9))
     return TrainConfig(
         data=CIFAR10(),

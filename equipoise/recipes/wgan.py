@@ -6,10 +6,10 @@ authors' code; the paper names none).
 
 Different here:
 
-- The critic has no batch norm, G has. Theirs has it in both, and clips the gains too; whatever its gains, a norm
-  divides by a deviation, which undoes what the clipping bounds.
-- 5 critic updates from the start. The authors' code makes 100 of them for each of the first 25 updates of G and for
-  every 500th; `d_steps=ToConvergence` is the principled form of that.
+- Only G has batch norm. The authors' critic has it too, and clips its gains. With any gains, a norm divides by a
+  deviation, which undoes the bound of the clipping.
+- 5 critic updates from the start. The authors' code makes 100 critic updates for each of the first 25 updates of G and
+  for every 500th. `d_steps=ToConvergence` is the principled form of that.
 """
 
 from __future__ import annotations

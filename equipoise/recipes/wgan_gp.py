@@ -1,13 +1,13 @@
 """WGAN-GP (Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017) for any images, by default the digits.
 
 As published: penalty 10 (‖grad D‖ - 1)² between real and generated images, 5 critic updates per update of G, Adam
-1e-4 with betas (0, 0.9), batch 64 (alg. 1); a critic with layer norm in the place of batch norm, because the
-penalty is one per image and batch norm mixes images (sec. 4).
+1e-4 with betas (0, 0.9), batch 64 (alg. 1); a critic with layer norm in place of batch norm, because the penalty
+is per image and batch norm mixes images (sec. 4).
 
 Different here:
 
 - z of length 100 instead of 128, and N(0, 0.02²) initialisation.
-- For digits the authors' code has no norm at all, betas (0.5, 0.9) and batch 50.
+- For digits the authors' code uses networks without norms, betas (0.5, 0.9) and batch 50.
 """
 
 from __future__ import annotations

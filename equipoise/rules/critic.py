@@ -1,4 +1,4 @@
-"""How many updates D makes before each one of G: a fixed number, or as many as it takes to converge."""
+"""The number of D's updates before each update of G: fixed, or until D's loss converges."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["Rounds", "ToConvergence"]
 
 @component
 class ToConvergence:
-    """D is updated until its loss stops falling, before each update of G: the critic trained to optimality.
+    """Update D until its loss stops falling, before each update of G: the critic trained to optimality.
 
-    It has, when the mean loss of its last `window` updates is not below that of the `window` updates before by more
-    than `tolerance` times the magnitude of that. A Wasserstein critic then estimates the distance, and its gradient is
-    that of the distance (Arjovsky et al. 2017, sec. 3). Statistics of D are those of the last `window` updates.
+    Converged: the mean loss over the last `window` updates is at most `tolerance` (relative) below the mean over the
+    `window` updates before. A Wasserstein critic then estimates the distance, and its gradient is the gradient of
+    the distance (Arjovsky et al. 2017, sec. 3). Statistics of D cover the last `window` updates.
 
-    An iteration is all these updates: averages of G, checkpoints and signals wait for its end. The loss is the one
-    that is reported as `D/loss`, without penalties.
+    All these updates are one iteration: averages of G, checkpoints and signals wait for its end. The loss is the
+    reported `D/loss`, without penalties.
 
-    max_steps: updates after which it is G's turn in any case, at least two windows.
+    max_steps: most updates of D before an update of G; at least two windows.
     """
 
     tolerance: float = Field(default=0.01, ge=0)
@@ -34,15 +34,20 @@ class ToConvergence:
     max_steps: int = Field(default=500, ge=1)
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `max_steps` below twice `window`: there would be no two windows to compare. Raise
+        `max_steps`, or take a smaller `window`.
+        """
         if self.max_steps < 2 * self.window:
             raise ValueError(
-                f"max_steps={self.max_steps} leaves no two windows of {self.window} updates to compare: give at least "
-                f"max_steps={2 * self.window}, or a smaller window"
+                f"max_steps={self.max_steps} is less than two windows of {self.window} updates to compare: give at "
+                f"least max_steps={2 * self.window}, or a smaller window"
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if G has a term that is not due at each of its updates."""
-        lazy = next((term for term in cfg.terms if term.player != "D" and term.every > 1), None)
+        """Raises ValueError for a term of G with `every` above 1: it counts updates of G, whose number is known for a
+        fixed number of D updates alone. Set `every=1`, or `d_steps=5`.
+        """
+        lazy = next((term for term in (*cfg.game.terms(), *cfg.terms) if term.player != "D" and term.every > 1), None)
         if lazy is not None:
             raise ValueError(
                 f"{lazy!r} and d_steps={self!r} do not go together: `every` counts updates of G, whose number "
@@ -69,11 +74,11 @@ class Rounds:
                 return
 
     def note(self, stats: dict[str, Tensor], nimg: int) -> None:
-        """Account for an update that ended after `nimg` images. `stats` holds its scalars, `D/loss` among them."""
+        """Record an update that ended after `nimg` images. `stats` holds its scalars, `D/loss` among them."""
         self.stats.append((stats, nimg))
 
     def converged(self, until: ToConvergence) -> bool:
-        """Looks after every `window` updates; the host waits for the device then."""
+        """Whether the loss has stopped falling. Tested every `window` updates; the host waits for the device then."""
         w = until.window
         if len(self.stats) < 2 * w or len(self.stats) % w:
             return False
@@ -82,7 +87,7 @@ class Rounds:
         return not now < before - until.tolerance * abs(before)  # NaN ends it too
 
     def reported(self) -> list[tuple[dict[str, Tensor], int]]:
-        """Statistics worth writing: of all updates, or of the last `window` with their number as `D/steps`."""
+        """Statistics to write: of all updates, or of the last `window`, with the number of updates as `D/steps`."""
         if self.until is None:
             return self.stats
         steps = torch.tensor(float(len(self.stats)))

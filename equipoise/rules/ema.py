@@ -17,9 +17,9 @@ __all__ = ["EMA", "EMAConfig"]
 class EMA(nn.Module):
     """`self.model` follows a network: w_ema <- β w_ema + (1 - β) w, β = 0.5 ** (images / half-life).
 
-    halflife_kimg: thousand images after which a weight's influence has halved; 0 keeps no average, a plain copy.
-    rampup: the half-life is at most this fraction of the images seen, so that early weights are forgotten;
-        None switches it off. (Karras et al. 2020)
+    halflife_kimg: thousands of images after which a weight's influence has halved; 0: a plain copy, not an average.
+    rampup: the half-life is at most this fraction of the images seen, so early weights are forgotten; None: no limit.
+        (Karras et al. 2020)
 
     Buffers (running means, singular vectors) are copied, not averaged.
     """
@@ -30,12 +30,12 @@ class EMA(nn.Module):
         self.halflife_kimg, self.rampup = halflife_kimg, rampup
 
     def forward(self, *args: Any) -> Any:
-        """What the average makes of it: ``ema(z)`` is ``ema.model(z)``."""
+        """Call the averaged network: ``ema(z)`` is ``ema.model(z)``."""
         return self.model(*args)
 
     @torch.no_grad()
     def update(self, source: nn.Module, nimg: int, num_images: int) -> None:
-        """Account for the last `num_images` of the `nimg` images seen so far."""
+        """Average in the weights of `source`, after `num_images` more images, `nimg` in total."""
         halflife = self.halflife_kimg * 1000
         if self.rampup is not None:
             halflife = min(halflife, nimg * self.rampup)

@@ -14,15 +14,15 @@ __all__ = ["Evaluate"]
 
 @component
 class Evaluate:
-    """Measure the averaged generator every so many kimg and at the end, and keep the best one in the run's `best/`.
+    """Measure the averaged generator every `every_kimg` kimg and at the end; keep the best one in the run's `best/`.
 
-    It draws from a randomness of its own: the run trains as it does without. Every evaluation is a snapshot too.
+    Evaluation has its own random stream, so the run trains as it would without. Every evaluation is a snapshot too.
 
     metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `metrics.registry`.
-    num, seed: how many images are drawn, and which.
+    num: number of images to generate.  seed: for their latents.
     features: a feature network, "inception", "efficientnet_lite0", "digits" or "FILE.py:NAME"; weights: its file.
-    against: data to compare with; None is the data that the run trains on, less what is held out.
-    best: the number that decides which generator is kept; None is the first of the first metric.
+    against: data to compare with; None: the training data, without held-out images.
+    best: the number that decides which generator is kept; None: the first number of the first metric.
     """
 
     every_kimg: float = Field(default=50, gt=0)
@@ -35,16 +35,16 @@ class Evaluate:
     best: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for metrics that cannot be, and a `best` that none of them gives."""
+        """Raises ValueError for unknown `metrics`, and a `best` that is none of their numbers. Name one of them."""
         if self.deciding not in self.better:
             raise ValueError(
-                f"best={self.best!r} is none of the numbers that {', '.join(self.metrics)} give: name one of "
+                f"best={self.best!r} is not a number that {', '.join(self.metrics)} report: name one of "
                 f"{', '.join(self.better)}"
             )
 
     @property
     def better(self) -> dict[str, str]:
-        """The numbers that the metrics give: "lower" or "higher"."""
+        """Names of the numbers that the metrics report, with the better direction: "lower" or "higher"."""
         asked = parse_metrics(self.metrics, self.features).values()
         return {name: way for metric in asked for name, way in metric.better.items()}
 

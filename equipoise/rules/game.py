@@ -16,7 +16,11 @@ __all__ = ["Game", "Generation", "Shown"]
 
 
 class Shown(NamedTuple):
-    """What D is shown. real, fake: images, with what D is told of them.  made: everything that G returned."""
+    """The images shown to D.
+
+    real, fake: images, with what D is told of them.
+    made: everything that G returned.
+    """
 
     real: Batch
     fake: Batch
@@ -25,13 +29,13 @@ class Shown(NamedTuple):
 
 @component
 class Game(ABC):
-    """What G makes of a batch, and what D is shown.
+    """The rules of training: how G makes images from a batch, and which images D is shown.
 
-    G and D are one module each, whatever is inside: two translators, an encoder beside a generator.
+    G and D are one module each, whatever they hold: two translators, or an encoder beside a generator.
 
-    shown: what D's update sees in place of the generated images: a `History` of them. None: the images as they are.
-    tells_labels: G reads the label of an image, its domain, whatever D does with it.
-    reuse: G's update takes the images of D's last update, made from the same z, which saves a forward of G.
+    shown: a `History` of generated images, shown in D's update instead of the new images. None: the new images.
+    tells_labels: G reads the label (domain) of an image, even if D does not.
+    reuse: G's update takes the images of D's last update, with the same z. This saves a forward of G.
     """
 
     tells_labels: ClassVar[bool] = False
@@ -51,8 +55,11 @@ class Game(ABC):
         return ()
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError if `reuse` has no meaning in `cfg`: G's update needs as many images as D was shown, with
-        their graph.
+        """Raises ValueError for `reuse=true` with `shown=History(...)`: old images carry no graph of G. Use one of the
+        two.
+
+        Raises ValueError for `reuse=true` with `g_batches` above 1 or `compute.micro_batch`: G would need more images
+        than D was shown, or all pieces at once. Set `reuse=false`.
         """
         if not self.reuse:
             return
@@ -67,13 +74,13 @@ class Game(ABC):
             )
             raise ValueError(
                 f"game.reuse=true and {other} do not go together: G would need more images than D was shown, "
-                "or those of all its pieces at once. Use game.reuse=false, or g_batches=1 compute.micro_batch=none."
+                "or the images of all pieces at once. Use game.reuse=false, or g_batches=1 compute.micro_batch=none."
             )
 
 
 @component
 class Generation(Game):
-    """z against images: D compares x with G(z, y), and both carry the labels of the batch (Goodfellow et al. 2014)."""
+    """Images from z: D compares x with G(z, y), and both carry the labels of the batch (Goodfellow et al. 2014)."""
 
     def show(self, G: nn.Module, z: Tensor, batch: Batch) -> Shown:
         made = Generated.by(G, z, batch.y)

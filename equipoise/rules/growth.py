@@ -1,8 +1,8 @@
-"""Growth: how detailed images are, and how many make a batch, as functions of images seen (Karras et al. 2018).
+"""Growth: the detail of images and the batch size, as functions of images seen (Karras et al. 2018).
 
 The level of detail, lod for short, counts halvings: at lod 0 images have their full size, at lod 1 half of it, and so
-on. Between two whole numbers an image is a mixture of two sizes. Tensors have the full size all the time, an image of
-less detail being made of larger squares, so whatever else sees images need not know of growth.
+on. At a fractional lod an image mixes two sizes. Tensors always have the full size; an image of less detail consists
+of larger squares. So code outside this file need not know about growth.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class Growth(ABC):
 
     @abstractmethod
     def batches(self, resolution: int, batch_size: int) -> Sequence[tuple[float, int]]:
-        """Parts of a run with batches of one size, as (the last nimg at which one may begin, images in each).
+        """Parts of a run with a constant batch size: (the last nimg at which a batch may begin, images per batch).
 
-        The first part begins at 0 and the last one ends at inf. batch_size: the config's, for the rest.
+        The first part begins at 0 and the last part ends at inf.
+
+        batch_size: the config's, for parts that set none.
         """
 
 
@@ -54,13 +56,13 @@ class NoGrowth(Growth):
 class ProgressiveGrowing(Growth):
     """Images start small, and double when G and D have learned their size (Karras et al. 2018, sec. 2).
 
-    Each size is trained for `stable_kimg`; then the layers of the next one fade in over `fade_kimg`, along which
-    lod falls by 1. G must be one that grows, such as `ProGANGenerator`; a D that does not sees images of the full size.
+    Each size is trained for `stable_kimg`; then the layers of the next size fade in over `fade_kimg`, while lod falls
+    by 1. G must be able to grow, like `ProGANGenerator`. A D that cannot grow sees images of the full size.
 
-    initial: the least pixels to start with. Images are halved as often as this allows: 4 leads from 256 to 4, from 28
-        to 7.
-    batch_sizes: pairs (pixels, images): from this size on, fading in included, a batch holds so many images over all
-        processes, in the order of pixels. Smaller sizes have the config's batch_size, as all of them without pairs.
+    initial: smallest size to start from, in pixels. Images are halved as often as this allows: with 4, from 256 to 4
+        and from 28 to 7.
+    batch_sizes: pairs (pixels, images) with ascending pixels. From size `pixels` on, fading in included, a batch holds
+        `images` images over all processes. Smaller sizes have the config's batch_size.
 
     Raises:
         ValueError: if the sizes of `batch_sizes` do not ascend.
@@ -72,6 +74,7 @@ class ProgressiveGrowing(Growth):
     batch_sizes: tuple[tuple[int, Annotated[int, Field(ge=1)]], ...] = ()
 
     def __post_init__(self) -> None:
+        """Raises ValueError for `batch_sizes` whose pixels do not ascend. Name each size once, in order."""
         if any(small >= large for (small, _), (large, _) in pairwise(self.batch_sizes)):
             raise ValueError(
                 f"batch_sizes={self.batch_sizes} must name sizes in ascending order, each once, such as "
@@ -79,17 +82,18 @@ class ProgressiveGrowing(Growth):
             )
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for an optimiser that decays weights."""
+        """Raises ValueError for growth with `weight_decay`: layers that wait to fade in have no gradient but the decay,
+        and shrink to nothing. Set `weight_decay=0`.
+        """
         decayed = next((optim for optim in (cfg.g_optim, cfg.d_optim) if optim.decays), None)
         if decayed is not None:
             raise ValueError(
-                f"{decayed!r} and growth={self!r} do not go together: layers that wait to fade in have no "
-                "gradient but the decay, and would be near 0 when their turn comes. Use weight_decay=0, or "
-                "growth=NoGrowth."
+                f"{decayed!r} and growth={self!r} do not go together: the decay would shrink layers that still wait "
+                "to fade in, so they would be near 0 when they fade in. Use weight_decay=0, or growth=NoGrowth."
             )
 
     def doublings(self, resolution: int) -> int:
-        """How often images double on their way to `resolution`."""
+        """Number of doublings from the first size to `resolution`."""
         count = 0
         while resolution % 2 == 0 and resolution // 2 >= self.initial:
             resolution, count = resolution // 2, count + 1
@@ -97,7 +101,7 @@ class ProgressiveGrowing(Growth):
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Images of a size alone, and of the fading in of the next one."""
+        """Images seen at one size, and images seen while the next size fades in."""
         return max(round(self.stable_kimg * 1000), 1), round(self.fade_kimg * 1000)
 
     def lod(self, nimg: int, resolution: int) -> float:
@@ -118,7 +122,7 @@ class ProgressiveGrowing(Growth):
 
 
 class Stages:
-    """What a growth means for data of one size: functions of the images seen.
+    """A growth applied to data of one size: functions of the images seen.
 
     batch_size: the config's.
     """
@@ -129,22 +133,22 @@ class Stages:
 
     @classmethod
     def of(cls, cfg: Any, resolution: int) -> Self:
-        """Those of a config, for data of `resolution` pixels."""
+        """The stages of a config, for data of `resolution` pixels."""
         return cls(cfg.growth, resolution, cfg.batch_size)
 
     def require(self, G: nn.Module, settings: object) -> None:
-        """Raises ValueError if images start small and `G`, made by `settings`, makes all in full size."""
+        """Raises ValueError if images start small and `G`, built from `settings`, cannot grow."""
         if self.lod(0) > 0 and not grows(G):
             raise ValueError(
                 f"growth={self.growth!r} starts with small images, and {type(settings).__name__} makes all in full "
-                "size. Take a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
+                "size. Use a generator that grows (generator=ProGANGenerator), or growth=NoGrowth."
             )
 
     def follow(self, nimg: int, *players: tuple[nn.Module, torch.optim.Optimizer]) -> None:
-        """Bring each network to the level of detail of `nimg`.
+        """Set each network to the level of detail at `nimg`.
 
-        Where layers begin or end to fade in, the optimiser of their network forgets the past. That of the new ones is
-        a past without gradients, after which Adam's first steps would be 1 / √(1 - beta2) times as long as later ones.
+        When layers start or stop fading in, the state of their network's optimiser is cleared. New layers had zero
+        gradients so far. With that history Adam's first steps would be 1 / √(1 - beta2) times as long as later steps.
         """
         lod = self.lod(nimg)
         for net, optimizer in players:
@@ -157,7 +161,7 @@ class Stages:
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Of all stages, in their order."""
+        """The batch size of each stage, in order."""
         return [size for _, size in self.parts]
 
     def batch_size(self, nimg: int) -> int:
@@ -165,11 +169,11 @@ class Stages:
         return next(size for last, size in self.parts if nimg <= last)
 
     def updates(self, nimg: int) -> int:
-        """Batches before the one that begins at `nimg`, which is as many as D has been updated."""
+        """Number of batches before the batch that begins at `nimg`: D's updates so far."""
         count = position = 0
         for last, size in self.parts:
             if nimg <= last:
                 break
-            begun = max(int(last - position) // size + 1, 0)  # in this part; the last of them may end in the next
+            begun = max(int(last - position) // size + 1, 0)  # in this part; the last batch may end in the next part
             count, position = count + begun, position + begun * size
         return count + (nimg - position) // size

@@ -1,4 +1,4 @@
-"""A pool of generated images, from which D is shown old ones among the new (Shrivastava et al. 2017, sec. 2.3)."""
+"""A pool of generated images: D is shown old images among the new (Shrivastava et al. 2017, sec. 2.3)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["History", "Pool"]
 
 @component
 class History:
-    """Show D half old and half new images: each generated image is exchanged, with probability ½, for one of a pool.
+    """Show D half old and half new images: each generated image is swapped, with probability ½, for one from a pool.
 
-    The pool holds the last `size` images that were put in. It fills with the first images, which D sees as they are.
-    An image that is exchanged takes the place in the pool of the image that D sees instead (the code of Zhu et al.
-    2017; there size is 50 for a batch of one image).
+    The pool holds `size` images. It first fills with new images, which D sees unchanged. A swapped image takes the
+    place in the pool of the image that D sees instead (the code of Zhu et al. 2017; there size is 50 for a batch of
+    one image).
 
     size: images in the pool, over all processes.
     """
@@ -31,9 +31,9 @@ class History:
 
 
 class Pool(nn.Module):
-    """A `History` at work. Its images, their labels and its counter are buffers, equal on every process.
+    """The pool of a `History`. Its images, labels and counters are buffers, equal on every process.
 
-    size: images it holds.  seed: of the draws, which are a function of (seed, number of the call).
+    size: images it holds.  seed: for the draws, a function of (seed, number of the call).
     """
 
     images: Tensor
@@ -51,22 +51,22 @@ class Pool(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        """The two counters stay on the host, which reads them at every call."""
+        """Keep the two counters on the host, which reads them at every call."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.filled, self.calls = self.filled.cpu(), self.calls.cpu()
         return self
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:
-        """The images that D is shown in place of those of `batch`, with their labels; the graph is left behind.
+        """The images that D is shown in place of `batch`, with their labels, detached.
 
         Raises:
-            ValueError: if D is told more of an image than a label.
+            ValueError: if D is told more about an image than a label.
         """
         if isinstance(batch.y, Condition) and (batch.y.image is not None or batch.y.code is not None):
             raise ValueError(
                 "shown=History keeps images and their labels, and this D is told an image or a code as well: show it "
-                "the images as they are made (shown=none)"
+                "the new images (shown=none)"
             )
         label = batch.label
         x = stack_ranks(batch.x.detach()).flatten(0, 1)  # of all processes, so that all pools stay equal

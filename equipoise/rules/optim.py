@@ -1,4 +1,4 @@
-"""Optimisers as values: what to build, and how learning rate and momenta follow images seen."""
+"""Settings of optimisers. Learning rates and momenta may be schedules of images seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Adam", "OptimConfig", "RMSprop"]
 
 
 LATE = 10**15
-"""Images seen when every schedule has ended."""
+"""A number of images at which every schedule has ended."""
 
 
 class OptimConfig(ABC):
@@ -28,18 +28,18 @@ class OptimConfig(ABC):
 
     @abstractmethod
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
-        """An optimiser of the parameters of `net` that require a gradient now."""
+        """An optimiser for the parameters of `net` that require a gradient at this call."""
 
     @abstractmethod
     def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
-        """Set what follows a schedule to its value after `nimg` images."""
+        """Set scheduled values (lr, betas) to their values after `nimg` images."""
 
 
 @component
 class Adam(OptimConfig):
     """Adam (Kingma & Ba 2015). lr and betas may be schedules of images seen.
 
-    weight_decay: so many times the weights are added to the gradient, before its averages are taken. A weight whose
+    weight_decay: `weight_decay` times the weight is added to its gradient, before Adam's averages. A weight whose
         gradient is 0 otherwise decays at the full learning rate.
     """
 
@@ -49,7 +49,9 @@ class Adam(OptimConfig):
     weight_decay: float = Field(default=0.0, ge=0)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a beta that is not below 1 at the start and at the end of its schedule."""
+        """Raises ValueError for `betas` that reach 1 at the start or the end of their schedule: Adam divides by 1 -
+        beta. Give numbers below 1.
+        """
         for beta in self.betas:
             for value in (at(beta, 0), at(beta, LATE)):
                 if not 0 <= value < 1:

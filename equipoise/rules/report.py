@@ -1,4 +1,4 @@
-"""What a run reports while it trains, and how often."""
+"""Reports of a run while it trains, and their intervals."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Report"]
 
 @component
 class Report:
-    """Statistics, checkpoints, grids and evaluations of a run. None of them changes what is computed.
+    """Statistics, checkpoints, grids and evaluations of a run. None of them affects training.
 
     log_kimg: statistics are written every `log_kimg` thousand images.
     snapshot_kimg: a checkpoint and a grid of samples are written every `snapshot_kimg` thousand images.
-    minutes: until the first of these, grids are written after so many minutes of training, twice as many, four times as
-        many, and so on. None: none of them.
-    keep: how many checkpoints are kept, the newest.
+    minutes: until the first snapshot, grids are written after `minutes`, 2 · `minutes`, 4 · `minutes`, ... of training.
+        None: no early grids.
+    keep: number of newest checkpoints to keep.
     evaluation: measure the averaged generator while it trains, and keep the best.
     """
 

@@ -1,4 +1,4 @@
-"""Transfer: training that starts from the networks of another run, with the first layers of D kept as they are."""
+"""Transfer: start training from the networks of another run, with the first layers of D frozen."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["FreezeD"]
 
 @component
 class FreezeD:
-    """Start from the networks of another run, and do not train the first `layers` layers of D (Mo, Cho & Shin 2020).
+    """Start from the networks of another run, and freeze the first `layers` layers of D (Mo, Cho & Shin 2020).
 
-    Only G, D and the average of G are taken: no optimiser, no augmentation strength, no position in the data. The
-    average goes on without a ramp-up, which would forget what was taken within a few updates.
+    Only G, D and the average of G are loaded. Optimisers, augmentation strength and the position in the data start
+    afresh. The average continues without a ramp-up, which would forget the loaded weights within a few updates.
 
     run: directory of a run with networks of the same shape.
-    layers: linear, convolutional and embedding layers of D's body, counted from the image in the order in which D
-        registers them; everything that comes before the last of them stays too, norms among it. 0 is plain
-        fine-tuning. The authors count blocks; their code trains the last three of StyleGAN's, unless told otherwise.
+    layers: number of linear, convolutional and embedding layers of D's body, counted from the image in the order in
+        which D registers them. Everything before the last of these layers is frozen too, such as norms. 0 is plain
+        fine-tuning. The authors count blocks; their code trains the last three of StyleGAN's by default.
 
-    Frozen means not trained. What is no parameter goes on as ever: the singular vectors of a spectral norm follow a
-    weight that rests, and running statistics follow the data. A constraint on D, such as `ClipWeights`, still projects
-    all layers; on weights that it has projected before, it changes no more than the last digit.
+    Frozen means not trained. Buffers still change: the singular vectors of a spectral norm follow the frozen weight,
+    and running statistics follow the data. A constraint on D, such as `ClipWeights`, still projects all layers. On
+    weights that it has projected before, it changes no more than the last digit.
     """
 
     run: PathLike
     layers: int = Field(default=2, ge=0)
 
     def freeze(self, D: nn.Module) -> None:
-        """Let what stays of `D` require no gradient. Before its optimiser is built, which leaves such weights out.
+        """Freeze the first `layers` layers of `D`. Call it before the optimiser is built: it skips frozen weights.
 
         Raises:
             ValueError: as `frozen`.
@@ -43,26 +43,27 @@ class FreezeD:
             parameter.requires_grad_(False)
 
     def frozen(self, D: nn.Module) -> list[nn.Parameter]:
-        """The parameters of `D` that stay.
+        """The parameters of `D` to freeze.
 
         Raises:
-            ValueError: if `D` has not that many layers, or nothing of it would be left to train.
+            ValueError: if `D` has fewer layers, or nothing of it would be left to train.
         """
         if self.layers == 0:
             return []
         body = D.body if isinstance(D, Discriminator) else D
         total = len(list(D.parameters()))
-        stay = [some for _, layer in weighted_layers(body) if len(some := upto(body, layer)) < total]
-        if self.layers > len(stay):
+        choices = [frozen for _, layer in weighted_layers(body) if len(frozen := upto(body, layer)) < total]
+        if self.layers > len(choices):
             raise ValueError(
-                f"{self!r} asks for more layers than the {type(D).__name__} can spare: its features have {len(stay)} "
-                f"that can stay while something is left to train. Choose layers from 0 to {len(stay)}."
+                f"{self!r} freezes more layers than the {type(D).__name__} has to spare: its features have "
+                f"{len(choices)} layers that can be frozen while something is left to train. Choose layers from 0 to "
+                f"{len(choices)}."
             )
-        return stay[self.layers - 1]
+        return choices[self.layers - 1]
 
 
 def upto(net: nn.Module, last: nn.Module) -> list[nn.Parameter]:
-    """The parameters of `net` in its own order, up to and including all of the layer `last`."""
+    """The parameters of `net` in order of registration, up to and including the layer `last`."""
     inside = {id(parameter) for parameter in last.parameters()}
     parameters = list(net.parameters())
     end = max(i for i, parameter in enumerate(parameters) if id(parameter) in inside)

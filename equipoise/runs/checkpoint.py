@@ -1,11 +1,11 @@
-"""Checkpoints: a directory each, written under a temporary name, flushed, renamed; the newest few are kept.
+"""Checkpoints: one directory each, written under a temporary name, flushed, then renamed. The newest few are kept.
 
     checkpoints/000000064000/   G, D, ema, ... .safetensors   weights and buffers
                                 state.pt                      optimisers, nimg, the data's spec; read with weights_only
                                 manifest.json                 SHA-256 of each file
     generator/generator.safetensors                           the averaged generator alone, see `generate`
 
-A crash at any moment leaves every earlier checkpoint whole. A damaged newest one is detected by its manifest.
+A crash at any moment leaves every earlier checkpoint intact. The manifest reveals a damaged checkpoint.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
 
 FORMAT = 1
 FORMER = {"D_terms": "d_regularizations", "G_terms": "g_regularizations"}
-"""Names of parts of a checkpoint in earlier versions."""
+"""Parts of a checkpoint that earlier versions named otherwise: name -> former name."""
 FOLDERS = ("", "checkpoints", "generator", "samples", "best", "best/generator")
-"""Where a run writes."""
+"""Folders that a run writes to."""
 
 
 class Checkpoints:
-    """The checkpoints of a run. Rank 0 reads and writes; what it reads reaches the other ranks by broadcast.
+    """The checkpoints of a run. Rank 0 reads and writes, and broadcasts the state that it reads to the other ranks.
 
     nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
-    keep: how many are kept, the newest.
-    spec: of the data that the networks are built for, which is saved beside them; None: none is.
+    keep: number of newest checkpoints that are kept.
+    spec: spec of the data that the networks are built for, saved beside them. None saves no spec.
     """
 
     def __init__(
@@ -61,25 +61,24 @@ class Checkpoints:
         self.last = "none yet"
 
     def load_latest(self) -> int:
-        """Restore the newest whole checkpoint; returns its nimg, 0 if there is none.
+        """Restore the newest intact checkpoint. Returns its nimg, 0 if there is none.
 
-        One that is damaged or cannot be read is renamed to `*.damaged` and the one before it is used, with a warning
-        on stderr.
+        A damaged or unreadable checkpoint is renamed to `*.damaged`, with a warning on stderr. The one before is used.
 
         Raises:
-            RunError: if there are checkpoints and all of them are damaged, or if another process, on a machine with a
-                disk of its own, sees a newer one than rank 0.
+            RunError: if there are checkpoints and all are damaged, or if another process sees a newer checkpoint than
+                rank 0. The latter happens if its machine has a disk of its own.
         """
         newest = max((nimg_of(path) for path in finished(self.folder)), default=0)
         if max_over_ranks(newest) > from_rank_0(lambda: newest):
             raise RunError(
-                f"rank 0 does not see the newest checkpoint in {self.folder}, which another machine does. Put the run "
-                "on a disk that all share, or start on the machines as before."
+                f"rank 0 does not see the newest checkpoint in {self.folder}, but another machine does. Put the run on "
+                "a disk that all machines share, or start on the machines as before."
             )
-        found = from_rank_0(self._read_latest)
-        if found is None:
+        latest = from_rank_0(self._read_latest)
+        if latest is None:
             return 0
-        name, weights, state = found
+        name, weights, state = latest
         try:
             for key, net in self.nets.items():
                 net.load_state_dict(weights.get(key, weights.get(FORMER.get(key, ""), {})))
@@ -94,9 +93,9 @@ class Checkpoints:
         return int(state["nimg"])
 
     def _read_latest(self) -> tuple[str, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        found = newest_whole(self.folder)
-        if found is not None:
-            path, weights, state = found
+        newest = newest_whole(self.folder)
+        if newest is not None:
+            path, weights, state = newest
             for other in finished(self.folder):
                 if nimg_of(other) > nimg_of(path) or not other.is_dir():  # damaged, or a stray file
                     with writing(self.folder):
@@ -111,7 +110,7 @@ class Checkpoints:
         return None
 
     def save(self, nimg: int) -> None:
-        """Write a checkpoint, then delete those older than the last `keep`.
+        """Write a checkpoint, then delete all but the newest `keep`.
 
         Raises:
             RunError: if it cannot be written; every earlier checkpoint is kept.
@@ -156,10 +155,10 @@ class Checkpoints:
 
 
 def finished(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first. Temporary and damaged ones have another name.
+    """The finished checkpoints in `folder`, oldest first. Temporary and damaged ones have other names.
 
     Raises:
-        RunError: if the folder cannot be read. A run must not begin anew for that.
+        RunError: if the folder cannot be read. An unreadable folder must not restart the run from nothing.
     """
     try:
         return sorted((path for path in folder.iterdir() if is_nimg(path.name)), key=nimg_of)
@@ -174,14 +173,14 @@ def nimg_of(checkpoint: Path) -> int:
 
 
 def is_nimg(name: str) -> bool:
-    """Whether a checkpoint has such a name: twelve digits or more."""
+    """Whether `name` is a checkpoint's: nimg in twelve digits or more."""
     return name.isascii() and name.isdecimal() and f"{int(name):012d}" == name
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest whole checkpoint in `folder`, its weights by network and its state; None if there is none.
+    """The newest intact checkpoint in `folder`: its path, its weights by network and its state; None if there is none.
 
-    Each damaged one that is passed over is named on stderr.
+    Each damaged checkpoint that is skipped is named on stderr.
     """
     for path in reversed(finished(folder)):
         try:
@@ -197,7 +196,7 @@ def exist(run_dir: Path) -> bool:
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file of `weights`, wherever they are and however they are laid out in memory."""
+    """Write `weights` to a safetensors file, from any device and any memory layout."""
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata)
 
 
@@ -210,7 +209,7 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 
     Raises:
         OSError, ValueError: if it is damaged, or cannot be read.
-        RunError: if it is whole, but of another version.
+        RunError: if it is intact, but in the format of another version.
     """
     expected = read_json(read_file(path / "manifest.json"), "manifest.json")
     if "state.pt" not in expected or not all(Path(name).name == name for name in expected):
@@ -221,9 +220,12 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
             raise ValueError(f"{name} does not match its checksum")
     state = read_state(contents["state.pt"])
     if state["format"] != FORMAT:
-        raise RunError(f"{path} has format {state['format']} and this version of equipoise reads {FORMAT}: use another")
+        raise RunError(
+            f"{path} has format {state['format']}, and this version of equipoise reads format {FORMAT}: use the "
+            "version that wrote it"
+        )
     if state["nimg"] != nimg_of(path):
-        raise ValueError(f"its state is of nimg={state['nimg']}")
+        raise ValueError(f"its state belongs to nimg={state['nimg']}")
     try:
         weights = {Path(name).stem: load_weights(c) for name, c in contents.items() if name.endswith(".safetensors")}
     except SafetensorError as error:
@@ -232,21 +234,21 @@ def read_verified(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 
 
 def read_state(content: bytes) -> dict[str, Any]:
-    """What a state.pt holds: format and nimg, integers, the data's spec as a dict, and the state of each optimiser.
+    """Read a state.pt: format and nimg (integers), the data's spec (a dict), and the state of each optimiser.
 
     Raises:
-        ValueError: if it holds anything else.
+        ValueError: if the file holds anything else.
     """
     try:
         state: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch documents none, and strange bytes raise many
+    except Exception as error:  # torch documents no types, and strange bytes raise many
         raise ValueError(f"state.pt cannot be read: {type(error).__name__}") from error
     kinds = {"format": int, "nimg": int, "optimizers": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError("state.pt holds no state of a run")
+        raise ValueError("state.pt does not hold the state of a run")
     spec, fields = state.get("spec"), asdict(ImageSpec(1))
     if spec is not None and not (
         isinstance(spec, dict) and spec.keys() == fields.keys() and all(type(value) is int for value in spec.values())
     ):
-        raise ValueError("state.pt does not say of what data the run is")
+        raise ValueError("state.pt does not hold a valid spec of the run's data")
     return state

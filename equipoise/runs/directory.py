@@ -1,4 +1,4 @@
-"""A run's directory: claimed for one config, and read: settings, statistics, the features that judge its images."""
+"""A run's directory: claim it for one config; read its config and statistics; choose its feature network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Run", "claim", "config_text", "own_features", "parse_config", "read_
 
 
 class Run(NamedTuple):
-    """folder: of the run.  config: its settings.  stats: the lines of stats.jsonl, oldest first."""
+    """A run on disk. folder: its directory.  config: its settings.  stats: the lines of stats.jsonl, oldest first."""
 
     folder: Path
     config: TrainConfig
@@ -33,15 +33,15 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path, known: Mapping[str, Any] | None = None) -> Run:
-    """The run in `folder`, which may still go on. `known`: components its config may call, default the library's.
+    """Read the run in `folder`, even while it trains. `known`: components its config may call, default the library's.
 
     Raises:
-        ValueError: if it holds none, its config.txt is damaged, or its config names unknown components.
+        ValueError: if the folder holds no run, config.txt is damaged, or the config names unknown components.
     """
     path = folder / "config.txt"
     if not path.exists():
         raise ValueError(
-            f"{folder} is no run: it holds no config.txt. Give a directory that `equipoise train` has made"
+            f"{folder} is not a run: it holds no config.txt. Give a directory that `equipoise train` has made"
         )
     text = config_text(path)
     try:
@@ -58,7 +58,7 @@ def config_text(path: Path) -> str:
     """The text of a run's config.txt.
 
     Raises:
-        ValueError: if it cannot be read, is no text, or empty.
+        ValueError: if the file cannot be read, is not text, or is empty.
     """
     try:
         text = read_file(path).decode()
@@ -73,7 +73,7 @@ def config_text(path: Path) -> str:
 
 
 def parse_config(text: str, known: Mapping[str, Any]) -> TrainConfig:
-    """The config of a config.txt, an earlier version's too. Raises ValueError as `parse`, and for other values."""
+    """Parse a config.txt, of this version or an earlier one. Raises ValueError as `parse`, and for other values."""
     config = parse(of_today(text), known)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"expected TrainConfig(...), got {shorten(text)}")
@@ -81,14 +81,14 @@ def parse_config(text: str, known: Mapping[str, Any]) -> TrainConfig:
 
 
 def shorten(text: str) -> str:
-    """The first words of a text, on a line."""
+    """The first 60 characters of `text`, quoted on one line."""
     return repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def statistics_of(folder: Path) -> list[dict[str, float]]:
-    """The intact lines of the run's stats.jsonl, oldest first, but for one that is being written.
+    """The intact lines of the run's stats.jsonl, oldest first. A last line without its newline is still being written.
 
-    Damaged lines are counted on stderr, and stay where they are.
+    That line is skipped. Damaged lines are named on stderr, and stay in the file.
     """
     path = folder / "stats.jsonl"
     try:
@@ -96,7 +96,7 @@ def statistics_of(folder: Path) -> list[dict[str, float]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        print(f"warning: {path} cannot be read ({error}): the run is taken without statistics", file=sys.stderr)
+        print(f"warning: {path} cannot be read ({error}): the run is read without statistics", file=sys.stderr)
         return []
     log = read_log(content[: content.rfind(b"\n") + 1])
     if log.damaged:
@@ -105,18 +105,18 @@ def statistics_of(folder: Path) -> list[dict[str, float]]:
 
 
 def own_features(config: TrainConfig) -> str:
-    """The feature network that fits a run's data, if none is named: "digits" for digits, else "inception"."""
+    """Default feature network for a run's data: "digits" for digits, else "inception"."""
     data = config.data.of if isinstance(config.data, Few) else config.data
     return "digits" if isinstance(data, Digits | MNIST) else "inception"
 
 
 def claim(run_dir: Path, cfg: TrainConfig) -> None:
-    """Make `run_dir` the home of `cfg`, or check that it already is. Temporary files of killed processes are removed.
+    """Claim `run_dir` for a run of `cfg`, or check that it belongs to one. Removes temporary files of killed processes.
 
     Raises:
-        ValueError: if it holds a run of another config, with the difference; `total_kimg`, `report`
-            and `compute.device` may change, because they do not change what is computed. Also if config.txt is damaged.
-        RunError: if it cannot be written.
+        ValueError: if config.txt is damaged, or the directory holds a run of another config. The message shows the
+            difference. `total_kimg`, `report` and `compute.device` may change: they do not change what is computed.
+        RunError: if the directory cannot be written.
     """
     text = to_text(cfg)
     path = run_dir / "config.txt"
@@ -134,7 +134,7 @@ def claim(run_dir: Path, cfg: TrainConfig) -> None:
 
 
 def require_same(run_dir: Path, old_text: str, cfg: TrainConfig) -> None:
-    """Raises ValueError if the config of `old_text` computes something else than `cfg`."""
+    """Raise ValueError if the config in `old_text` computes something other than `cfg`."""
     another = f"{run_dir} holds a run of another config"
     try:
         old = parse_config(old_text, known_to(cfg))
@@ -149,10 +149,10 @@ def require_same(run_dir: Path, old_text: str, cfg: TrainConfig) -> None:
 
 
 def line_changes(old: str, new: str, shown: int = 20) -> list[str]:
-    """Lines that one text alone has, the first `shown` of each, marked - and +; in time linear in their lengths."""
+    """Lines found in only one text, marked - (old) and + (new), the first `shown` of each. Takes linear time."""
     marks = (("-", old.splitlines(), {*new.splitlines()}), ("+", new.splitlines(), {*old.splitlines()}))
-    found = []
+    changes = []
     for mark, lines, others in marks:
         changed = [f"{mark} {line[:120]}" for line in lines if line not in others]
-        found += changed[:shown] + (["..."] if len(changed) > shown else [])
-    return found
+        changes += changed[:shown] + (["..."] if len(changed) > shown else [])
+    return changes

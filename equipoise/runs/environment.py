@@ -1,4 +1,4 @@
-"""A run's surroundings: versions, device, threads, processes and command, in a block of environment.txt per start."""
+"""A run's environment: versions, device, threads, processes and command. Each start adds a block to environment.txt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["record", "threads_before"]
 
 FILE = "environment.txt"
 TAIL = 1 << 16
-"""Bytes at the end of the file that are read: many blocks, if the file is ours."""
+"""Bytes read from the end of the file: many blocks, if the file is ours."""
 
 
 def record(run_dir: Path, *, resumed: bool, device: torch.device) -> None:
-    """Add the block of this start, and warn on stderr if a resumed run had another number of threads before.
+    """Add the block of this start. Warns on stderr if a resumed run had another number of threads before.
 
-    resumed: whether the run resumes from a checkpoint.  device: of this process.
+    resumed: whether the run resumes from a checkpoint.  device: the device of this process.
 
     Raises:
         RunError: if the block cannot be written.
@@ -32,8 +32,8 @@ def record(run_dir: Path, *, resumed: bool, device: torch.device) -> None:
     before, now = threads_before(run_dir), torch.get_num_threads()
     if resumed and before not in (None, now) and device.type == "cpu":
         print(
-            f"warning: {run_dir} was trained with threads: {before} and resumes with threads: {now}. CPUs round sums "
-            "otherwise then, so the run will differ from the uninterrupted one in the last digits. "
+            f"warning: {run_dir} was trained with threads: {before} and resumes with threads: {now}. The number of "
+            "threads changes how CPUs round sums: the run will differ from an uninterrupted one in the last digits. "
             f"OMP_NUM_THREADS={before} resumes it bit for bit.",
             file=sys.stderr,
         )
@@ -43,21 +43,21 @@ def record(run_dir: Path, *, resumed: bool, device: torch.device) -> None:
 
 
 def threads_before(run_dir: Path) -> int | None:
-    """Threads of the last start, as environment.txt says; None if it does not say so, damaged or unreadable."""
+    """Number of threads of the last start, read from environment.txt; None if the file does not tell."""
     path = run_dir / FILE
     try:
         if not path.is_file():  # opening a named pipe would wait for ever
             return None
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))
-            found = re.findall(rb"^threads: (\d{1,6})\r?$", file.read(TAIL), re.MULTILINE)
+            counts = re.findall(rb"^threads: (\d{1,6})\r?$", file.read(TAIL), re.MULTILINE)
     except OSError:
         return None
-    return int(found[-1]) if found else None
+    return int(counts[-1]) if counts else None
 
 
 def environment(device: torch.device) -> str:
-    """The block of this start, a line for each fact."""
+    """The block of this start, one line per fact."""
     from equipoise import __version__
 
     lines = {

@@ -16,7 +16,7 @@ from equipoise.core.types import RunError
 
 try:
     import fcntl
-except ImportError:  # Windows has none of these locks: runs are not locked there
+except ImportError:  # Windows lacks these locks: runs are not locked there
     LOCKS = False
 else:
     LOCKS = True
@@ -30,7 +30,7 @@ HELD: set[int] = set()
 
 
 def forget_inherited() -> None:
-    """Close the descriptors in a forked child. The lock would outlive a killed parent as long as a child lives."""
+    """Close the descriptors in a forked child: otherwise a living child would keep the lock of a killed parent."""
     for descriptor in HELD:
         os.close(descriptor)
     HELD.clear()
@@ -47,11 +47,11 @@ def locked(run_dir: Path) -> Iterator[None]:
     All ranks call this, and rank 0 holds the lock.
 
     The directory is made for the lock's file, and removed if the block leaves it empty. On a file system without locks
-    the block runs too, with a warning on stderr.
+    the block still runs, with a warning on stderr.
 
     Raises:
-        RunError: if another process holds the lock, with its number, its machine and the time; or if the directory
-            cannot be made.
+        RunError: if another process holds the lock, or the directory cannot be made. The message names the process,
+            its machine and the time since when it holds the lock.
     """
     lock = Lock(run_dir)
     try:
@@ -62,7 +62,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 class Lock:
-    """The lock of a run's directory, which other processes and other `Lock` objects of this one respect."""
+    """The lock of a run's directory. It excludes other processes, and other `Lock` objects in this process."""
 
     def __init__(self, run_dir: Path):
         self.folder, self.path = run_dir, run_dir / NAME
@@ -70,7 +70,7 @@ class Lock:
         self.descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises RunError as `locked`."""
+        """Take the lock. Raises RunError as `locked`."""
         if not LOCKS:
             return
         if self.folder.is_dir() and not os.access(self.folder, os.W_OK):
@@ -100,7 +100,7 @@ class Lock:
             ) from None
         except OSError as error:
             print(
-                f"warning: {self.folder} cannot be locked ({error.strerror}): start no second process in it",
+                f"warning: {self.folder} cannot be locked ({error.strerror}): do not start a second process in it",
                 file=sys.stderr,
             )
         if self.is_at(descriptor):
@@ -116,7 +116,7 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Remove the file, then free the lock, and remove the directories that were made for it and stayed empty."""
+        """Remove the lock's file, then free the lock. Remove directories that were made for the file and are empty."""
         if self.descriptor in HELD:  # a forked child has forgotten it
             with suppress(OSError):
                 if self.is_at(self.descriptor):
@@ -124,11 +124,11 @@ class Lock:
             HELD.discard(self.descriptor)
             os.close(self.descriptor)
         for path in self.made:
-            with suppress(OSError):  # a directory with something in it stays
+            with suppress(OSError):  # a directory that is not empty stays
                 path.rmdir()
 
 
 def printable(content: bytes) -> str:
-    """The first line of a note that may hold anything."""
+    """The printable characters in the first line of `content`, which may hold anything."""
     lines = content.decode(errors="replace").splitlines()
     return "".join(letter for letter in lines[0] if letter.isprintable()) if lines else ""

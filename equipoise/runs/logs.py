@@ -10,11 +10,11 @@ from equipoise.core.files import read_json
 __all__ = ["LARGEST", "Log", "read_log"]
 
 LARGEST = 1 << 30
-"""Bytes of a log that is read, millions of lines."""
+"""Largest log that is read, in bytes: millions of lines."""
 
 
 class Log(NamedTuple):
-    """intact: the text of each intact line and its values, oldest first.  damaged: the other lines by their number."""
+    """A log, split. intact: text and values of each intact line, oldest first.  damaged: other lines by line number."""
 
     intact: list[tuple[bytes, dict[str, float]]]
     damaged: dict[int, bytes]
@@ -33,7 +33,7 @@ def read_log(content: bytes) -> Log:
     """
     log = Log([], {})
     lines = content.split(b"\n")
-    if not lines[-1]:  # behind the last newline
+    if not lines[-1]:  # the empty text after the last newline
         lines.pop()
     for i, line in enumerate(lines, 1):
         values = values_of(line)
@@ -45,7 +45,7 @@ def read_log(content: bytes) -> Log:
 
 
 def values_of(line: bytes) -> dict[str, float] | None:
-    """The values of an intact line; None of a damaged one."""
+    """The values of an intact line; None for a damaged line."""
     try:
         values: dict[str, float] = read_json(line, "the line")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Configs that earlier versions have saved, in the words of this one."""
+"""Configs saved by earlier versions, rewritten for this version."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ GROUPS = {
     "compute": ("Compute", ("precision", "convolutions", "compile", "micro_batch")),
     "report": ("Report", ("log_kimg", "snapshot_kimg", "evaluation")),
 }
-"""Fields of the config that are fields of a component now."""
+"""Former fields of the config that belong to a component now."""
 TERMS = ("penalties", "d_regularizers", "g_regularizers", "feature_matching", "joint_penalties")
 
 
 def of_today(text: str) -> str:
-    """The text of a saved config with the fields of this version; any other text as it is.
+    """The text of a saved config with the fields of this version; any other text unchanged.
 
-    Before, terms stood in five fields, how a run computes and reports in fields of the config itself, conditioning was
-    a word, and G had a field that said whether it reads the class.
+    Earlier versions had five fields of terms. Settings of computing and reporting were fields of the config itself.
+    Conditioning was a word, and a field of G said whether G reads the class.
     """
     try:
         call = ast.parse(text.strip(), mode="eval").body
@@ -52,18 +52,18 @@ def of_today(text: str) -> str:
 
 
 def terms_of(name: str, value: ast.expr) -> list[ast.expr]:
-    """The terms in the field `name`, those on the weights of G with their player."""
+    """The terms in the field `name`. Terms on the weights of G get `player="G"`."""
     if name == "feature_matching":
         return [value] if isinstance(value, ast.Call) else []
-    found = list(value.elts) if isinstance(value, ast.Tuple | ast.List) else []
-    for term in found if name == "g_regularizers" else ():
+    terms = list(value.elts) if isinstance(value, ast.Tuple | ast.List) else []
+    for term in terms if name == "g_regularizers" else ():
         if isinstance(term, ast.Call):
             term.keywords.append(ast.keyword("player", ast.Constant("G")))
-    return found
+    return terms
 
 
 def head_of(head: ast.expr) -> str:
-    """A head whose conditioning is a component."""
+    """The text of `head` with its conditioning word replaced by a component."""
     assert isinstance(head, ast.Call)
     given = {k.arg: k.value for k in head.keywords if k.arg}
     word, labelled = given.pop("conditioning", None), given.pop("labelled", None)

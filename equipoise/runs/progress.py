@@ -1,4 +1,4 @@
-"""The line that a run shows while it trains: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run while it trains: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Progress:
             TextColumn("{task.completed:g}/{task.total:g} kimg"),
             BarColumn(bar_width=10, table_column=Column(min_width=10)),
             TimeRemainingColumn(table_column=Column(min_width=7)),
-            TextColumn("left  {task.description}", table_column=Column(no_wrap=False)),  # the one that may wrap
+            TextColumn("left  {task.description}", table_column=Column(no_wrap=False)),  # the only one that may wrap
             console=self.console,
             disable=not self.console.is_terminal,
         )

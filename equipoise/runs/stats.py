@@ -1,7 +1,6 @@
-"""What a run reports: averages over a window, as JSON lines, to TensorBoard and on the screen.
+"""Statistics of a run: averages over a window, reported as JSON lines, to TensorBoard and on the screen.
 
-Values stay on the device until a window is written: the only place where the host waits, and where a run that
-produced NaN or Inf is stopped.
+Values stay on the device until a window is written. Only then does the host wait, and a run with NaN or Inf is stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = ["Stats", "require_finite"]
 
 
 class Stats:
-    """Collects scalars of every step; `write` averages them since the last write. Rank 0 reports."""
+    """Collector of the scalars of every step. `write` averages them since the last write, and rank 0 reports."""
 
     def __init__(self, run_dir: Path, total_kimg: float, start: int):
         self.path, self.start = run_dir / "stats.jsonl", start
@@ -51,7 +50,7 @@ class Stats:
         if self.progress is not None:
             self.progress.close()
         if self.tensorboard is not None:
-            with suppress(OSError):  # of a full disk, which what was written before has reported
+            with suppress(OSError):  # a full disk: an earlier write has reported it
                 self.tensorboard.close()
 
     def _forget_after(self, nimg: int) -> None:
@@ -71,7 +70,7 @@ class Stats:
                 replace_file(self.path, kept)
 
     def _content(self) -> bytes:
-        """What the file holds; nothing after one that cannot be read has been set aside."""
+        """The content of the file; empty if it does not exist. An unreadable file is set aside and counts as empty."""
         if not self.path.exists():
             return b""
         try:
@@ -90,7 +89,7 @@ class Stats:
         """Report the averages since the last write.
 
         Raises:
-            RunError: if a value was NaN or Inf, naming it, where it happened and the last good checkpoint.
+            RunError: if a value was NaN or Inf. The message names the value, its nimg and the last good checkpoint.
         """
         if not self.window:
             return
@@ -130,7 +129,7 @@ class Stats:
 
 
 def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) -> None:
-    """Raises RunError if a weight is NaN or Inf: such a state is never saved as a checkpoint."""
+    """Raise RunError if a weight is NaN or Inf: such a state is never saved as a checkpoint."""
     for net_name, net in nets.items():
         for name, p in net.named_parameters():
             if not p.isfinite().all():

@@ -1,4 +1,4 @@
-"""What is drawn for each update of D: batches whose size follows the stages of a run."""
+"""Batches for the updates of D. Their size follows the stages of a run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["BatchesByStage", "Drawn", "Streams"]
 
 
 class BatchesByStage:
-    """One process's share of the endless stream, in batches of the size and the detail of their stage.
+    """One process's share of the endless stream, in batches of the size and detail of their stage.
 
-    `InfiniteBatches`, but that the global batch that begins at nimg is made as `stages` says of nimg. So a run that
-    goes on from start = nimg reads what the uninterrupted one does.
+    Like `InfiniteBatches`, but `stages` sets the size and detail of the global batch that begins at nimg. So a run
+    resumed at start = nimg reads the same batches as an uninterrupted run.
 
-    noise: the width of `dequantise`, which comes before detail is taken away. 0: none. The noise is a function of
-        (seed, purpose, rank, nimg).
+    noise: width of `dequantise`, applied before detail is removed; 0: none. The noise is a function of (seed, purpose,
+        rank, nimg).
 
     Raises:
         ValueError: if a batch size is not a multiple of world, or a number is out of range.
@@ -50,7 +50,7 @@ class BatchesByStage:
         noise: float = 0.0,
         purpose: Purpose = Purpose.NOISE_ON_REAL,
     ):
-        images = resident(dataset, device)  # decided once, and not again for each stage
+        images = resident(dataset, device)  # decided once, not for each stage
         self.noise, self.key = noise, (seed, purpose, rank)
         self.endless = partial(InfiniteBatches, images, seed=seed, rank=rank, world=world, device=device, keep=False)
         self.stages, self.nimg = stages, start
@@ -84,7 +84,7 @@ class Drawn(NamedTuple):
     """The images of an update of D: the share of this process, on its device.
 
     held_out: real images that D is not trained on, for an augmentation that reads them.
-    labelled: images whose classes D learns, for a head that may not read those of the batch.
+    labelled: images whose classes D learns, for a head that may not read the batch's labels.
     """
 
     batch: Batch
@@ -113,7 +113,7 @@ class Streams:
 
     @contextmanager
     def opened(self, nimg: int, device: torch.device) -> Iterator[Iterator[Drawn]]:
-        """What is drawn for the updates of D from `nimg` on, without end."""
+        """An endless iterator over the images for D's updates from `nimg` on."""
         endless = partial(BatchesByStage, stages=self.stages, seed=self.cfg.seed, start=nimg, device=device)
         endless = partial(endless, rank=rank(), world=world_size(), noise=self.cfg.dequantise)
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The best generator of a run so far, in best/, with how it was measured."""
+"""The best generator of a run so far, in best/, with its evaluation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Best"]
 
 
 class Best:
-    """folder: where it is kept.  deciding: the name of the number that decides."""
+    """The best generator of a run. folder: where it is kept.  deciding: name of the number that decides."""
 
     def __init__(self, folder: Path, deciding: str):
         self.folder, self.deciding = folder, deciding
 
     def keep(self, generator: Generator, found: Evaluation, nimg: int, last_checkpoint: str) -> None:
-        """Write `generator` and what was `found` of it, if it is better."""
+        """Write `generator` and its evaluation `found`, if it is better than the kept one."""
         if not self.better(found):
             return
         with writing(self.folder, kept=f"The last good checkpoint is {last_checkpoint}."):
@@ -34,9 +34,9 @@ class Best:
             replace_file(self.folder / "evaluation.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def better(self, found: Evaluation) -> bool:
-        """Whether it is better than the one in best/, or that was measured otherwise.
+        """Whether `found` is better than the evaluation in best/, or was measured with other settings.
 
-        If its report or its generator is damaged, best/ is set aside, with a warning on stderr.
+        If the report or the generator in best/ is damaged, best/ is set aside, with a warning on stderr.
         """
         name, path = self.deciding, self.folder / "evaluation.json"
         if not path.exists():
@@ -50,9 +50,9 @@ class Best:
             if not math.isfinite(old["value"]):
                 raise ValueError(f"its {name} is {old['value']}")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration) as error:
-            reason = error if isinstance(error, OSError | ValueError) else f"{path.name} is no report"
+            reason = error if isinstance(error, OSError | ValueError) else f"{path.name} is not a report"
             with writing(self.folder):
-                aside = set_aside(self.folder)  # an intact generator may be the best there was
+                aside = set_aside(self.folder)  # an intact generator may be the best so far
             print(
                 f"warning: {self.folder} renamed to {aside.name}, and the best is chosen anew: {reason}",
                 file=sys.stderr,
@@ -62,12 +62,12 @@ class Best:
 
 
 def scale(report: Mapping[str, Any], name: str) -> list[Any]:
-    """What a number of a report depends on besides the generator."""
-    of = [metric["settings"] for metric in report["metrics"].values() if name in metric["numbers"]]
-    return [of, report["images"]["num"], *(report[key] for key in ("against", "seed", "features"))]
+    """Everything that a number of a report depends on, besides the generator."""
+    settings = [metric["settings"] for metric in report["metrics"].values() if name in metric["numbers"]]
+    return [settings, report["images"]["num"], *(report[key] for key in ("against", "seed", "features"))]
 
 
 def number(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A number of a report by its name."""
-    found: Mapping[str, Any] = next(m["numbers"][name] for m in report["metrics"].values() if name in m["numbers"])
-    return found
+    """A number of a report, by its name."""
+    entry: Mapping[str, Any] = next(m["numbers"][name] for m in report["metrics"].values() if name in m["numbers"])
+    return entry

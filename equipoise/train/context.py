@@ -1,4 +1,4 @@
-"""The context of an update: each thing is computed once, when a term first asks for it."""
+"""The context of an update: each attribute is computed once, when a term first reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["StepContext", "fused", "weighted_sum"]
 class StepContext:
     """A piece of the batch, as the terms of the player `me` see it at `nimg`: `losses.Seen`.
 
-    shown: the images; None lets the player's game show them when they are first asked for.
+    shown: the images; None: the player's game shows them when they are first read.
     """
 
     def __init__(self, gan: GAN, me: Player, piece: Piece, nimg: int, shown: Shown | None = None):
@@ -81,7 +81,7 @@ class StepContext:
 
     @contextmanager
     def both_losses(self) -> Iterator[BothLosses]:
-        """Both losses on images of this piece, whose graphs reach both networks."""
+        """Both losses on images of this piece. The graphs reach both networks."""
         gan = self.gan
         with trainable(gan.d_optim, gan.g_optim):
             shown = gan.showing.to_both(self.piece)
@@ -93,7 +93,7 @@ class StepContext:
 
 
 def fused(terms: Iterable[Term]) -> list[Term]:
-    """The terms in the graph of the loss."""
+    """The terms whose gradient is computed in the graph of the loss."""
     return [term for term in terms if term.place == "fused"]
 
 

@@ -29,22 +29,22 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
     """Floating-point operations of an iteration of `train`: updates of D on ``cfg.batch_size`` images, and G's.
 
     Two for each multiply-add of matrix products and convolutions: forward, backward, the gradients of gradients that
-    penalties take, and what checkpointed blocks compute again. A lazy term counts with its share; networks that grow
-    have their full size. Without what is elementwise, matrix-vector products (spectral norm's iterations), the
+    penalties take, and the recomputation of checkpointed blocks. A lazy term counts with its share; networks that grow
+    have their full size. Left out are elementwise operations, matrix-vector products (spectral norm's iterations), the
     optimisers and the average of G.
 
-    The trainer's own steps run on the meta device, so this is what they do, not what a formula says they should.
-    `cfg.compute` decides how fast they do it, and changes nothing here.
+    The trainer's own steps run on the meta device, so real steps are counted, not a formula. `cfg.compute` affects
+    speed only, and changes nothing here.
 
     Raises:
-        ValueError: if D is updated until it converges, which no count foresees.
+        ValueError: if D is updated until it converges: the number of updates is unknown.
     """
     if not isinstance(cfg.d_steps, int):
         raise ValueError(
-            f"d_steps={cfg.d_steps!r} makes as many updates of D as its loss asks for: count an iteration with a fixed "
-            "number, d_steps=5"
+            f"d_steps={cfg.d_steps!r} updates D until its loss converges, so the count is unknown: give a fixed "
+            "number, such as d_steps=5"
         )
-    with torch.random.fork_rng(devices=[]):  # building seeds
+    with torch.random.fork_rng(devices=[]):  # `GAN.build` seeds the generator
         with torch.device("meta"):
             plain = replace(cfg, growth=NoGrowth(), compute=Compute(), game=replace(cfg.game, reuse=False))
             gan = GAN.build(plain, spec, "meta")
@@ -61,18 +61,18 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         g = mean_over_period(
             lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch), gan.players[1].terms
         )
-        if cfg.game.reuse:  # G's update, counted without it, makes its images anew
+        if cfg.game.reuse:  # g is counted without reuse, so it includes a forward of G
             (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
             g -= operations(lambda _: gan.showing.to_d(piece), 0)
     return round(d_steps * d + g)
 
 
 def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:
-    """Operations of an update, given by its number. Updates at which the same terms are due cost the same."""
+    """Mean operations of an update. step: runs update number n. Updates with the same due terms cost the same."""
     period = math.lcm(*(term.every for term in terms))
     due = [tuple(update % term.every == 0 for term in terms) for update in range(period)]
-    known = {which: operations(step, due.index(which)) for which in set(due)}
-    return sum(known[which] for which in due) / period
+    costs = {which: operations(step, due.index(which)) for which in set(due)}
+    return sum(costs[which] for which in due) / period
 
 
 def operations(step: Callable[[int], object], update: int) -> int:
@@ -83,9 +83,10 @@ def operations(step: Callable[[int], object], update: int) -> int:
 
 
 class Products(TorchDispatchMode):
-    """Counts the operations of matrix products and convolutions, inside `torch.autograd.grad` too.
+    """Count the operations of matrix products and convolutions, inside `torch.autograd.grad` too.
 
-    `FlopCounterMode` follows modules by hooks on their gradients, with which autograd refuses gradients of inputs.
+    `FlopCounterMode` does not work here: it hooks the gradients of modules, and autograd then refuses gradients of
+    inputs.
     """
 
     def __init__(self) -> None:

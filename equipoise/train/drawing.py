@@ -13,7 +13,7 @@ __all__ = ["latents"]
 
 
 def latents(cfg: TrainConfig, images: int, purpose: Purpose, nimg: int, device: torch.device) -> Tensor:
-    """A z for each of the `images` of this process, (images, z_dim): its share of the global batch's."""
+    """A z for each of this process's `images`, (images, z_dim): its share of the global batch's z."""
     config = cfg.generator
     z = config.prior.draw(images * world_size(), config.z_dim, generator=stream(cfg.seed, purpose, nimg))
     z = z[rank() * images : (rank() + 1) * images]

@@ -31,15 +31,15 @@ __all__ = ["Evaluations"]
 
 
 class Evaluations:
-    """Measures the averaged generator as `cfg.report.evaluation` says, as an event of the loop.
+    """Measure the averaged generator as `cfg.report.evaluation` says, as an event of the loop.
 
-    The best generator so far is kept in best/, which rank 0 writes.
+    The best generator so far is kept in best/. Rank 0 writes it.
 
-    D: the run's discriminator, for the metrics that ask it; a copy of it is what they see.
+    D: the run's discriminator, for metrics that need one. They get a copy.
 
     Raises:
         ValueError: if the reference set or the feature network is missing, there are too few images, or a metric
-            cannot be asked of this D.
+            does not work with this D.
     """
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset, D: nn.Module | None = None):
@@ -69,7 +69,7 @@ class Evaluations:
         self.evaluator.discriminator(dataclasses.replace(own, discriminator=self._discriminator(0)))
 
     def _discriminator(self, nimg: int) -> Callable[[], TrainedDiscriminator] | None:
-        """As a `Source` has it: that of rank 0, which a checkpoint of this moment holds."""
+        """A `Source`'s discriminator: a copy of rank 0's D at this moment, as a checkpoint would hold it."""
         D = self.D
         if D is None:
             return None
@@ -82,10 +82,10 @@ class Evaluations:
         )
 
     def of(self, net: nn.Module, nimg: int, last_checkpoint: str) -> dict[str, Tensor]:
-        """The numbers of the averaged generator `net` as statistics, "eval/frechet" and so on; none without evaluation.
+        """Metrics of the averaged generator `net` as statistics: "eval/frechet" and so on; empty without evaluation.
 
         Raises:
-            RunError: if a weight is NaN or Inf, or best/ cannot be written; it names the last good checkpoint.
+            RunError: if a weight is NaN or Inf, or best/ cannot be written. It names the last good checkpoint.
         """
         if self.settings is None:
             return {}
@@ -101,7 +101,7 @@ class Evaluations:
         found = self.evaluator(of_generator(name, generator, None, self._discriminator(nimg)))
         if self.settings.deciding not in found.numbers:
             raise ValueError(
-                f"best={self.settings.deciding} cannot be told: this run asks its generator for no classes that "
+                f"best={self.settings.deciding} cannot be measured: this run's generator is not asked for classes that "
                 f"the feature network knows. Name another of {', '.join(found.numbers)}"
             )
         best = Best(self.folder, self.settings.deciding)

@@ -1,4 +1,4 @@
-"""What happens between iterations: evaluations, statistics, checkpoints, grids, and whatever a user adds."""
+"""Events between iterations: evaluations, statistics, checkpoints, grids, and events that a user adds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Moment:
     """The end of an iteration.
 
     gan, ema: the networks; the averaged generator is ``ema.model``.
-    nimg: real images that D has seen.  increment: those of this iteration.
+    nimg: real images that D has seen.  increment: real images seen in this iteration.
     last: whether the run ends here.
-    asked: the number of a signal that asks for a checkpoint, or for one and the end; 0: none.
-    stats: ``stats.add({"mine": tensor}, nimg)`` reports a scalar with those of the steps.
+    asked: number of a signal that asks for a checkpoint, or for a checkpoint and the end of the run; 0: none.
+    stats: ``stats.add({"mine": tensor}, nimg)`` reports a scalar beside the steps' scalars.
     checkpoints: of the run; ``checkpoints.last`` names the newest.
-    report: how often things are reported.
+    report: the intervals of reports.
     """
 
     gan: GAN
@@ -44,7 +44,7 @@ class Moment:
 
     @property
     def evaluated(self) -> bool:
-        """Whether the run measures its generator here, if it measures it at all."""
+        """Whether an evaluation is due here, if the run has evaluations."""
         evaluation = self.report.evaluation
         return self.last or (evaluation is not None and self.passed(evaluation.every_kimg))
 
@@ -55,7 +55,7 @@ class Moment:
 
 
 Event = Callable[[Moment], None]
-"""Called after each iteration, on every process; it decides whether anything is due."""
+"""A callback after each iteration, on every process. It decides whether anything is due."""
 
 
 def spectra(now: Moment) -> None:
@@ -65,13 +65,13 @@ def spectra(now: Moment) -> None:
 
 
 def log(now: Moment) -> None:
-    """Write the averages since the last time: the only place where the host waits for the device."""
+    """Write the averages since the last call. Only here the host waits for the device."""
     if now.saved or now.passed(now.report.log_kimg):
         now.stats.write(now.nimg, now.checkpoints.last)
 
 
 def checkpoint(now: Moment) -> None:
-    """Write a checkpoint. It comes before the grid: whoever asked to stop may not wait for that."""
+    """Write a checkpoint, before the grid: a process that must stop may be killed before the grid is written."""
     if now.saved:
         require_finite({"G": now.gan.G, "D": now.gan.D}, now.nimg, now.checkpoints.last)
         now.checkpoints.save(now.nimg)

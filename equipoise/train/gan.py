@@ -1,4 +1,4 @@
-"""The two players: networks, optimisers, what remembers, and what each of them minimises."""
+"""The two players: networks, optimisers, and the terms that each player minimises."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class GAN:
     g_optim: torch.optim.Optimizer
     d_optim: torch.optim.Optimizer
     compute: Computing = field(init=False)
-    """How a step computes on the networks' device. `tune` measures what the config leaves open."""
+    """How a step computes on the networks' device. `tune` measures choices that the config leaves open."""
     added: dict[str, list[tuple[Term, Term]]] = field(init=False)
-    """The config's terms of each player, each with itself at work."""
+    """Terms of the config and its game for each player, as pairs: (as configured, `at_work` on the network)."""
     showing: Showing = field(init=False)
-    """The config's game at work."""
+    """The config's game, bound to G."""
 
     def __post_init__(self) -> None:
         cfg = self.cfg
@@ -57,8 +57,8 @@ class GAN:
         """Networks initialised from the seed, the same on every process, then normalised; nothing requires a gradient.
 
         Raises:
-            ValueError: if the networks or the head are not defined for the data, or G has not the layers to follow the
-                config's stages.
+            ValueError: if the networks or the head are not defined for the data, or G cannot follow the config's
+                stages.
         """
         seed_torch(cfg.seed, Purpose.WEIGHTS)
         G = cfg.generator.build(cfg.spec_of_g(spec))
@@ -74,66 +74,66 @@ class GAN:
         gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
         gan.stages.require(G, cfg.generator)
         for net in (G, D):
-            net.requires_grad_(False)  # a step lets the weights that it trains require one
+            net.requires_grad_(False)  # a step enables gradients for the weights that it trains
         gan.compute.compile(G, D)
         return gan
 
     @property
     def stages(self) -> Stages:
-        """What the images seen decide of the size of batches and the detail of images."""
+        """Batch size and detail of images, as functions of the images seen."""
         return Stages.of(self.cfg, self.spec.resolution)
 
     def at(self, nimg: int) -> None:
-        """Follow the schedules, but for the optimisers' own: D has seen `nimg` real images."""
+        """Set augmentation and level of detail for `nimg` images seen. The optimisers' schedules are set elsewhere."""
         self.augment.at(nimg)
         self.stages.follow(nimg, (self.G, self.g_optim), (self.D, self.d_optim))
 
     def outputs(self, x: Tensor, y: Told) -> Output:
-        """What D returns. It never sees an image that was not augmented, real or generated."""
+        """D's output. D sees augmented images only, real or generated."""
         output: Output = self.D(self.augment(x), y)
         return output
 
     def critic(self, x: Tensor, y: Told) -> Tensor:
-        """D as penalties see it: (N, K), all its logits side by side. It can be differentiated twice."""
+        """D as penalties see it: all its logits side by side, (N, K). It can be differentiated twice."""
         with self.compute.penalty():
             return logits(self.outputs(x, y))
 
     # ---- images ------------------------------------------------------------------------------------------
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
-        """As many images as `like` holds, with its labels; z is this process's share of the global batch's."""
+        """A generated image for each image of `like`, with its label. z as in `latents`."""
         made = Generated.by(self.G, self.latents(like, purpose, nimg), like.y)
         return Batch(self.compute.images(made.x), like.y)
 
     def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
-        """A z for each image of `like`, (N, z_dim): this process's share of the global batch's."""
+        """A z for each image of `like`, (N, z_dim): this process's share of the global batch's z."""
         return latents(self.cfg, len(like.x), purpose, nimg, like.x.device)
 
     def pieces(
         self, batch: Batch, purpose: Purpose, nimg: int, held_out: Batch | None = None, labelled: Batch | None = None
     ) -> Iterator[Piece]:
-        """What an update is computed from, with z of `purpose`: one piece, or several of `micro_batch` images each."""
+        """The inputs of an update, with z of `purpose`: one piece, or several of `micro_batch` images each."""
         count, z = count_pieces(len(batch.x), self.cfg.compute.micro_batch), self.latents(batch, purpose, nimg)
         return in_pieces(count, batch, z, held_out, labelled, nets=(self.G, self.D))
 
     # ---- the players -------------------------------------------------------------------------------------
 
     def remember(self) -> None:
-        """Start what terms remember from the weights as they are."""
-        given = (*self.cfg.game.terms(), *self.cfg.terms)
+        """Start the memories of terms, from the current weights."""
+        configured = (*self.cfg.game.terms(), *self.cfg.terms)
         self.added = {
-            name: [(term, term.at_work(net)) for term in given if term.player in (name, "both")]
+            name: [(term, term.at_work(net)) for term in configured if term.player in (name, "both")]
             for name, net in (("D", self.D), ("G", self.G))
         }
 
     def recall(self, other: GAN) -> None:
-        """Let terms that `other` has at work, on the same networks, go on with what they remember there."""
+        """Take over the memories of terms that `other` also has, on the same networks."""
         for name, terms in self.added.items():
             before = other.added[name]
             self.added[name] = [next((pair for pair in before if pair[0] == new[0]), new) for new in terms]
 
     def memories(self, player: str) -> list[Memory]:
-        """What a player's terms remember, in their order."""
+        """The memories of a player's terms, in the terms' order."""
         return [term.memory for _, term in self.added[player] if term.memory is not None]
 
     @property
@@ -167,7 +167,7 @@ class GAN:
         return D, G
 
     def terms(self, player: str) -> list[Term]:
-        """What a player minimises the sum of: its losses, then what the game and the config add."""
+        """The terms that a player minimises: its losses, then the terms of the game and the config."""
         added = [term for _, term in self.added[player]]
         losses = [term for term in self.cfg.head.losses(self.cfg.loss) if term.player in (player, "both")]
         if any(term.replaces_loss for term in added):
@@ -175,5 +175,5 @@ class GAN:
         return losses + added
 
     def held_out_logit(self, unseen: Batch | None) -> dict[str, Tensor]:
-        """The mean logit of images that D is not trained on."""
+        """The mean logit of images that D is not trained on; empty without such images."""
         return {} if unseen is None else {"held_out": self.critic(unseen.x, unseen.y).mean()}

@@ -21,14 +21,14 @@ __all__ = ["hosted"]
 
 @contextmanager
 def hosted(folder: Path, device: str) -> Iterator[tuple[torch.device, Interrupt]]:
-    """A device to train on, and the signals that ask for a checkpoint. Inside the block `folder` is this run's alone.
+    """A device to train on, and the signals that ask for a checkpoint. Inside the block `folder` is locked.
 
-    device: as `Compute` has it.
+    device: as in `Compute`.
 
     Raises:
-        ValueError, RunError: if there is no such device, another process trains in `folder`, the memory does not
-            suffice, or the terminal is gone.
+        ValueError, RunError: if the device does not exist, another process trains in `folder`, memory runs out, or
+            the terminal is gone.
     """
     keep_freed_memory()
-    with surviving(), interrupts(SAVE) as interrupt, processes(device) as own, fit_or_say_so(), locked(folder):
-        yield own, interrupt
+    with surviving(), interrupts(SAVE) as interrupt, processes(device) as mine, fit_or_say_so(), locked(folder):
+        yield mine, interrupt

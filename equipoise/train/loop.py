@@ -6,9 +6,9 @@ One iteration, in order:
     1 x         G: loss, regularisers that are due, all-reduce, step
     then        the average of G, and the events: statistics, evaluation, checkpoint, grid, and the caller's own
 
-All schedules count real images shown to D (`nimg`), never steps, so they do not depend on batch size or number of
-processes. All randomness is a function of (seed, rank, nimg), so on the CPU, with as many threads, a resumed run
-repeats the uninterrupted one bit for bit, and no generator state is saved.
+All schedules count real images shown to D (`nimg`), never steps. So they do not depend on batch size or number of
+processes. All randomness is a function of (seed, rank, nimg), and the state of random generators is never saved. On the
+CPU, with the same number of threads, a resumed run repeats the uninterrupted run bit for bit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def train(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) -
     Raises:
         ValueError: if the data, the networks or the directory do not fit the config.
         RunError: if the run diverges, cannot write, runs out of memory, is trained by another process, or
-            (`Interrupted`) is asked to stop by SIGINT, SIGTERM, SIGHUP or SIGXCPU. SIGUSR1 asks for a checkpoint alone.
+            (`Interrupted`) is asked to stop by SIGINT, SIGTERM, SIGHUP or SIGXCPU. SIGUSR1 only asks for a checkpoint.
     """
     with opened(cfg, run_dir, events) as run:
         nimg = run.nimg
@@ -63,17 +63,17 @@ def train(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) -
             if now.asked in STOP and not now.last:
                 raise Interrupted(
                     f"stopped after {nimg / 1000:g} of {cfg.total_kimg:g} kimg, saved as {run.checkpoints.last}. "
-                    "The same command goes on from there.",
+                    "The same command resumes from there.",
                     now.asked,
                 )
         return averaged_generator(run.ema.model, cfg, run.spec)
 
 
 def iterate(run: Run, start: int) -> int:
-    """The updates of D, one of G, and the average of G. Returns the images that D has seen then."""
+    """Update D `d_steps` times, G once, and the average of G. Returns the number of images that D has then seen."""
     cfg, gan, nimg = run.cfg, run.gan, start
     seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
-    cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas for this point of training
+    cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas at `nimg`
     rounds = Rounds(cfg.d_steps)
     for _ in rounds:
         cfg.d_optim.apply(gan.d_optim, nimg)

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, decided before its networks are built, and one line for a run that did not."""
+"""Memory checks: refuse a run that cannot fit before its networks are built, and report a failed allocation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Memory", "fit_or_say_so", "host_memory", "require_fitting"]
 
 FLOAT = 4  # bytes of a float32
 FEW = 4
-"""Images of the forward that is counted, which is divided by it: layers that compare images take four."""
+"""Images in the counted forward; counts are divided by it. Layers that compare images need four."""
 MOST_EPOCHS = 100
-"""How often a batch may hold an image of the data."""
+"""Most times that a batch may hold each image of the data."""
 CGROUPS, GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Memory(NamedTuple):
-    """bytes: the most that this process may take.  name: what sets the limit."""
+    """A limit on memory. bytes: the most that this process may take.  name: of the source of the limit."""
 
     bytes: int
     name: str
@@ -40,17 +40,17 @@ class Memory(NamedTuple):
 
 
 def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torch.device) -> None:
-    """Refuse a config whose networks or batches cannot fit: a lower bound is more than the memory.
+    """Refuse a config whose networks or batches cannot fit: a lower bound exceeds the memory.
 
-    The networks are built on the meta device, which allocates nothing and stops at the bound. Counted are the weights
-    of both networks with their gradients and the average of G; for an update the real and generated images and z, or
-    the activations of its larger player. The optimisers' averages and penalties come on top.
+    The networks are built on the meta device, which allocates nothing, and building stops at the bound. Counted are the
+    weights of both networks with their gradients, and the average of G. For an update, the images (real and generated)
+    and z are counted, or the activations of the larger player. The optimisers' averages and penalties come on top.
 
-    images: in the data.
+    images: number of images in the data.
 
     Raises:
-        ValueError: if they do not fit, a batch holds each image of the data over a hundred times, or the networks are
-            not defined for the data.
+        ValueError: if networks or batches do not fit, a batch holds each image of the data over a hundred times, or the
+            networks are not defined for the data.
     """
     size = max(Stages(cfg.growth, spec.resolution, cfg.batch_size).batch_sizes)
     if size > MOST_EPOCHS * images:
@@ -71,31 +71,31 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
 
 
 def batch_bytes(cfg: TrainConfig, spec: ImageSpec, size: int) -> int:
-    """Bytes of real images, of generated ones, and of the z of all processes, for an update on `size` images."""
+    """Bytes of real images, generated images, and the z of all processes, for an update on `size` images."""
     images = size * cfg.g_batches // world_size()
     pixels = spec.channels * spec.resolution**2
     return FLOAT * ((images + piece(cfg, images)) * pixels + images * world_size() * cfg.generator.z_dim)
 
 
 def piece(cfg: TrainConfig, images: int) -> int:
-    """Images of a forward."""
+    """Number of images in one forward."""
     return min(images, cfg.compute.micro_batch or images)
 
 
 def activation_bytes(cfg: TrainConfig, spec: ImageSpec, size: int, G: nn.Module | None, D: nn.Module | None) -> int:
-    """Bytes that the forwards of an update keep for its backward: D on real and generated images, or D(G(z))."""
+    """Bytes that the forwards of an update store for the backward: D on real and generated images, or D(G(z))."""
     y = torch.zeros(FEW, dtype=torch.int64, device="meta") if spec.num_classes else None
     z = torch.zeros(FEW, cfg.generator.z_dim, device="meta")
     x = torch.zeros(FEW, spec.channels, spec.resolution, spec.resolution, device="meta")
     of_g, of_d = stored(G, z, y), stored(D, x, y)
     for_d, for_g = (piece(cfg, images // world_size()) for images in (size, size * cfg.g_batches))
     kept = max(2 * for_d * of_d, for_g * (of_g + of_d)) // FEW
-    halves = cfg.compute.compile or cfg.compute.precision in ("bf16", "auto")  # a compiler computes some again
+    halves = cfg.compute.compile or cfg.compute.precision in ("bf16", "auto")  # a compiler recomputes some activations
     return kept // 2 if halves else kept
 
 
 def stored(net: nn.Module | None, *inputs: Tensor | None) -> int:
-    """Bytes that ``net(*inputs)`` keeps for its backward; 0 for a network that the meta device cannot run."""
+    """Bytes that ``net(*inputs)`` stores for the backward; 0 for a network that the meta device cannot run."""
     if net is None:
         return 0
     try:
@@ -113,11 +113,11 @@ def on_meta(name: str, build: Callable[[], nn.Module], most_bytes: int, memory: 
     None and 0 for a network that cannot be built there, such as one that reads its weights from a file.
 
     Raises:
-        ValueError: if they are more than `most_bytes`, or as `build` does.
+        ValueError: if the weights take more than `most_bytes`, or as `build` does.
     """
     reason = f"its weights and their gradients do not fit into {memory}"
     with bounded(name, most_bytes, reason) as built, torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the networks that are trained will give the same ones
+        warnings.simplefilter("ignore")  # building the real networks will warn again
         try:
             return build(), built.bytes
         except (ValueError, OverflowError):
@@ -132,7 +132,7 @@ def on_meta(name: str, build: Callable[[], nn.Module], most_bytes: int, memory: 
 
 
 def device_memory(device: torch.device) -> Memory:
-    """The memory of a GPU; of the CPU, that of the host."""
+    """The memory of a GPU; for the CPU, the host's memory."""
     if device.type != "cuda":
         return host_memory()
     return Memory(torch.cuda.get_device_properties(device).total_memory, torch.cuda.get_device_name(device))
@@ -140,14 +140,14 @@ def device_memory(device: torch.device) -> Memory:
 
 def host_memory() -> Memory:
     """The smallest of the machine's memory, the limits of this process's control groups, and `ulimit -v`."""
-    found = [*physical_memory(), *address_space(), *(Memory(limit, "its control group") for limit in cgroup_limits())]
-    return min(found, default=Memory(2**63, "addresses"))
+    limits = [*physical_memory(), *address_space(), *(Memory(limit, "its control group") for limit in cgroup_limits())]
+    return min(limits, default=Memory(2**63, "addresses"))
 
 
 def physical_memory() -> Iterator[Memory]:
     try:
         yield Memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    except (AttributeError, ValueError, OSError):  # not reported by this system
         return
 
 
@@ -162,7 +162,7 @@ def address_space() -> Iterator[Memory]:
 
 
 def cgroup_limits() -> Iterator[int]:
-    """Bytes, of both versions of control groups; a group is limited by those around it too."""
+    """Limits in bytes, of both versions of control groups. A group is also limited by its parents."""
     try:
         groups = GROUPS.read_text().splitlines()
     except OSError:
@@ -188,10 +188,10 @@ def limit_in(file: Path) -> Iterator[int]:
         return
 
 
-# ---- when it was not enough ------------------------------------------------------------------------------
+# ---- when an allocation fails ----------------------------------------------------------------------------
 
 SAID = ("can't allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED", "Cannot allocate memory")
-"""What PyTorch, its libraries and the system say in errors of other types."""
+"""Texts by which PyTorch, its libraries and the system report a failed allocation in other types of errors."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -204,7 +204,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def fit_or_say_so(advice: str = "smaller batch_size, or compute.micro_batch") -> Iterator[None]:
-    """Turn what an allocation that failed raises in the block into one line.
+    """Turn the error of a failed allocation inside the block into one line.
 
     Raises:
         RunError: "out of memory: " and the advice.

@@ -1,4 +1,4 @@
-"""A run, opened: its data, players, checkpoints and events, wherever it stands."""
+"""Open a run: load its data, players, checkpoints and events, new or resumed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["opened"]
 
 @contextmanager
 def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) -> Iterator[Run]:
-    """The run of `cfg` in `run_dir`, where its newest checkpoint left it.
+    """The run of `cfg` in `run_dir`, resumed from its newest checkpoint.
 
-    events: of the caller. Their statistics are written with those of the same iteration.
+    events: the caller's. Their statistics are written with the statistics of the same iteration.
 
     Raises:
         ValueError, RunError: as `train`.
@@ -50,10 +50,10 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
         tune(gan, folder, iteration)
         checkpoints = saved(gan, ema, folder)
         if transferred:
-            checkpoints.save(0)  # from here on the run needs the other one no more
+            checkpoints.save(0)  # from here on the run does not need the other run
         nimg = checkpoints.load_latest()
         snapshots = Snapshots(folder, cfg, dataset.spec)
-        if snapshots.missing(nimg):  # a run that was killed before it could write them
+        if snapshots.missing(nimg):  # the run was killed before it wrote them
             snapshots.save(ema.model, nimg, checkpoints.last)
         total = round(cfg.total_kimg * 1000)
         run = Run(cfg, dataset.spec, gan, ema, checkpoints, interrupt, nimg, total)

@@ -1,4 +1,4 @@
-"""A player as its update sees it: a network, an optimiser, and the terms of what it minimises."""
+"""A player as its update sees it: a network, an optimiser, and the terms that it minimises."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ __all__ = ["Player"]
 
 @dataclass(frozen=True)
 class Player:
-    """One of the two.
+    """D or G.
 
-    name: "D" or "G", under which statistics are reported.
-    terms: what it minimises the weighted sum of.
+    name: "D" or "G", the prefix of reported statistics.
+    terms: the player minimises their weighted sum.
     purpose: of the latents of its updates.
-    show: the images of a piece, as this player's terms see them.
-    updates: how many updates it has made when D has seen nimg images.
-    after: called with its network after each of its steps.
-    read: scalars to report of what was seen.  watch: likewise, computed first, without gradients.
-    times: how many images it generates for each real one.
+    show: piece -> images, as this player's terms see them.
+    updates: nimg -> number of updates made when D has seen nimg images.
+    after: functions called with the network after each of its steps.
+    read: scalars to report from an update.
+    watch: scalars to report from held-out images, computed first, without gradients.
+    times: number of generated images for each real image.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What is reported of D's logits."""
+"""Reported statistics of D's logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Readings:
         self.cfg = cfg
 
     def of_logits(self, seen: Seen) -> dict[str, Tensor]:
-        """Mean logits, mean sign on real images, the distance that the loss estimates, the share of right classes."""
+        """Mean logits, mean sign on real images, the loss's estimate of a distance, and accuracy of the classes."""
         right, fooled = logits(seen.on_real).detach(), logits(seen.on_fake).detach()
         stats = {"real": right.mean(), "fake": fooled.mean(), "sign_real": right.sign().mean()}
         if self.cfg.loss.estimates is not None:

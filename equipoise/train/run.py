@@ -1,4 +1,4 @@
-"""A run under way."""
+"""The state of a run while it trains."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Run"]
 
 @dataclass
 class Run:
-    """A run that is being trained.
+    """The state of a run while it trains.
 
-    nimg: where it begins.  total: where it ends.
-    data: of each update of D.  stats, events: as `Moment` has them. A finished run has none of these three.
+    nimg: images seen at the start.  total: images seen at the end.
+    data: the images of each update of D.  stats, events: see `Moment`, `Event`. A finished run lacks these three.
     """
 
     cfg: TrainConfig

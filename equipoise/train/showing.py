@@ -1,4 +1,4 @@
-"""What each player is shown by the game, and with which graph."""
+"""Images that the game shows to each player, with or without a graph."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Showing"]
 
 
 class Showing:
-    """A game at work on one G.
+    """A game bound to one G.
 
-    optimizer: of G, whose weights require a gradient where D's update keeps the graph for G's.
-    pool: of the generated images that D is shown again, or None.
-    images: what is done to generated images before anybody sees them.
+    optimizer: of G. Its weights require a gradient while D's update keeps the graph for G's update.
+    pool: of generated images that D is shown again, or None.
+    images: function applied to images before a player sees them.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Showing:
         """Images of D's last update, with their graph, until G's update takes them."""
 
     def to_both(self, piece: Piece) -> Shown:
-        """Images with the graph of whatever requires a gradient now."""
+        """Images for D and G. The graph reaches all weights that require a gradient now."""
         real, fake, made = self.game.show(self.G, piece.z, piece.real)
         shown = fake.map(self.images)
         x = shown.x if made.x is fake.x else self.images(made.x)
         return Shown(real.map(self.images), shown, made._replace(x=x))
 
     def to_d(self, piece: Piece) -> Shown:
-        """Images without a graph, old ones among them if there is a pool."""
+        """Images for D's update, without a graph, mixed with old images if there is a pool."""
         if self.game.reuse:
-            self.kept = None  # the graph of an earlier one
+            self.kept = None  # free the graph of an earlier update
             with trainable(self.optimizer):
                 self.kept = self.to_both(piece)
             return detached(self.kept)
@@ -54,10 +54,10 @@ class Showing:
         return shown if self.pool is None else shown._replace(fake=self.pool(shown.fake))
 
     def to_g(self, piece: Piece) -> Shown:
-        """Images with their graph: those of D's last update if they were kept.
+        """Images for G's update, with their graph: the images of D's last update if they were kept.
 
         Raises:
-            ValueError: if the kept ones are not as many as the images of this update.
+            ValueError: if the number of kept images is not the number of images in this update.
         """
         kept, self.kept = self.kept, None
         if kept is None:

@@ -1,4 +1,4 @@
-"""What a run shows of itself at a checkpoint: the generator's file, and a grid from the same z."""
+"""Snapshots of a run at a checkpoint: the generator's file, and a grid from the same z."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .events import Moment
 __all__ = ["Snapshots", "averaged"]
 
 GRID = 100
-"""Images in a grid, ten a row: with ten classes, a class a column."""
+"""Images in a grid, ten per row: with ten classes, each column is a class."""
 
 
 def averaged(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, nimg: int) -> Generator:
@@ -31,24 +31,24 @@ def averaged(net: nn.Module, cfg: TrainConfig, spec: ImageSpec, nimg: int) -> Ge
 
 
 class Snapshots:
-    """Writes generator/ and samples/ of a run, as an event of the loop. Rank 0 writes."""
+    """Write generator/ and samples/ of a run, as an event of the loop. Rank 0 writes."""
 
     def __init__(self, run_dir: Path, cfg: TrainConfig, spec: ImageSpec):
         self.run_dir, self.cfg, self.spec = run_dir, cfg, spec
         self.begun = time.monotonic()
         self.minutes = cfg.report.minutes
-        """Until the next grid, as long as the run has written none for its kimg."""
+        """Minutes until the next early grid, before the first snapshot."""
 
     def __call__(self, now: Moment) -> None:
         if now.saved or self._in_time(now):
             self.save(now.ema.model, now.nimg, now.checkpoints.last, now.stats)
 
     def _in_time(self, now: Moment) -> bool:
-        """Whether `report.minutes` have gone since the start; the next grid is due after twice as many."""
+        """Whether `minutes` have passed since the start. If so, double them for the next grid."""
         if self.minutes is None or now.nimg >= now.report.snapshot_kimg * 1000:
             return False
-        gone = (time.monotonic() - self.begun) / 60
-        if not max_over_ranks(int(rank() == 0 and gone >= self.minutes)):
+        elapsed = (time.monotonic() - self.begun) / 60
+        if not max_over_ranks(int(rank() == 0 and elapsed >= self.minutes)):
             return False
         self.minutes *= 2
         return True
@@ -61,10 +61,10 @@ class Snapshots:
         return self.run_dir / "samples" / f"{nimg:012d}.png"
 
     def save(self, net: nn.Module, nimg: int, last_checkpoint: str, stats: Stats | None = None) -> None:
-        """Write the generator and its grid for the averaged generator `net`. stats: shows the grid in TensorBoard too.
+        """Write the averaged generator `net` and its grid. stats: shows the grid in TensorBoard too.
 
         Raises:
-            RunError: if they cannot be written; it names the last good checkpoint.
+            RunError: if they cannot be written. It names the last good checkpoint.
         """
         from_rank_0(lambda: self._write(net, nimg, last_checkpoint, stats))
 

@@ -1,4 +1,4 @@
-"""What a run starts from: networks of another run, and what its checkpoints hold."""
+"""The start of a run: networks of another run, and the run's checkpoints."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .gan import GAN
 __all__ = ["load_networks", "require_shares", "saved", "started"]
 
 
-def load_networks(transfer: FreezeD, nets: Mapping[str, nn.Module]) -> None:
-    """Give `nets` ("G", "D", "ema") the weights and buffers of the newest whole checkpoint of the run `transfer.run`.
+def load_networks(start: FreezeD, nets: Mapping[str, nn.Module]) -> None:
+    """Load weights and buffers of `nets` ("G", "D", "ema") from the newest intact checkpoint of the run `start.run`.
 
-    The run is only read: a damaged checkpoint stays where it is, with a warning on stderr, and the one before is used.
+    The run is only read. A damaged checkpoint stays in place, with a warning on stderr, and the previous one is used.
 
     Raises:
-        ValueError: if the run has no whole checkpoint, or its networks do not fit; then `nets` are as they were.
+        ValueError: if no checkpoint of the run is intact, or its networks do not fit. `nets` are then unchanged.
     """
-    path, weights = from_rank_0(lambda: newest_networks(Path(transfer.run)))
+    path, weights = from_rank_0(lambda: newest_networks(Path(start.run)))
     for name, net in nets.items():
         wrong = misfits(weights.get(name, {}), net.state_dict())
         if wrong:
             raise ValueError(
-                f"{name} of {path} does not fit this config's: {first_of(wrong)}. Take generator, "
-                f"discriminator, head and normalisers from {Path(transfer.run) / 'config.txt'}, and data of the same "
+                f"{name} of {path} does not fit this config's {name}: {first_of(wrong)}. Take generator, "
+                f"discriminator, head and normalisers from {Path(start.run) / 'config.txt'}, and data of the same "
                 "resolution, channels and number of classes."
             )
     for name, net in nets.items():
@@ -42,21 +42,21 @@ def load_networks(transfer: FreezeD, nets: Mapping[str, nn.Module]) -> None:
 
 
 def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
-    """The newest whole checkpoint of a run: where it is, and its weights by network."""
+    """The newest intact checkpoint of a run: its path, and its weights by network."""
     folder = run.expanduser() / "checkpoints"
-    found = newest_whole(folder)
-    if found is not None:
-        return found[:2]
+    newest = newest_whole(folder)
+    if newest is not None:
+        return newest[:2]
     damaged = f"every checkpoint in {folder} is damaged"
     state = damaged if finished(folder) else f"there is no checkpoint in {folder}"
     raise ValueError(
         f"cannot start from the run {run}: {state}. Give the directory of a run that has saved one, "
-        'such as transfer=FreezeD(run="runs/a").'
+        'such as start=FreezeD(run="runs/a").'
     )
 
 
 def require_shares(gan: GAN) -> None:
-    """Raises ValueError if a batch of the run cannot be shared among the processes, or cut into pieces."""
+    """Raises ValueError if a batch of the run cannot be split evenly among the processes, or into pieces."""
     cfg = gan.cfg
     for size in gan.stages.batch_sizes:
         if size % world_size():
@@ -66,7 +66,7 @@ def require_shares(gan: GAN) -> None:
 
 
 def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
-    """The average of G, and whether the networks were taken from another run just now."""
+    """The average of G, and whether the networks were just loaded from another run."""
     start = gan.cfg.start
     if start is None:
         return gan.cfg.ema.build(gan.G), False
@@ -79,7 +79,7 @@ def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
 
 
 def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:
-    """The checkpoints of a run: all that a resumed run needs."""
+    """The checkpoints of a run. They hold everything that a resumed run needs."""
     nets: dict[str, nn.Module] = {"G": gan.G, "D": gan.D, "ema": ema.model, "augment": gan.augment}
     nets |= {"D_terms": nn.ModuleList(gan.memories("D")), "G_terms": nn.ModuleList(gan.memories("G"))}
     if gan.showing.pool is not None:

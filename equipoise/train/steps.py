@@ -26,8 +26,8 @@ def step(
 ) -> dict[str, Tensor]:
     """Update one player once. Returns detached scalars, on the device.
 
-    held_out: real images that D is not trained on; their mean logit is reported, for an augmentation that reads it.
-    labelled: images whose classes D learns, for a head that may not read those of `batch`.
+    held_out: real images that D is not trained on. Their mean logit is reported, for an augmentation that reads it.
+    labelled: images whose classes D learns, for a head that may not read the labels of `batch`.
     """
     update = me.updates(nimg)  # so far
     due = [term for term in me.terms if update % term.every == 0]
@@ -54,14 +54,14 @@ def step(
 
 
 def own_backwards(terms: Sequence[Term], seen: StepContext, share: float = 1.0) -> dict[str, Tensor]:
-    """Add the gradients of `terms`, each by a backward of its own, so that its graph is freed before the next one.
+    """Add the gradients of `terms`, one backward per term, so each graph is freed before the next term.
 
-    share: of the piece that they see.  Returns their unweighted values by name.
+    share: the piece's share of the batch.  Returns the unweighted values by name.
     """
     values: dict[str, Tensor] = {}
     for term in terms:
         value = term.of(seen)
-        if value.requires_grad:  # it is a constant for a regulariser of layers that are all frozen
+        if value.requires_grad:  # a constant if all layers of a regulariser are frozen
             weight = share * term.every * term.weight(seen.nimg)
             torch.autograd.backward(weight * value, inputs=owned(seen.me.optim))
         name = term.name or type(term).__name__
@@ -77,7 +77,7 @@ def d_step(
 
 
 def g_step(gan: GAN, batch: Batch, nimg: int, labelled: Batch | None = None) -> dict[str, Tensor]:
-    """`step` of G. `batch`, D's last one, supplies labels and, where they are compared with, the real images."""
+    """`step` of G. `batch` is D's last batch. It supplies labels, and real images for losses that compare with them."""
     return step(gan, gan.players[1], batch, nimg, labelled=labelled)
 
 
@@ -89,13 +89,13 @@ def iteration(gan: GAN, batch: Batch, nimg: int) -> None:
 
 
 def loss_on(gan: GAN, me: Player, real: Batch, fake: Batch, nimg: int = 0, labelled: Batch | None = None) -> Tensor:
-    """The loss of a player on these images at `nimg`, (), without terms that have a backward of their own."""
+    """The loss of a player on these images at `nimg`, (), without terms that have a separate backward."""
     piece = Piece(real, real.x[:0], labelled=labelled)
     return weighted_sum(fused(me.terms), StepContext(gan, me, piece, nimg, Shown(real, fake, Generated(fake.x))))[0]
 
 
 def means(d_stats: dict[str, Tensor]) -> Means | None:
-    """D's mean logits over all processes, for an augmentation that reads images held out; None if there are none."""
+    """D's mean logits over all processes, for an augmentation that reads held-out images; None without such images."""
     if "D/held_out" not in d_stats:
         return None
     return Means(*(mean_over_ranks(d_stats[f"D/{name}"]) for name in Means._fields))

@@ -1,7 +1,7 @@
-"""What a run measures once and keeps: the precision of its losses, and how its convolutions are computed.
+"""Choices that a run measures once and keeps: the precision of its losses, and how its convolutions are computed.
 
-The choices are written to `tuned.json` in the run's directory when they are made, so that a run which goes on computes
-what it would have computed, on another machine too. Delete that file to measure again.
+The choices are written to `tuned.json` in the run's directory when they are made. So a resumed run computes the same as
+the uninterrupted run, even on another machine. Delete that file to measure again.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["tune"]
 FILE = "tuned.json"
 ROUNDS = 3
 GAIN = 0.9
-"""TF32 and bfloat16 must take at most this share of float32's time: digits are not given away for nothing."""
+"""TF32 and bfloat16 must take at most this share of float32's time, to be worth their loss of precision."""
 
 Iteration = Callable[[GAN, Batch, int], object]
 """One update of each player on a batch, at nimg."""
 
 
 class Manner(NamedTuple):
-    """How an iteration can be computed."""
+    """A way to compute an iteration."""
 
     precision: Precision
     layout: Layout
@@ -48,13 +48,13 @@ class Manner(NamedTuple):
 
 
 def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
-    """Choose what precision "auto" and convolutions "measured" leave to a measurement, or what the run chose before.
+    """Measure and choose what precision "auto" and convolutions "measured" leave open, or load earlier choices.
 
     A few updates of each player of a copy are timed in each precision that the config allows, and with maps in each
-    layout where convolutions are measured. Nothing of `gan` changes but the way it computes.
+    layout if convolutions are measured. Only the way that `gan` computes changes.
 
     Raises:
-        RunError: if the choices cannot be written, or what was written before cannot be read.
+        RunError: if the choices cannot be written, or earlier choices cannot be read.
     """
     asked, path = gan.cfg.compute, run_dir / FILE
     measured = asked.convolutions == "measured"
@@ -64,9 +64,9 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
     if kept is None:
         precisions = precisions_of(gan.compute.device) if asked.precision == "auto" else (asked.precision,)
         layouts: tuple[Layout, ...] = get_args(Layout) if measured else ("contiguous",)
-        seconds, found = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
+        seconds, choices = time_each(gan, [Manner(*w) for w in product(precisions, layouts)], iteration)
         choice = from_rank_0(lambda: choose(seconds))
-        kept = {**choice._asdict(), "convolutions": found[choice]}
+        kept = {**choice._asdict(), "convolutions": choices[choice]}
         if rank() == 0:
             timed = ", ".join(f"{way} {value:.3g} s" for way, value in seconds.items())
             print(f"measured an iteration: {timed}. Chosen: {choice}, kept in {path}", file=sys.stderr)
@@ -77,15 +77,15 @@ def tune(gan: GAN, run_dir: Path, iteration: Iteration) -> None:
 
 
 Choices = dict[str, str]
-"""The name of a way by convolution, as `Convolutions` has them."""
+"""How each convolution is computed: names of ways, as in `Convolutions`."""
 
 
 def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[Manner, float], dict[Manner, Choices]]:
-    """Seconds of an iteration in each way, the best of some rounds, and how each convolution was computed in it.
+    """Seconds of an iteration in each way, the best of `ROUNDS` rounds, and how each convolution was computed in it.
 
-    A way in which a network cannot be computed is left out: one that calls ``view`` on maps, with channels last.
+    A way that fails for a network is left out, such as channels last for a network that calls ``view`` on maps.
     """
-    found: dict[Manner, Choices] = {way: {} for way in ways}
+    choices: dict[Manner, Choices] = {way: {} for way in ways}
     nimg = round(gan.cfg.total_kimg * 1000)  # growth is over then
     copy = deepcopy(gan)
     copy.compute.compile(copy.G, copy.D)
@@ -99,7 +99,7 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
         for way in list(seconds):
             copy.compute.precision = way.precision
             if gan.compute.convolutions is not None:
-                copy.compute.convolutions = Convolutions(found[way], way.layout)
+                copy.compute.convolutions = Convolutions(choices[way], way.layout)
             start = time.perf_counter()
             try:
                 iteration(copy, batch, nimg)
@@ -109,13 +109,13 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
                 del seconds[way]
                 continue
             ready(device)
-            if turn > 0:  # the first one warms up
+            if turn > 0:  # the first round warms up
                 seconds[way] = min(seconds[way], time.perf_counter() - start)
-    return seconds, found
+    return seconds, choices
 
 
 def precisions_of(device: torch.device) -> tuple[Precision, ...]:
-    """The precisions that are told apart there."""
+    """The precisions that differ on `device`."""
     return ("float32", "tf32", "bf16") if device.type == "cuda" else ("float32", "bf16")
 
 
@@ -135,7 +135,7 @@ def read(path: Path) -> dict[str, Any] | None:
             or settings["layout"] not in get_args(Layout)
             or not ways.issuperset(settings["convolutions"].values())
         ):
-            raise ValueError("it names what this version does not know")
+            raise ValueError("it names choices that this version does not know")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

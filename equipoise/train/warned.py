@@ -1,4 +1,4 @@
-"""Warnings of what a config takes from its own stabilisers."""
+"""Warnings of stabilisers' guarantees that a config voids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["warn_of_voided"]
 
 
 def warn_of_voided(cfg: TrainConfig, D: nn.Module) -> None:
-    """Warn of each guarantee that `D` and the rest of `cfg` void, on rank 0, at the line that built the players."""
+    """Warn of each guarantee that `D` and the other settings of `cfg` void, on rank 0, at the line that built them."""
     if rank() == 0:
         for reason in voided(
             D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints

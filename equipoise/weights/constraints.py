@@ -25,7 +25,9 @@ class Constraint(ABC):
         """Project the weights of `net` in place, without gradient."""
 
     def check(self, cfg: Any) -> None:
-        """Raises ValueError for a normalised D."""
+        """Raises ValueError for a constraint with `d_normalizer`: a normalised weight is computed at every forward, so
+        there is no stored one to project. Use one of the two.
+        """
         if cfg.d_normalizer != NoNormalizer():
             raise ValueError(
                 f"{self!r} and d_normalizer={cfg.d_normalizer!r} do not go together: a normalised weight is "
@@ -38,8 +40,8 @@ class Constraint(ABC):
 class ClipWeights(Constraint):
     """Clamps the weights and biases of D's layers to [-bound, bound] (Arjovsky et al. 2017, alg. 1).
 
-    Gains of norms are not clamped: a D under this constraint has none. Of a normalised layer it would clamp what the
-    normaliser reads, which bounds nothing; a config refuses that.
+    Gains of norms are not clamped: a D under this constraint has none. In a normalised layer the clamp would act on the
+    normaliser's input and bound nothing, so a config refuses the two together.
     """
 
     bound: float = Field(default=0.01, gt=0)
@@ -71,9 +73,9 @@ class ClipSingularValues(Constraint):
 
 @component
 class UnitSphere(Constraint):
-    """W <- W / ‖W‖_F, each layer's weight on a sphere of its own, after "projecting the weights to a sphere".
+    """W <- W / ‖W‖_F for each layer: "projecting the weights to a sphere" (Arjovsky et al. 2017, sec. 3).
 
-    Tried and found to differ little from clipping by Arjovsky et al. 2017, sec. 3. Biases are free.
+    The paper found little difference from clipping. Biases are free.
     """
 
     @torch.no_grad()
@@ -87,10 +89,9 @@ def stored_weights(net: nn.Module, constraint: Constraint) -> list[tuple[nn.Modu
     """The layers of `net` and their weights.
 
     Raises:
-        ValueError: if a weight is computed by a normaliser: projecting what it is computed from would move the
-            weight itself who knows where.
+        ValueError: if a normaliser computes a weight. Projecting the normaliser's input would not project the weight.
     """
-    found = []
+    layers = []
     for name, layer in weighted_layers(net):
         weight = dict(layer.named_parameters(recurse=False)).get("weight")
         if weight is None:
@@ -98,5 +99,5 @@ def stored_weights(net: nn.Module, constraint: Constraint) -> list[tuple[nn.Modu
                 f"{constraint!r} cannot project the weight of layer {name!r}, which a normaliser computes anew at "
                 "every forward. Use one of the two: d_normalizer=NoNormalizer, or no such constraint."
             )
-        found.append((layer, weight))
-    return found
+        layers.append((layer, weight))
+    return layers

@@ -1,4 +1,4 @@
-"""Equalised learning rate: weights of every layer learn at the same speed, in relation to their size."""
+"""Equalised learning rate: the weights of every layer learn at the same speed relative to their size."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class EqualizedLearningRate(Normalizer):
     """W = c V on every weighted layer, V learned and c constant (Karras et al. 2018, sec. 4.1).
 
     c is the standard deviation of the distribution that the layer's initial weights are drawn from. In ProGAN's
-    networks it is exactly He's constant gain / √inputs. The gain is √2, and 1 where images are made and in the head.
-    Where the distribution is not known (`initial_std`), c is the root mean square of the weights; a layer that starts
-    at 0 keeps c = 1.
+    networks it is exactly He's constant gain / √inputs. The gain is √2, but 1 in layers that output images and in the
+    head. Where the distribution is unknown (`initial_std`), c is the root mean square of the weights. A layer that
+    starts at 0 keeps c = 1.
 
-    So V starts with the size 1 in all layers, and an optimiser whose steps do not depend on the size of gradients, such
-    as Adam, moves W by lr · c: by the same share of itself in every layer. Learning rates are those for weights of size
-    1, say 1e-3. Biases stay as they are.
+    So V starts with size 1 in all layers. An optimiser whose steps do not depend on the size of gradients, such as
+    Adam, moves W by lr · c: the same relative step in every layer. Choose learning rates for weights of size 1, say
+    1e-3. Biases stay as they are.
 
     skip: names or patterns of layers to leave alone.
     """

@@ -1,4 +1,4 @@
-"""Weights as matrices, and their exact singular values: what normalisers, constraints and regularisers share.
+"""Weights as matrices, and their exact singular values: shared by normalisers, constraints and regularisers.
 
 A layer's weight is read as the matrix (C_out, the rest), which is (C_out, C_in·kh·kw) for a convolution, transposed or
 not (Miyato et al. 2018, sec. 2.1). Its squared singular values are the eigenvalues of the smaller Gram matrix, W Wᵀ or
@@ -42,15 +42,15 @@ WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
 def weighted_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules of the linear, convolutional and embedding layers, outside SAN heads.
 
-    A SAN head learns the direction of its vector apart from its length, which no normaliser, constraint or regulariser
-    may mix again.
+    A SAN head learns the direction and the length of its vector separately. A normaliser, constraint or regulariser
+    would mix them again.
     """
     inside = {part for head in net.modules() if isinstance(head, SANHead) for part in head.modules()}
     return ((n, m) for n, m in net.named_modules() if isinstance(m, WEIGHTED) and m not in inside)
 
 
 def effective_weight(layer: nn.Module) -> Tensor:
-    """The weight that `layer` computes with, after its normaliser; differentiable, and reading it changes nothing.
+    """The weight that `layer` computes with, after its normaliser: differentiable, and read without side effects.
 
     In training mode a plain ``layer.weight`` would move the singular vectors of a spectral norm.
     """
@@ -100,15 +100,15 @@ def squared_singular_values(matrix: Tensor) -> Tensor:
     The gradient of the i-th is exact, 2 s_i u_i v_iᵀ, and finite where s_i is 0 or repeated.
     """
     squares = gram(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
-    sound = squares.isfinite().all()  # LAPACK fails on NaN; a run that diverged has a clearer error of its own
-    values = torch.linalg.eigvalsh(torch.where(sound, squares, 0.0))
-    return torch.where(sound, values.clamp_min(0), torch.nan)
+    finite = squares.isfinite().all()  # LAPACK fails on NaN; the trainer reports a diverged run more clearly
+    values = torch.linalg.eigvalsh(torch.where(finite, squares, 0.0))
+    return torch.where(finite, values.clamp_min(0), torch.nan)
 
 
 def clip_singular_values(matrix: Tensor, bound: float) -> Tensor:
     """U min(S, bound) Vᵀ of matrix = U S Vᵀ: the nearest matrix without a singular value above `bound`.
 
-    In float64; a matrix that is within the bound, or not finite, comes back as it was.
+    In float64. A matrix within the bound, or with values that are not finite, is returned unchanged.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return clip_singular_values(matrix.T, bound).T
@@ -131,27 +131,27 @@ def singular_values(net: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def spectral_norms(net: nn.Module) -> dict[str, Tensor]:
-    """The largest singular value σ, (), of each layer's effective weight, float64: what spectral norm brings to 1."""
+    """The largest singular value σ, (), of each layer's effective weight, float64. Spectral norm makes it 1."""
     return {name: squared_singular_values(matrix.double())[-1].sqrt() for name, matrix in matrices(net).items()}
 
 
 def lipschitz_bound(net: nn.Module) -> Tensor:
     """Π σ_l √r_l over the linear and convolutional layers, () float64: at least ‖net‖_Lip.
 
-    It holds for a chain of such layers with zero padding, between which all functions are 1-Lipschitz: ReLU, leaky
-    ReLU, tanh, reshapes and mean pooling are, batch norm is not. A layer counts as often as it stands in the chain.
-    Embeddings take no part, nor do SAN heads, so of a discriminator with a conditional or a SAN head take the bound of
-    its features, ``lipschitz_bound(D.body)``.
+    It holds for a chain of such layers with zero padding and 1-Lipschitz functions in between. ReLU, leaky ReLU, tanh,
+    reshapes and mean pooling are 1-Lipschitz; batch norm is not. A layer used twice in the chain counts twice.
+    Embeddings and SAN heads are left out. For a discriminator with a conditional or a SAN head, take the bound of its
+    features, ``lipschitz_bound(D.body)``.
 
     r_l is how often a convolution reads a value: σ(W) bounds the map from one patch, and patches overlap. The usual
-    product of σ (Miyato et al. 2018, sec. 2.1) leaves r_l out, and is a bound where no patches overlap.
+    product of σ (Miyato et al. 2018, sec. 2.1) leaves r_l out. It is a bound only where patches do not overlap.
     """
     norms = spectral_norms(net)
     return bound_of(net, {layer: norms[name] for name, layer in weighted_layers(net)})
 
 
 def bound_of(net: nn.Module, norms: Mapping[nn.Module, Tensor]) -> Tensor:
-    """`lipschitz_bound` of `net`, from the spectral norm of each layer; one that has none takes no part."""
+    """`lipschitz_bound` of `net`, from the spectral norms of its layers. A layer missing from `norms` is left out."""
     bound = torch.ones((), dtype=torch.float64)
     for _, layer in net.named_modules(remove_duplicate=False):  # a chain applies a layer wherever it stands
         if layer in norms and not isinstance(layer, nn.Embedding):
@@ -161,24 +161,24 @@ def bound_of(net: nn.Module, norms: Mapping[nn.Module, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
-    """What a run reports of D at each snapshot: `D/sigma/<layer>`, and the bound of its features as `D/lipschitz`.
+    """Statistics of D's weights at each snapshot: `D/sigma/<layer>`, and the bound of D's features as `D/lipschitz`.
 
-    Of a SAN head, which normalises nothing, σ is max_y ‖w(y)‖. The bound is left out where it is not known to be one,
-    see `is_chain`.
+    For a SAN head, which is never normalised, σ is max_y ‖w(y)‖. The bound is left out unless `is_chain` shows that it
+    holds.
     """
     norms = spectral_norms(D)
-    found = {f"D/sigma/{name}": sigma for name, sigma in norms.items()}
+    stats = {f"D/sigma/{name}": sigma for name, sigma in norms.items()}
     for name, head in D.named_modules():
         if isinstance(head, SANHead):
-            found[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
+            stats[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
     body = D.body if isinstance(D, Discriminator) else D
     if is_chain(body):
-        found["D/lipschitz"] = bound_of(body, {layer: norms[name] for name, layer in weighted_layers(D)})
-    return found
+        stats["D/lipschitz"] = bound_of(body, {layer: norms[name] for name, layer in weighted_layers(D)})
+    return stats
 
 
 def every_vector(conditioning: nn.Module) -> Tensor:
-    """w(y) for each class, (classes, F), or the one for all, (1, F)."""
+    """w(y) for each class, (classes, F), or the vector that all classes share, (1, F)."""
     tables = [layer for layer in conditioning.modules() if isinstance(layer, nn.Embedding)]
     y = torch.arange(tables[0].num_embeddings, device=tables[0].weight.device) if tables else None
     vectors: Tensor = conditioning(y)
@@ -186,7 +186,7 @@ def every_vector(conditioning: nn.Module) -> Tensor:
 
 
 def is_chain(net: nn.Module) -> bool:
-    """Whether `net` is an `nn.Sequential` of weighted layers and functions known to be 1-Lipschitz, and no more."""
+    """Whether `net` is an `nn.Sequential` of nothing but weighted layers and functions known to be 1-Lipschitz."""
     if isinstance(net, nn.Sequential):
         return all(is_chain(part) for part in net)
     if isinstance(net, nn.LeakyReLU):
@@ -197,7 +197,7 @@ def is_chain(net: nn.Module) -> bool:
 
 
 def reads(layer: nn.Module) -> int:
-    """The largest number of patches of `layer` that one value of its input is in."""
+    """The largest number of patches of `layer` that contain one value of its input."""
     if isinstance(layer, TRANSPOSED):
         return math.prod(layer.kernel_size)
     if isinstance(layer, CONVOLUTIONS):

@@ -1,8 +1,8 @@
-"""Normalisers rewrite the layers of a network once, when it is built: callables net -> None.
+"""Normalisers rewrite the layers of a network once, when it is built: callables net -> net.
 
 Initial weights are set before a normaliser is applied: `nn.init` on a parametrised weight does nothing.
-`remove` folds a normaliser away for inference. SAN heads, whose direction is learned apart from their length, are left
-alone.
+`remove` folds a normaliser into plain weights for inference. SAN heads are left alone: they learn the direction and
+the length of their vector separately.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class NoNormalizer(Normalizer):
 class SpectralNorm(Normalizer):
     """W / σ(W), σ the largest singular value, on every weighted layer (Miyato et al. 2018, alg. 1).
 
-    σ is estimated by power iteration: a convolution's weight is read as (C_out, C_in·kh·kw), its singular
-    vectors are buffers, warm-started, and move once per training-mode forward.
+    σ is estimated by power iteration. A convolution's weight is read as (C_out, C_in·kh·kw). The singular vectors
+    are buffers, warm-started, and move once per training-mode forward.
 
     iterations: power iterations per training-mode forward.
     skip: names or patterns (``body.0``, ``head.*``) of layers to leave alone.
@@ -69,7 +69,7 @@ class SpectralNorm(Normalizer):
 
 @component
 class ExactSpectralNorm(Normalizer):
-    """W / σ(W) with σ computed at every forward, not estimated: the reference that `SpectralNorm` approaches.
+    """W / σ(W) with the exact σ at every forward: the reference that `SpectralNorm` approaches.
 
     Its gradient is exact too. For small networks: every forward decomposes every weight (`matrices`).
 
@@ -109,7 +109,7 @@ class FrobeniusNorm(Normalizer):
 class WeightNorm(Normalizer):
     """W = g v / ‖v‖ for each output channel, g and v learned, on every weighted layer (Salimans & Kingma 2016, eq. 2).
 
-    g starts as ‖v‖, so outputs stay what they were. It bounds nothing: g is free. An embedding has a g per row.
+    g starts as ‖v‖, so outputs stay the same. g is free, so nothing is bounded. An embedding has a g per row.
 
     skip: names or patterns of layers to leave alone.
     """
@@ -145,11 +145,11 @@ def chosen(net: nn.Module, normalizer: Normalizer, skip: tuple[str, ...]) -> lis
     Raises:
         ValueError: if a pattern matches no layer at all, SAN heads' included.
     """
-    known = [name for name, module in net.named_modules() if isinstance(module, WEIGHTED)]
+    names = [name for name, module in net.named_modules() if isinstance(module, WEIGHTED)]
     for pattern in skip:
-        if not any(fnmatch(name, pattern) for name in known):
+        if not any(fnmatch(name, pattern) for name in names):
             raise ValueError(
-                f"{type(normalizer).__name__}(skip=...): {pattern!r} matches no layer; known: {', '.join(known)}"
+                f"{type(normalizer).__name__}(skip=...): {pattern!r} matches no layer; known: {', '.join(names)}"
             )
     return [layer for name, layer in weighted_layers(net) if not any(fnmatch(name, pattern) for pattern in skip)]
 
@@ -168,7 +168,7 @@ def remove(net: nn.Module) -> nn.Module:
         weights = {name: getattr(module, name).detach().clone() for name in wrapped}
         trained = {name: any(p.requires_grad for p in held.parameters()) for name, held in wrapped.items()}
         # Not `parametrize.remove_parametrizations`: it deletes the weight's property from the class that torch has made
-        # for this module, which a deep copy has in common with its original.
+        # for this module. A deep copy shares that class with its original.
         module.__class__ = parametrize.type_before_parametrizations(module)
         del module.parametrizations
         for name, weight in weights.items():

@@ -1,4 +1,4 @@
-"""W / σ(W) with σ from a power iteration: what `SpectralNorm` puts in the place of a weight."""
+"""W / σ(W) with σ from a power iteration: the parametrisation that `SpectralNorm` registers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .matrices import as_matrix
 __all__ = ["DividedBySigma"]
 
 FIRST_ITERATIONS = 15
-"""On the random vectors that a network is built with."""
+"""Power iterations on the random vectors that a network is built with."""
 LARGE = 2**16
-"""Numbers in a weight from which passes over it cost more than a function of autograd's own."""
+"""Size of a weight, in numbers, from which passes over it cost more than a call of a custom autograd function."""
 
 
 class DividedBySigma(nn.Module):
-    """The parametrisation W -> W / σ, σ = uᵀ W v, whose unit vectors u and v follow the first singular ones.
+    """The parametrisation W -> W / σ, σ = uᵀ W v, with unit vectors u and v that track the first singular vectors.
 
     In training mode each forward first moves u to Wv / ‖Wv‖ and v to Wᵀu / ‖Wᵀu‖, `iterations` times (Miyato et al.
-    2018, alg. 1). They are buffers with the names that `torch.nn.utils.parametrizations.spectral_norm` gives them, and
-    the numbers are the same; but under autocast too all is float32, and the gradient makes three passes over a large W.
+    2018, alg. 1). u and v are buffers, named as in `torch.nn.utils.parametrizations.spectral_norm`, and the numbers
+    are the same. Unlike there, all is float32 even under autocast, and the gradient takes three passes over a large W.
     """
 
     _u: Tensor
     _v: Tensor
 
     def __init__(self, weight: Tensor, iterations: int = 1, axis: int = 0, eps: float = 1e-12):
-        """axis: the one of `weight` that counts its outputs."""
+        """axis: the axis of `weight` that counts its outputs."""
         super().__init__()
         self.iterations, self.axis, self.eps = iterations, axis, eps
         matrix = as_matrix(weight.detach(), axis)
@@ -46,15 +46,15 @@ class DividedBySigma(nn.Module):
         with without_autocast(weight):
             if self.training:
                 self.iterate(as_matrix(weight.detach(), self.axis), self.iterations)
-            u, v = self._u.clone(), self._v.clone()  # a backward wants those of its own forward
-            if weight.numel() < LARGE or torch.compiler.is_compiling():  # which fuses the passes itself
+            u, v = self._u.clone(), self._v.clone()  # a backward needs the vectors of its own forward
+            if weight.numel() < LARGE or torch.compiler.is_compiling():  # the compiler fuses the passes itself
                 return weight / along(weight, u, v, self.axis)
             sigma = along(weight.detach(), u, v, self.axis)
             normalized: Tensor = DivideByNorm.apply(weight, sigma, u, v, self.axis)  # type: ignore[no-untyped-call]
         return normalized
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """W itself: what is assigned to a layer's weight is divided from then on."""
+        """W itself: a weight assigned to the layer is divided from then on."""
         return weight
 
     @torch.no_grad()
@@ -73,8 +73,8 @@ def power_iteration(matrix: Tensor, v: Tensor, iterations: int, eps: float) -> t
     return u, v
 
 
-# The compiler may compute u and v again in the backward, from the buffer that the forward has overwritten, and so one
-# iteration further on. It stores what an operator that it cannot look into returns.
+# The compiler may compute u and v again in the backward, from the buffer that the forward has overwritten: one
+# iteration too far. The results of an opaque operator are stored instead.
 opaque_iteration = torch.library.custom_op("equipoise::power_iteration", power_iteration, mutates_args=())
 
 
@@ -101,7 +101,7 @@ class DivideByNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (slope,), (weight, sigma, u, v) = slopes, ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is to be differentiated again, and σ is a function of W
+        if torch.is_grad_enabled():  # this gradient will be differentiated again, and σ is a function of W
             sigma = along(weight, u, v, ctx.axis)
         inner = torch.dot(slope.flatten(), weight.flatten())
         matrix = torch.addcmul(as_matrix(slope, ctx.axis), (-inner / sigma) * u[:, None], v)

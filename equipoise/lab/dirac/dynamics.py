@@ -1,4 +1,4 @@
-"""How a game of the Dirac-GAN goes: by its Jacobian at the equilibrium, by gradient descent, and by theory."""
+"""Dynamics of a Dirac-GAN game: by its Jacobian at the equilibrium, by gradient descent, and by theory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["REFUSED", "descend", "in_turn", "jacobian", "kinked", "late_rate", "
 # ---- at the equilibrium ------------------------------------------------------------------------------------
 
 STEP = 1e-3
-"""Of differences."""
+"""Step of finite differences."""
 
 
 def jacobian(games: Games) -> Tensor:
     """The Jacobian v' of each game's field at its equilibrium, (L, P, 1 + K, 1 + K): row i is the gradient of v_i.
 
-    By autograd for a plain D. A SAN stops gradients, and autograd would leave out of v' what passes through the stopped
-    ones, so there it is fourth-order differences.
+    Autograd computes it for a plain D. A SAN stops gradients, and autograd would leave the stopped paths out of v'. So
+    a SAN takes fourth-order differences.
     """
     at = games.equilibrium()
     if games.D.san:
@@ -31,13 +31,13 @@ def jacobian(games: Games) -> Tensor:
 
 
 def differences(games: Games) -> Tensor:
-    """As `jacobian`, by central differences of fourth order."""
+    """The result of `jacobian`, by central differences of fourth order."""
     one, two = (beside(games, step) - beside(games, -step) for step in (STEP, 2 * STEP))
     return (8 * one - two) / (12 * STEP)
 
 
 def kinked(games: Games) -> Tensor:
-    """Where v has no derivative at the equilibrium, (L, P): differences of either side, of two steps, are not alike."""
+    """Whether v lacks a derivative at the equilibrium, (L, P): differences to the two sides, of two steps, disagree."""
     here = games.field(games.equilibrium())[..., 0, :, None]
     ahead, behind = (beside(games, STEP) - here) / STEP, (here - beside(games, -2 * STEP)) / (2 * STEP)
     return (ahead - behind).abs().amax((-1, -2)) > 100 * STEP
@@ -51,7 +51,7 @@ def beside(games: Games, step: float) -> Tensor:
 
 
 def of_interest(values: Tensor) -> Tensor:
-    """The two eigenvalues of largest size: those of the rest are 0, of moves along the set of equilibria."""
+    """The two eigenvalues of largest size. The others are 0: they belong to moves along the set of equilibria."""
     return values[values.abs().argsort(descending=True)[:2]]
 
 
@@ -64,7 +64,7 @@ def in_turn(j: Tensor, lr: float) -> Tensor:
 
 
 def verdict(rate: float, tolerance: float) -> str:
-    """rate: growth of the logarithm of the distance per unit of time."""
+    """Name the course of a descent. rate: growth of the logarithm of the distance per unit of time."""
     if abs(rate) <= tolerance:
         return "circles"
     return "converges" if rate < 0 else "diverges"
@@ -73,16 +73,16 @@ def verdict(rate: float, tolerance: float) -> str:
 # ---- gradient descent --------------------------------------------------------------------------------------
 
 NEAR, FAR = 1e-4, 1.0
-"""Distances from the equilibrium at which descent starts: where v' decides, and where more does."""
+"""Distances from the equilibrium at which descent starts: where v' alone decides, and where more than v' does."""
 LEFT = 1e3
-"""A game at this distance is not followed further."""
+"""Distance at which a game is followed no further."""
 
 
 def descend(games: Games, steps: int, lr: float) -> tuple[Tensor, Tensor]:
-    """Gradient descent of every game. -> distances from the equilibrium and places (θ, slope), after each step.
+    """Gradient descent of every game -> distances from the equilibrium and places (θ, slope), after each step.
 
-    (steps + 1, L, P, 4) and (steps + 1, L, P, 4, 2). Of the 4, the first two start NEAR and the others FAR; the first
-    of two moves both players at once and the second D, then G.
+    Shapes (steps + 1, L, P, 4) and (steps + 1, L, P, 4, 2). The 4 descents: the first two start NEAR, the last two FAR.
+    Within each two, the first moves both players at once; the second moves D, then G.
     """
     radius = torch.tensor([NEAR, NEAR, FAR, FAR], dtype=torch.float64) / math.sqrt(2)
     state = games.D.start(radius, radius).expand(len(games.losses), len(games.stabilisers), -1, -1).clone()
@@ -95,15 +95,16 @@ def descend(games: Games, steps: int, lr: float) -> tuple[Tensor, Tensor]:
         moved[..., 1::2, :] = turn
         state = torch.where(places[-1].norm(dim=-1, keepdim=True) < LEFT, moved, state)
         places.append(torch.stack([state[..., 0], games.D.slope(state[..., 1:])], dim=-1))
-    found = torch.stack(places)
-    return found.norm(dim=-1), found
+    path = torch.stack(places)
+    return path.norm(dim=-1), path
 
 
 def late_rate(distances: Tensor, lr: float) -> Tensor:
     """Growth of log distance per unit of time, (T + 1, ...) -> (...): from the third quarter to the last.
 
-    A unit of time is 1/lr steps. The largest distance of each quarter, which holds half a turn. At most 0 for a descent
-    that ends nearer than it began, and at least 0 for one that does not: that one has left, wherever it settles.
+    A unit of time is 1/lr steps. Each quarter counts with its largest distance, as it holds half a turn. The rate is at
+    most 0 for a descent that ends nearer than it began. It is at least 0 for any other: that one has left, wherever it
+    settles.
     """
     quarter = len(distances) // 4
     third = distances[-2 * quarter : -quarter].amax(0).clamp_min(1e-300)
@@ -118,16 +119,16 @@ UNKNOWN = "not known"
 REFUSED = "no such game"
 CURVED = ("Saturating", "NonSaturating", "LeastSquares", "SoftLeastSquares", "RelativisticPairing")
 STRAIGHT = ("Hinge", "Wasserstein")
-"""Whether d is curved where D is undecided, which is what instance noise needs."""
+"""Losses whose d is curved, or straight, where D is undecided. Instance noise needs a curved d."""
 
 
 def theory(loss: str, stabiliser: str, discriminator: str) -> str:
-    """What is known of gradient flow near the equilibrium; sections are those of Mescheder et al. 2018.
+    """The course of gradient flow near the equilibrium, if known. Section numbers refer to Mescheder et al. 2018.
 
-    Nothing (2.2, 2.3), the one-sided penalty, which is 0 there, and drift, which is on D at the data, where its value
-    never changes: circles. Zero-centred penalties (3.3, 4.1) and consensus (Mescheder et al. 2017) converge. So does
-    instance noise (3.2), if d'' > 0. With WGAN-GP (3.1) no descent converges that gives D finitely many steps; here
-    DRAGAN is the same penalty, as data at one point has no deviation.
+    Without a stabiliser (2.2, 2.3) descent circles. So it does with the one-sided penalty, which is 0 there, and with
+    drift, which acts on D at the data, where D never changes. Zero-centred penalties (3.3, 4.1) and consensus
+    (Mescheder et al. 2017) converge. So does instance noise (3.2), if d'' > 0. With WGAN-GP (3.1) a descent that gives
+    D finitely many steps does not converge. DRAGAN is the same penalty here, as the deviation of one point is 0.
     """
     if discriminator != "plain" or loss not in CURVED + STRAIGHT:
         return UNKNOWN

@@ -37,9 +37,9 @@ TELLING = (
 )
 """D, loss and stabiliser of the phase portraits."""
 REACH = 1.6
-"""They show θ and the slope from -REACH to REACH."""
+"""Phase portraits show θ and the slope from -REACH to REACH."""
 MOVING = TELLING[:3] + TELLING[4:7]
-"""Those of the animation."""
+"""Phase portraits in the animation."""
 COURSES_OF = ("NonSaturating", "Wasserstein")
 COURSES = {
     "none": "none",
@@ -52,7 +52,7 @@ COURSES = {
 
 
 def grid() -> tuple[Tensor, Tensor]:
-    """θ and the slope where the arrows are, (289,) each."""
+    """θ and the slope at the arrows, (289,) each."""
     axis = torch.linspace(-REACH, REACH, 17, dtype=torch.float64)
     theta, slope = torch.cartesian_prod(axis, axis).unbind(1)
     return theta, slope
@@ -62,14 +62,14 @@ def grid() -> tuple[Tensor, Tensor]:
 
 
 def panel_title(name: str) -> str:
-    """Of "D, loss, stabiliser"."""
+    """Title of the panel for the game `name`, "D, loss, stabiliser"."""
     *D, loss, stabiliser = name.split(", ")
     what = loss if stabiliser == "none" else f"{loss} + {stabiliser}"
     return what if D == ["plain"] else f"{what}\n{', '.join(D)}"
 
 
 def draw_portraits(numbers: Numbers) -> Figure:
-    """The field and a descent in turn, from FAR."""
+    """Draw the field, and a descent from FAR with D and G in turn."""
     fig, axes = figure(2, 4, width=3.1, height=3.1)
     for ax, (name, shown) in zip(axes, numbers["portraits"].items(), strict=False):
         arrows(ax, numbers["grid"], shown["field"])
@@ -83,7 +83,7 @@ def draw_portraits(numbers: Numbers) -> Figure:
 
 
 def arrows(ax: Axes, grid: Tensor, field: Tensor) -> None:
-    """Arrows of one length; the darker, the faster."""
+    """Draw arrows of one length: the darker, the faster."""
     speed = field.norm(dim=1)
     unit = field / speed.clamp_min(1e-12)[:, None]
     shade = 0.75 - 0.45 * (speed / speed.max()).sqrt()
@@ -100,7 +100,7 @@ def label(axes: Sequence[Axes], columns: int) -> None:
 
 
 STYLES = dict(zip(stabilisers(), zip("osD^vP*Xh", (*COLORS, "#b03a7a", "#222222"), strict=True), strict=False))
-"""Marker and colour of a stabiliser. A new one has none of its own."""
+"""Marker and colour of a stabiliser. New stabilisers share one style."""
 
 
 def style(stabiliser: str) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def style(stabiliser: str) -> tuple[str, str]:
 
 
 def draw_eigenvalues(numbers: Numbers) -> Figure:
-    """Three games with every stabiliser, and the path over gamma."""
+    """Draw the eigenvalues of three games with every stabiliser, and their path over gamma."""
     fig, axes = figure(1, 4, width=3.3, height=3.4)
     games = (("plain", "NonSaturating"), ("plain", "Wasserstein"), ("SAN, direction", "NonSaturating"))
     for ax, (D, loss) in zip(axes, games, strict=False):
@@ -133,7 +133,7 @@ def draw_eigenvalues(numbers: Numbers) -> Figure:
 
 
 def draw_distances(numbers: Numbers, lr: float) -> Figure:
-    """Distance over time, from NEAR: rows are losses, columns ways to step."""
+    """Draw the distance over time, from NEAR: rows are losses, columns ways to step."""
     fig, axes = figure(2, 3, width=4.2, height=2.9)
     plans = (("plain", 0, "both at once"), ("plain", 1, "D, then G"), ("SAN, direction", 1, "D, then G"))
     for i, loss in enumerate(COURSES_OF):
@@ -152,7 +152,7 @@ def draw_distances(numbers: Numbers, lr: float) -> Figure:
 
 
 def draw_moving(numbers: Numbers) -> list[Figure]:
-    """Descents under way from FAR, both at once and in turn."""
+    """Draw descents under way from FAR, both at once and in turn."""
     frames = []
     paths = {name: numbers["portraits"][name]["path"] for name in map(", ".join, MOVING)}
     length = len(next(iter(paths.values())))

@@ -1,4 +1,4 @@
-"""The games of the Dirac-GAN: its discriminators, what stabilises it, and all of them played at once."""
+"""The games of the Dirac-GAN: its discriminators, its stabilisers, and all games played at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["DISCRIMINATORS", "Discriminator", "Games", "Stabiliser", "all_losses
 
 
 class Given(nn.Module):
-    """w(y) = the vectors it was given, one for each image."""
+    """Conditioning with given vectors w(y), one for each image."""
 
     def __init__(self, w: Tensor):
         super().__init__()
@@ -67,9 +67,10 @@ class Discriminator:
     """A D whose logit is (slope) · x, and an equilibrium of its game: θ = 0, slope 0.
 
     logits: phi (N, K), x (N,) -> Logits (N, 1).
-    equilibrium: phi there. The slope is phi[0] times a constant near it, so the others move along a set of equilibria.
-    per_slope: dphi[0] / dslope there.
-    san: whether it has a direction, for which a paired loss has no loss.
+    equilibrium: phi at the equilibrium. Near it the slope is phi[0] times a constant, so the other components of phi
+        move along a set of equilibria.
+    per_slope: dphi[0] / dslope at the equilibrium.
+    san: whether D has a direction, which a paired loss cannot train.
     """
 
     logits: Callable[[Tensor, Tensor], Logits]
@@ -86,7 +87,7 @@ class Discriminator:
         return torch.stack([theta, self.per_slope * slope, *rest], dim=-1)
 
     def slope(self, phi: Tensor) -> Tensor:
-        """(..., K) -> (...)."""
+        """D's slope, phi (..., K) -> (...)."""
         flat = phi.reshape(-1, phi.shape[-1])
         one = flat.new_ones(len(flat))
         return (self.logits(flat, one).fun - self.logits(flat, 0 * one).fun).reshape(phi.shape[:-1])
@@ -107,7 +108,7 @@ QUIET = NoAugment()
 
 @dataclass(frozen=True)
 class Stabiliser:
-    """What is added to a loss."""
+    """Additions to a loss: penalties on D, joint penalties, augmentation."""
 
     penalties: tuple[Penalty, ...] = ()
     joint: tuple[JointPenalty, ...] = ()
@@ -122,11 +123,13 @@ CONSENSUS = "consensus"
 
 
 def stabilisers(gamma: float = 0.6, std: float = 1.0) -> dict[str, Stabiliser]:
-    """By name. A penalty of the library that is not named here comes with its default settings.
+    """Stabilisers by name. A penalty of the library that is not named here comes with its default settings.
 
-    gamma: of R1, R2 and consensus; strength gamma/2 of the others, which weighs them alike.  std: of instance noise.
+    gamma: gamma of R1, R2 and consensus. The other penalties named here get the strength gamma/2, which weighs them
+        alike.
+    std: std of instance noise.
     """
-    known = {
+    named = {
         "none": Stabiliser(),
         "R1": Stabiliser((R1(gamma=gamma, every=1),)),
         "R2": Stabiliser((R2(gamma=gamma, every=1),)),
@@ -137,9 +140,9 @@ def stabilisers(gamma: float = 0.6, std: float = 1.0) -> dict[str, Stabiliser]:
         NOISE: Stabiliser(augment=InstanceNoise(std=std)),
         CONSENSUS: Stabiliser(joint=(Consensus(gamma=gamma),)),
     }
-    named = {type(penalty) for stabiliser in known.values() for penalty in stabiliser.penalties}
-    others = [kind for kind in components(penalties) if kind not in named]
-    return known | {kind.__name__: Stabiliser((kind(),)) for kind in others}
+    kinds = {type(penalty) for stabiliser in named.values() for penalty in stabiliser.penalties}
+    others = [kind for kind in components(penalties) if kind not in kinds]
+    return named | {kind.__name__: Stabiliser((kind(),)) for kind in others}
 
 
 def all_losses() -> dict[str, GANLoss]:
@@ -148,13 +151,13 @@ def all_losses() -> dict[str, GANLoss]:
 
 
 def components(module: Any) -> list[type[Any]]:
-    """The classes of settings among what a module makes public."""
+    """The classes of settings among a module's public names."""
     public: list[type[Any]] = [getattr(module, name) for name in module.__all__]
     return [kind for kind in public if hasattr(kind, "__dataclass_fields__")]
 
 
 class Draws(TorchFunctionMode):
-    """Within it, torch.randn_like gives `draws`, so that the library's own noise is that of a quadrature."""
+    """A mode in which torch.randn_like gives `draws`, so that the library's own noise takes a quadrature's values."""
 
     def __init__(self, draws: Tensor):
         super().__init__()
@@ -180,9 +183,9 @@ NOISE_VALUES = equally_likely(8)
 
 
 def undecided(loss: GANLoss) -> float:
-    """The logit of the best D where data and generated images are alike: the t of least d(t, t), near 0.
+    """The logit of the best D where data and generated images are alike: the t near 0 with the least d(t, t).
 
-    1/2 for least squares, whose targets are 0 and 1. D's bias, if it had one, would learn it.
+    It is 1/2 for least squares, whose targets are 0 and 1. A bias in D would learn it.
     """
     t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     for _ in range(50):
@@ -192,15 +195,15 @@ def undecided(loss: GANLoss) -> float:
         (curvature,) = torch.autograd.grad(slope.sum(), t)
         if not curvature.item() > 0:
             break
-        t = (t - slope / curvature).detach().requires_grad_(True)  # Newton's
+        t = (t - slope / curvature).detach().requires_grad_(True)  # Newton's step
     return t.item()
 
 
 class Games:
-    """Every loss with every stabiliser, played at once from S places each, without knowing of one another.
+    """Every loss with every stabiliser, played at once and independently, from S places each.
 
-    A state holds (θ, phi) of each: (L, P, S, 1 + K) for L losses and P stabilisers. A batch of images holds one of each
-    game, and losses are summed over games, so one gradient is that of every game.
+    A state holds (θ, phi) of each game: (L, P, S, 1 + K) for L losses and P stabilisers. A batch holds one image of
+    each game, and losses are summed over games. So one gradient holds the gradients of all games.
     """
 
     def __init__(self, D: Discriminator, losses: Iterable[GANLoss], stabilisers: Iterable[Stabiliser]):
@@ -211,12 +214,12 @@ class Games:
         self.groups = [group for group in (quiet, *([p] for p in noisy)) if group]
 
     def equilibrium(self) -> Tensor:
-        """(L, P, 1, 1 + K)."""
+        """The state of every game at its equilibrium, (L, P, 1, 1 + K)."""
         state = torch.tensor([0.0, *self.D.equilibrium], dtype=torch.float64)
         return state.expand(len(self.losses), len(self.stabilisers), 1, -1).clone()
 
     def field(self, state: Tensor) -> Tensor:
-        """Gradient descent of both players, minus their gradients, with a graph if `state` has one."""
+        """The field of gradient descent: minus both players' gradients, with a graph if `state` requires a gradient."""
         with torch.enable_grad():
             theta, phi = players(state)
             d, g = self.objectives(theta, phi)
@@ -234,12 +237,12 @@ class Games:
         return -for_theta
 
     def objectives(self, theta: Tensor, phi: Tensor, *, of_d: bool = True) -> tuple[Tensor, Tensor]:
-        """What D and G minimise, without penalties on D: sums over games. of_d: whether the former is asked for."""
+        """Objectives of D and G without D's penalties, summed over games. of_d: whether D's objective is needed."""
         thetas, phis, total = theta.unbind(1), phi.unbind(1), []
         for group in self.groups:
-            some_theta, some_phi = (torch.stack([of[p] for p in group], dim=1) for of in (thetas, phis))
-            on_real, on_fake = self.seen(some_theta, some_phi, self.stabilisers[group[0]].augment)
-            num = some_theta[0].numel()  # games of a loss: the library's mean over their images becomes their sum
+            group_theta, group_phi = (torch.stack([part[p] for p in group], dim=1) for part in (thetas, phis))
+            on_real, on_fake = self.seen(group_theta, group_phi, self.stabilisers[group[0]].augment)
+            num = group_theta[0].numel()  # games of a loss: the library's mean over their images becomes their sum
             triples = list(zip(self.losses, on_real, on_fake, strict=True))
             joint = [(joint, p) for p in group for joint in self.stabilisers[p].joint]
             d = theta.new_zeros(())
@@ -252,19 +255,19 @@ class Games:
         return d, g
 
     def seen(self, theta: Tensor, phi: Tensor, augment: Augment) -> tuple[list[Logits], list[Logits]]:
-        """For each loss, D's logits of real and of generated images. theta (L, P, S), phi (L, P, S, K)."""
+        """D's logits of real and of generated images, for each loss. theta (L, P, S), phi (L, P, S, K)."""
         fake = theta[..., None]
         real = torch.zeros_like(fake)
         if not isinstance(augment, NoAugment):
             noise, n = augment.build(), len(NOISE_VALUES)
             with Draws(NOISE_VALUES.repeat_interleave(n)):
                 real = noise(real.expand(*theta.shape, n * n))
-            with Draws(NOISE_VALUES.repeat(n)):  # independent of that of real images
+            with Draws(NOISE_VALUES.repeat(n)):  # independent of the real images' noise
                 fake = noise(fake.expand(*theta.shape, n * n))
         return self.logits(phi, real), self.logits(phi, fake)
 
     def logits(self, phi: Tensor, x: Tensor) -> list[Logits]:
-        """For each loss D(x) + its undecided logit, (P S Q, 1). phi (L, P, S, K), x (L, P, S, Q)."""
+        """D(x) + the loss's undecided logit, (P S Q, 1), for each loss. phi (L, P, S, K), x (L, P, S, Q)."""
         per_image = phi[..., None, :].expand(*x.shape, -1).flatten(0, -2)
         out = self.D.logits(per_image, x.flatten())
         fun = out.fun.view(len(x), -1, 1) + self.bias[:, None, None]
@@ -274,7 +277,7 @@ class Games:
         return [Logits(*values) for values in zip(fun, directions, strict=True)]
 
     def penalty(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """Sum over games of D's penalties. Lazy ones too are applied always: `every` changes no mean."""
+        """Sum of D's penalties over games. Lazy penalties are applied in every step: `every` changes no mean."""
         total = [phi.new_zeros(())]
         for p, stabiliser in enumerate(self.stabilisers):
             weights = phi[:, p].flatten(0, 1)  # (L S, K)

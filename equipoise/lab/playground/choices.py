@@ -1,4 +1,4 @@
-"""What can be chosen in the playground: every component that a GAN of points may be made of, found by its module."""
+"""Choices of the playground: every component that a GAN of points may be made of, found by its module."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ PLANE = tuple(cls for cls in DISTRIBUTIONS if cls.dim == 2)
 class Knob:
     """A field of the config that the page shows.
 
-    path: its place in the config.  line: what it is.  options: components that it may hold; none for a plain value.
-    many: it holds a list of them.  plain: what it may hold besides, text by the name to show; if that is a number, any.
+    path: its place in the config.  line: its description.
+    options: components that it may hold; empty for a plain value.  many: whether it holds a list of components.
+    plain: other values that it may hold, as name to show -> text. A number stands for any number.
     """
 
     path: str
@@ -50,22 +51,22 @@ class Knob:
 
 
 KNOBS = (
-    Knob("data.of", "Data", "Distribution", "Where the real points come from.", PLANE),
-    Knob("loss", "Game", "Loss", "What each player minimises.", components(losses)),
+    Knob("data.of", "Data", "Distribution", "Distribution of the real points.", PLANE),
+    Knob("loss", "Game", "Loss", "Loss that each player minimises.", components(losses)),
     Knob("head.san", "Game", "SAN", "D's last layer as direction and length, each with a loss of its own."),
     Knob(
         "head.scale",
         "Game",
         "SAN: length",
-        "Of the last layer's vector: its own, or a number that is learned.",
+        "Length of the last layer's vector: its norm, or a learned number.",
         plain={"its norm": "norm", "learned": "learned"},
     ),
-    Knob("head.normalize_loss", "Game", "SAN: weights", "Of the direction's loss, divided by their mean."),
+    Knob("head.normalize_loss", "Game", "SAN: weights", "Divide the weights of the direction's loss by their mean."),
     Knob(
         "d_steps",
         "Game",
         "D updates",
-        "How many updates D makes before each one of G.",
+        "Updates of D before each update of G.",
         (ToConvergence,),
         plain={"a fixed number": "1"},
     ),
@@ -73,16 +74,16 @@ KNOBS = (
         "terms",
         "Game",
         "Terms",
-        "What is added to a player's loss.",
+        "Terms added to a player's loss.",
         tuple(option for module in (penalties, regularizers, joint, matching) for option in components(module)),
         many=True,
     ),
-    Knob("d_normalizer", "Stabilisers of D", "Normaliser", "How D's weights are made.", components(normalizers)),
+    Knob("d_normalizer", "Stabilisers of D", "Normaliser", "Parametrisation of D's weights.", components(normalizers)),
     Knob(
         "constraints",
         "Stabilisers of D",
         "Constraints",
-        "Where D's weights are put after each update.",
+        "Constraints on D's weights, applied after each update.",
         components(constraints),
         many=True,
     ),
@@ -90,18 +91,18 @@ KNOBS = (
         "augment",
         "Stabilisers of D",
         "Instance noise",
-        "What D sees in the place of a point.",
+        "Noise added to every point that D sees.",
         (NoAugment, InstanceNoise),
     ),
-    Knob("g_normalizer", "Stabilisers of G", "Normaliser", "How G's weights are made.", components(normalizers)),
+    Knob("g_normalizer", "Stabilisers of G", "Normaliser", "Parametrisation of G's weights.", components(normalizers)),
     Knob(
         "ema.halflife_kimg",
         "Stabilisers of G",
         "Average of G",
-        "What is drawn: half-life in thousand points, 0 for G itself.",
+        "Averaged G, which draws the points: half-life in thousand points, 0 for G itself.",
     ),
-    Knob("d_optim", "Optimisers", "Of D", "How D follows its gradient.", components(optim)),
-    Knob("g_optim", "Optimisers", "Of G", "How G follows its gradient.", components(optim)),
+    Knob("d_optim", "Optimisers", "Of D", "Optimiser of D.", components(optim)),
+    Knob("g_optim", "Optimisers", "Of G", "Optimiser of G.", components(optim)),
     Knob("batch_size", "Optimisers", "Batch", "Points per update."),
     Knob("discriminator.width", "Networks", "D: width", "Units of a hidden layer."),
     Knob("discriminator.depth", "Networks", "D: depth", "Number of hidden layers."),
@@ -123,19 +124,19 @@ FIRST = {
     "RMSprop": "RMSprop(lr=0.001)",
     "ToConvergence": "ToConvergence(max_steps=100)",
 }
-"""What a component is first given where its defaults, which are for images, do little or too much to points."""
+"""First text of a component whose defaults, made for images, do too little or too much to points."""
 
 
 def known() -> dict[str, type]:
     """The components that a setting's text may call, by name: points and losses, but nothing that reads files."""
-    found: list[type] = [Points, *DISTRIBUTIONS, *components(schedules)]
+    allowed: list[type] = [Points, *DISTRIBUTIONS, *components(schedules)]
     for knob in KNOBS:
-        found += knob.options
-    return {cls.__name__: cls for cls in found}
+        allowed += knob.options
+    return {cls.__name__: cls for cls in allowed}
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """The knobs as the page needs them: text, and for each option its docstring, first text and fields."""
+    """The knobs for the page: their texts, and for each option its docstring and first text."""
     return [
         {
             "path": knob.path,
@@ -154,7 +155,7 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def described(option: type) -> dict[str, str]:
-    """The first text and the docstring of a component: its first line, and the rest, a line a paragraph or field."""
+    """The first text and the docstring of a component: the first line, and the rest with one line per paragraph."""
     line, _, rest = inspect.cleandoc(option.__doc__ or "").partition("\n")
     more = re.sub(r"(?<!\n)\n(?!\n|[\w, ]+: )\s*", " ", rest.strip())
     return {"text": FIRST.get(option.__name__, option.__name__), "line": line, "more": more}
@@ -166,7 +167,7 @@ ANEW = ("generator", "discriminator", "head", "g_normalizer", "d_normalizer", "s
 
 
 def goes_on(path: str) -> bool:
-    """Whether a GAN goes on under another value at `path`. If not, the value is one that networks are made with."""
+    """Whether training continues under another value at `path`. If not, networks are built with the value."""
     return path.partition(".")[0] not in ANEW and path not in ("d_optim", "g_optim")
 
 
@@ -184,12 +185,12 @@ MOST = {
     "data.of.num": 64,
     "data.of.side": 10,
 }
-"""What keeps an update short, and the memory of a machine its owner's."""
+"""Greatest values, by path: they keep an update short and its memory small."""
 MOST_TERMS = 6
 
 
 def require_knobs(paths: Iterable[str]) -> None:
-    """Raises ValueError for a dotted path that is neither a knob nor a field of a knob's component."""
+    """Raise ValueError for a dotted path that is neither a knob nor a field of a knob's component."""
     for path in paths:
         if not any(f"{path}.".startswith(f"{knob.path}.") for knob in KNOBS):
             raise ValueError(
@@ -198,7 +199,7 @@ def require_knobs(paths: Iterable[str]) -> None:
 
 
 def require_playable(cfg: TrainConfig) -> TrainConfig:
-    """`cfg`. Raises ValueError if the page would have to wait for it, or cannot draw it."""
+    """Return `cfg`. Raises ValueError if the page would have to wait for it, or cannot draw it."""
     for path, most in MOST.items():
         value = at(cfg, path)
         if isinstance(value, int) and value > most:
@@ -213,7 +214,7 @@ def require_playable(cfg: TrainConfig) -> TrainConfig:
 
 
 def at(cfg: object, path: str) -> Any:
-    """The value at a dotted path, None where there is none."""
+    """The value at a dotted path; None if the path does not exist."""
     for field in path.split("."):
         cfg = getattr(cfg, field, None)
     return cfg

@@ -1,4 +1,4 @@
-"""What the page draws of a GAN under way, and the bytes in which it goes there."""
+"""The picture of a GAN under way that the page draws, and its encoding in bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["View", "encoded", "measured", "picture", "view_of"]
 SHOWN = 500
 """Points on the page, real and generated."""
 MEASURED = 1000
-"""Points that measures are taken of."""
+"""Points that are measured."""
 HEAT = 40
 """D's values on each side of the view."""
 
@@ -37,7 +37,7 @@ def view_of(distribution: Distribution) -> View:
     """A square with room around the points of `distribution`.
 
     Raises:
-        ValueError: if they do not fit into float32.
+        ValueError: if the points do not fit into float32.
     """
     points = distribution.sample(MEASURED, stream(0, Purpose.POINTS))
     if not points.isfinite().all():
@@ -48,10 +48,10 @@ def view_of(distribution: Distribution) -> View:
 
 
 def picture(gan: PointGAN, view: View) -> dict[str, Tensor]:
-    """Generated points (N, 2), the push that G's loss gives each (N, 2), and D's logits on the view (HEAT, HEAT).
+    """Generated points (N, 2), the push of G's loss on each (N, 2), and D's logits on the view (HEAT, HEAT).
 
-    The push is -∂L_G/∂x of each point's own loss: where a step of G would move it. Values go row by row from the
-    bottom. Nothing that training reads is touched.
+    The push is -∂L_G/∂x of each point's own loss: the direction in which a step of G would move the point. Logits go
+    row by row from the bottom. The state of training stays untouched.
     """
     points = gan.samples(SHOWN)
     x = points[:, :, None, None].clone().requires_grad_(True)
@@ -75,7 +75,7 @@ def lattice(view: View) -> Tensor:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """`net` in eval mode: a forward would move the singular vectors of spectral norm, and training with them."""
+    """Put `net` in eval mode in the block: otherwise a forward would move spectral norm's singular vectors."""
     training = net.training
     net.eval()
     try:
@@ -85,7 +85,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def measured(gan: PointGAN) -> dict[str, float]:
-    """How G does, if the data are a mixture: modes covered, and of how many; share of high quality; KL to uniform."""
+    """Measures of G if the data are a mixture: modes covered, number of modes, share of high quality, KL to uniform."""
     if not isinstance(gan.distribution, Mixture):
         return {}
     points = gan.samples(MEASURED)
@@ -100,8 +100,8 @@ def measured(gan: PointGAN) -> dict[str, float]:
 def encoded(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> bytes:
     """The length of the header in four bytes, the header as JSON, and the arrays in float32, all little-endian.
 
-    The header's `arrays` are names and shapes, in the order of the arrays. It is filled up with spaces, so that they
-    begin at a multiple of four. A number that is not finite becomes null.
+    The header's `arrays` are names and shapes, in the order of the arrays. Spaces fill the header up, so that the
+    arrays begin at a multiple of four bytes. A number that is not finite becomes null.
     """
     shapes = [[name, list(array.shape)] for name, array in arrays.items()]
     content = json.dumps(finite({**header, "arrays": shapes}), allow_nan=False).encode()
@@ -111,7 +111,7 @@ def encoded(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> bytes:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for numbers that JSON has no form for."""
+    """`value` with None for numbers that JSON cannot express."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

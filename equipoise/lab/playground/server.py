@@ -1,6 +1,7 @@
 """The server of the playground: three files over HTTP, and a websocket for each tab, tied to a process that trains.
 
-The only module that imports websockets, an extra: ``pip install 'equipoise[playground]'``. It does not import torch.
+This is the only module that imports websockets, an extra: ``pip install 'equipoise[playground]'``. It does not import
+torch.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ SECURITY = {
 }
 MOST_SESSIONS = 4
 MOST_BYTES = 2**14
-"""Of a message of the page."""
+"""Most bytes in a message from the page."""
 LOGGER = logging.getLogger(__name__)
-LOGGER.addHandler(logging.NullHandler())  # connections that ask for nothing are no news
+LOGGER.addHandler(logging.NullHandler())  # connections that ask for nothing are not worth a line
 
 
 class Playground:
-    """What the server does for each request and each tab.
+    """Handlers of the server for each request and each tab.
 
-    host: the name that it listens on; a page is served under this name, localhost, the machine's name and addresses.
-    sessions: how many tabs may train at once.
+    host: name that the server listens on. The page answers to this name, localhost, the machine's name and addresses.
+    sessions: most tabs that may train at once.
     """
 
     def __init__(self, host: str, *, sessions: int = MOST_SESSIONS):
@@ -73,9 +74,9 @@ class Playground:
     def request(self, connection: ServerConnection, request: Request) -> Response | None:
         """A file of the page, or an error. None where a websocket may be opened.
 
-        Another page, of any server, may make a browser send requests here. Two headers tell, which a page cannot set:
-        `Host`, under which name it found this server (its own, if it had that lead here: DNS rebinding), and for a
-        websocket `Origin`, where it comes from itself.
+        A page of any other server may make a browser send requests here. Two headers reveal it, which a page cannot
+        set. `Host` is the name under which the page found this server: its own name, if it made that lead here (DNS
+        rebinding). `Origin`, for a websocket, is the address of the page itself.
         """
         host = only(request.headers.get_all("Host"))
         if not self.knows(host):
@@ -88,14 +89,14 @@ class Playground:
                 return None
             return connection.respond(HTTPStatus.FORBIDDEN, "Only the page of this server may train on it.\n")
         if path not in FILES:
-            return connection.respond(HTTPStatus.NOT_FOUND, f"There is no {path} here. The page is /\n")
+            return connection.respond(HTTPStatus.NOT_FOUND, f"{path} does not exist here. The page is /\n")
         name, kind = FILES[path]
         content = (Path(__file__).parent / name).read_bytes()
         headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content)), "Connection": "close"}
         return Response(HTTPStatus.OK, "OK", Headers(headers | SECURITY), content)
 
     def knows(self, host: str) -> bool:
-        """Whether a `Host` is this server's. No name server has a say in an address."""
+        """Whether `host` names this server. Any numeric address does: name servers cannot redirect an address."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -121,7 +122,7 @@ class Playground:
             self.free.release()
 
     def pass_on(self, page: ServerConnection) -> None:
-        """Pass messages between a page and a process of its own, until one of them ends; then the other does."""
+        """Pass messages between a page and a process of its own until one of them ends. Then end the other."""
         pipe, end = self.processes.Pipe()
         process = self.processes.Process(target=start, args=(end,), daemon=True)
         process.start()
@@ -129,7 +130,7 @@ class Playground:
         replies = threading.Thread(target=to_page, args=(pipe, page))
         replies.start()
         try:
-            with suppress(ConnectionClosed, OSError):  # the page went without a word, or the process did
+            with suppress(ConnectionClosed, OSError):  # the page or the process ended abruptly
                 for message in page:
                     pipe.send(message)
         finally:
@@ -140,17 +141,17 @@ class Playground:
             process.close()
 
     def stop(self) -> None:
-        """Close all tabs' connections, with which their processes end."""
+        """Close all tabs' connections. Their processes end with them."""
         for page in list(self.open):
             page.close(1001)
 
 
 IMPORTED = [f"{__package__}.worker", "torch._dynamo", "scipy.optimize"]
-"""What a tab would spend seconds on: torch, and what torch imports at the first optimiser."""
+"""Imports that would cost each tab seconds: torch, and modules that torch imports at the first optimiser."""
 
 
 def process_maker() -> ForkServerContext | SpawnContext:
-    """Makes processes that share nothing with this one; where it can, out of one that has `IMPORTED` already."""
+    """Maker of processes that share nothing with this one. Where possible they start with `IMPORTED` imported."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     from multiprocessing.forkserver import ensure_running
@@ -162,7 +163,7 @@ def process_maker() -> ForkServerContext | SpawnContext:
 
 
 def start(pipe: Connection) -> None:
-    """In the new process. The import is here, so that the server itself goes without torch."""
+    """Entry of the new process. The import is here, so that the server itself goes without torch."""
     from .worker import work
 
     work(pipe)
@@ -179,14 +180,14 @@ def to_page(pipe: Connection, page: ServerConnection) -> None:
 
 
 def refuse(page: ServerConnection, reason: str) -> None:
-    """Say why, and close. Nothing happens if the page is gone."""
+    """Send the reason, and close the connection. Nothing happens if the page is gone."""
     with suppress(ConnectionClosed):
         page.send(json.dumps({"error": reason}))
     page.close(1013)
 
 
 def only(values: list[str]) -> str:
-    """The value of a header that is given once; "" if it is not."""
+    """The value of a header that is given exactly once; "" otherwise."""
     return values[0] if len(values) == 1 else ""
 
 
@@ -195,10 +196,10 @@ def only(values: list[str]) -> str:
 
 @contextmanager
 def listening(host: str, port: int, *, sessions: int = MOST_SESSIONS) -> Iterator[tuple[Server, str]]:
-    """The server, which answers once `serve_forever` is called, and the address of its page.
+    """The server and the address of its page. The server answers once `serve_forever` is called.
 
     Raises:
-        ValueError: if it cannot listen there.
+        ValueError: if the server cannot listen on `host` and `port`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -217,7 +218,7 @@ def listening(host: str, port: int, *, sessions: int = MOST_SESSIONS) -> Iterato
         sock=opened,
         process_request=playground.request,
         max_size=MOST_BYTES,
-        open_timeout=3,  # browsers open connections ahead, and the end waits for those that have asked for nothing
+        open_timeout=3,  # browsers open connections ahead, and shutdown waits for the idle ones
         close_timeout=2,
         compression=None,  # it would cost more time than this machine's own network
         logger=LOGGER,
@@ -229,14 +230,14 @@ def listening(host: str, port: int, *, sessions: int = MOST_SESSIONS) -> Iterato
 
 
 def serve(host: str | None, port: int | None, settings: Iterable[str], announce: Callable[[str], None]) -> None:
-    """Serve the playground until Ctrl-C. `announce` is told the page's address.
+    """Serve the playground until Ctrl-C. `announce` gets the page's address.
 
-    host: where to listen; None is 127.0.0.1, which only this machine reaches.
-    port: None is `DEFAULT_PORT`, and 0 one that is free.
+    host: address to listen on; None is 127.0.0.1, which only this machine reaches.
+    port: None is `DEFAULT_PORT`, and 0 takes a free port.
     settings: ``FIELD=VALUE``, or ``setting=NAME``, that the page begins with.
 
     Raises:
-        ValueError: if it cannot listen there, or there is no such setting.
+        ValueError: if the server cannot listen there, or a setting does not exist.
     """
     begin = fragment(settings)
     with listening(host or "127.0.0.1", DEFAULT_PORT if port is None else port) as (server, address):
@@ -248,10 +249,10 @@ def serve(host: str | None, port: int | None, settings: Iterable[str], announce:
 
 
 def fragment(settings: Iterable[str]) -> str:
-    """The part of the address that holds the settings. Raises ValueError if they are none."""
+    """The part of the address that holds the settings. Raises ValueError for an invalid setting."""
     given = "&".join(quote(setting, safe="=") for setting in settings)
     if not given:
         return ""
-    from .setting import read, written  # imports torch, which the server else does without
+    from .setting import read, written  # imports torch, which the server otherwise does without
 
     return f"#{written(*read(given))}"

@@ -1,4 +1,4 @@
-"""One tab of the playground: a GAN, what its page asks for, and what it is shown. It knows no network, no process."""
+"""One tab of the playground: a GAN, the page's requests, and its frames. Sockets and processes live elsewhere."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ __all__ = ["Session"]
 
 FRAMES_PER_S = 20
 DISTANCE_S = 1.0
-"""The Wasserstein distance is computed this often, and less where it would take more than a twentieth of the time."""
+"""Seconds between Wasserstein distances; more where they would take more than a twentieth of the time."""
 PAIRED = 300
-"""Points that it is computed of: its time grows as their cube."""
+"""Points in a Wasserstein distance: its time grows as their cube."""
 MOST_STEPS = 1000
 SLOWEST = 0.1
-"""Iterations a second."""
+"""Least pace, in iterations a second."""
 KEPT = ("data", "generator", "discriminator", "g_optim", "d_optim", "ema", "batch_size", "seed")
-"""What another setting leaves as it is."""
+"""Fields of the config that another setting leaves as they are."""
 
 
 class Session:
-    """A GAN that waits at its beginning. Its owner calls `hear` for each message, then `train` and `frame`.
+    """A session with one GAN, paused at its start. Its owner calls `hear` for each message, then `train` and `frame`.
 
     A message is a JSON object, ``{"id": 3, "do": "step", "iterations": 1}``. The reply repeats its id, an
-    integer or text. These are understood:
+    integer or text. The messages:
 
-        start   setting: str            a new GAN, of the setting that the page's address holds
-        choose  setting: str            go on under one of `SETTINGS`
-        set     changes: {path: text}   go on under other fields of the config, or start anew where that cannot be
-        reset                           the same GAN from its beginning, paused
+        start   setting: str            build a new GAN from the setting in the page's address
+        choose  setting: str            continue under one of `SETTINGS`
+        set     changes: {path: text}   continue under other fields of the config, or start anew where it must
+        reset                           restart the same GAN, paused
         play, pause
         step    iterations: int
-        pace    per_second: float       iterations a second at most; null for no limit
-        drawn                           the last frame is on the screen: the next one may come; there is no reply
+        pace    per_second: float       most iterations a second; null for no limit
+        drawn                           the last frame is on the screen, so the next may come; not replied to
 
-    clock: seconds.
+    clock: gives the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -63,29 +63,29 @@ class Session:
         """Iterations still to be made; infinite while playing."""
         self.pace = math.inf
         self.run = 0
-        """How many GANs there were; with each the page begins new curves."""
+        """Number of GANs so far. The page begins new curves for each."""
         self.due = self.frame_due = 0.0
         self.awaited = True
-        """Whether the page is ready for a frame. There is never more than one on its way."""
+        """Whether the page is ready for a frame. At most one frame is on its way."""
         self.start(*read(""))
 
     # ---- the GAN -----------------------------------------------------------------------------------------
 
     def start(self, name: str, cfg: TrainConfig) -> None:
-        """A new GAN. Raises ValueError, and keeps the old one, if there is no such GAN."""
+        """Start a new GAN. For an invalid config, raises ValueError and keeps the old GAN."""
         view = view_of(points_of(cfg))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `setting` tells the same
+            warnings.simplefilter("ignore")  # `setting` reports the same
             self.gan = PointGAN(cfg)
         self.name, self.iteration = name, 0
         self.run += 1
         self.look(view)
 
     def change(self, name: str, cfg: TrainConfig) -> dict[str, list[str]]:
-        """Go on under `cfg`. Returns what changed, and the fields for which there had to be a new GAN, if any.
+        """Continue under `cfg`. Returns the changes, and the fields that required a new GAN, if any.
 
         Raises:
-            ValueError: if `cfg` is no GAN of points; all is as before.
+            ValueError: if `cfg` is not a GAN of points. The session stays as before.
         """
         changes = list(differing(self.gan.cfg, cfg))
         anew = [path for path, _ in changes if not goes_on(path)]
@@ -99,13 +99,13 @@ class Session:
         return {"changed": [f"{path}={text(value)}" for path, value in changes], "anew": anew}
 
     def look(self, view: View) -> None:
-        """There is something else to see."""
+        """Reset the picture: another view, fresh statistics, real points shown again."""
         self.view, self.notice = view, ""
         self.sums = dict[str, tuple[float, int]]()
         self.fresh, self.show_real, self.distance_due = True, True, 0.0
 
     def train(self) -> None:
-        """Make an iteration, if one is due."""
+        """Run one iteration, if one is due."""
         now = self.clock()
         if self.todo < 1 or now < self.due:
             return
@@ -118,7 +118,7 @@ class Session:
         self.todo -= 1
         self.iteration += 1
         self.fresh = True
-        for name, value in stats.items():  # a penalty's is not there in every iteration
+        for name, value in stats.items():  # a lazy penalty is absent from some iterations
             total, number = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + value, number + 1
         bad = next((name for name, value in stats.items() if not math.isfinite(value)), None)
@@ -132,28 +132,28 @@ class Session:
     # ---- what the page asks ------------------------------------------------------------------------------
 
     def hear(self, message: str) -> str | None:
-        """The reply to a message: what came of it, or why nothing did. JSON, as the message; None if none is due."""
+        """Obey a message. Returns the reply, its result or an error, as JSON; None if no reply is due."""
         try:
-            said = json.loads(message)
+            request = json.loads(message)
         except (ValueError, RecursionError):
-            said = None
-        if said == {"do": "drawn"}:
+            request = None
+        if request == {"do": "drawn"}:
             self.awaited = True
             return None
-        given = said.get("id") if isinstance(said, dict) else None
+        given = request.get("id") if isinstance(request, dict) else None
         reply: dict[str, Any] = {"id": given if is_integer(given) or isinstance(given, str) else None}
         try:
-            reply |= self.obey(said)
+            reply |= self.obey(request)
         except ValueError as error:
             reply["error"] = str(error)
         except (RecursionError, MemoryError):
             reply["error"] = "this is nested too deeply to be read"
-        self.fresh = True  # a frame made before may say otherwise
+        self.fresh = True  # an earlier frame may contradict the new state
         state = {"run": self.run, "iteration": self.iteration, "playing": self.todo >= 1, "setting": self.setting()}
         return json.dumps(reply | state)
 
-    def obey(self, said: object) -> Mapping[str, Any]:
-        match said:
+    def obey(self, request: object) -> Mapping[str, Any]:
+        match request:
             case {"do": "start", "setting": str(query)}:
                 self.start(*read(query))
                 self.todo = 0
@@ -176,11 +176,11 @@ class Session:
             case {"do": "pace", "per_second": rate} if is_number(rate) and SLOWEST <= rate < math.inf:
                 self.pace, self.due = rate, 0.0
             case _:
-                raise ValueError(f"the playground has no message {shorten(str(said), 200)}")
+                raise ValueError(f"the playground does not understand {shorten(str(request), 200)}")
         return {}
 
     def setting(self) -> dict[str, Any]:
-        """The setting as the page shows it, and what it takes from its stabilisers."""
+        """The setting as the page shows it, and notes on guarantees that its parts void in one another."""
         cfg = self.gan.cfg
         notes = voided(
             self.gan.gan.D,
@@ -194,14 +194,14 @@ class Session:
     # ---- what the page shows -----------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Seconds until something is due; None if nothing is before the page asks for it."""
+        """Seconds until an iteration or a frame is due; None if nothing is due before the page's next message."""
         dues = [self.due] if self.todo >= 1 else []
         if self.awaited and self.fresh:
             dues.append(self.frame_due)
         return max(min(dues) - self.clock(), 0.0) if dues else None
 
     def frame(self) -> bytes | None:
-        """The picture of now, if one is due."""
+        """The current picture, if one is due."""
         now = self.clock()
         if not (self.awaited and self.fresh) or now < self.frame_due:
             return None
@@ -226,18 +226,18 @@ class Session:
         return encoded(header, arrays)
 
     def distance(self, points: Tensor, now: float) -> dict[str, float]:
-        """The Wasserstein distance to the real points, now and then; beside it that of two samples of real points."""
+        """The Wasserstein distance to the real points, now and then. `floor`: between two samples of real points."""
         if now < self.distance_due or not points.isfinite().all():
             return {}
         distribution = self.gan.distribution
-        found = wasserstein(points[:PAIRED], real_points(distribution)[:PAIRED])
+        value = wasserstein(points[:PAIRED], real_points(distribution)[:PAIRED])
         floor = distance_of_samples(distribution, PAIRED)
         self.distance_due = now + max(DISTANCE_S, 20 * (self.clock() - now))
-        return {"wasserstein": found, "floor": floor}
+        return {"wasserstein": value, "floor": floor}
 
 
 def real_points(distribution: Distribution, seed: int = 0) -> Tensor:
-    """(SHOWN, 2), the same points at every call."""
+    """Real points (SHOWN, 2), the same at every call."""
     return distribution.sample(SHOWN, stream(seed, Purpose.POINTS))
 
 
@@ -247,7 +247,7 @@ def distance_of_samples(distribution: Distribution, num: int) -> float:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether JSON had a whole number there. In Python true is one too."""
+    """Whether JSON held an integer. In Python True is an int too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""A setting as text: what the address of the page holds, and what its fields show. The grammar is that of a config."""
+"""A setting as text, in the page's address and in its fields. The grammar is the config's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["changed", "differing", "read", "setting_of", "shown", "text", "writt
 
 FIRST = next(iter(SETTINGS))
 LONGEST = 4000
-"""Characters of a setting, and of a value in it."""
+"""Most characters in a setting, and in a value of it."""
 
 
 def read(query: str) -> tuple[str, TrainConfig]:
-    """The setting that ``setting=R1&data.of=Grid&d_optim.lr=0.0004`` says: one of `SETTINGS`, and what differs from it.
+    """Read a setting such as ``setting=R1&data.of=Grid&d_optim.lr=0.0004``: one of `SETTINGS`, and changes to it.
 
     Raises:
-        ValueError: for an unknown setting or field, a value out of range, an illegal combination, or too much of it.
+        ValueError: for an unknown setting or field, a value out of range, an illegal combination, or too long a text.
     """
     if len(query) > LONGEST:
         raise ValueError(f"a setting of {len(query)} characters is too long: at most {LONGEST}")
@@ -41,14 +41,14 @@ def read(query: str) -> tuple[str, TrainConfig]:
 
 
 def setting_of(name: str) -> Setting:
-    """Raises ValueError for an unknown name, with the nearest one."""
+    """The setting called `name`. Raises ValueError for an unknown name, and suggests the nearest one."""
     if name not in SETTINGS:
         raise ValueError(f"there is no setting {name!r}{suggest(name, SETTINGS)}")
     return SETTINGS[name]
 
 
 def written(name: str, cfg: TrainConfig) -> str:
-    """What `read` reads as the setting `name` with the changes that make it `cfg`."""
+    """The text that `read` reads as the setting `name` with the changes that make it `cfg`."""
     changes = {"setting": name} | {path: text(value) for path, value in differing(SETTINGS[name](), cfg)}
     return "&".join(f"{path}={quote(value, safe='()[],.=')}" for path, value in changes.items())
 
@@ -64,7 +64,7 @@ def changed(cfg: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields in which `new` is not as `old`, by dotted path, with their new values. A list differs as a whole."""
+    """The fields in which `new` differs from `old`: dotted path and new value. A list counts as one value."""
     if type(old) is type(new) and dataclasses.is_dataclass(old):
         for f in dataclasses.fields(old):
             yield from differing(getattr(old, f.name), getattr(new, f.name), f"{path}.{f.name}" if path else f.name)
@@ -73,7 +73,7 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """What `parse` reads as `value`: of a component, its name and the fields that are not as by default."""
+    """The text that `parse` reads as `value`. For a component: its name, and the fields that are not the default."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -85,7 +85,7 @@ def text(value: Any) -> str:
 
 
 def is_word(value: str) -> bool:
-    """Whether `parse` reads it as itself."""
+    """Whether `parse` reads `value` as the text itself."""
     reserved = keyword.iskeyword(value) or value in ("true", "false", "none") or value in known()
     return value.isidentifier() and not reserved
 
@@ -97,7 +97,7 @@ def own_fields(component: Any) -> list[dataclasses.Field[Any]]:
 
 
 def shown(cfg: TrainConfig) -> dict[str, Any]:
-    """What each knob of the page shows: for a component its name, text, and the text of its fields."""
+    """The content of each knob of the page: for a component its name, text, and the texts of its fields."""
     return {knob.path: form(at(cfg, knob.path)) for knob in KNOBS}
 
 

@@ -1,7 +1,7 @@
 """The process of one tab: it trains, and looks for messages between iterations.
 
-It is no thread, because torch's random state, which every iteration seeds, is one for all threads of a process: two
-tabs would draw each other's numbers.
+A thread would not do. Every iteration seeds torch's random state, which all threads of a process share: two tabs would
+draw each other's numbers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["work"]
 def work(pipe: Connection) -> None:
     """Answer the page at the other end of `pipe` until it is gone.
 
-    First goes the catalogue; then replies, as text, and frames, as bytes.
+    The catalogue goes first. Then go replies, as text, and frames, as bytes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
-    torch.set_num_threads(1)  # small layers gain nothing from more, and other tabs need theirs
+    torch.set_num_threads(1)  # small layers gain nothing from more threads, and other tabs need theirs
     settings = [{"name": name, "line": setting.source} for name, setting in SETTINGS.items()]
     try:
         pipe.send(json.dumps({"settings": settings, "catalogue": catalogue()}))

@@ -14,7 +14,7 @@ from .surface import draw_surface, view_of
 __all__ = ["draw"]
 
 ROW = 5
-"""Moments side by side."""
+"""Moments in a row."""
 POINTS = "gold: data      black: generated"
 SURFACE = f"{POINTS}      blue: where D says real      arrows: D's gradient"
 HOLD = 10
@@ -22,7 +22,7 @@ HOLD = 10
 
 
 def draw(name: str, numbers: Numbers, measures: Mapping[str, Measure], compare: bool) -> dict[str, Picture]:
-    """The pictures of an experiment called `name`, or of its comparison of settings."""
+    """Draw the pictures of the experiment `name`, or of its comparison of settings."""
     if compare:
         return {
             f"{name}_compare": side_by_side(numbers),
@@ -39,7 +39,7 @@ def draw(name: str, numbers: Numbers, measures: Mapping[str, Measure], compare: 
 
 
 def scatter(ax: Axes, numbers: Numbers, moment: Mapping[str, Any], title: str) -> None:
-    """Real points, the generated ones of a moment, and D's value surface if it was kept."""
+    """Draw real points, the generated points of a moment, and D's value surface if it was kept."""
     left, right, bottom, top = view_of(numbers["real"])
     if "surface" in moment:
         draw_surface(ax, moment["surface"])
@@ -54,7 +54,7 @@ def scatter(ax: Axes, numbers: Numbers, moment: Mapping[str, Any], title: str) -
 
 
 def over_time(numbers: Numbers) -> Figure:
-    """A row of moments for each GAN."""
+    """Draw a row of moments for each GAN."""
     runs = numbers["runs"]
     fig, axes = figure(len(runs), ROW, width=2.5, height=2.7)
     for row, run in enumerate(runs):
@@ -67,7 +67,7 @@ def over_time(numbers: Numbers) -> Figure:
 
 
 def animation(numbers: Numbers) -> list[Figure]:
-    """Every moment, the GANs beside each other; one that ended early stands still."""
+    """Animate every moment, with the GANs side by side. A GAN that ended early stands still."""
     runs = numbers["runs"]
     frames = []
     for k in range(max(len(run["moments"]) for run in runs)):
@@ -80,7 +80,7 @@ def animation(numbers: Numbers) -> list[Figure]:
 
 
 def side_by_side(numbers: Numbers) -> Figure:
-    """What each setting makes in the end, with the first seed."""
+    """Draw the final points of each setting, with the first seed."""
     first = {run["setting"]: run for run in reversed(numbers["runs"])}
     names = list(dict.fromkeys(run["setting"] for run in numbers["runs"]))
     fig, axes = figure(-(-len(names) // ROW), ROW, width=2.5, height=2.7)
@@ -94,7 +94,7 @@ def side_by_side(numbers: Numbers) -> Figure:
 
 
 def curves(numbers: Numbers, measures: Mapping[str, Measure]) -> Figure:
-    """Each measure over training, and that of real points."""
+    """Plot each measure over training, with the value of real points as a line."""
     fig, axes = figure(1, len(measures), width=3.4)
     for ax, (key, measure) in zip(axes, measures.items(), strict=True):
         for i, run in enumerate(numbers["runs"]):
@@ -108,14 +108,14 @@ def curves(numbers: Numbers, measures: Mapping[str, Measure]) -> Figure:
 
 
 def all_seeds(numbers: Numbers, measures: Mapping[str, Measure]) -> Figure:
-    """Each measure in the end: a dot for each seed, a row for each setting."""
+    """Plot each final measure: a dot for each seed, a row for each setting."""
     names = list(dict.fromkeys(run["setting"] for run in numbers["runs"]))[::-1]
     fig, axes = figure(1, len(measures), width=3.0, height=0.34 * len(names) + 0.9)
     for ax, (key, measure) in zip(axes, measures.items(), strict=True):
         for row, name in enumerate(names):
             finals = [run["moments"][-1]["measures"][key] for run in numbers["runs"] if run["setting"] == name]
-            found = [value for value in finals if value is not None]
-            ax.plot(found, [row] * len(found), "o", color=COLORS[0], alpha=0.6, ms=6, mew=0)
+            values = [value for value in finals if value is not None]
+            ax.plot(values, [row] * len(values), "o", color=COLORS[0], alpha=0.6, ms=6, mew=0)
         ax.axvline(numbers["truth"][key], color="k", ls="--", lw=1)
         ax.set(title=measure.title, yticks=range(len(names)), yticklabels=names if ax is axes[0] else [])
         ax.set(xlim=measure.limits, ylim=(-0.6, len(names) - 0.4))

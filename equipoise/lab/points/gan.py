@@ -1,4 +1,4 @@
-"""A GAN of points in the plane: the two steps of the trainer, on a toy distribution in the place of images.
+"""A GAN of points in the plane: the two steps of the trainer, on a toy distribution instead of images.
 
 from equipoise.data import Grid, Points
 from equipoise.lab.points.gan import PointGAN, plain_gan
@@ -32,7 +32,7 @@ __all__ = ["PointGAN", "plain_gan"]
 def plain_gan() -> TrainConfig:
     """The GAN of Goodfellow et al. (2014) on a ring: minimax loss, perceptrons of three hidden layers, Adam.
 
-    Learning rates are 25 times those of images: so small a network bears them, and learns in half a minute.
+    Learning rates are 25 times the ones for images. A network of this size bears them, and learns in half a minute.
     """
     adam = Adam(lr=5e-3, betas=(0.0, 0.9))
     return TrainConfig(
@@ -50,13 +50,13 @@ def plain_gan() -> TrainConfig:
 
 
 class PointGAN:
-    """The GAN that `cfg` describes, under way on the points of its data.
+    """The GAN that `cfg` describes, in training on the points of its data.
 
-    `nimg` counts the points shown to D, as the trainer counts images. Equal configs go the same way, whatever else
-    the process draws.
+    `nimg` counts the points shown to D, as the trainer counts images. Equal configs train equally, whatever else the
+    process draws.
 
     Raises:
-        ValueError: if the config's data are no points, or something in it is for images or for long runs.
+        ValueError: if the config's data are not points, or a field is meant for images or for long runs.
     """
 
     def __init__(self, cfg: TrainConfig):
@@ -67,11 +67,11 @@ class PointGAN:
         self.nimg = 0
 
     def change(self, cfg: TrainConfig) -> None:
-        """Go on under other losses, penalties, learning rates or data, with the networks as they are.
+        """Continue under other losses, penalties, learning rates or data, with the networks as they are.
 
         Raises:
-            ValueError: as the constructor, or if another network is asked for, or another normaliser, head, optimiser
-                or seed: these are made when the GAN is.
+            ValueError: as the constructor, or for another network, normaliser, head, optimiser or seed: these are made
+                together with the GAN.
         """
         for field in ("generator", "discriminator", "head", "g_normalizer", "d_normalizer", "seed"):
             if getattr(cfg, field) != getattr(self.cfg, field):
@@ -82,20 +82,20 @@ class PointGAN:
         distribution = points_of(cfg)
         if distribution.dim != self.distribution.dim:
             raise ValueError(
-                f"data of {distribution.dim} dimensions need other networks than the {self.distribution.dim} before: "
-                "start a new GAN"
+                f"data of {distribution.dim} dimensions need other networks than data of {self.distribution.dim} "
+                "dimensions: start a new GAN"
             )
         gan = replace(self.gan, cfg=cfg, augment=cfg.augment.build())
         gan.recall(self.gan)
         for optimizer, optim in ((gan.g_optim, cfg.g_optim), (gan.d_optim, cfg.d_optim)):
-            settings = optim.build(nn.Linear(1, 1)).defaults  # eps and alpha, which follow no schedule, among them
+            settings = optim.build(nn.Linear(1, 1)).defaults  # includes eps and alpha, which no schedule sets
             for group in optimizer.param_groups:
                 group.update(settings)
         self.ema.halflife_kimg, self.ema.rampup = cfg.ema.halflife_kimg, cfg.ema.rampup
         self.cfg, self.distribution, self.gan = cfg, distribution, gan
 
     def iterate(self) -> dict[str, float]:
-        """D's updates, then one of G. Returns the last statistics, those of the trainer."""
+        """Make D's updates, then one update of G. Returns the trainer's statistics of the last updates."""
         cfg, gan, start = self.cfg, self.gan, self.nimg
         rounds = Rounds(cfg.d_steps)
         with torch.random.fork_rng(devices=[]):
@@ -113,20 +113,20 @@ class PointGAN:
         return {name: float(value) for name, value in stats.items()}
 
     def batch(self, num: int, purpose: Purpose) -> Batch:
-        """Real points, (num, dim, 1, 1), drawn for `purpose` at this moment of training."""
+        """Draw real points (num, dim, 1, 1) for `purpose` at this moment of training."""
         points = self.distribution.sample(num, stream(self.cfg.seed, purpose, self.nimg))
         return Batch(points[:, :, None, None])
 
     @torch.no_grad()
     def samples(self, num: int) -> Tensor:
-        """Points of the averaged generator, (num, dim); the same latents at every call."""
+        """Draw points (num, dim) from the averaged generator, with the same latents at every call."""
         config, source = self.cfg.generator, stream(self.cfg.seed, Purpose.SAMPLES)
         z = config.prior.draw(num, config.z_dim, generator=source)
         points: Tensor = self.ema.model(z, None)
         return points.flatten(1)
 
     def value(self, x: Tensor) -> Tensor:
-        """D's logit of points (N, dim) -> (N,), differentiable in x. Looking changes nothing in D."""
+        """D's logit of points (N, dim) -> (N,), differentiable in x. The call leaves D as it was."""
         D, training = self.gan.D, self.gan.D.training
         D.eval()  # in training every forward moves the singular vectors of spectral norm
         try:
@@ -136,7 +136,7 @@ class PointGAN:
 
 
 def points_of(cfg: TrainConfig) -> Distribution:
-    """The distribution that `cfg` trains on. Raises ValueError for what a GAN of points has no meaning for."""
+    """The distribution that `cfg` trains on. Raises ValueError for settings that a GAN of points cannot use."""
     if not isinstance(cfg.data, Points):
         raise ValueError(f"expected points, such as data=Points(of=Ring), got data={cfg.data!r}")
     if not isinstance(cfg.augment, NoAugment | InstanceNoise):

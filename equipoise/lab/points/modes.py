@@ -1,6 +1,6 @@
-"""GANs of points, watched while they train: what they make at moments of training, and how far that is from the data.
+"""GANs of points, watched while they train: their points at moments of training, and the distance to the data.
 
-What `ring`, `grid` and `swiss_roll` share; they differ in their data.
+`ring`, `grid` and `swiss_roll` share this module. They differ in their data.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PIXELS = 40
 
 
 def as_word(given: object) -> object:
-    """The command line reads R1 as the penalty of that name."""
-    known = dataclasses.is_dataclass(given) and not isinstance(given, type) and given == type(given)()
-    return type(given).__name__ if known else given
+    """The name of a setting. The command line reads R1 as the penalty of that name, and this turns it back."""
+    plain = dataclasses.is_dataclass(given) and not isinstance(given, type) and given == type(given)()
+    return type(given).__name__ if plain else given
 
 
 def known_setting(name: str) -> str:
-    """Raises ValueError for a name that is none of `SETTINGS`."""
+    """Return `name`. Raises ValueError unless it is in `SETTINGS`."""
     if name not in SETTINGS:
         raise ValueError(f"there is no setting {name!r}{suggest(name, SETTINGS)}")
     return name
@@ -56,14 +56,14 @@ SettingName = Annotated[str, BeforeValidator(as_word), AfterValidator(known_sett
 
 @component
 class Setup:
-    """The settings of such an experiment, and what it does; an experiment adds its name and a GAN.
+    """The settings and methods of such an experiment. An experiment adds its name and a GAN.
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
-    beside: one of `SETTINGS`, under which the same networks are trained too, for comparison. None: nothing is.
+    beside: one of `SETTINGS`, under which the same networks are trained too, for comparison. None trains `gan` alone.
     decay: a constant learning rate falls to 0 along half a cosine.
-    moments: how often one looks at it, early more often than late.  samples: how many points one looks at.
-    compare: all `SETTINGS` in place of what stabilises `gan`, `beside` or not.
-    seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
+    moments: number of looks at the GAN, more of them early than late.  samples: points per look.
+    compare: train all `SETTINGS` instead of `gan`'s own stabilisers, whatever `beside` says.
+    seeds: number of seeds of each setting, from `gan.seed` on.  workers: processes; None takes one per core.
     """
 
     name: ClassVar[str]
@@ -116,7 +116,7 @@ def check(setup: Setup) -> None:
 
 
 def falling(cfg: TrainConfig) -> TrainConfig:
-    """`cfg` with constant learning rates replaced by half a cosine that ends in 0 with the training."""
+    """`cfg` with constant learning rates replaced by half a cosine that reaches 0 at the end of training."""
 
     def fall(optim: OptimConfig) -> OptimConfig:
         if isinstance(optim, Adam | RMSprop) and isinstance(optim.lr, float):
@@ -128,7 +128,7 @@ def falling(cfg: TrainConfig) -> TrainConfig:
 
 @dataclass(frozen=True)
 class Job:
-    """A GAN to be watched. `watch` says what the fields are."""
+    """A GAN to be watched. `watch` explains the fields."""
 
     setting: str
     cfg: TrainConfig
@@ -140,11 +140,11 @@ class Job:
 def watch(job: Job) -> Iterator[dict[str, Any]]:
     """Train a GAN, and look at it `moments` + 1 times: at 0, at the end, and more often early than late.
 
-    The k-th time is total_kimg (k / moments)². A GAN whose losses are not finite any more is looked at a last time.
+    Look k is at total_kimg (k / moments)². Once its losses are not finite, a GAN gets one last look.
 
     Yields:
-        nimg; samples (N, 2), or None if they are not finite; measures; diverged; with `surfaces`, that of D, if it is
-        finite.
+        nimg; samples (N, 2), or None if they are not finite; measures; diverged. With `surfaces`: D's surface, if it
+        is finite.
     """
     gan = PointGAN(job.cfg)
     real = real_points(gan.distribution, job.samples)
@@ -153,7 +153,7 @@ def watch(job: Job) -> Iterator[dict[str, Any]]:
         while gan.nimg < job.cfg.total_kimg * 1000 * (k / job.moments) ** 2 and not diverged:
             diverged = not all(map(math.isfinite, gan.iterate().values()))
         x = gan.samples(job.samples)
-        found = {
+        moment = {
             "nimg": gan.nimg,
             "samples": x if x.isfinite().all() else None,
             "measures": measured(gan.distribution, x, real),
@@ -162,8 +162,8 @@ def watch(job: Job) -> Iterator[dict[str, Any]]:
         if job.surfaces:
             of_d = surface(gan.value, extent=view_of(real), size=PIXELS)
             if of_d["values"].isfinite().all() and of_d["arrows"]["gradients"].isfinite().all():
-                found["surface"] = of_d
-        yield found
+                moment["surface"] = of_d
+        yield moment
         if diverged:
             return
 
@@ -172,7 +172,7 @@ def watch(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def jobs_of(setup: Setup) -> list[Job]:
-    """The GANs that `setup` asks for: that of `gan` and the one beside it, or every setting with every seed."""
+    """The GANs that `setup` asks for: `gan` and the GAN beside it, or every setting with every seed."""
     base = falling(setup.gan) if setup.decay else setup.gan
     if setup.compare:
         return [
@@ -186,16 +186,16 @@ def jobs_of(setup: Setup) -> list[Job]:
 
 
 def name_of(cfg: TrainConfig) -> str:
-    """The setting that `cfg` is under, if it is one of `SETTINGS`."""
+    """The name in `SETTINGS` that gives `cfg`; "this GAN" if there is none."""
     return next((name for name, setting in SETTINGS.items() if setting(cfg) == cfg), "this GAN")
 
 
 def run(setup: Setup) -> Numbers:
-    """Train them all.
+    """Train all GANs of `setup`.
 
     Returns:
-        real (N, 2), by which is measured, and the measures of other real points, `truth`. For each GAN its setting,
-        seed, config and what `watch` saw of it; of a comparison the samples of the last moment alone.
+        real (N, 2), the points that GANs are measured against, and `truth`, the measures of other real points. For each
+        GAN its setting, seed, config, and moments from `watch`. A comparison keeps only the samples of the last moment.
     """
     jobs = jobs_of(setup)
     seen: list[list[dict[str, Any]]] = [[] for _ in jobs]
@@ -222,14 +222,14 @@ def run(setup: Setup) -> Numbers:
 
 
 def table(setup: Setup, numbers: Numbers) -> Table:
-    """What came of each GAN, or of each setting with all its seeds; and of real points."""
+    """A table of the final measures of each GAN, or of each setting over its seeds; and of real points."""
     measures = measures_of(points_of(setup.gan))
     finals: dict[str, list[dict[str, float | None]]] = {}
     for run in numbers["runs"]:
         finals.setdefault(run["setting"], []).append(run["moments"][-1]["measures"])
     rows = [
-        [name, *(summary(measure, [final[key] for final in found]) for key, measure in measures.items())]
-        for name, found in finals.items()
+        [name, *(summary(measure, [final[key] for final in of_seeds]) for key, measure in measures.items())]
+        for name, of_seeds in finals.items()
     ]
     truth = ["real points", *(measure.show(numbers["truth"][key]) for key, measure in measures.items())]
     return Table(
@@ -242,9 +242,9 @@ def table(setup: Setup, numbers: Numbers) -> Table:
 
 
 def summary(measure: Measure, values: list[float | None]) -> str:
-    """``mean (least–most)`` of several seeds; a single value as it is."""
-    found = [value for value in values if value is not None]
-    if len(found) < len(values):
-        return f"{len(values) - len(found)} of {len(values)} diverged"
-    mean = measure.show(fmean(found))
-    return mean if len(found) == 1 else f"{mean} ({measure.show(min(found))}–{measure.show(max(found))})"
+    """``mean (least–most)`` over several seeds; a single value as it is."""
+    finite = [value for value in values if value is not None]
+    if len(finite) < len(values):
+        return f"{len(values) - len(finite)} of {len(values)} diverged"
+    mean = measure.show(fmean(finite))
+    return mean if len(finite) == 1 else f"{mean} ({measure.show(min(finite))}–{measure.show(max(finite))})"

@@ -1,4 +1,4 @@
-"""Mode collapse on a ring of eight Gaussians, and what a GAN is kept from it by (Metz et al. 2017)."""
+"""Mode collapse on a ring of eight Gaussians, and settings that prevent it (Metz et al. 2017)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RingGAN(Setup, Experiment):
     """A GAN on a ring of eight Gaussians: the modes that a plain one loses, and R1 keeps (Metz et al. 2017).
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
-    beside: one of `SETTINGS`, under which the same networks are trained too. None: nothing is.
+    beside: one of `SETTINGS`, under which the same networks are trained too. None trains `gan` alone.
     decay: constant learning rates fall to 0 along half a cosine.
-    moments: how often one looks at it, early more often than late.  samples: how many points one looks at.
-    compare: all ten of `SETTINGS`, in place of what stabilises `gan` and of `beside`.
-    seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
+    moments: number of looks at the GAN, more of them early than late.  samples: points per look.
+    compare: train all ten `SETTINGS`, instead of `gan`'s own stabilisers and of `beside`.
+    seeds: number of seeds of each setting, from `gan.seed` on.  workers: processes; None takes one per core.
     """
 
     name: ClassVar[str] = "ring"

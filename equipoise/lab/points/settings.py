@@ -1,9 +1,9 @@
-"""Ten ways to train one GAN: a plain one, and those of the literature that keep it from failing.
+"""Ten ways to train one GAN: a plain one, and nine from the literature that improve on it.
 
 from equipoise.lab.points.settings import SETTINGS
 
 SETTINGS["R1"]()  # the config of a GAN of points
-SETTINGS["R1"](cfg)  # the networks, data and learning rates of `cfg`, with R1 in place of what held it together
+SETTINGS["R1"](cfg)  # the networks, data and learning rates of `cfg`, with R1 in place of its own stabilisers
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ NONE: Mapping[str, Any] = {
     "d_normalizer": NoNormalizer(),
     "constraints": (),
 }
-"""The fields that a setting decides, beside the loss, as they are in a GAN that nothing stabilises."""
+"""Fields that a setting decides besides the loss, with their values in an unstabilised GAN."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A loss and what goes with it. Called, it puts these into a config, in place of those that are there.
+    """A loss and its stabilisers. A call puts them into a config, in place of the config's own.
 
-    source: whose it is.  changes: fields of the config that are not as in a plain GAN.
+    source: the paper.  changes: fields of the config that differ from a plain GAN.
     """
 
     source: str
     changes: Mapping[str, Any] = field(hash=False)
 
     def __call__(self, base: TrainConfig | None = None) -> TrainConfig:
-        """`base` under this setting. None: `plain_gan()`, which is the minimax GAN on a ring."""
+        """Put `base` under this setting. None: `plain_gan()`, the minimax GAN on a ring."""
         return replace(plain_gan() if base is None else base, **{**NONE, **self.changes})
 
 
@@ -81,4 +81,4 @@ SETTINGS: Mapping[str, Setting] = {
         {"loss": RelativisticPairing(), "terms": (R1(gamma=0.1, every=1), R2(gamma=0.1, every=1))},
     ),
 }
-"""By name, the three without a stabiliser first. Strengths are those for points a few units apart."""
+"""Settings by name, the three without a stabiliser first. Strengths suit points a few units apart."""

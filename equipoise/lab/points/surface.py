@@ -13,18 +13,18 @@ from equipoise.core.plots import Axes
 __all__ = ["draw_surface", "gradient", "surface", "view_of"]
 
 ARROWS = 16
-"""On each side of the square."""
+"""Arrows on each side of the square."""
 LEVELS = 16
 FULL = 0.9
-"""This share of the arrows are as long as the gradient says, the others as the longest of these."""
+"""Share of the arrows whose length shows the gradient's. The others are cut to the longest of these."""
 
 
 def surface(
     value: Callable[[Tensor], Tensor], *, extent: tuple[float, float, float, float], size: int = 60
 ) -> dict[str, Any]:
-    """`value` on size x size points of a rectangle, and its gradient on fewer.
+    """`value` on size x size points of a rectangle, and its gradient on fewer points.
 
-    value: (N, 2) -> (N,), differentiable; of a D in eval mode.  extent: left, right, bottom, top.
+    value: (N, 2) -> (N,), differentiable; the logit of a D in eval mode.  extent: left, right, bottom, top.
 
     Returns:
         extent; values (size, size), row by row from the bottom; arrows: points (M, 2) and gradients (M, 2) there.
@@ -45,8 +45,8 @@ def surface(
 def gradient(value: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     """The gradient of `value` at each of the points, (N, 2) -> (N, 2)."""
     x = points.detach().requires_grad_(True)
-    (found,) = torch.autograd.grad(value(x).sum(), x)
-    return found
+    (slope,) = torch.autograd.grad(value(x).sum(), x)
+    return slope
 
 
 def lattice(x: Tensor, y: Tensor) -> Tensor:
@@ -63,16 +63,18 @@ def view_of(real: Tensor) -> tuple[float, float, float, float]:
 
 
 def draw_surface(ax: Axes, found: Mapping[str, Any]) -> None:
-    """Level lines of the value, filled, blue where it is high; arrows along the gradient, uphill.
+    """Draw filled level lines of the value, blue where it is high, and arrows along the gradient, uphill.
 
-    Equal distances of the levels, from the lowest value to the highest. Of 16 x 16 arrows nine tenths are as long as
-    the gradient, in a unit of their own, and the steepest are cut to the length of these.
+    found: the result of `surface`.
+
+    The levels have equal distances, from the lowest value to the highest. Of 16 x 16 arrows, nine tenths are as long as
+    the gradient, in a unit of their own. The steepest are cut to the longest of these.
     """
     left, right, bottom, top = found["extent"]
     values = torch.as_tensor(found["values"])
     rows, columns = values.shape
     low, high = values.min().item(), values.max().item()
-    if high > low:  # a constant has no level lines
+    if high > low:  # a constant value has nothing to draw
         x, y = torch.linspace(left, right, columns), torch.linspace(bottom, top, rows)
         levels = torch.linspace(low, high, LEVELS + 1, dtype=torch.float64)
         ax.contourf(x, y, values, levels, cmap="RdBu", alpha=0.45, zorder=0, extend="both")

@@ -19,14 +19,14 @@ __all__ = ["SwissRollGAN"]
 
 @component
 class SwissRollGAN(Setup, Experiment):
-    """A GAN on a Swiss roll: a plain one beside R1 (Gulrajani et al. 2017). Settings as those of `ring`.
+    """A GAN on a Swiss roll: a plain one beside R1 (Gulrajani et al. 2017). Settings as in `ring`.
 
     gan: a GAN of points, trained until D has seen `gan.total_kimg`.
-    beside: one of `SETTINGS`, under which the same networks are trained too. None: nothing is.
+    beside: one of `SETTINGS`, under which the same networks are trained too. None trains `gan` alone.
     decay: constant learning rates fall to 0 along half a cosine.
-    moments: how often one looks at it, early more often than late.  samples: how many points one looks at.
-    compare: all ten of `SETTINGS`, in place of what stabilises `gan` and of `beside`.
-    seeds: with how many seeds each, from `gan.seed` on.  workers: processes; None takes as many as there are cores.
+    moments: number of looks at the GAN, more of them early than late.  samples: points per look.
+    compare: train all ten `SETTINGS`, instead of `gan`'s own stabilisers and of `beside`.
+    seeds: number of seeds of each setting, from `gan.seed` on.  workers: processes; None takes one per core.
     """
 
     name: ClassVar[str] = "swiss_roll"

@@ -1,1 +1,1 @@
-"""One statement of the theory each."""
+"""Experiments on theory: one statement each."""

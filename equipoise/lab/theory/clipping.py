@@ -29,26 +29,26 @@ LOSS = Wasserstein()
 SEEN = 1000
 """Points of each distribution that a trained critic is measured on."""
 EXTENT = (-2.5, 2.5, -2.5, 2.5)
-"""Where its values are drawn."""
+"""Rectangle in which a critic's values are drawn: left, right, bottom, top."""
 BINS = 41
-"""Of a histogram of weights."""
+"""Bins of a histogram of weights."""
 
 
 @component
 class Clipping(Experiment):
     """Weight clipping against the gradient penalty: a deep critic's gradients by layer (Gulrajani et al. 2017, fig. 1).
 
-    The critic, a multilayer perceptron with ReLU and without norms, tells a Swiss roll from the same roll under
-    Gaussian noise of variance 1, which is in place of G's samples and stays as it is (as in their fig. 1a). All critics
-    start from the same weights, clipped to [-c, c] where they will be.
+    The critic is a multilayer perceptron with ReLU and without norms. It tells a Swiss roll from the same roll under
+    Gaussian noise of variance 1. The noisy roll stands for G's samples and stays frozen (as in their fig. 1a). All
+    critics start from the same weights. Clipped critics start with them clipped to [-c, c].
 
-    On its way back through a layer with weights ±c, half of whose units are active, the gradient is multiplied by
-    c √(width/2) if the signs are random, and by c width/2 if all units agree about them. Twelve layers make a power of
-    that, which explodes or vanishes unless c happens to be right. Adam divides by √v + ε, and ε = 1e-8 hides what has
-    vanished: such a critic learns nothing.
+    A layer with weights ±c, half of whose units are active, multiplies the gradient on its way back: by c √(width/2) if
+    the signs are random, and by c width/2 if all units agree about them. Twelve layers raise the factor to a power,
+    which explodes or vanishes unless c happens to be right. Adam divides by √v + ε, and ε = 1e-8 hides a gradient that
+    has vanished: such a critic learns nothing.
 
-    bounds: c of each clipped critic.  penalty: of the one that is not clipped.  depth, width: hidden layers, and units
-    of each.  steps, batch_size, lr: of each critic's training.
+    bounds: c of each clipped critic.  penalty: penalty of the critic that is not clipped.
+    depth, width: number of hidden layers, and units of each.  steps, batch_size, lr: training of each critic.
     """
 
     bounds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -67,16 +67,16 @@ class Clipping(Experiment):
             real, fake = samples(SEEN, stream(self.seed, Purpose.POINTS, 1))
             critics = {}
             for bound in self.bounds:
-                found, first, last = self.train(real, fake, constraints=(ClipWeights(bound=bound),))
+                results, first, last = self.train(real, fake, constraints=(ClipWeights(bound=bound),))
                 clipped = [share_at(bound, first), share_at(bound, last)]
                 theory = [bound * math.sqrt(self.width / 2), bound * self.width / 2]
-                critics[f"c = {bound:g}"] = found | {"at_bound": clipped, "theory": theory}
+                critics[f"c = {bound:g}"] = results | {"at_bound": clipped, "theory": theory}
             critics["gradient penalty"] = self.train(real, fake, penalties=(self.penalty,))[0]
             before = gradient_norms(self.critic().double(), LOSS, real.double(), fake.double())
         return {"before": before, "critics": critics, "points": real.flatten(1)}
 
     def critic(self, constraints: Sequence[Constraint] = ()) -> Discriminator:
-        """Before training."""
+        """Build a critic with its initial weights, under the constraints."""
         seed_torch(self.seed, Purpose.WEIGHTS)
         D = Head().build(MLPDiscriminator(self.width, self.depth).build, ImageSpec(resolution=1, channels=2))
         assert isinstance(D, Discriminator)
@@ -92,7 +92,7 @@ class Clipping(Experiment):
         penalties: Sequence[Penalty] = (),
         constraints: Sequence[Constraint] = (),
     ) -> tuple[dict[str, Any], Tensor, Tensor]:
-        """What a trained critic does at these points, and its weights before and after training, flat."""
+        """Train a critic -> its results at these points, and its weights before and after training, flat."""
         D = self.critic(constraints)
         first, points = weights(D), stream(self.seed, Purpose.POINTS)
         for _ in train_alone(
@@ -106,18 +106,18 @@ class Clipping(Experiment):
         ):
             pass
         last = weights(D)
-        wide, real, fake = D.double(), real.double(), fake.double()  # float32 has no 1e-50
+        wide, real, fake = D.double(), real.double(), fake.double()  # float32 ends far above 1e-50
         norms = gradient_norms(wide, LOSS, real, fake)
         with torch.no_grad():
             gain = -LOSS.d(wide(real).fun, wide(fake).fun).mean().item()
-        found = {
+        results = {
             "norms": norms,
             "factor": (norms[1] / norms[-1]).item() ** (1 / (self.depth - 1)),
             "gain": gain,
             "weights": histograms(first, last),
             "surface": surface(lambda x: wide(x.double().view(-1, 2, 1, 1)).fun[:, 0], extent=EXTENT),
         }
-        return found, first, last
+        return results, first, last
 
     def table(self, numbers: Numbers) -> Table:
         rows = []
@@ -154,15 +154,15 @@ class Clipping(Experiment):
 
 
 def samples(num: int, points: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points of the Swiss roll, and others under noise, (num, 2, 1, 1) each."""
+    """Points of the Swiss roll, and other points of it under noise, (num, 2, 1, 1) each."""
     real, fake = (SwissRoll().sample(num, points).view(num, 2, 1, 1) for _ in range(2))
     return real, fake + torch.randn(fake.shape, generator=points)
 
 
 def gradient_norms(D: Discriminator, loss: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
-    """‖∂/∂h_l loss.d‖ of the pair that an image is in, a mean over the images of all pairs -> (1 + L,).
+    """‖∂/∂h_l loss.d‖ for the loss of an image's pair, as a mean over the images of all pairs -> (1 + L,).
 
-    h_0 is the image, and h_l comes out of the l-th ReLU of D's body, of L.  real, fake: (N, ...), N pairs.
+    h_0 is the image, and h_l the output of ReLU number l of the L in D's body.  real, fake: (N, ...), N pairs.
     """
     assert isinstance(D.body, nn.Sequential)
     h = torch.cat([real, fake]).requires_grad_(True)
@@ -181,12 +181,12 @@ def weights(D: nn.Module) -> Tensor:
 
 
 def share_at(bound: float, values: Tensor) -> float:
-    """How many of the values are at ±bound, of those within."""
+    """The share of the values that are exactly ±bound."""
     return (values.abs() == torch.tensor(bound, dtype=values.dtype)).double().mean().item()
 
 
 def histograms(*several: Tensor) -> dict[str, Any]:
-    """Shares of each of several sets of weights by size, (BINS,), from -reach to reach."""
+    """Histograms of several sets of weights as shares (BINS,), from -reach to reach."""
     last = several[-1]
     reach = min(last.abs().max(), 4 * last.square().mean().sqrt()).item()
     shares = [torch.histc(values, BINS, -reach, reach) / values.numel() for values in several]
@@ -194,7 +194,7 @@ def histograms(*several: Tensor) -> dict[str, Any]:
 
 
 def draw_critics(numbers: Numbers) -> Figure:
-    """A critic's weights, and below them its values, in a column."""
+    """Draw a column for each critic: its weights, and below them its values."""
     critics = numbers["critics"]
     fig, axes = figure(2, len(critics), width=2.9, height=2.9)
     above, below = axes[: len(critics)], axes[len(critics) :]

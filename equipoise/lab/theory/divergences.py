@@ -1,4 +1,4 @@
-"""What a model fits when it cannot fit the data: KL covers the modes, reverse KL seeks one, JSD and MMD are between."""
+"""A model too simple for the data: KL covers the modes, reverse KL seeks one mode, JSD and MMD are between."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .optimal_discriminator import expected_d_loss, kl, mixture
 __all__ = ["Divergences"]
 
 STARTS = 7
-"""Descents of each divergence, from means between the ends of the modes: some have several minima."""
+"""Descents of each divergence, from means between the ends of the modes: some divergences have several minima."""
 REACH = 12.0
 """The integrals go from -REACH to REACH."""
 
@@ -29,14 +29,14 @@ REACH = 12.0
 class Divergences(Experiment):
     """A Gaussian q fitted to a mixture p of two by KL(p‖q), KL(q‖p), JSD and MMD (Goodfellow 2016, sec. 3.2.5).
 
-    KL(p‖q) is infinite where there is data that q misses, so its q covers both modes and what lies between; KL(q‖p)
-    where q makes what the data has not, so its q seeks one mode. JSD is what the best D leaves to G: log 2 less half of
-    D's smallest loss. MMD has the kernel exp(-(x - x')² / 2h²).
+    KL(p‖q) is infinite if q misses data, so its q covers both modes and the gap between them. KL(q‖p) is infinite if q
+    makes samples without data, so its q seeks one mode. JSD is what the best D leaves to G: log 2 minus half of D's
+    smallest loss. MMD has the kernel exp(-(x - x')² / 2h²).
 
     Gradient descent on the mean and the logarithm of the standard deviation of q, on integrals in float64.
 
-    weight: of the left mode.  distance: between the modes.  std: of each mode.  bandwidth: h.
-    steps, lr: of the descent, by Adam, lr falling to 0.
+    weight: weight of the left mode.  distance: between the modes.  std: std of each mode.  bandwidth: h.
+    steps, lr: of the descent, by Adam with lr falling to 0.
     """
 
     weight: float = Field(default=0.7, gt=0, lt=1)
@@ -74,7 +74,7 @@ class Divergences(Experiment):
         return {"x": x, "p": p, "fits": fits, "means": means, "stds": stds}
 
     def divergences(self, x: Tensor, log_p: Tensor, dx: float) -> dict[str, Callable[[Tensor], Tensor]]:
-        """By name: log q (..., P) -> its divergence from p, (...)."""
+        """Divergences by name: log q (..., P) -> its divergence from p, (...)."""
         kernel = (-((x[:, None] - x) ** 2) / (2 * self.bandwidth**2)).exp() * dx**2
 
         def from_best_d(log_q: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Divergences(Experiment):
         return {"divergences": fig, "divergences_descent": self.frames(numbers)}
 
     def frames(self, numbers: Numbers) -> list[Figure]:
-        """The four q on their way, dense at first, when they move."""
+        """Frames of the four q on their way, dense at first, when they move fast."""
         made = []
         for k in torch.linspace(0, 1, 32).square().mul(self.steps).round().int().unique().tolist():
             fig, (ax,) = figure(width=6, height=3.4)
@@ -156,7 +156,7 @@ class Divergences(Experiment):
 
 
 def gaussians(mean: Tensor, std: Tensor, x: Tensor) -> Tensor:
-    """Log densities at `x` (P,), of means and stds (..., 1) -> (..., P)."""
+    """Log densities of Gaussians with means and stds (..., 1) at `x` (P,) -> (..., P)."""
     log_q: Tensor = Normal(mean, std).log_prob(x)
     return log_q
 

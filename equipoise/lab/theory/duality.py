@@ -44,13 +44,14 @@ PAIRS: Mapping[Pair, tuple[Distribution, Distribution, float | None]] = {
 }
 """Data, generated samples, and W_1 of the distributions where it has a closed form.
 
-A 1-Lipschitz function gives a lower bound of W_1 and a coupling an upper one. <x, e> and the shift e meet for the moved
-Gaussians, ‖x‖ and the scaling for the wider one, whose E ‖x‖ is std √(π/2). The rings' bounds are less than 1e-3 apart.
+A 1-Lipschitz function gives a lower bound of W_1, and a coupling an upper bound. For the moved Gaussians the function
+<x, e> and the shift e give equal bounds. For the wider Gaussian ‖x‖ and the scaling do, with E ‖x‖ = std √(π/2). The
+rings' bounds are less than 1e-3 apart.
 """
 
 
 class Control(NamedTuple):
-    """What bounds a critic's slope."""
+    """A bound on a critic's slope: penalties, a normaliser, constraints."""
 
     penalties: tuple[Penalty, ...] = ()
     normalizer: Normalizer = NoNormalizer()
@@ -62,16 +63,16 @@ class Duality(Experiment):
     """A critic's estimate of W_1 beside the exact earth mover's distance, for seven pairs and five ways to bound D.
 
     W_1(p, q) = sup over 1-Lipschitz D of E D(x) - E D(x') (Arjovsky et al. 2017, eq. 2): the negative of the critic's
-    loss. It is evaluated on the same points that the exact distance is of, so that no 1-Lipschitz D is above it, and
-    trained on others, new ones at every step.
+    loss. The critic is evaluated on the points of the exact distance, which a 1-Lipschitz D cannot exceed there. It is
+    trained on other points, new ones at every step.
 
-    A gradient penalty of strength λ lets the slope be s = 1 + W/2λ, where s W - λ (s - 1)² is largest, and the estimate
-    s W = W + W²/2λ. Spectral norm makes D 1-Lipschitz, but few of its functions are as steep as that in more than one
-    direction. Clipping bounds the slope by what depends on the network: its estimate is in a unit that nobody knows.
+    A gradient penalty of strength λ lets the slope be s = 1 + W/2λ, where s W - λ (s - 1)² is largest. The estimate is
+    then s W = W + W²/2λ. Spectral norm makes D 1-Lipschitz, but few of its functions have slope 1 in more than one
+    direction. Clipping bounds the slope by a number that depends on the network: the unit of its estimate is unknown.
 
-    pairs: names in `PAIRS`.  points: of each distribution, for the exact distance.  strength: of both penalties.
-    clips: bounds of the weights.  steps, batch_size, lr: of each critic's training.  width: units of each of its three
-    hidden layers.
+    pairs: names in `PAIRS`.  points: points of each distribution, for the exact distance.
+    strength: strength of both penalties.  clips: bounds of the weights.
+    steps, batch_size, lr: training of each critic.  width: units of each of its three hidden layers.
     """
 
     pairs: tuple[Pair, ...] = Field(default=tuple(PAIRS), min_length=1)
@@ -86,7 +87,7 @@ class Duality(Experiment):
 
     @property
     def controls(self) -> dict[str, Control]:
-        """What bounds D, by name."""
+        """Bounds on D, by name."""
         return {
             "gradient penalty": Control(penalties=(GradientPenalty(strength=self.strength),)),
             "one-sided penalty": Control(penalties=(GradientPenalty(strength=self.strength, one_sided=True),)),
@@ -95,12 +96,12 @@ class Duality(Experiment):
         }
 
     def run(self) -> Numbers:
-        found = {}
+        results = {}
         for name in self.pairs:
             real, fake, known = PAIRS[name]
             points = stream(self.seed, Purpose.SAMPLES, 0)
             x, generated = real.sample(self.points, points), fake.sample(self.points, points)
-            found[name] = {
+            results[name] = {
                 "x": x[:300],
                 "generated": generated[:300],
                 "known": known,
@@ -109,23 +110,23 @@ class Duality(Experiment):
                     title: self.estimates(control, real, fake, x, generated) for title, control in self.controls.items()
                 },
             }
-        return {"step": self.shown, "pairs": found}
+        return {"step": self.shown, "pairs": results}
 
     @property
     def shown(self) -> list[int]:
-        """Steps after which a critic is asked."""
+        """Steps after which a critic is evaluated."""
         return sorted({round(self.steps * k / 40) for k in range(41)})
 
     def estimates(
         self, control: Control, real: Distribution, fake: Distribution, x: Tensor, generated: Tensor
     ) -> list[float]:
-        """E D(x) - E D(x') of a critic on its way, one for each of `shown`."""
+        """Estimates E D(x) - E D(x') of a critic in training, one for each step in `shown`."""
         batches = stream(self.seed, Purpose.SAMPLES, 1)
 
         def draw() -> tuple[Tensor, Tensor]:
             return real.sample(self.batch_size, batches), fake.sample(self.batch_size, batches)
 
-        shown, found = set(self.shown), []
+        shown, estimates = set(self.shown), []
         with torch.random.fork_rng(devices=[]):
             seed_torch(self.seed, Purpose.WEIGHTS)
             D = Head().build(MLPDiscriminator(self.width, depth=3).build, ImageSpec(resolution=1, channels=2))
@@ -140,8 +141,8 @@ class Duality(Experiment):
                 constraints=control.constraints,
             ):
                 if step in shown:
-                    found.append(dual(D, x, generated))
-        return found
+                    estimates.append(dual(D, x, generated))
+        return estimates
 
     def table(self, numbers: Numbers) -> Table:
         rows = [
@@ -149,7 +150,7 @@ class Duality(Experiment):
                 name,
                 "" if pair["known"] is None else f"{pair['known']:.3f}",
                 f"{pair['exact']:.3f}",
-                *(f"{found[-1]:.3g} (× {found[-1] / pair['exact']:.3g})" for found in pair["estimates"].values()),
+                *(f"{curve[-1]:.3g} (× {curve[-1] / pair['exact']:.3g})" for curve in pair["estimates"].values()),
             ]
             for name, pair in numbers["pairs"].items()
         ]
@@ -184,7 +185,7 @@ class Duality(Experiment):
 
 
 def draw_pairs(pairs: Mapping[str, Any]) -> Figure:
-    """The points of each pair, and how far they are apart."""
+    """Draw the points of each pair, with their distance."""
     fig, axes = figure(1, len(pairs), width=2.3, height=2.5)
     for ax, (name, pair) in zip(axes, pairs.items(), strict=True):
         for title, points, color in (("data", pair["x"], COLORS[0]), ("generated", pair["generated"], COLORS[1])):
@@ -197,8 +198,8 @@ def draw_pairs(pairs: Mapping[str, Any]) -> Figure:
 
 @torch.no_grad()
 def dual(D: nn.Module, x: Tensor, generated: Tensor) -> float:
-    """E D(x) - E D(x'), without moving the vectors of a spectral norm. Leaves D in training mode."""
+    """E D(x) - E D(x'). The vectors of a spectral norm stay where they are, and D ends in training mode."""
     D.eval()
-    found = -discriminator_loss(Wasserstein(), D(x), D(generated)).item()
+    estimate = -discriminator_loss(Wasserstein(), D(x), D(generated)).item()
     D.train()
-    return found
+    return estimate

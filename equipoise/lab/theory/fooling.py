@@ -1,4 +1,4 @@
-"""How Parzen windows, the Inception Score and the Fréchet distance are fooled (Theis et al. 2016; Barratt & Sharma)."""
+"""Sets that fool Parzen windows, the Inception Score and the Fréchet distance (Theis et al. 2016; Barratt & Sharma)."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Images = NDArray[np.uint8]
 Array = NDArray[np.float64]
 
 SETS = 4
-"""Sets of honest samples. There are as many training digits."""
+"""Number of sets of honest samples. The training digits have the size of all these sets together."""
 VALIDATION, TEST = 500, 1000
 """Digits that choose Parzen's bandwidth, and digits that it is measured on."""
 BANDWIDTHS = np.geomspace(0.1, 1, 16)
 MISSING = 8
 FAINT = 8
-"""Of 255 grey levels."""
+"""Faint noise, in grey levels of 255."""
 TRIES, STEP = 8, 0.04
-"""Noise images to start from for each class, as some have no gradient, and how far a pixel of [-1, 1] moves at once."""
+"""Noise images to start from for each class, as some lack a gradient, and a pixel's step, for pixels in [-1, 1]."""
 SHOWN = 8
 
 HONEST, TRAINING, MIRRORED, VECTORS = "held-out digits", "training digits", "a quarter mirrored", "Gaussian features"
@@ -63,7 +63,7 @@ SEEN: Mapping[str, str] = {
 
 
 class Measure(NamedTuple):
-    """sign: 1 if more is better, else -1.  form: of its numbers.  ends: of the axis of its plot."""
+    """A measure of samples. sign: 1 if more is better, else -1.  form: number format.  ends: limits of its plot."""
 
     title: str
     sign: int
@@ -82,19 +82,24 @@ MEASURES: Mapping[str, Measure] = {
 class Fooling(Experiment):
     """How Parzen windows, the Inception Score and the Fréchet distance are fooled.
 
-    Sets of as many samples are measured as if a generator had made them, the judge of digits standing in for Inception:
-    its features against those of training digits, and Parzen's log-likelihood on test digits. Four sets are honest,
-    digits held out. The others are cheats: training digits, which nothing tells from new ones, and which are nearest by
-    the Fréchet distance; k-means centroids of them, and blur, which Parzen prefers to digits (Theis et al. 2016, table
-    1); one image per class, and noise that the judge is sure of, whose Inception Score is the highest (Barratt & Sharma
-    2018); Gaussian vectors in the place of features, with the mean and covariance of the digits', at the Fréchet
-    distance 0. Noise that no one sees moves that distance further than mirrored digits do.
+    Sets of equal size are measured as if a generator had made them. The judge of digits stands in for Inception: its
+    features are compared with the features of training digits. Parzen's log-likelihood is taken on test digits. Four
+    sets are honest: held-out digits. The others are cheats:
 
-    A measure is fooled by a set that does no worse than the worst honest one.
+    - Training digits. Nothing tells them from new digits, and they are nearest by the Fréchet distance.
+    - k-means centroids of training digits, and blur. Parzen prefers them to digits (Theis et al. 2016, table 1).
+    - One image per class, and noise that the judge is sure of. Their Inception Score is the highest (Barratt & Sharma
+      2018).
+    - Gaussian vectors in the place of features, with the mean and covariance of the digits' features. Their Fréchet
+      distance is 0.
+    - Noise that nobody sees. It moves the Fréchet distance further than mirrored digits do.
 
-    The second figure has the Fréchet distance over the number of samples, with the `bias` that theory gives Gaussians.
+    A set fools a measure if it does no worse than the worst honest set.
 
-    samples: of a set.  steps: of k-means, at most, and of the search for noise.
+    The second figure shows the Fréchet distance over the number of samples, with the `bias` that theory predicts for
+    Gaussians.
+
+    samples: samples in a set.  steps: most steps of k-means, and steps of the search for noise.
     """
 
     samples: int = Field(default=1000, ge=100, le=1000)
@@ -161,13 +166,13 @@ class Fooling(Experiment):
 
 
 BLOCK = 5000
-"""Images whose distances to all centroids are held at a time."""
+"""Images whose distances to all centroids are in memory at a time."""
 
 # ---- cheats ----------------------------------------------------------------------------------------------
 
 
 def centroids(images: Images, count: int, *, steps: int) -> Images:
-    """k-means (Lloyd's algorithm) from the first images on. A centroid that no image is nearest to stays."""
+    """Centroids of k-means (Lloyd's algorithm), started at the first images. A centroid without images stays."""
     x = torch.from_numpy(images).flatten(1).float()  # (N, F)
     centers = x[:count]
     for _ in range(steps):
@@ -182,7 +187,7 @@ def centroids(images: Images, count: int, *, steps: int) -> Images:
 
 
 def sure_noise(judge: DigitsJudge, random: torch.Generator, *, steps: int) -> Images:
-    """For each class, noise that the judge takes for it: uniform at first, moved by the signs of gradients."""
+    """Noise that the judge takes for digits, one image per class: uniform at first, moved by signs of gradients."""
     y = torch.arange(judge.head.out_features).repeat(TRIES)
     x = torch.rand(len(y), 1, 28, 28, generator=random) * 2 - 1
     for _ in range(steps):
@@ -195,25 +200,25 @@ def sure_noise(judge: DigitsJudge, random: torch.Generator, *, steps: int) -> Im
 
 
 def faint_noise(judge: DigitsJudge, images: Images) -> Images:
-    """Each pixel up or down by `FAINT`, whichever makes the features smaller (the signs of Goodfellow et al. 2015)."""
+    """Move each pixel by ±`FAINT`, with the sign that makes features smaller (the signs of Goodfellow et al. 2015)."""
     x = as_input(images).requires_grad_()
     (slope,) = torch.autograd.grad(judge.features(x).sum(), x)
     return as_images(x.detach() - FAINT / 127.5 * slope.sign())
 
 
 def blurred(images: Images) -> Images:
-    """Means over 5x5 pixels."""
+    """Blur images by means over 5x5 pixels."""
     black = F.pad(as_input(images), (2, 2, 2, 2), value=-1)
     return as_images(F.avg_pool2d(black, kernel_size=5, stride=1))
 
 
 def every_fourth(changed: Images, images: Images) -> Images:
-    """`images`, of which every fourth is taken from `changed`."""
+    """`images`, with every fourth image taken from `changed`."""
     return np.where(np.arange(len(images))[:, None, None, None] % 4 == 1, changed, images)
 
 
 def with_moments(stats: GaussianStats, count: int, random: torch.Generator) -> Array:
-    """Gaussian vectors (count, F), count > F, whose own mean and covariance are exactly those of `stats`."""
+    """Gaussian vectors (count, F), count > F, with exactly the mean and covariance in `stats`."""
     x = torch.randn(count, len(stats.mean), dtype=torch.float64, generator=random).numpy()
     white = np.linalg.qr(x - x.mean(axis=0))[0] * np.sqrt(count - 1)
     values, vectors = np.linalg.eigh(stats.covariance)
@@ -226,7 +231,7 @@ def with_moments(stats: GaussianStats, count: int, random: torch.Generator) -> A
 def bias(covariance: Array) -> float:
     """The b of E d = b (1/N + 1/M), d the Fréchet distance of N and M samples of one Gaussian, F << N, M; C (F, F).
 
-    The means differ by (1/N + 1/M) Tr C. The covariances differ by E, and where C has eigenvalues λ, their distance is
+    The means differ by (1/N + 1/M) Tr C. The covariances differ by E. With eigenvalues λ of C, their distance is
     Σ_ij E_ij² / 2(λ_i + λ_j) to second order, with E[E_ij²] = (1/N + 1/M) (1 + δ_ij) λ_i λ_j.
     """
     values = np.linalg.eigvalsh(covariance)
@@ -236,30 +241,30 @@ def bias(covariance: Array) -> float:
 
 
 def by_number(reference: GaussianStats, features: Array) -> dict[str, list[float]]:
-    """The Fréchet distance of all, of halves, quarters, ...: their sizes, and the mean over equal sizes."""
-    found: dict[str, list[float]] = {"samples": [], "frechet": []}
+    """The Fréchet distance of all features, of halves, quarters, ...: sizes, and the mean distance for each size."""
+    curve: dict[str, list[float]] = {"samples": [], "frechet": []}
     for k in range(6):
         parts = np.array_split(features, 2**k)
-        found["samples"].append(len(features) / 2**k)
-        found["frechet"].append(float(np.mean([frechet_distance(reference, part) for part in parts])))
-    return found
+        curve["samples"].append(len(features) / 2**k)
+        curve["frechet"].append(float(np.mean([frechet_distance(reference, part) for part in parts])))
+    return curve
 
 
 def in_plane(reference: GaussianStats, features: Array) -> Array:
-    """(N, F) -> (N, 2), the coordinates along the two widest directions of the reference."""
+    """Features (N, F) -> (N, 2), their coordinates along the two widest directions of the reference."""
     widest = np.linalg.eigh(reference.covariance)[1][:, :-3:-1]
     return np.asarray((features - reference.mean) @ widest)
 
 
 @torch.no_grad()
 def probabilities(judge: DigitsJudge, features: Array) -> Array:
-    """Of the judge's last layer, (N, F) -> (N, K)."""
+    """Class probabilities from the judge's last layer, (N, F) -> (N, K)."""
     p: Array = judge.head(torch.from_numpy(features).float()).double().softmax(1).numpy()
     return p
 
 
 def in_unit_cube(images: Images) -> Array:
-    """(N, F), pixels in [0, 1]."""
+    """Images as vectors (N, F) of pixels in [0, 1]."""
     return images.reshape(len(images), -1) / 255
 
 
@@ -272,18 +277,18 @@ def as_images(x: torch.Tensor) -> Images:
 
 
 def honest(numbers: Numbers, key: str) -> list[float]:
-    """What the honest samples get, in order."""
-    return sorted(found[key] for found in numbers["honest"])
+    """Values of the honest sets, in ascending order."""
+    return sorted(measured[key] for measured in numbers["honest"])
 
 
 def fooled(numbers: Numbers, name: str, key: str) -> bool:
     """Whether a cheat does no worse than the worst honest set."""
-    found, values = numbers["cheats"][name][key], honest(numbers, key)
-    return bool(found >= values[0] if MEASURES[key].sign > 0 else found <= values[-1])
+    value, values = numbers["cheats"][name][key], honest(numbers, key)
+    return bool(value >= values[0] if MEASURES[key].sign > 0 else value <= values[-1])
 
 
 def text(numbers: Numbers, name: str, key: str, mark: str = "") -> str:
-    """What a measure says of a set, and `mark` if that fools it."""
+    """The value of a measure on a set, as text, followed by `mark` if the set fools the measure."""
     form = MEASURES[key].form
     if name == HONEST:
         values = honest(numbers, key)
@@ -297,7 +302,7 @@ def text(numbers: Numbers, name: str, key: str, mark: str = "") -> str:
 
 
 def draw_measures(numbers: Numbers) -> Figure:
-    """A row for each set: some of its images, and a bar for each measure."""
+    """Draw a row for each set: some of its images, and a bar for each measure."""
     fig, (strips, *plots) = figure(1, 1 + len(MEASURES), width=3.4, height=5.4)
     fig.suptitle("A measure is fooled (red) where a cheat does no worse than honest samples (blue)")
     rows = range(len(SEEN))
@@ -316,7 +321,7 @@ def draw_measures(numbers: Numbers) -> Figure:
 
 
 def draw_bars(ax: Axes, numbers: Numbers, key: str) -> None:
-    """A measure's bars, with the numbers beside them, and a band where honest samples are."""
+    """Draw a measure's bars, with the numbers beside them, and a band for the honest sets."""
     measure, values = MEASURES[key], honest(numbers, key)
     better = "more" if measure.sign > 0 else "less"
     ax.set(title=f"{measure.title}: {better} is better", xlim=measure.ends, ylim=(len(SEEN) - 0.5, -0.5), yticks=[])
@@ -337,11 +342,11 @@ def draw_bars(ax: Axes, numbers: Numbers, key: str) -> None:
 
 
 def draw_frechet(numbers: Numbers) -> Figure:
-    """The distance over the number of samples, and two sets of features at the distance 0."""
+    """Draw the distance over the number of samples, and the features of two sets in a plane."""
     fig, (curve, *planes) = figure(1, 3, width=4, height=3.6)
-    for (name, found), color, sign in zip(numbers["by_number"].items(), COLORS, (1, -1), strict=False):
-        curve.plot(found["samples"], found["frechet"], "o", color=color, label=name)
-        n = np.geomspace(found["samples"][-1], 0.999 * found["samples"][0], 300)
+    for (name, measured), color, sign in zip(numbers["by_number"].items(), COLORS, (1, -1), strict=False):
+        curve.plot(measured["samples"], measured["frechet"], "o", color=color, label=name)
+        n = np.geomspace(measured["samples"][-1], 0.999 * measured["samples"][0], 300)
         curve.plot(n, numbers["bias"] * (1 / n + sign / numbers["reference"]), "--", color=color, lw=1)
     mirrored = numbers["cheats"][MIRRORED]["frechet"]
     size = numbers["by_number"][HONEST]["samples"]

@@ -25,12 +25,12 @@ from ..base import Experiment, Numbers, Table
 __all__ = ["OptimalDiscriminator", "expected_d_loss", "jsd", "kl", "mixture", "train_alone"]
 
 LOSS = NonSaturating()
-"""D's loss in the minimax game; that of `Saturating` is the same."""
+"""D's loss in the minimax game. `Saturating` has the same loss of D."""
 DATA = ((0.6, 0.4), (-1.5, 1.5), (0.6, 0.4))
 """Weights, means and standard deviations of the data."""
 FRAMES = 40
 COVERED = 0.99
-"""D is judged where this share of the samples is; it learns nothing where there are none."""
+"""Share of the samples in the region where D is judged. D learns nothing where there are no samples."""
 
 
 # ---- densities on a line ---------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def kl(log_p: Tensor, log_q: Tensor, dx: float) -> Tensor:
 
 
 def jsd(log_p: Tensor, log_q: Tensor, dx: float) -> Tensor:
-    """½ KL(p‖m) + ½ KL(q‖m), m = ½ (p + q): at most log 2. Arguments as those of `kl`."""
+    """½ KL(p‖m) + ½ KL(q‖m), m = ½ (p + q): at most log 2. Takes the arguments of `kl`."""
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     return (kl(log_p, log_m, dx) + kl(log_q, log_m, dx)) / 2
 
@@ -58,7 +58,8 @@ def expected_d_loss(loss: GANLoss, logits: Tensor, p: Tensor, q: Tensor) -> Tens
 
     logits: D at points of the line, (..., P).  p, q: probabilities of the points, (..., P), with sum 1.
 
-    An unpaired loss is a term of the real logit plus one of the generated, so each is read while the other is held.
+    An unpaired loss is a term of the real logit plus a term of the generated logit. So each term is evaluated with the
+    other logit held at 0.
     """
     held = torch.zeros_like(logits)
     terms = p * (loss.d(logits, held) - loss.d(held, held)) + q * loss.d(held, logits)
@@ -66,7 +67,7 @@ def expected_d_loss(loss: GANLoss, logits: Tensor, p: Tensor, q: Tensor) -> Tens
 
 
 def where_samples_are(p: Tensor, q: Tensor) -> Tensor:
-    """The fewest points that `COVERED` of the samples of p and q fall on, (P,) bool."""
+    """Mask (P,) of the fewest points that hold the share `COVERED` of the samples of p and q."""
     both = (p + q) / 2
     order = both.argsort(descending=True)
     within = torch.zeros_like(both, dtype=torch.bool)
@@ -87,9 +88,10 @@ def train_alone(
     penalties: Sequence[Penalty] = (),
     constraints: Sequence[Constraint] = (),
 ) -> Iterator[int]:
-    """Train D on distributions that stay as they are, the learning rate falling to 0. Yields the steps made so far.
+    """Train D on fixed distributions, with the learning rate falling to 0. Yields the number of steps made so far.
 
-    draw: a batch of real and one of generated samples.  lr: at first.  constraints: D is under them after every step.
+    draw: gives a batch of real and a batch of generated samples.  lr: the first learning rate.
+    constraints: imposed on D after every step.
     """
     optim = Adam(lr=Cosine(lr, 0.0, kimg=steps / 1000), betas=(0.5, 0.99))  # a step counts as an image
     optimizer = optim.build(D)
@@ -115,8 +117,9 @@ def train_alone(
 class OptimalDiscriminator(Experiment):
     """D trained on two known densities: it finds p/(p + q) and the value -log 4 + 2 JSD (Goodfellow et al. 2014).
 
-    p, the data, is a mixture of two Gaussians; q, what G makes, is one. D sees samples only, new ones at every step.
-    Its value E log s(D(x)) + E log(1 - s(D(x'))), the negative of its loss, is integrated over the densities.
+    p, the data, is a mixture of two Gaussians. q, the density of G's samples, is one Gaussian. D sees samples only, new
+    ones at every step. Its value E log s(D(x)) + E log(1 - s(D(x'))), the negative of its loss, is integrated over the
+    densities.
 
     mean, std: of q.  steps, batch_size, lr: D's training.  width: units of each of its three hidden layers.
     """
@@ -208,7 +211,7 @@ class OptimalDiscriminator(Experiment):
         return {"optimal_discriminator": fig, "optimal_discriminator_moving": self.moving(numbers)}
 
     def moving(self, numbers: Numbers) -> list[Figure]:
-        """D's output on its way to p/(p + q), over the densities."""
+        """Frames of D's output on its way to p/(p + q), over the densities."""
         made = []
         x, best = numbers["x"], numbers["best"]
         seen = x[numbers["within"]]

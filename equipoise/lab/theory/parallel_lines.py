@@ -30,7 +30,7 @@ from .optimal_discriminator import kl, train_alone
 __all__ = ["ParallelLines", "earth_movers_distance", "line"]
 
 NOISE = (0.1, 0.01, 0.001)
-"""Standard deviations of the noise that makes KL finite."""
+"""Standard deviations of the noise. Noise makes KL finite."""
 
 
 def line(theta: float | Tensor, z: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def line(theta: float | Tensor, z: Tensor) -> Tensor:
 
 
 def earth_movers_distance(theta: float, z: Tensor, other: Tensor) -> float:
-    """The exact one between as many samples of both lines, at heights z and `other`, (N,).
+    """The exact distance between N samples of each line, at heights z and `other`, (N,) each.
 
-    Points at heights that differ by h are √(theta² + h²) apart. That is convex in h, so it is best to pair the lowest
-    with the lowest, and so on upwards.
+    Points whose heights differ by h are √(theta² + h²) apart. This is convex in h, so the best coupling pairs the
+    lowest with the lowest, and so on upwards.
     """
     return (z.sort().values - other.sort().values).square().add(theta**2).sqrt().mean().item()
 
@@ -51,15 +51,16 @@ def earth_movers_distance(theta: float, z: Tensor, other: Tensor) -> float:
 class ParallelLines(Experiment):
     """Two lines (0, z) and (θ, z), z ~ U[0, 1], as data and generated samples (Arjovsky et al. 2017, example 1).
 
-    For every θ but 0, JSD = log 2 and KL is infinite; W = |θ|. W is found twice: exactly, between samples, and as
-    E D(x) - E D(G(z)) of a critic that `penalty` keeps near 1-Lipschitz: with strength λ its slope is 1 + |θ|/2λ.
-    JSD = log 2 - (smallest loss of D) / 2 is that of a trained D. KL is that of lines blurred by noise across them,
-    less and less of it.
+    For every θ but 0, JSD = log 2 and KL is infinite, while W = |θ|. W is computed exactly, between samples, and
+    estimated as E D(x) - E D(G(z)) of a critic that `penalty` keeps near 1-Lipschitz. With strength λ the critic's
+    slope is 1 + |θ|/2λ. JSD = log 2 - (smallest loss of D) / 2 comes from a trained D. KL is computed for lines blurred
+    by less and less noise across them.
 
-    G's only weight is θ, and what it is told is the slope of its loss: of `Wasserstein`, and of the minimax game.
+    G's only weight is θ. The slope of G's loss in θ is shown for `Wasserstein` and for the minimax game.
 
-    thetas: distances of the lines.  penalty: of the critic.  samples: for the exact W and for every estimate.
-    steps, batch_size: of the training of each D.  critic_lr, judge_lr: for W and for JSD.
+    thetas: distances of the lines.  penalty: penalty of the critic.
+    samples: number of samples for the exact W and for every estimate.
+    steps, batch_size: training of each D.  critic_lr, judge_lr: learning rates of D for W and for JSD.
     width: units of each of the two hidden layers of a D.
     """
 
@@ -74,14 +75,14 @@ class ParallelLines(Experiment):
     seed: int = Field(default=0, ge=0)
 
     def run(self) -> Numbers:
-        found = []
+        lines = []
         for theta in self.thetas:
             with torch.random.fork_rng(devices=[]):
                 seed_torch(self.seed, Purpose.WEIGHTS)
                 critic = self.best_d(Wasserstein(), theta, self.critic_lr, (self.penalty,))
                 judge = self.best_d(Saturating(), theta, self.judge_lr)
                 z, other = torch.rand(2, self.samples)
-            found.append(
+            lines.append(
                 {
                     "theta": theta,
                     "exact": earth_movers_distance(theta, z, other),
@@ -92,7 +93,7 @@ class ParallelLines(Experiment):
                     "kl": [blurred_kl(theta, noise) for noise in NOISE],
                 }
             )
-        return {"lines": found}
+        return {"lines": lines}
 
     def best_d(self, loss: GANLoss, theta: float, lr: float, penalties: tuple[Penalty, ...] = ()) -> nn.Module:
         D = Head().build(MLPDiscriminator(self.width, depth=2).build, ImageSpec(resolution=1, channels=2))
@@ -164,7 +165,7 @@ class ParallelLines(Experiment):
 
 
 def blurred_kl(theta: float, noise: float) -> float:
-    """KL of two lines under Gaussian noise across them, by integration; their heights have one distribution."""
+    """KL of two lines under Gaussian noise across them, by integration. Their heights share one distribution."""
     low, high = min(0.0, theta) - 10 * noise, max(0.0, theta) + 10 * noise
     x = torch.linspace(low, high, math.ceil((high - low) / noise) * 20, dtype=torch.float64)
     return kl(Normal(0.0, noise).log_prob(x), Normal(theta, noise).log_prob(x), x[1].item() - x[0].item()).item()

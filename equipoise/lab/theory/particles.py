@@ -1,4 +1,4 @@
-"""Points that D alone moves: no generator but the points themselves, each going down G's loss through D."""
+"""Points that D alone moves: the points are the generator's weights, and each descends G's loss through D."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GRID = 20
 
 @component
 class Cloud(GeneratorConfig):
-    """A generator whose weights are its samples, as many as a batch holds: x_i = θ_i, at first from N(0, std²)."""
+    """A generator whose weights are its samples, `num` of them, one batch: x_i = θ_i, at first from N(0, std²)."""
 
     z_dim: int = 1
     num: int = Field(default=256, ge=1)
@@ -61,7 +61,7 @@ class Samples(nn.Module):
 
 @component
 class GradientDescent(OptimConfig):
-    """θ - lr · gradient and nothing else: Adam would make a long step of a gradient that has all but vanished."""
+    """Plain descent θ - lr · gradient. Adam would turn a gradient that has all but vanished into a long step."""
 
     lr: float = Field(gt=0)
 
@@ -79,13 +79,13 @@ class GradientDescent(OptimConfig):
 class Particles(Experiment):
     """Points without a generator, each moved by D's gradient: dx/dt = -g'(D(x)) ∇D(x), D trained all the while.
 
-    So a loss is seen at work alone. Where D is sure, g' of the saturating loss is 0 and no point moves (Goodfellow et
-    al. 2014, sec. 3). The slope of a Wasserstein critic is near 1, and points that have arrived are not left alone. R1
-    flattens D on the data. W_1 to as many points of the data says how far they are.
+    So a loss is seen at work alone. Where D is sure, g' of the saturating loss is 0 and the points stand still
+    (Goodfellow et al. 2014, sec. 3). The slope of a Wasserstein critic is near 1, so points keep moving after they have
+    arrived. R1 flattens D on the data. W_1 to `num` points of the data measures how far the points are.
 
-    num: points, and batch size of D.  start: standard deviation of the points around 0 at first.
-    steps: of the points.  speed: time of a step, so a point moves by speed · ‖gradient‖.  d_steps: of D before each.
-    frames: moments that are looked at, dense at first.
+    num: number of points, and batch size of D.  start: standard deviation of the points around 0 at first.
+    steps: steps of the points.  speed: time of a step, so a point moves by speed · ‖gradient‖.
+    d_steps: updates of D before each step.  frames: number of moments shown, dense at first.
     """
 
     data: Distribution = Ring()
@@ -108,13 +108,13 @@ class Particles(Experiment):
         side = torch.linspace(-reach, reach, GRID)
         games = {}
         for name, (loss, penalties) in GAMES.items():
-            found: dict[str, list[Any]] = {"points": [], "value": [], "speed": [], "w": []}
+            game: dict[str, list[Any]] = {"points": [], "value": [], "speed": [], "w": []}
             for x, value, speed in self.play(loss, penalties, moments, torch.cartesian_prod(side, side)):
-                found["points"].append(x.double().round(decimals=3))
-                found["value"].append(value.view(GRID, GRID).T.double().round(decimals=2))
-                found["speed"].append(speed)
-                found["w"].append(wasserstein(x, real))
-            games[name] = found
+                game["points"].append(x.double().round(decimals=3))
+                game["value"].append(value.view(GRID, GRID).T.double().round(decimals=2))
+                game["speed"].append(speed)
+                game["w"].append(wasserstein(x, real))
+            games[name] = game
         floor = wasserstein(self.data.sample(self.num, stream(self.seed, Purpose.STANDING)), real)
         return {"steps": moments, "real": real, "side": side, "games": games, "floor": floor}
 
@@ -134,7 +134,7 @@ class Particles(Experiment):
     def play(
         self, loss: GANLoss, penalties: tuple[Penalty, ...], moments: list[int], lattice: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Points (num, 2), D at `lattice` (P,), from 0 where it is lowest to 1, and the mean speed of the last step."""
+        """Yield points (num, 2), D at `lattice` (P,) scaled to [0, 1], and the mean speed of the last step."""
         gan, speed = PointGAN(self.config(loss, penalties)), 0.0
         for step in range(self.steps + 1):
             x = positions(gan)
@@ -179,13 +179,13 @@ class Particles(Experiment):
 
 
 def positions(gan: PointGAN) -> Tensor:
-    """(num, 2), a copy."""
+    """A copy of the points, (num, 2)."""
     (x,) = gan.gan.G.parameters()
     return x.detach().flatten(1).clone()
 
 
 def draw_points(ax: Axes, numbers: Numbers, found: Mapping[str, Any], k: int) -> None:
-    """Level lines of D, filled, darker where it is higher; data in blue, the points in red."""
+    """Draw filled level lines of D, darker where D is higher; data in blue, the points in red."""
     side = numbers["side"]
     ax.contourf(side, side, found["value"][k], levels=9, cmap="Greys", alpha=0.45)
     ax.plot(*numbers["real"].T, ".", color=COLORS[0], ms=5)

@@ -21,23 +21,24 @@ from .optimal_discriminator import train_alone
 __all__ = ["PowerIteration", "largest_gradient"]
 
 POINTS = 10_000
-"""Where gradients are taken, of both distributions and around them."""
+"""Points where gradients are taken: from both distributions and around them."""
 
 
 @component
 class PowerIteration(Experiment):
-    """The error of spectral norm's σ by step, and what a product of σ says of a network (Miyato et al. 2018, sec. 2.1).
+    """The error of spectral norm's σ by step, and the product of σ as a Lipschitz bound (Miyato et al. 2018, sec. 2.1).
 
-    A linear layer gets weights with known singular values s_1 > s_2 > ..., and vectors u, v that know nothing of them.
-    Each forward in training mode moves these once, and the error of σ comes to fall by (s_2/s_1)⁴. Where s_2 is near
-    s_1 that is slow, but then the estimate is soon above s_2, and the error below 1 - s_2/s_1.
+    A linear layer gets weights with known singular values s_1 > s_2 > ..., and vectors u, v from other weights. Each
+    forward in training mode moves u and v once, and in the end multiplies the error of σ by (s_2/s_1)⁴. This is slow if
+    s_2 is near s_1. But then the estimate is soon above s_2, and the error below 1 - s_2/s_1.
 
     Then networks D are trained to tell two Gaussians of the plane apart. The product of the σ of their layers is above
-    the true Lipschitz constant, the largest gradient that is found, and further above it the deeper D is.
+    the true Lipschitz constant, which is estimated by the largest gradient found. The deeper D, the looser the product.
 
-    ratios: of each singular value to the one before; beside them, a matrix of Gaussian numbers.
-    size: of the square matrices.  steps: forwards.  normalizer: `normalizer.iterations=2` moves u and v twice in each.
-    depths, width: hidden layers of D and their units.  d_steps: of D's training.
+    ratios: of each singular value to the one before. A matrix of Gaussian numbers is added.
+    size: size of the square matrices.  steps: number of forwards.
+    normalizer: `normalizer.iterations=2` moves u and v twice in each forward.
+    depths, width: hidden layers of D and their units.  d_steps: steps of D's training.
     """
 
     ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.8, 0.95)
@@ -64,10 +65,10 @@ class PowerIteration(Experiment):
         return {"spectra": spectra, "depths": list(self.depths), "networks": networks}
 
     def iterate(self, matrix: Tensor) -> dict[str, object]:
-        """By how much the estimate of σ is too small, relatively, before the first forward and after each."""
+        """Relative shortfall of the estimate of σ, before the first forward and after each."""
         layer = nn.Linear(self.size, self.size, bias=False, dtype=torch.float64)
         net = nn.Sequential(layer)
-        self.normalizer(net)  # starts u and v from the weights that the layer was made with
+        self.normalizer(net)  # starts u and v from the layer's initial weights
         layer.weight = matrix
         sigma = torch.linalg.svdvals(matrix)
         errors = []
@@ -78,7 +79,7 @@ class PowerIteration(Experiment):
         return {"sigma": sigma[0].item(), "ratio": (sigma[1] / sigma[0]).item(), "errors": errors}
 
     def network(self, normalizer: Normalizer, depth: int) -> dict[str, float]:
-        """The bound on D's Lipschitz constant, and the largest gradient."""
+        """The bound on the Lipschitz constant of a trained D, and its largest gradient."""
         D = Head().build(MLPDiscriminator(self.width, depth).build, ImageSpec(resolution=1, channels=2))
         normalizer(D)
         side = torch.tensor([1.0, 0.0]).view(2, 1, 1)
@@ -134,7 +135,7 @@ class PowerIteration(Experiment):
 
 
 def with_spectrum(values: Tensor) -> Tensor:
-    """A matrix of these singular values, whose singular vectors are drawn at random, float64."""
+    """A float64 matrix with these singular values and random singular vectors."""
     left, right = (torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.float64)).Q for _ in range(2))
     matrix: Tensor = left * values @ right.T
     return matrix

@@ -1,4 +1,4 @@
-"""The direction that D's last layer learns, and the one that separates the features best (Takida et al. 2024)."""
+"""The direction that D's last layer learns, and the direction that best separates the features (Takida et al. 2024)."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ ALONE: Mapping[str, tuple[GANLoss, bool]] = {
     "SAN, hinge": (Hinge(), True),
     "SAN, non-saturating": (NonSaturating(), True),
 }
-"""Last layers that are trained on features which stay as they are."""
+"""Last layers that are trained alone, on frozen features."""
 ALONE_SAMPLES = 2000
-"""Features that they are trained on, of real and of generated points."""
+"""Features of real and of generated points that the last layers alone are trained on, each."""
 SHOWN = 120
-"""Points of a frame, of real and of generated ones."""
+"""Real points, and generated points, in a frame."""
 BINS = 60
 ARROW = 2.4
 """Length of an arrow, in standard deviations of the features shown."""
@@ -50,16 +50,16 @@ ARROW = 2.4
 
 
 def angle(a: Tensor, b: Tensor) -> float:
-    """Between two vectors (F,), in degrees, from 0 to 180; 90 if one of them is 0."""
+    """The angle between two vectors (F,), in degrees, from 0 to 180; 90 if one of them is 0."""
     a, b = (F.normalize(v.double(), dim=0) for v in (a, b))
     return math.degrees(2 * math.atan2((a - b).norm().item(), (a + b).norm().item()))  # exact near 0, unlike acos
 
 
 def best_direction(loss: GANLoss, w: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """E r h(x) - E r h(G(z)), not normalised: where SAN's direction loss pulls ω, and what ω it has no pull for.
+    """E r h(x) - E r h(G(z)), not normalised: SAN's direction loss pulls ω to it, and leaves an ω along it at rest.
 
-    r = -g'(<w, h>) is 1 for hinge and Wasserstein, and this the difference of the feature means: its direction is the
-    ω with the largest <ω, E h(x) - E h(G(z))>. Other losses weigh each image (Takida et al. 2024).
+    For hinge and Wasserstein r = -g'(<w, h>) is 1, and the result is the difference of the feature means. Its direction
+    is the ω with the largest <ω, E h(x) - E h(G(z))>. Other losses weigh each image (Takida et al. 2024).
 
     w: (F,).  real, fake: features, (N, F).
     """
@@ -74,14 +74,14 @@ def best_direction(loss: GANLoss, w: Tensor, real: Tensor, fake: Tensor) -> Tens
 def train_last_layer(
     loss: GANLoss, san: bool, real: Tensor, fake: Tensor, *, steps: int, lr: float
 ) -> Iterator[Tensor]:
-    """Train a head on features (N, F) that stay as they are. Yields its w (F,), at first and after each step."""
+    """Train a head on frozen features (N, F). Yields its w (F,), at first and after each step."""
     head = Head(san=san).factory(0)(real.shape[1])
     for _ in train_alone(head, loss, lambda: (real, fake), steps=steps, lr=lr):
         yield last_vector(head)
 
 
 def last_vector(net: nn.Module) -> Tensor:
-    """A copy of w (F,), of a head or of a D with one."""
+    """A copy of w (F,) of a head, or of the head in a D."""
     (head,) = (module for module in net.modules() if isinstance(module, LinearHead | SANHead))
     w: Tensor = head.conditioning(None)
     return w.detach()[0].clone()
@@ -94,17 +94,18 @@ def last_vector(net: nn.Module) -> Tensor:
 class SANDirection(Experiment):
     """The angle between D's last layer and the direction that separates the features best, in a GAN and in a SAN.
 
-    D = <w, h(x)>, and ω = w/‖w‖ separates the feature means by <ω, E h(x) - E h(G(z))>: most along their difference, a
-    share cos(angle) of that otherwise (Takida et al. 2024, "direction optimality"). SAN's direction loss of `Hinge` has
-    its optimum there; a hinge or logistic loss alone trains ω to classify, which is another direction unless the
-    features vary alike in all directions.
+    D = <w, h(x)>, and ω = w/‖w‖ separates the feature means by <ω, E h(x) - E h(G(z))>. The separation is largest along
+    their difference, and a share cos(angle) of the largest otherwise (Takida et al. 2024, "direction optimality").
+    SAN's direction loss of `Hinge` has its optimum there. A hinge or logistic loss alone trains ω to classify. That
+    direction is another one, unless the features vary alike in all directions.
 
-    Over the training of both on a ring of Gaussians, the same networks, data and seeds; the angle is between ω and the
-    difference of the means of `samples` fresh points. And of last layers alone, trained on the features of the GAN half
-    way, which stay as they are.
+    GAN and SAN train on a ring of Gaussians with the same networks, data and seeds. The angle is taken between ω and
+    the difference of the means of `samples` fresh points. Then last layers are trained alone, on frozen features of the
+    GAN half way.
 
-    loss, penalties: of both.  iterations: of the training.  seeds: runs of each.  moments: looks at a run, and frames.
-    steps, lr: of the last layers alone.  width: units of each of D's three hidden layers, so features.
+    loss, penalties: of GAN and SAN.  iterations: length of training.  seeds: number of runs of each.
+    moments: number of looks at a run, and of frames.  steps, lr: training of the last layers alone.
+    width: units of each of D's three hidden layers, and so the number of features.
     """
 
     loss: GANLoss = Hinge()
@@ -118,7 +119,7 @@ class SANDirection(Experiment):
     width: int = Field(default=64, ge=2)
 
     def __post_init__(self) -> None:
-        self.config(san=True, seed=0)  # refuses a loss that trains no SAN
+        self.config(san=True, seed=0)  # refuses a loss that cannot train a SAN
 
     def config(self, *, san: bool, seed: int) -> TrainConfig:
         return replace(
@@ -162,33 +163,33 @@ class SANDirection(Experiment):
         }
 
     def follow(self, gan: PointGAN, moments: list[int]) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Train it. Yields at each moment the iteration, w (F,), and features of fresh real and generated points.
+        """Train `gan`. Yields at each moment the iteration, w (F,), and features of fresh real and generated points.
 
         Raises:
-            RunError: if they are not finite.
+            RunError: if w or features are not finite.
         """
         for iteration in range(self.iterations + 1):
             if iteration in moments:
                 real = gan.batch(self.samples, Purpose.SAMPLES)
                 fake = gan.gan.generate(real, Purpose.STANDING, gan.nimg)
-                found = last_vector(gan.gan.D), features(gan.gan.D(real.x)), features(gan.gan.D(fake.x))
-                if not all(part.isfinite().all() for part in found):
+                look = last_vector(gan.gan.D), features(gan.gan.D(real.x)), features(gan.gan.D(fake.x))
+                if not all(part.isfinite().all() for part in look):
                     raise RunError(f"D's features are not finite after {iteration} iterations: see loss and penalties")
-                yield iteration, *found
+                yield iteration, *look
             if iteration < self.iterations:
                 gan.iterate()
 
     def alone(self, loss: GANLoss, san: bool, real: Tensor, fake: Tensor) -> dict[str, list[float]]:
-        """Angles to the difference of the means, and to what SAN's direction loss of this loss pulls ω to."""
+        """Angles to the difference of the means, and to the `best_direction` of this loss."""
         real, fake = real[:ALONE_SAMPLES], fake[:ALONE_SAMPLES]
         difference = real.mean(0) - fake.mean(0)
-        found: dict[str, list[float]] = {"angle": [], "own": []}
+        angles: dict[str, list[float]] = {"angle": [], "own": []}
         with torch.random.fork_rng(devices=[]):
             seed_torch(0, Purpose.WEIGHTS)
             for w in train_last_layer(loss, san, real, fake, steps=self.steps, lr=self.lr):
-                found["angle"].append(angle(w, difference))
-                found["own"].append(angle(w, best_direction(loss, w, real, fake)))
-        return found
+                angles["angle"].append(angle(w, difference))
+                angles["own"].append(angle(w, best_direction(loss, w, real, fake)))
+        return angles
 
     def table(self, numbers: Numbers) -> Table:
         rows = []
@@ -227,7 +228,7 @@ class SANDirection(Experiment):
         return {"san_direction": fig, "san_direction_moving": self.moving(numbers)}
 
     def moving(self, numbers: Numbers) -> list[Figure]:
-        """Features in the plane of the two directions."""
+        """Frames of the features in the plane of the two directions."""
         made = []
         for k, iteration in enumerate(numbers["iterations"]):
             fig, axes = figure(1, 2, width=3.5, height=3.7)
@@ -243,15 +244,15 @@ class SANDirection(Experiment):
 
 
 def features(output: Logits) -> Tensor:
-    """(N, F)."""
+    """The features (N, F) that D's output carries."""
     assert output.features is not None
     return output.features.detach()
 
 
 def sampling_error(real: Tensor, fake: Tensor) -> float:
-    """About how far, in degrees, the direction of the difference of means is from that of all points there are.
+    """Estimate, in degrees, of the error that sampling makes in the direction of the difference of means.
 
-    That of half the points differs from that of the other half by twice as much.
+    The directions from the two halves of the points differ by about twice this error.
     """
     first, second = (real[i::2].mean(0) - fake[i::2].mean(0) for i in (0, 1))
     return angle(first, second) / 2
@@ -260,7 +261,7 @@ def sampling_error(real: Tensor, fake: Tensor) -> float:
 def in_plane(w: Tensor, best: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """Features, (N, F) each -> (2, N, 2), in the plane of w and best, w to the right and best upwards.
 
-    Seen from between the means, in units of the standard deviation of all.
+    The origin is between the means, and the unit is the standard deviation of all points.
     """
     right = F.normalize(w, dim=0)
     up = F.normalize(best - (best @ right) * right, dim=0)
@@ -275,12 +276,13 @@ def histogram(direction: Tensor, real: Tensor, fake: Tensor) -> dict[str, Any]:
     values = values - values.mean()
     low, high = values.flatten().quantile(torch.tensor([0.001, 0.999])).tolist()
     edges = torch.linspace(low, high, BINS + 1)
-    found = [torch.histogram(some, edges, density=True).hist for some in values]
-    return {"edges": edges, "real": found[0], "fake": found[1], "apart": (values[0].mean() - values[1].mean()).item()}
+    densities = [torch.histogram(part, edges, density=True).hist for part in values]
+    distance = (values[0].mean() - values[1].mean()).item()
+    return {"edges": edges, "real": densities[0], "fake": densities[1], "apart": distance}
 
 
 def draw_histograms(ax: Axes, found: Mapping[str, Any]) -> None:
-    """Along the learned direction upwards, along the best one downwards."""
+    """Draw histograms along the learned direction upwards, and along the best direction downwards."""
     for key, sign in (("learned", 1), ("best", -1)):
         edges = torch.as_tensor(found[key]["edges"])
         for of, color in (("real", REAL), ("fake", FAKE)):
@@ -300,9 +302,12 @@ def draw_histograms(ax: Axes, found: Mapping[str, Any]) -> None:
 
 
 def draw_plane(ax: Axes, points: Tensor, degrees: float, color: str) -> None:
-    """points: (2, N, 2), real and generated ones.  degrees: from w, which is to the right, to the best direction."""
-    for some, shade, label in zip(points, (REAL, FAKE), ("real", "generated"), strict=True):
-        ax.plot(*some.T, ".", color=shade, ms=4, alpha=0.6, label=label)
+    """Draw real and generated points (2, N, 2) with both directions.
+
+    degrees: angle from w, which points to the right, to the best direction.
+    """
+    for part, shade, label in zip(points, (REAL, FAKE), ("real", "generated"), strict=True):
+        ax.plot(*part.T, ".", color=shade, ms=4, alpha=0.6, label=label)
     turn = math.radians(degrees)
     for x, y, shade, label in ((1.0, 0.0, color, "learned"), (math.cos(turn), math.sin(turn), "k", "best")):
         shape = {"color": shade, "width": 1.5, "headwidth": 7, "headlength": 8}

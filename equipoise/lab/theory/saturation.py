@@ -29,22 +29,22 @@ assert Hinge().g(torch.ones(1)) == Wasserstein().g(torch.ones(1))  # one curve f
 class Saturation(Experiment):
     """G's loss and its gradient over the logit that D gives a generated image.
 
-    A sure D gives generated images logits far below 0. There the gradient of the saturating loss, -s(t), vanishes, and
-    that of the non-saturating one, -s(-t), is -1 (Goodfellow et al. 2014, sec. 3).
+    A sure D gives generated images logits far below 0. There the gradient -s(t) of the saturating loss vanishes, and
+    the gradient -s(-t) of the non-saturating loss is -1 (Goodfellow et al. 2014, sec. 3).
 
-    reach: logits from -reach to reach.
+    reach: logits go from -reach to reach.
     """
 
     reach: float = Field(default=10.0, gt=0)
 
     def run(self) -> Numbers:
         t = torch.linspace(-self.reach, self.reach, 401, dtype=torch.float64, requires_grad=True)
-        found = {}
+        curves = {}
         for name, loss in LOSSES.items():
             value = loss.g(t)
             (slope,) = torch.autograd.grad(value.sum(), t)
-            found[name] = {"loss": value.detach().numpy(), "gradient": slope.numpy()}
-        return {"logit": t.detach().numpy(), "losses": found}
+            curves[name] = {"loss": value.detach().numpy(), "gradient": slope.numpy()}
+        return {"logit": t.detach().numpy(), "losses": curves}
 
     def table(self, numbers: Numbers) -> Table:
         middle = len(numbers["logit"]) // 2

@@ -18,16 +18,16 @@ from .optimal_discriminator import mixture
 __all__ = ["Smoothing", "best_logits", "two_sided"]
 
 DLoss = Callable[[Tensor, Tensor], Tensor]
-"""As `GANLoss.d`."""
+"""A function like `GANLoss.d`: logits of real and generated samples -> loss."""
 MISTAKE = -2.0
-"""Where half of what G makes is, and no data; the rest is at -MISTAKE, with the data."""
+"""Place of half of G's samples, without data. The other half is at -MISTAKE, with the data."""
 NEWTON_STEPS = 100
 
 
 def two_sided(alpha: float, beta: float) -> DLoss:
-    """D's loss with the targets 1 - alpha of real and beta of generated samples.
+    """D's loss with the targets 1 - alpha for real and beta for generated samples.
 
-    d(-fake, -real) is d with real and generated exchanged, so its smoothing is that of the generated ones.
+    d(-fake, -real) is d with real and generated exchanged, so its smoothing applies to the generated samples.
     """
     plain, of_real, of_fake = NonSaturating(), NonSaturating(smoothing=alpha), NonSaturating(smoothing=beta)
     return lambda real, fake: of_real.d(real, fake) + of_fake.d(-fake, -real) - plain.d(real, fake)
@@ -36,7 +36,8 @@ def two_sided(alpha: float, beta: float) -> DLoss:
 def best_logits(d: DLoss, p: Tensor, q: Tensor) -> Tensor:
     """The logits that minimise E d(D(x), D(x')), x ~ p, x' ~ q, at points of these probabilities, (P,) each -> (P,).
 
-    A term of D(x) plus one of D(x'), both convex: a problem for each point, solved by Newton's method from 0.
+    d is a term of D(x) plus a term of D(x'), both convex. So each point is a problem of its own, solved by Newton's
+    method from 0.
     """
     t = torch.zeros_like(p)
     for _ in range(NEWTON_STEPS):
@@ -51,15 +52,16 @@ def best_logits(d: DLoss, p: Tensor, q: Tensor) -> Tensor:
 
 @component
 class Smoothing(Experiment):
-    """D* without label smoothing, one-sided and two-sided, and what it tells G (Salimans et al. 2016, sec. 3.4).
+    """D* without label smoothing, one-sided and two-sided, and its gradient for G (Salimans et al. 2016, sec. 3.4).
 
     With targets 1 - α of real and β of generated samples, D* = ((1 - α) p + β q)/(p + q). One-sided, β = 0, D* stays
-    below 1 - α on the data, and where q makes what the data has not the logit still falls with p/q, so G is told
-    where to go. With q in the numerator the logit is flat there, log β/(1 - β): these samples have no reason to move.
+    below 1 - α on the data. Where q makes samples without data, the logit still falls with p/q, so G learns where to
+    go. Two-sided, q is in the numerator, and the logit is flat there, log β/(1 - β): these samples stay where they are.
 
     Half of q is such a mistake. D* is found by minimising the library's loss in every bin.
 
-    alpha, beta: of one- and two-sided smoothing.  bins: of the line from -5 to 5.
+    alpha: smoothing of real targets, one- and two-sided.  beta: smoothing of generated targets, two-sided.
+    bins: number of bins of the line from -5 to 5.
     """
 
     alpha: float = Field(default=0.1, ge=0, lt=0.5)
@@ -77,13 +79,13 @@ class Smoothing(Experiment):
             "two-sided": (two_sided(self.alpha, self.beta), self.alpha, self.beta),
         }
         at_mistake = int((x - MISTAKE).abs().argmin())
-        found = {}
+        results = {}
         for name, (d, alpha, beta) in losses.items():
             logits = best_logits(d, p, q)
             t = logits.clone().requires_grad_(True)
             (slope,) = torch.autograd.grad(NonSaturating().g(t).sum(), t)
             push = -slope * torch.gradient(logits, spacing=width)[0]  # G moves a sample against the slope of its loss
-            found[name] = {
+            results[name] = {
                 "logits": logits,
                 "output": logits.sigmoid(),
                 "theory": ((1 - alpha) * p + beta * q) / (p + q),
@@ -91,7 +93,7 @@ class Smoothing(Experiment):
                 "largest": logits.sigmoid().max().item(),
                 "at_mistake": push[at_mistake].item(),
             }
-        return {"x": x, "p": p, "q": q, "smoothing": found}
+        return {"x": x, "p": p, "q": q, "smoothing": results}
 
     def table(self, numbers: Numbers) -> Table:
         rows = [

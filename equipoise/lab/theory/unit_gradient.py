@@ -32,15 +32,15 @@ class UnitGradient(Experiment):
     """The critic's gradient on the lines of optimal transport: length 1, along them (Gulrajani et al. 2017, prop. 1).
 
     Where x' and x are partners in the optimal coupling, the best critic D has ∇D = (x - x') / ‖x - x'‖ at all points
-    (1 - t) x' + t x between. Two critics are trained, by the two-sided penalty (‖∇D‖ - 1)², which asks for length 1
-    wherever it looks, and by the one-sided one, which only forbids more. Both look at random interpolates, between
-    points that are no partners. A penalty of strength λ gives way: the length comes to about 1 + W/2λ (see `duality`).
+    (1 - t) x' + t x between. Two critics are trained. The two-sided penalty (‖∇D‖ - 1)² asks for length 1 wherever it
+    looks, and the one-sided penalty only forbids more. Both look at random interpolates, between points that are not
+    partners. A penalty of strength λ gives way: the length becomes about 1 + W/2λ (see `duality`).
 
     Gradients are taken on the lines between new points paired by linear assignment; between the same points paired at
     random; and anywhere in the square.
 
-    real, fake: data and generated samples, in the plane.  points: of each.  strength: of both penalties.
-    steps, batch_size, lr: of each critic's training.  width: units of each of its three hidden layers.
+    real, fake: data and generated samples, in the plane.  points: number of each.  strength: of both penalties.
+    steps, batch_size, lr: training of each critic.  width: units of each of its three hidden layers.
 
     Raises:
         ValueError: if `real` or `fake` is not in the plane.
@@ -65,7 +65,7 @@ class UnitGradient(Experiment):
 
     def run(self) -> Numbers:
         generator = stream(self.seed, Purpose.SAMPLES, 0)
-        # drawn one after the other, so that x[i] and generated[i] are a random pair
+        # drawn in turn, so that x[i] and generated[i] are a random pair
         x, generated = (which.sample(self.points, generator) for which in (self.real, self.fake))
         partners = x[transport(generated, x)]
         reach = 1.3 * torch.cat([x, generated]).abs().max().item()
@@ -99,15 +99,15 @@ class UnitGradient(Experiment):
         return sorted({round(self.steps * (k / FRAMES) ** 2) for k in range(FRAMES + 1)})
 
     def train(self, penalty: GradientPenalty, reach: float) -> tuple[Callable[[Tensor], Tensor], list[dict[str, Any]]]:
-        """A critic as a function (N, 2) -> (N,), and its surface after each of the steps `shown`."""
+        """Train a critic -> its function (N, 2) -> (N,), and its surface after each step in `shown`."""
         batches = stream(self.seed, Purpose.SAMPLES, 1)
 
         def draw() -> tuple[Tensor, Tensor]:
             return self.real.sample(self.batch_size, batches), self.fake.sample(self.batch_size, batches)
 
         def value(points: Tensor) -> Tensor:
-            found: Tensor = D(points).fun.squeeze(1)
-            return found
+            logits: Tensor = D(points).fun.squeeze(1)
+            return logits
 
         shown, frames = set(self.shown), []
         with torch.random.fork_rng(devices=[]):
@@ -155,10 +155,10 @@ class UnitGradient(Experiment):
                 ax.legend(frameon=False, fontsize="small", loc="upper left")
         axes[0].legend(frameon=True, fontsize="small", loc="lower left", markerscale=3, handletextpad=0.1)
         moving = [self.frame(numbers, i) for i in range(len(numbers["step"]))]
-        return {"unit_gradient": fig, "unit_gradient_training": moving + moving[-1:] * 6}  # the end stays a moment
+        return {"unit_gradient": fig, "unit_gradient_training": moving + moving[-1:] * 6}  # the last frame stands still
 
     def frame(self, numbers: Numbers, i: int) -> Figure:
-        """Both critics after step `shown[i]`."""
+        """Draw both critics after step `shown[i]`."""
         critics = numbers["critics"]
         fig, axes = figure(1, len(critics), width=3.6, height=3.8)
         for ax, (name, critic) in zip(axes, critics.items(), strict=True):
@@ -168,14 +168,14 @@ class UnitGradient(Experiment):
 
 
 def compare(value: Callable[[Tensor], Tensor], at: Tensor, along: Tensor | None) -> dict[str, Tensor]:
-    """Of the gradient at points (N, 2): its length, and its cosine with `along`, (N, 2), if given; (N,) each."""
+    """Lengths of the gradient at points (N, 2), and its cosines with `along` (N, 2), if given; (N,) each."""
     gradients = gradient(value, at)
-    found = {"norms": gradients.norm(dim=1)}
-    return found if along is None else found | {"cosines": torch.cosine_similarity(gradients, along)}
+    norms = {"norms": gradients.norm(dim=1)}
+    return norms if along is None else norms | {"cosines": torch.cosine_similarity(gradients, along)}
 
 
 def draw_critic(ax: Axes, numbers: Numbers, found: Mapping[str, Any]) -> None:
-    """Its surface, the points, and the transport lines of some of them."""
+    """Draw the critic's surface, the points, and the transport lines of some of them."""
     draw_surface(ax, found)
     ends = torch.stack([numbers["generated"], numbers["partners"]], dim=2)[:60]  # (60, 2, 2): coordinate, end
     for line in ends:
