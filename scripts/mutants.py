@@ -45,7 +45,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "losses/joint.py": ("joint", "train_joint"),
     "losses/objective.py": ("objective", "train_several"),
     "losses/penalties.py": ("penalties", "zoo_fixtures", "train_penalties"),
-    "losses/players.py": ("train_classes", "train_several", "games"),
+    "losses/players.py": ("train_update", "train_classes", "train_several", "games"),
     "losses/regularizers.py": ("regularizers", "train_regularizers"),
     "metrics/critic.py": ("evaluate_discriminator",),
     "metrics/frechet.py": ("frechet", "metrics_oracles"),
@@ -115,7 +115,7 @@ AUGMENT = (
         "self.sums += num_images * torch.stack",
         "self.sums += torch.stack",
     ),
-    Mutant("r_v with the wrong sign", "augment/ada.py", "(real - held_out) / apart", "(held_out - real) / apart"),
+    Mutant("r_v with the wrong sign", "augment/ada.py", "(real - held_out) / gap", "(held_out - real) / gap"),
     Mutant(
         "r never forgets", "augment/ada.py", "in (self.sums, self.images, self.iterations):", "in (self.iterations,):"
     ),
@@ -821,8 +821,8 @@ RULES = (
     Mutant(
         "a layer too many is frozen",
         "rules/transfer.py",
-        "return stay[self.layers - 1]",
-        "return stay[min(self.layers, len(stay) - 1)]",
+        "return choices[self.layers - 1]",
+        "return choices[min(self.layers, len(choices) - 1)]",
     ),
     Mutant(
         "a resumed run begins with a new Adam",

@@ -82,6 +82,8 @@ def test_color_has_the_documented_distributions():
     assert stats.binomtest(int((flip > 0).sum()), n).pvalue > P
     independent = torch.corrcoef(torch.stack([brightness, contrast.log2(), flip, hue, saturation.log2()]))
     assert (independent - torch.eye(5)).abs().max() < 4 / math.sqrt(n)
+    sizes = torch.corrcoef(torch.stack([brightness.abs().log(), contrast.log()]))
+    assert sizes[0, 1].abs() < 4 / math.sqrt(n)  # brightness is added before contrast multiplies, and not after it
 
 
 def test_each_color_transform_fires_with_probability_p():
