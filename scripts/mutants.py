@@ -88,13 +88,13 @@ FIRST: dict[str, tuple[str, ...]] = {
     "weights/normalizers.py": ("normalizers", "transfer"),
     "weights/spectral.py": ("spectral", "normalizers", "zoo_fixtures"),
 }
-"""By file, the tests that are most likely to notice."""
+"""The tests that are most likely to notice, by file."""
 
 EQUIVALENT: dict[str, str] = {
     "terms leave gradients in the other player": "the other player's weights require no gradient by then, so autograd "
     "adds none; `inputs` saves computing them",
 }
-"""Those that no test can notice, by name, and why."""
+"""Wrong versions that compute the same, by name, and why."""
 
 
 AUGMENT = (

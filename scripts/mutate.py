@@ -86,13 +86,13 @@ def quick(mutant: Mutant) -> list[str]:
 
 
 def place(name: str) -> str:
-    """Of "ema" or "ema::test_x", as pytest names it."""
+    """The name that pytest gives to "ema" or "ema::test_x"."""
     file, colons, test = name.partition("::")
     return f"tests/test_{file}.py{colons}{test}"
 
 
 def all_tests(mutant: Mutant) -> list[str]:
-    """Those of `quick`, those that import the wrong file or its room, and all others."""
+    """Tests of `quick`, then tests that import the wrong file or its room, then all others."""
     room, name = mutant.file.removesuffix(".py").split("/")
     marks = (f"equipoise.{room}.{name} ", f"equipoise.{room} ", f"equipoise import {room}", f"equipoise.{room}.")
     others = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/test_*.py"))
@@ -223,7 +223,7 @@ def write(file: Path, results: dict[str, Result]) -> None:
 
 
 def chosen(asked: argparse.Namespace, results: dict[str, Result]) -> list[Mutant]:
-    """Those that are to be run."""
+    """The wrong versions that are to be run."""
     found = [mutant for mutant in MUTANTS if asked.only in mutant.name or asked.only in mutant.file]
     if asked.survivors:
         return [m for m in found if m.name in results and results[m.name].test is None and m.name not in EQUIVALENT]
