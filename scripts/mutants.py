@@ -291,7 +291,7 @@ LOSSES = (
         "loss.g(real) / mean_weight(loss, fake) - loss.g(fake) / mean_weight(loss, real)",
     ),
     Mutant(
-        "(N,) logits against (N, 1)",
+        "logits of another shape that are as many",
         "losses/objective.py",
         "    if real.shape != fake.shape:",
         "    if real.numel() != fake.numel():",

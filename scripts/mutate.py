@@ -257,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = confirmed(results, copy, 10 * asked.limit)
         write(asked.json, results)
     survived = [name for name, result in results.items() if result.test is None and name not in EQUIVALENT]
-    print(f"{len(results) - len(survived)} of {len(results)} noticed", *survived, sep="\n")
+    noticed = sum(result.test is not None for result in results.values())
+    print(f"{noticed} of {len(results)} noticed, {len(survived)} survived", *survived, sep="\n")
     return int(bool(survived))
 
 

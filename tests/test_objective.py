@@ -112,6 +112,25 @@ def test_unequal_batches_are_refused():
         discriminator_loss(NonSaturating(), draw((8, 2)), draw((8, 1)))
 
 
+def test_as_many_logits_in_another_shape_are_refused():
+    """(4, 1) against (2, 2) would broadcast to (4, 2)."""
+    for compare in (
+        lambda: discriminator_loss(RelativisticPairing(), draw((4, 1)), draw((2, 2))),
+        lambda: generator_loss(RelativisticPairing(), draw((4, 1)), draw((2, 2))),
+        lambda: direction_loss(Hinge(), draw((4, 1)), draw((2, 2))),
+    ):
+        with pytest.raises(ValueError, match="same shape, got"):
+            compare()
+
+
+@pytest.mark.parametrize("loss", [Hinge(), NonSaturating(smoothing=0.1), LeastSquares(a=-1.0, b=0.7)], ids=repr)
+def test_of_unequal_batches_each_side_has_its_own_mean(loss):
+    """The mean over all pairs of a real and a generated image. Wrong: a constant that counts twice."""
+    real, fake = draw((6, 2)), draw((3, 2))
+    each = [loss.d(one, other).mean() for one in real.flatten() for other in fake.flatten()]
+    assert_close(discriminator_loss(loss, real, fake), torch.stack(each).mean())
+
+
 def test_unequal_numbers_of_outputs_are_refused():
     with pytest.raises(ValueError, match="D gave 2 outputs for real and 1 for generated images"):
         discriminator_loss(Hinge(), [draw((8,)), draw((8,))], [draw((8,))])

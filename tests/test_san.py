@@ -738,6 +738,22 @@ def test_every_last_layer_must_give_raw_logits():
     assert isinstance(classes, Logits)
 
 
+def test_a_hidden_layer_joined_to_logits_is_no_last_layer():
+    """`a` enters another layer, so what is joined is not the raw logits of last layers. Wrong: it counts as one."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(2, 4), nn.Linear(2, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            a, b = self.a(x), self.b(x)
+            return torch.cat([a, b], 1), self.c(a)
+
+    with pytest.raises(ValueError, match="the last layer 'b', and a SAN needs its raw logits"):
+        sanify(Net())(torch.randn(3, 2))
+
+
 def test_a_projection_discriminator_is_pointed_to_heads():
     class Net(nn.Module):
         def __init__(self):
