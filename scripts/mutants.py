@@ -15,7 +15,7 @@ class Mutant(NamedTuple):
 
     name: the mistake.
     file: below equipoise/.
-    tests: test files, without `test_` and `.py`, or tests in them, "ema::test_x". They run before those of `FIRST`.
+    tests: test files, without `test_` and `.py`, or tests in them, "ema::test_x". They run before the tests in `FIRST`.
     """
 
     name: str
@@ -98,7 +98,7 @@ EQUIVALENT: dict[str, str] = {
 
 
 AUGMENT = (
-    Mutant("p has no upper bound", "augment/ada.py", "(level / total).clamp(0, 1)", "(level / total).clamp_min(0)"),
+    Mutant("p without an upper bound", "augment/ada.py", "(level / total).clamp(0, 1)", "(level / total).clamp_min(0)"),
     Mutant(
         "p moves away from its target", "augment/ada.py", "(r - settings.target).sign()", "(settings.target - r).sign()"
     ),
@@ -291,7 +291,7 @@ LOSSES = (
         "loss.g(real) / mean_weight(loss, fake) - loss.g(fake) / mean_weight(loss, real)",
     ),
     Mutant(
-        "logits of another shape that are as many",
+        "logits in another shape of equal size",
         "losses/objective.py",
         "    if real.shape != fake.shape:",
         "    if real.numel() != fake.numel():",
