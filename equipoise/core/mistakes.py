@@ -318,4 +318,6 @@ def call_of(cls: type) -> str:
 
 
 def package(cls: type) -> str:
-    return cls.__module__.partition(".")[0]
+    """The package of `cls`. The lab counts as another one: its components are for its own experiments."""
+    top, *inside = cls.__module__.split(".")
+    return f"{top}.lab" if inside[:1] == ["lab"] else top
