@@ -131,7 +131,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for values that do not go together. Each component checks its own conflicts."""
         require_int64(self)
-        for part in (*components_in(self), *self.game.terms()):
+        for part in (*grammar.components_in(self), *self.game.terms()):
             if isinstance(part, Checks):
                 part.check(self)
 
@@ -160,18 +160,6 @@ def require_int64(config: TrainConfig) -> None:
             bits = int(value).bit_length()
             given = f"an integer of {bits} bits" if bits > 1024 else repr(value)  # Python prints no text that long
             raise ValueError(f"{path} takes numbers below 2**63 = 9.2e18, got {given}")
-
-
-def components_in(config: Any) -> Iterator[Any]:
-    """The components of `config`, outer components first, in the order of fields."""
-    todo = [getattr(config, f.name) for f in reversed(dataclasses.fields(config))]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, tuple):
-            todo += reversed(value)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield value
-            todo += [getattr(value, f.name) for f in reversed(dataclasses.fields(value))]
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:

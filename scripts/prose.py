@@ -24,7 +24,7 @@ from typing import NamedTuple
 __all__ = ["main"]
 
 ROOT = Path(__file__).parents[1]
-CODE = ("equipoise", "scripts", "benchmarks", "examples")
+CODE = ("equipoise", "scripts", "benchmarks", "examples", "docs/hooks")
 PAGES = ("docs/*.md", "README.md", "CONTRIBUTING.md")
 ITSELF = Path(__file__).resolve()
 

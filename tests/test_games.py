@@ -14,11 +14,12 @@ from torch.testing import assert_close
 
 from equipoise.compute.settings import Compute
 from equipoise.core.types import Batch, Condition, Generated, ImageSpec, component
+from equipoise.lab.points.gan import PointGAN, plain_gan
 from equipoise.losses import R1, LeastSquares, NonSaturating, Term, discriminator_loss
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head, MLPDiscriminator
 from equipoise.nn import Discriminator, PerLabel
 from equipoise.rules import Adam, Game, Generation, History, Shown, ToConvergence
-from equipoise.train import GAN, StepContext, d_step, g_step
+from equipoise.train import GAN, StepContext, d_step, g_step, iteration_flops
 from equipoise.weights import NoNormalizer
 
 SPEC = ImageSpec(resolution=8, channels=1, num_classes=2)
@@ -41,8 +42,9 @@ class Plain(Term):
 
 
 def neighbour(batch: Batch) -> Condition:
-    """Domains take turns in the batch, so the image before is of the other one."""
-    return Condition(batch.label.roll(1, 0), batch.x.roll(1, 0))
+    """Domains take turns in the batch: images 0 and 1 are partners, 2 and 3, and so on."""
+    partner = torch.arange(len(batch.x)) ^ 1
+    return Condition(batch.label[partner], batch.x[partner])
 
 
 @component
@@ -279,7 +281,7 @@ def test_it_trains(name):
 
 
 @pytest.mark.parametrize("step", [d_step, g_step])
-@pytest.mark.parametrize("name", ["autoencoding", "inference"])
+@pytest.mark.parametrize("name", GAMES)
 def test_pieces_add_up(name, step):
     """The gradient of an update in pieces is that of the whole batch, whatever the game hands to D."""
     whole, pieces = (GAN.build(config(name, compute=Compute(micro_batch=size)), SPEC) for size in (None, N // 4))
@@ -323,6 +325,16 @@ def test_kept_images_carry_all_that_g_returned():
     stats = g_step(gan, images(), 0)
     assert len(calls) == 1
     assert stats["G/OwnLoss"] > 0
+
+
+def test_images_made_again_are_float32_as_the_first_ones():
+    """bfloat16 computes them, and no loss is taken in its eight bits."""
+    gan = GAN.build(config("translation", compute=Compute(precision="bf16")), SPEC)
+    (piece,) = gan.pieces(images(), gan.players[1].purpose, 0)
+    seen = StepContext(gan, gan.players[1], piece, 0)
+    with gan.compute.loss():
+        assert seen.fake.x.dtype == seen.made.x.dtype == torch.float32
+        assert seen.again(neighbour(seen.real)).x.dtype == torch.float32
 
 
 # ---- images shown again -------------------------------------------------------------------------------------------
@@ -387,6 +399,31 @@ def test_a_run_with_a_pool_resumes_bit_for_bit(tmp_path):
     assert_resumes(
         replace(recipe(), game=Generation(shown=History(size=12))), tmp_path, names=("G", "D", "ema", "pool")
     )
+
+
+def test_every_image_of_a_batch_larger_than_the_pool_may_enter_it():
+    pool, entered = History(size=3).build(SPEC, seed=5), set()
+    for _ in range(60):
+        pool(Batch(torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 8, 8).contiguous()))
+        entered |= set(pool.images[:, 0, 0, 0].long().tolist())
+    assert entered == set(range(8))
+
+
+def test_a_pool_costs_no_operations():
+    cfg = recipe()
+    shown = replace(cfg, game=Generation(shown=History(size=4)))
+    assert iteration_flops(shown, cfg.data.build().spec) == iteration_flops(cfg, cfg.data.build().spec)
+
+
+def test_other_settings_leave_the_pool_as_it_is():
+    cfg = replace(plain_gan(), game=Generation(shown=History(size=8)), batch_size=16)
+    gan = PointGAN(cfg)
+    gan.iterate()
+    pool = gan.gan.showing.pool
+    gan.change(replace(cfg, loss=LeastSquares()))
+    assert gan.gan.showing.pool is pool
+    gan.change(replace(cfg, game=Generation()))
+    assert gan.gan.showing.pool is None
 
 
 def test_only_ds_update_sees_old_images():

@@ -54,7 +54,7 @@ def networks() -> str:
 
 
 def refusals(method: str) -> str:
-    """What the components refuse in `method`: a row for each paragraph of its docstring."""
+    """The table of refusals in `method` of all components: a row for each paragraph of its docstring."""
     rows = [f"| {called(cls)} | {case} |" for cls in owners(method) for case in cases(cls, method)]
     return "\n".join(("| component | refuses: why, and the way out |", "|---|---|", *rows))
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .mistakes import defaults, moved_to, no_field, suggest
 from .nesting import DEEPEST, LONGEST, check_text, shown
 from .quoting import as_python, as_saved, is_windows_path
 
-__all__ = ["build", "differences", "made_of", "override", "parse", "suggest", "to_text"]
+__all__ = ["build", "components_in", "differences", "made_of", "override", "parse", "suggest", "to_text"]
 
 # ---- text -> values --------------------------------------------------------------------------------------
 
@@ -186,18 +186,21 @@ def to_text(config: Any, known: Mapping[str, Any]) -> str:
     return text
 
 
-def made_of(config: Any) -> dict[str, type]:
-    """Classes of the components inside `config`, itself included, by name."""
-    known: dict[str, type] = {}
+def components_in(config: Any) -> Iterator[Any]:
+    """The components of `config`, itself first, outer components before inner ones, in the order of fields."""
     todo = [config]
     while todo:
         value = todo.pop()
         if isinstance(value, tuple):
-            todo += value
+            todo += reversed(value)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            known[type(value).__name__] = type(value)
-            todo += [getattr(value, f.name) for f in dataclasses.fields(value)]
-    return known
+            yield value
+            todo += [getattr(value, f.name) for f in reversed(dataclasses.fields(value))]
+
+
+def made_of(config: Any) -> dict[str, type]:
+    """Classes of the components inside `config`, itself included, by name."""
+    return {type(component).__name__: type(component) for component in components_in(config)}
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -6,18 +6,12 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from equipoise.losses import GANLoss, Penalty, Term
+from equipoise.losses import GANLoss, Term
 from equipoise.nn import SANHead, VirtualBatchNorm
 from equipoise.weights import (
-    ClipSingularValues,
-    ClipWeights,
     Constraint,
-    ExactSpectralNorm,
-    FrobeniusNorm,
     NoNormalizer,
     Normalizer,
-    SpectralNorm,
-    UnitSphere,
 )
 
 __all__ = ["voided"]
@@ -54,14 +48,9 @@ def voided(
     Found are norms of activations in D under a bound on its Lipschitz constant, batch norm in D under a penalty on
     each image's gradient, and a Wasserstein loss without a bound.
     """
-    gradient = [type(term).__name__ for term in terms if isinstance(term, Penalty) and term.of_gradient]
-    bounds = [
-        type(part).__name__
-        for part in (normalizer, *constraints)
-        if isinstance(
-            part, (SpectralNorm, ExactSpectralNorm, FrobeniusNorm, ClipWeights, ClipSingularValues, UnitSphere)
-        )
-    ]
+    gradient = [type(term).__name__ for term in terms if term.of_gradient]
+    parts: list[Normalizer | Constraint] = [normalizer, *constraints]
+    bounds = [type(part).__name__ for part in parts if part.bounds]
     warnings = []
     norms: dict[str, list[str]] = {}
     for name, layer in D.named_modules():

@@ -106,6 +106,7 @@ class Term(ABC):
         "apart": in a separate backward for each piece of the batch, in float32;
         "whole": in a separate backward, once per update.
     whole_batch: the term reads a mean or spread of the batch, so gradients of pieces do not add up to the batch's.
+    of_gradient: the term penalises D's gradient at each image. Batch norm in D would spread it over the batch.
     opposes: the term is the loss of a player against the other player.
     replaces_loss: the player minimises the term in place of the adversarial loss.
     memory: buffers kept between updates, or None.
@@ -115,6 +116,7 @@ class Term(ABC):
     player: Players
     place: ClassVar[Place]
     whole_batch: ClassVar[bool] = False
+    of_gradient: ClassVar[bool] = False
     opposes: ClassVar[bool] = False
     memory: Memory | None = None
 

@@ -27,14 +27,10 @@ Images = Batch | Tensor
 
 
 class Penalty(Term):
-    """A penalty on D, a frozen value that sees D as a function of images alone.
-
-    of_gradient: it penalises D's gradient at each image, which batch norm in D would make one at the whole batch.
-    """
+    """A penalty on D, a frozen value that sees D as a function of images alone."""
 
     player = "D"
     place: ClassVar[Place] = "apart"
-    of_gradient: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:

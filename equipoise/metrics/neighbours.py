@@ -170,8 +170,21 @@ def smallest(d2: Array, k: int) -> NDArray[np.int64]:
     return np.take_along_axis(columns, np.take_along_axis(least_k, order, axis=1), axis=1)
 
 
+class InBalls(Metric[Array, Array]):
+    """A metric of balls around features, which reach to the k-th neighbour."""
+
+    k: int
+
+    @property
+    def least(self) -> tuple[int, int]:
+        return self.k + 1, self.k + 1
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
+        return fake.features, real.features
+
+
 @component
-class PrecisionRecall(Metric[Array, Array]):
+class PrecisionRecall(InBalls):
     """Share of generated images within balls around real ones, and the reverse (Kynkäänniemi et al. 2019).
 
     Balls reach to the k-th neighbour. Both sets have equal numbers of images.
@@ -182,13 +195,6 @@ class PrecisionRecall(Metric[Array, Array]):
 
     k: Count = 3
 
-    @property
-    def least(self) -> tuple[int, int]:
-        return self.k + 1, self.k + 1
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
-        return fake.features, real.features
-
     def find(self, seed: int, fake: Array, real: Array) -> Found:
         x, y = equal(real, fake, seed)
         precision, recall = precision_recall(x, y, k=self.k)
@@ -196,7 +202,7 @@ class PrecisionRecall(Metric[Array, Array]):
 
 
 @component
-class DensityCoverage(Metric[Array, Array]):
+class DensityCoverage(InBalls):
     """Number of balls around real images that hold a generated one, and share of balls with any (Naeem et al. 2020).
 
     Balls reach to the k-th neighbour. Both sets have equal numbers of images. As in the authors' code, an image on a
@@ -207,13 +213,6 @@ class DensityCoverage(Metric[Array, Array]):
     better: ClassVar[Mapping[str, Better]] = {"density": "higher", "coverage": "higher"}
 
     k: Count = 5
-
-    @property
-    def least(self) -> tuple[int, int]:
-        return self.k + 1, self.k + 1
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[Array, Array]:
-        return fake.features, real.features
 
     def find(self, seed: int, fake: Array, real: Array) -> Found:
         x, y = equal(real, fake, seed)

@@ -80,13 +80,14 @@ class Pool(nn.Module):
     def _exchanged(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         draws = stream(self.seed, Purpose.HISTORY, int(self.calls))
         self.calls += 1
-        new = min(self.size - int(self.filled), len(x))
-        self.images[int(self.filled) : int(self.filled) + new] = x[:new]
-        self.labels[int(self.filled) : int(self.filled) + new] = y[:new]
+        filled = int(self.filled)
+        new = min(self.size - filled, len(x))
+        self.images[filled : filled + new], self.labels[filled : filled + new] = x[:new], y[:new]
         self.filled += new
         places = torch.randperm(self.size, generator=draws)[: len(x) - new]  # no place twice in one call
         chosen = torch.rand(len(places), generator=draws) < 0.5
-        mine = (torch.arange(len(places)) + new)[chosen].to(x.device)
+        rows = torch.randperm(len(x) - new, generator=draws)[: len(places)] + new  # a batch may be larger than the pool
+        mine = rows[chosen].to(x.device)
         theirs = places[chosen].to(x.device)
         x, y = x.clone(), y.clone()
         old = self.images[theirs], self.labels[theirs]

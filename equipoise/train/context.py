@@ -77,7 +77,7 @@ class StepContext:
         return self.me.net
 
     def again(self, y: Told) -> Generated:
-        return Generated.by(self.gan.G, self.z, y)
+        return self.gan.made(self.z, y)
 
     @contextmanager
     def both_losses(self) -> Iterator[BothLosses]:

@@ -46,7 +46,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         )
     with torch.random.fork_rng(devices=[]):  # `GAN.build` seeds the generator
         with torch.device("meta"):
-            plain = replace(cfg, growth=NoGrowth(), compute=Compute(), game=replace(cfg.game, reuse=False))
+            plain = replace(cfg, growth=NoGrowth(), compute=Compute(), game=replace(cfg.game, reuse=False, shown=None))
             gan = GAN.build(plain, spec, "meta")
             x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)

@@ -102,8 +102,12 @@ class GAN:
 
     def generate(self, like: Batch, purpose: Purpose, nimg: int) -> Batch:
         """A generated image for each image of `like`, with its label. z as in `latents`."""
-        made = Generated.by(self.G, self.latents(like, purpose, nimg), like.y)
-        return Batch(self.compute.images(made.x), like.y)
+        return Batch(self.made(self.latents(like, purpose, nimg), like.y).x, like.y)
+
+    def made(self, z: Tensor, y: Told) -> Generated:
+        """All that G makes of z (N, z_dim) and a condition."""
+        made = Generated.by(self.G, z, y)
+        return made._replace(x=self.compute.images(made.x))
 
     def latents(self, like: Batch, purpose: Purpose, nimg: int) -> Tensor:
         """A z for each image of `like`, (N, z_dim): this process's share of the global batch's z."""
@@ -127,7 +131,9 @@ class GAN:
         }
 
     def recall(self, other: GAN) -> None:
-        """Take over the memories of terms that `other` also has, on the same networks."""
+        """Take over the memories of terms that `other` also has, and its pool of images, on the same networks."""
+        if self.cfg.game == other.cfg.game:
+            self.showing.pool = other.showing.pool
         for name, terms in self.added.items():
             before = other.added[name]
             self.added[name] = [next((pair for pair in before if pair[0] == new[0]), new) for new in terms]

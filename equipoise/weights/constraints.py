@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,6 +19,9 @@ __all__ = ["ClipSingularValues", "ClipWeights", "Constraint", "UnitSphere"]
 
 class Constraint(ABC):
     """A set that D's weights stay in."""
+
+    bounds: ClassVar[bool] = False
+    """Whether it bounds D's Lipschitz constant."""
 
     @abstractmethod
     def __call__(self, net: nn.Module) -> None:
@@ -44,6 +47,8 @@ class ClipWeights(Constraint):
     normaliser's input and bound nothing, so a config refuses the two together.
     """
 
+    bounds: ClassVar[bool] = True
+
     bound: float = Field(default=0.01, gt=0)
 
     @torch.no_grad()
@@ -59,6 +64,8 @@ class ClipSingularValues(Constraint):
 
     The nearest weights without a singular value above `bound`. Biases are free.
     """
+
+    bounds: ClassVar[bool] = True
 
     bound: float = Field(default=1.0, gt=0)
 
@@ -77,6 +84,8 @@ class UnitSphere(Constraint):
 
     The paper found little difference from clipping. Biases are free.
     """
+
+    bounds: ClassVar[bool] = True
 
     @torch.no_grad()
     def __call__(self, net: nn.Module) -> None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import Field
@@ -30,7 +30,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Normalizer(ABC):
-    """How the weights of a network are parametrised."""
+    """How the weights of a network are parametrised.
+
+    bounds: it bounds the spectral norm of each layer, and with that D's Lipschitz constant.
+    """
+
+    bounds: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, net: M) -> M:
@@ -56,6 +61,8 @@ class SpectralNorm(Normalizer):
     skip: names or patterns (``body.0``, ``head.*``) of layers to leave alone.
     """
 
+    bounds: ClassVar[bool] = True
+
     iterations: int = Field(default=1, ge=1)
     skip: tuple[str, ...] = ()
 
@@ -76,6 +83,8 @@ class ExactSpectralNorm(Normalizer):
     skip: names or patterns of layers to leave alone.
     """
 
+    bounds: ClassVar[bool] = True
+
     skip: tuple[str, ...] = ()
 
     def __call__(self, net: M) -> M:
@@ -95,6 +104,8 @@ class FrobeniusNorm(Normalizer):
 
     skip: names or patterns of layers to leave alone.
     """
+
+    bounds: ClassVar[bool] = True
 
     skip: tuple[str, ...] = ()
 
