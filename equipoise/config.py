@@ -86,10 +86,22 @@ def as_images(given: object) -> object:
 class TrainConfig:
     """Everything that determines a run.
 
+    data: where real images come from.
+    generator: architecture of G.
+    discriminator: architecture of D's body.
     game: the images that D is shown as real and as generated.
+    head: the last layer of D: plain or SAN, and its conditioning on the class.
+    loss: the adversarial loss.
     terms: terms added to a player's loss: penalties on D's gradients, penalties on weights, joint penalties, feature
         matching. Each term says which player minimises it, and how often.
+    g_normalizer: parametrisation of G's weights.
+    d_normalizer: parametrisation of D's weights.
+    constraints: projections of D's weights after each update of D.
+    augment: augmentation of all images that D sees.
     growth: images that start small, and the batch size at each size.
+    g_optim: optimiser of G.
+    d_optim: optimiser of D.
+    ema: average of G's weights.
     d_steps: D updates per G update, or `ToConvergence`.
     batch_size: images per update, over all processes.
     dequantise: width of the uniform noise U[0, dequantise] that training adds to each value of real images in [-1, 1],
@@ -99,6 +111,7 @@ class TrainConfig:
     total_kimg: thousands of real images shown to D.
     start: the networks of another run, to start from; None: initial weights.
     report: statistics, checkpoints, grids and evaluations while the run trains.
+    seed: seed for everything random.
     """
 
     moved: ClassVar[Mapping[str, str]] = MOVED

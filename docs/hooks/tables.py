@@ -2,7 +2,8 @@
 
 ``<<< networks`` on a line of its own becomes the published pairs of networks, with what they cost.
 ``<<< components MODULE`` becomes the components that MODULE names in ``__all__``: each with its defaults, and the first
-line of its docstring.
+line of its docstring. ``<<< components MODULE OF BASE`` leaves out those that are no ``MODULE.BASE``. A component without
+a docstring ends the build.
 ``<<< checks`` becomes the configs that a component refuses, from the docstrings of the components' own `check`, and
 ``<<< contradictions`` the settings of one component that it refuses, from those of `__post_init__`. A paragraph of such
 a docstring is a row: "Raises ValueError for CASE: REASON. FIX."
@@ -21,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `mkdocs` does not look where it is called
 
 NETWORKS = re.compile(r"^<<< networks$", re.MULTILINE)
-COMPONENTS = re.compile(r"^<<< components (?P<module>[\w.]+)$", re.MULTILINE)
+COMPONENTS = re.compile(r"^<<< components (?P<module>[\w.]+)(?: OF (?P<base>\w+))?$", re.MULTILINE)
 
 REFUSALS = re.compile(r"^<<< (?P<table>checks|contradictions)$", re.MULTILINE)
 MOVED = re.compile(r"^<<< moved$", re.MULTILINE)
@@ -31,18 +32,33 @@ SAYS = "Raises ValueError for "
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for each page."""
-    markdown = COMPONENTS.sub(lambda found: components(found["module"]), markdown)
+    markdown = COMPONENTS.sub(lambda found: components(found["module"], found["base"] or "object"), markdown)
     markdown = REFUSALS.sub(lambda found: refusals(METHODS[found["table"]]), markdown)
     markdown = MOVED.sub(lambda _: moved(), markdown)
     return NETWORKS.sub(lambda _: networks(), markdown)
 
 
-def components(name: str) -> str:
+def components(name: str, base: str = "object") -> str:
     module = import_module(name)
+    kind = getattr(module, base, object)
     found = (getattr(module, name) for name in module.__all__)
     made = [cls for cls in found if dataclasses.is_dataclass(cls) and not inspect.isabstract(cls)]
-    rows = (f"| `{cls()!r}` | {inspect.getdoc(cls).splitlines()[0]} |" for cls in made)
+    rows = (f"| `{call(cls)}` | {first_line(cls)} |" for cls in made if issubclass(cls, kind))
     return "\n".join(("| settings | value |", "|---|---|", *rows))
+
+
+def call(cls: Any) -> str:
+    """A component with its defaults; a field without a default has its name alone."""
+    required = [name for name, info in cls.__pydantic_fields__.items() if info.is_required()]
+    return f"{cls.__name__}({', '.join((*required, '...'))})" if required else repr(cls())
+
+
+def first_line(cls: type) -> str:
+    """Raises ValueError for a class without a docstring; a dataclass without one gets its signature."""
+    text = vars(cls).get("__doc__") or ""
+    if not text or text.startswith(f"{cls.__name__}("):
+        raise ValueError(f"{cls.__name__} has no docstring: its first line stands in the documentation")
+    return text.splitlines()[0].replace("<-", "&lt;-")
 
 
 @cache

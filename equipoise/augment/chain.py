@@ -16,7 +16,10 @@ __all__ = ["Chain"]
 
 @component
 class Chain(Augment):
-    """Augmentations in sequence, first to last: ``Chain((ADA(), InstanceNoise()))``."""
+    """Augmentations in sequence, first to last: ``Chain((ADA(), InstanceNoise()))``.
+
+    parts: the augmentations, first to last.
+    """
 
     parts: tuple[Augment, ...] = ()
 

@@ -39,6 +39,7 @@ class CIFAR10(DatasetConfig):
     path: the published archive `cifar-10-*.tar.gz`, binary or for Python; a directory with the archive or its unpacked
         files; or an `.npz` file with x_train, y_train, x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE or
         ~/.cache/equipoise, then cifar10) and downloads the binary version there.
+    split: the published part, "train" or "test".
 
     Raises:
         ValueError: when built, if `path` holds none of these, or the files are damaged.

@@ -135,6 +135,7 @@ class MNIST(DatasetConfig):
 
     path: a directory with the four IDX files (gzipped or not) or mnist.npz, or an .npz file with x_train, y_train,
         x_test, y_test. None looks in the cache ($EQUIPOISE_CACHE or ~/.cache/equipoise, then mnist) and downloads.
+    split: the published part, "train" or "test".
     """
 
     path: PathLike | None = None
@@ -150,6 +151,7 @@ class FashionMNIST(DatasetConfig):
 
     path: as for `MNIST`, with fashion_mnist in place of mnist. None looks first in the folder of Debian's package
         dataset-fashion-mnist.
+    split: the published part, "train" or "test".
     """
 
     path: PathLike | None = None

@@ -126,6 +126,8 @@ class Ring(Mixture):
 
     By default eight of standard deviation 0.02 at radius 2 (Metz et al. 2017). WGAN-GP divides these points by √2.
     VEEGAN and PacGAN use 0.01 at radius 1, the same picture at half the size.
+
+    std: standard deviation of each Gaussian.
     """
 
     dim: ClassVar[int] = 2
@@ -153,6 +155,8 @@ class Grid(Mixture):
 
     By default 25 of standard deviation 0.05, 2 apart (Srivastava et al. 2017, VEEGAN; PacGAN). WGAN-GP divides these
     points by 2.828, so that each coordinate has variance 1.
+
+    std: standard deviation of each Gaussian.
     """
 
     dim: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""Metrics of generated images: pure functions of features and probabilities, and small networks that compute these."""
+"""Metrics of generated images: pure functions, each with a class of its settings, and small networks they ask."""
 
 from .classes import class_agreement, effective_classes, mean_top_probability
 from .critic import critic_distance

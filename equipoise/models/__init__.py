@@ -1,4 +1,4 @@
-"""Architectures: pixels to features. None of them knows a loss, a head or a normaliser."""
+"""Architectures, one paper per file: pixels to features. None of them knows a loss, a head or a normaliser."""
 
 from equipoise.compute.recompute import recomputed
 from equipoise.nn import (

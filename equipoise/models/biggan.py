@@ -87,6 +87,9 @@ class BigGANDiscriminator(DiscriminatorConfig):
     as in `SAGANDiscriminator`.
 
     join: as in `ResNetDiscriminator`; e(y) starts orthogonal too.
+    width: w.
+    attention: size in pixels, as in `BigGANGenerator`; 0: none.
+    checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
 
     width: int = Field(default=96, ge=1)

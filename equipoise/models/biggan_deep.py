@@ -174,6 +174,10 @@ class BigGANDeepDiscriminator(DiscriminatorConfig):
 
     Brock et al. 2019, app. B, table 7. The first block of a map halves it and sets its channels. Channels as in
     `nn.residual.DISCRIMINATOR`, whose first entry is the convolution's. Everything else as in `BigGANDiscriminator`.
+
+    width: w.
+    attention: size in pixels, as in `BigGANGenerator`; 0: none.
+    checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
 
     width: int = Field(default=128, ge=1)

@@ -38,6 +38,8 @@ class TinyDigitsGenerator(GeneratorConfig):
     """Transposed convolutions z -> 256 -> 128 -> 64 -> C with batch norm and ReLU, tanh at the end; 28x28.
 
     Radford et al. 2016 at the size of digits. Conditional: the class, one-hot, is appended to z.
+
+    width: channels of the last hidden map; the first has four times as many.
     """
 
     z_dim: int = Field(default=64, ge=1)
@@ -78,6 +80,7 @@ class TinyDigitsDiscriminator(DiscriminatorConfig):
 
     The head reads the last convolution's windows, (N, 32·4·4, positions), so it may be plain, conditional or SAN.
     batch_norm: on all layers but the first and the last (DCGAN's rule).
+    width: channels of the first convolution; the second has twice as many.
     """
 
     width: int = Field(default=16, ge=1)
@@ -106,6 +109,7 @@ class SANDigitsGenerator(GeneratorConfig):
 
     The generator of the SAN paper's MNIST experiment (Takida et al. 2024); here the output is in [-1, 1].
     Conditional: a learned class embedding of length z_dim is appended to z. PyTorch's initialisation, as published.
+    width: w.
     """
 
     z_dim: int = Field(default=100, ge=1)
@@ -147,6 +151,8 @@ class SANDigitsDiscriminator(DiscriminatorConfig):
 
     The discriminator of the SAN paper's MNIST experiment (Takida et al. 2024). The paper spectrally normalises all
     convolutions but the first: d_normalizer=SpectralNorm(skip=("body.0",)).
+
+    width: w.
     """
 
     width: int = Field(default=128, ge=1)

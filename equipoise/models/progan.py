@@ -75,6 +75,7 @@ class ProGANGenerator(GeneratorConfig):
 
     width: channels of maps of up to `full_until` pixels. Each doubling beyond halves them: 16 at 1024.
     output: "linear", as in the paper, may leave [-1, 1]; "tanh" stays inside.
+    full_until: the largest size of maps, in pixels, with `width` channels.
     """
 
     z_dim: int = Field(default=512, ge=1)

@@ -48,6 +48,7 @@ class ResNetGenerator(GeneratorConfig):
     width: w, the channels of the last block.
     channels: "doubling": each smaller map has twice the channels, up to `most` times w. "constant": w everywhere.
     norm: "batch", or "sync_batch" for statistics over all processes.
+    most: largest number of channels, in widths.
     """
 
     width: int = Field(default=64, ge=1)

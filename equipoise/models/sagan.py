@@ -84,6 +84,9 @@ class SAGANDiscriminator(DiscriminatorConfig):
     Head(Projection()).
 
     join: as in `ResNetDiscriminator`.
+    width: w.
+    attention: size in pixels, as in `SAGANGenerator`; 0: none.
+    checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
 
     width: int = Field(default=64, ge=1)

@@ -91,6 +91,7 @@ class VariedGenerator(GeneratorConfig):
         evenly over the hidden maps, the smallest first.
     constant: w channels in each hidden map. False: each smaller map has twice the channels, up to 8w.
     norm: after each layer but the last: "batch", "sync_batch" for statistics over all processes, or "none".
+    width: w.
     """
 
     width: int = Field(default=64, ge=1)
@@ -153,6 +154,7 @@ class VariedDiscriminator(DiscriminatorConfig):
 
     nonlinearity, depth: as in `VariedGenerator`. The paper's DCGAN has "leaky_relu" here.
     norm: after each layer but the first: "layer" for a gradient penalty, "batch" for other losses, or "none".
+    width: w.
     """
 
     width: int = Field(default=64, ge=1)

@@ -1,4 +1,4 @@
-"""Layers and heads; no architecture, no loss."""
+"""Layers and heads, and one network of several (`PerLabel`); no architecture, no loss."""
 
 from .activations import Gate, Nonlinearity, SmoothELU, nonlinearity
 from .attention import SelfAttention

@@ -1,4 +1,4 @@
-"""Settings of training that belong to no network and no loss."""
+"""Settings of training that belong to no network and no loss: games, growth, optimisers, averages, reports."""
 
 from .critic import Rounds, ToConvergence
 from .ema import EMA, EMAConfig

@@ -27,6 +27,8 @@ class ToConvergence:
     reported `D/loss`, without penalties.
 
     max_steps: most updates of D before an update of G; at least two windows.
+    window: updates in each of the two means that are compared.
+    tolerance: relative fall of the mean loss below which D has converged.
     """
 
     tolerance: float = Field(default=0.01, ge=0)

@@ -50,7 +50,11 @@ class EMA(nn.Module):
 
 @component
 class EMAConfig:
-    """Settings of `EMA`."""
+    """Settings of `EMA`.
+
+    halflife_kimg: thousands of images after which a weight's influence has halved; 0: G itself, not an average.
+    rampup: the half-life is at most this fraction of the images seen; None: no limit (Karras et al. 2020).
+    """
 
     halflife_kimg: float = Field(default=10.0, ge=0)
     rampup: float | None = Field(default=0.05, gt=0)

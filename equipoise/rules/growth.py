@@ -63,6 +63,8 @@ class ProgressiveGrowing(Growth):
         and from 28 to 7.
     batch_sizes: pairs (pixels, images) with ascending pixels. From size `pixels` on, fading in included, a batch holds
         `images` images over all processes. Smaller sizes have the config's batch_size.
+    stable_kimg: thousands of images at each size.
+    fade_kimg: thousands of images while the layers of a size fade in.
 
     Raises:
         ValueError: if the sizes of `batch_sizes` do not ascend.

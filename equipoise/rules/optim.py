@@ -41,6 +41,9 @@ class Adam(OptimConfig):
 
     weight_decay: `weight_decay` times the weight is added to its gradient, before Adam's averages. A weight whose
         gradient is 0 otherwise decays at the full learning rate.
+    lr: learning rate, or a schedule of it.
+    betas: decay of the averages of the gradient and of its square; each may be a schedule.
+    eps: added to the root of the second average.
     """
 
     lr: Schedule = 2e-4
@@ -79,7 +82,11 @@ class Adam(OptimConfig):
 
 @component
 class RMSprop(OptimConfig):
-    """RMSProp (Hinton 2012), as WGAN uses it. lr may be a schedule of images seen."""
+    """RMSProp (Hinton 2012), as WGAN uses it. lr may be a schedule of images seen.
+
+    lr: learning rate, or a schedule of it.
+    alpha: decay of the average of squared gradients.
+    """
 
     lr: Schedule = 5e-5
     alpha: float = Field(default=0.99, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: players, the step, an open run, events."""
 
 from .batches import BatchesByStage
 from .context import StepContext
