@@ -19,21 +19,23 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 from loops import for_each
 from torch import nn
 from typer.testing import CliRunner
 
 import equipoise
 from equipoise.cli.app import app
-from equipoise.compute.settings import Compute
-from equipoise.config import MOVED, TrainConfig
+from equipoise.config import MOVED, TrainConfig, components
+from equipoise.core.grammar import parse
+from equipoise.core.types import component
 from equipoise.losses import penalties
 from equipoise.metrics.registry import METRICS
 from equipoise.models.zoo import ZOO
-from equipoise.recipes import available
-from equipoise.rules import Generation, Report
+from equipoise.recipes import available, load
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "equipoise"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"^<<< ", re.MULTILINE)
@@ -183,13 +185,6 @@ def test_the_two_commands_are_the_same_everywhere():
         assert f"```bash\n{command}\n```" in (ROOT / "docs" / "index.md").read_text("utf-8")
 
 
-def test_every_recipe_is_named_in_the_quickstart_and_in_the_reference():
-    quickstart, reference = ((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("quickstart", "reference"))
-    for name, (home, _) in available().items():
-        assert f"| `{name}` |" in quickstart
-        assert f"::: equipoise.recipes.{home}.{name}\n" in reference + "\n"
-
-
 def test_links_of_the_readme_lead_somewhere():
     """Those of docs/ are checked when it is built."""
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text("utf-8"))
@@ -199,50 +194,11 @@ def test_links_of_the_readme_lead_somewhere():
 
 # ---- names -----------------------------------------------------------------------------------------------
 
-DIRECTIVES = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE)
-
-
-@for_each(DIRECTIVES)
-def test_names_in_the_reference_exist(name):
-    module, _, attribute = name.rpartition(".")
-    if importlib.util.find_spec(module) and hasattr(importlib.import_module(module), attribute):
-        return
-    assert importlib.util.find_spec(name) is not None
-
-
-def test_the_reference_has_every_module():
-    """A room whose page is that of its `__init__` needs no directive for each file."""
-    rooms = {info.name for info in pkgutil.iter_modules(equipoise.__path__) if info.ispkg}
-    assert {f"equipoise.{room}" for room in ("augment", "data", "features", "metrics", "models")} <= set(DIRECTIVES)
-    of_files = rooms - {"augment", "cli", "data", "features", "lab", "metrics", "models", "recipes"}
-    for room in of_files:
-        files = {
-            f"equipoise.{room}.{info.name}"
-            for info in pkgutil.iter_modules([str(Path(equipoise.__file__).parent / room)])
-        }
-        assert files - set(DIRECTIVES) == set()
-
 
 def text_block(page: str, beginning: str) -> str:
     found = [b.text for b in blocks(ROOT / "docs" / page) if b.language == "text" and b.text.startswith(beginning)]
     assert len(found) == 1
     return found[0]
-
-
-def test_the_tree_in_the_design_is_the_tree():
-    tree = text_block("design.md", "equipoise/").partition("tests/")[0]
-    package = Path(equipoise.__file__).parent
-    files = [path.relative_to(package) for path in package.rglob("*.py*") if path.suffix in (".py", ".pyi")]
-    named: set[Path] = set()
-    folder = Path()
-    for line in tree.splitlines()[1:]:
-        inside = re.match(r"  ([\w/]+)/ ", line)
-        top = re.match(r"  (\w+\.pyi?) ", line)
-        folder = Path(inside[1]) if inside else folder
-        named |= {Path(top[1])} if top else {folder / name for name in re.findall(r"\w+\.py\b", line)}
-    architectures = {path for path in files if "\nPUBLISHED = " in (package / path).read_text("utf-8")}
-    files = [path for path in files if path.parent != Path("models") or path not in architectures]
-    assert named == {path for path in files if path.parent == Path() or path.name != "__init__.py"}
 
 
 def test_signatures_in_the_design_are_the_signatures():
@@ -267,6 +223,9 @@ def hook(name: str) -> types.ModuleType:
     return module
 
 
+MKDOCS = yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), Loader=yaml.BaseLoader)
+HOOKS = [Path(file).stem for file in MKDOCS["hooks"]]
+
 quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra `docs`")
 
 
@@ -274,7 +233,9 @@ quoting = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason=
 @for_each(PAGES)
 def test_quotes_are_found(page):
     """A quote that does not fit the code ends the build of the documentation; here it fails before."""
-    text = hook("tables").on_page_markdown(hook("quote").on_page_markdown(page.read_text("utf-8")))
+    text = page.read_text("utf-8")
+    for name in HOOKS:
+        text = hook(name).on_page_markdown(text)
     assert not QUOTED.search(text)
 
 
@@ -358,39 +319,111 @@ def test_a_reason_without_the_form_is_no_row():
         hook("tables").cases(Silent, "check")
 
 
-@pytest.mark.parametrize(
-    ("page", "title", "cls", "prefix"),
-    [
-        ("config", "## Fields", TrainConfig, ""),
-        ("config", "## How a run computes", Compute, "compute."),
-        ("runs", "## Reports", Report, "report."),
-        ("games", "## The usual game", Generation, "game."),
-    ],
-)
-def test_the_tables_of_fields_are_the_fields(page, title, cls, prefix):
-    section = (ROOT / "docs" / f"{page}.md").read_text("utf-8").partition(f"\n{title}\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \|.*\|([^|]*)\|$", section, re.MULTILINE)
-    named = {name: cell.strip().partition(":")[0].strip("`") for names, cell in rows for name in NAMES.findall(names)}
-    fields = {f"{prefix}{name}": info for name, info in cls.__pydantic_fields__.items()}
-    assert sorted(named) == sorted(fields)
-    for name, value in named.items():
-        assert value == ("" if fields[name].is_required() else as_shown(fields[name].default)), name
-
-
-NAMES = re.compile("`(.+?)`")
-
-
-def as_shown(default: object) -> str:
-    """A default as the tables have it: components without their fields, an empty list, false."""
-    if dataclasses.is_dataclass(default):
-        return f"{type(default).__name__}()"
-    return "[]" if default == () else str(default).lower() if isinstance(default, bool) else str(default)
-
-
 def test_the_table_of_moved_fields_has_all_of_them():
     rows = hook("tables").on_page_markdown("<<< moved").splitlines()[2:]
     assert rows == [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
     assert "\n<<< moved\n" in (ROOT / "docs" / "config.md").read_text("utf-8")
+
+
+# ---- what the package prints of itself -------------------------------------------------------------------
+
+
+def test_every_room_has_a_box_with_its_pages_and_all_its_files():
+    rooms = hook("rooms")
+    pages = rooms.pages_of(MKDOCS["nav"])
+    assert set(pages) == set(rooms.order())
+    text = rooms.on_page_markdown("<<< rooms", config=MKDOCS)
+    boxes = dict(zip(rooms.order(), text.split("??? abstract ")[1:], strict=True))
+    files = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    for file in files:
+        name = file.relative_to(file.parts[0]).as_posix()
+        assert name == "__init__.py" or f"\n    | `{name.removesuffix('__init__.py')}` | " in boxes[file.parts[0]]
+    assert "[Penalties](penalties.md)" in boxes["losses"]
+    assert '"`losses/` The terms of what players minimise: the loss, and all that is added to it."' in boxes["losses"]
+
+
+def test_a_file_without_a_docstring_ends_the_build(tmp_path, monkeypatch):
+    rooms = hook("rooms")
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(rooms, "PACKAGE", tmp_path / "package")
+    with pytest.raises(ValueError, match=r"a\.py has no docstring"):
+        rooms.sentence(tmp_path / "a.py")
+
+
+def test_the_reference_has_a_directive_for_every_module_and_no_other():
+    text = hook("rooms").on_page_markdown((ROOT / "docs" / "reference.md").read_text("utf-8"))
+    named = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+    modules = {info.name for info in pkgutil.walk_packages(equipoise.__path__, "equipoise.") if not info.ispkg}
+    left = {name for name in modules if name.split(".")[1] not in ("__main__", "lab", "cli")}
+    assert left - set(named) == set()
+    assert len(named) == len(set(named))
+
+
+def test_every_recipe_has_a_row_with_what_the_command_says_and_its_parts():
+    text = hook("recipes").on_page_markdown("<<< recipes\n\n<<< papers")
+    for name, (home, line) in available().items():
+        assert f"| [`{name}`](recipes.md#equipoise.recipes.{home}) | {line}" in text
+        assert text.count(f"::: equipoise.recipes.{home}\n") == 1
+    row = next(row for row in text.splitlines() if row.startswith("| [`san_digits_conditional`]"))
+    assert "`Hinge`" in row
+    assert "`Head(conditioning=PerClass, san=true)`" in row
+    assert row.endswith("| `Digits`, 28x28 grey | 3.55&nbsp;M, 2.67&nbsp;M | 128 | 2,000 |")
+    years = [int(year) for year in re.findall(r"^\| \[.*?(\d{4})\)", text, re.MULTILINE)]
+    assert years == sorted(years)
+
+
+def test_every_field_of_every_component_says_what_it_takes_and_means():
+    """A component without a docstring, or a field that no docstring names, fails here."""
+    settings = hook("settings")
+    text = settings.on_page_markdown("<<< settings")
+    for cls in settings.known():
+        section = text.partition(f"### `{cls.__name__}`\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [f.name for f in dataclasses.fields(cls)]
+    of_config = settings.on_page_markdown("<<< fields equipoise.config.TrainConfig")
+    assert "| `batch_size` | a whole number of 1 or more | `64` | images per update, over all processes. |" in of_config
+    assert "| `game.reuse` | true or false | `false` |" in settings.on_page_markdown(
+        "<<< fields equipoise.rules.Generation AS game"
+    )
+    assert set(settings.PAGES) <= {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def test_components_and_fields_without_words_end_the_build():
+    @component
+    class Silent:
+        gain: float = 1.0
+
+    @component
+    class Named:
+        """gain times x."""
+
+        gain: float = 1.0
+        other: int = 2
+
+    settings = hook("settings")
+    assert settings.meaning(Named, "gain") == "as above"
+    with pytest.raises(ValueError, match=r"Named\.other has no line in a docstring: add `other: what it is`"):
+        settings.meaning(Named, "other")
+    with pytest.raises(ValueError, match="Silent has no docstring"):
+        settings.meaning(Silent, "gain")
+    with pytest.raises(ValueError, match="Silent has no docstring"):
+        hook("tables").first_line(Silent)
+
+
+def test_a_value_is_shown_as_the_command_line_takes_it():
+    cfg = load("ada")[0]
+    shown = hook("settings").short(cfg)
+    assert parse(shown, components()) == cfg
+    assert "R1(gamma=0.00245" in shown
+
+
+def test_every_command_has_its_parameters():
+    text = hook("commands").on_page_markdown("<<< commands")
+    for name in ("train", "sample", "data prepare", "sweep"):
+        section = text.partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+        _, said = equipoise_command([*name.split(), "--help"])
+        options = set(re.findall(r"--[a-z][a-z-]+", said)) - {"--help"}
+        assert options <= set(re.findall(r"--[a-z][a-z-]+", section))
 
 
 def test_a_table_of_networks_says_what_they_cost():

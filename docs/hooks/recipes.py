@@ -54,14 +54,14 @@ def row(name: str, line: str) -> str:
     from equipoise import recipes
 
     if not line:
-        raise ValueError(f"the recipe {name} has no docstring: `equipoise recipes` and the documentation show its first line")
+        raise ValueError(
+            f"the recipe {name} has no docstring: `equipoise recipes` and the documentation show its first line"
+        )
     config, _ = recipes.load(name)
     parts = ", ".join(made_of(config))
     anchor = f"recipes.md#equipoise.recipes.{lines()[name][0]}"
-    return (
-        f"| [`{name}`]({anchor}) | {line}{parts and f'<br>{parts}'} | {data(config)} | {weights(config)} | {config.batch_size} "
-        f"| {config.total_kimg:,.0f} |"
-    )
+    cells = (f"{line}{parts and f'<br>{parts}'}", data(config), weights(config), config.batch_size)
+    return f"| [`{name}`]({anchor}) | {' | '.join(map(str, cells))} | {config.total_kimg:,.0f} |"
 
 
 def made_of(config: Any) -> Iterator[str]:
@@ -84,7 +84,7 @@ def data(config: Any) -> str:
 
 
 def spec_of(source: Any) -> Any:
-    """What a set holds, without its files: of a folder the resolution that the recipe asks for, in colour."""
+    """Sizes of a data set, without its files: a folder has the resolution that the recipe asks for, in colour."""
     from equipoise.core.types import ImageSpec
     from equipoise.data import CIFAR10, Images
 
@@ -101,7 +101,7 @@ def weights(config: Any) -> str:
     from equipoise.models.describe import short
 
     G, D, *_ = on_meta(config.generator, config.discriminator, config.head, spec_of(config.data))
-    return ", ".join(short(sum(p.numel() for p in net.parameters())) for net in (G, D))
+    return ", ".join(short(sum(p.numel() for p in net.parameters())).replace(" ", "&nbsp;") for net in (G, D))
 
 
 def papers() -> Iterator[str]:
@@ -114,7 +114,8 @@ def papers() -> Iterator[str]:
 def beside(name: str) -> ModuleType:
     """Another hook: MkDocs loads them by path, not as a package."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -36,7 +36,7 @@ def order() -> tuple[str, ...]:
 
 
 def pages_of(nav: list[Any]) -> dict[str, dict[str, str]]:
-    """By room, the pages of the section that names it: title and file."""
+    """Title and file of the pages in the section that names a room, by room."""
     found: dict[str, dict[str, str]] = {}
     for section in nav:
         for title, inside in section.items():

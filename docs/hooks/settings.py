@@ -1,11 +1,11 @@
 """Tables of the fields of components, made from their types, defaults and docstrings.
 
-``<<< fields MODULE.CLASS`` becomes the table of one component, ``<<< fields MODULE.CLASS AS game`` the same with names as
-in ``game.reuse``. ``<<< settings`` becomes all components, by kind.
+``<<< fields MODULE.CLASS`` becomes the table of one component, ``<<< fields MODULE.CLASS AS game`` the same with names
+as in ``game.reuse``. ``<<< settings`` becomes all components, by kind.
 
-A field's text is its line of the docstring, ``name: what it is``, of the class or of a base class. A field that the first
-paragraph names, as a formula does, may do without. A component without a docstring, or a field that no docstring names,
-ends the build.
+A field's text is its line of the docstring, ``name: what it is``, of the class or of a base class. A field that the
+first paragraph names, as a formula does, may do without. A component without a docstring, or a field that no docstring
+names, ends the build.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ PAGES = {
     "game": "games.md",
     "head": "heads.md",
     "loss": "losses.md",
-    "terms": "games.md#a-term-of-your-own",
+    "terms": "config.md#terms",
     "g_normalizer": "normalizers.md",
     "d_normalizer": "normalizers.md",
     "constraints": "constraints.md",
@@ -64,9 +64,10 @@ def class_of(path: str) -> type:
 def fields(cls: type, prefix: str = "") -> str:
     """The table of a component's fields: name, what it takes, default, meaning."""
     before = f"{prefix}." if prefix else ""
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     rows = (
-        f"| {linked(cls, field.name, before)} | {takes(cls, field.name)} | {default(cls, field.name)} | {meaning(cls, field.name)} |"
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        f"| {linked(cls, name, before)} | {takes(cls, name)} | {default(cls, name)} | {meaning(cls, name)} |"
+        for name in names
     )
     return "\n".join(("| field | takes | default | meaning |", "|---|---|---|---|", *rows))
 
@@ -78,7 +79,7 @@ def linked(cls: type, name: str, before: str) -> str:
 
 
 def takes(cls: type, name: str) -> str:
-    """What a field takes, in the words of the message for a wrong value."""
+    """The type of a field, in the words of the message for a wrong value."""
     from equipoise.core.mistakes import options_of, phrase
 
     return escaped(phrase(options_of(cls, name)))
@@ -182,7 +183,9 @@ def homes(kind: type) -> list[str]:
 def section(kind: type, homes: list[str], classes: list[type]) -> str:
     """A kind with the fields that take it, and a table for each of its components."""
     heading = ", ".join(f"`{name}`" for name in homes) or f"`{kind.__name__}`"
-    link = next((f"\n\n[When to use which, and in your own loop]({PAGES[name]})." for name in homes if name in PAGES), "")
+    link = next(
+        (f"\n\n[When to use which, and in your own loop]({PAGES[name]})." for name in homes if name in PAGES), ""
+    )
     return "\n\n".join((f"## {heading}{link}", *(entry(cls) for cls in classes)))
 
 

@@ -2,8 +2,8 @@
 
 ``<<< networks`` on a line of its own becomes the published pairs of networks, with what they cost.
 ``<<< components MODULE`` becomes the components that MODULE names in ``__all__``: each with its defaults, and the first
-line of its docstring. ``<<< components MODULE OF BASE`` leaves out those that are no ``MODULE.BASE``. A component without
-a docstring ends the build.
+line of its docstring. ``<<< components MODULE OF BASE`` shows the kind ``MODULE.BASE`` alone. A component without a
+docstring ends the build.
 ``<<< checks`` becomes the configs that a component refuses, from the docstrings of the components' own `check`, and
 ``<<< contradictions`` the settings of one component that it refuses, from those of `__post_init__`. A paragraph of such
 a docstring is a row: "Raises ValueError for CASE: REASON. FIX."

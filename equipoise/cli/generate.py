@@ -124,7 +124,7 @@ def arithmetic(
     noise: Annotated[
         float, typer.Option(help="Neighbours of the result are within this distance in every component of z.", min=0)
     ] = 0.25,
-    out_path: Annotated[Path, typer.Option("--out", help="The grid, a PNG.", metavar="NAME.png")] = Path("arithmetic.png"),
+    out_path: Annotated[Path, typer.Option("--out", help="The grid.", metavar="NAME.png")] = Path("arithmetic.png"),
     recipe: OwnRecipe = None,
 ) -> None:
     """Add and subtract the mean z of groups of images: a row per group, then the result after its neighbours."""
