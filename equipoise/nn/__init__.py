@@ -12,6 +12,7 @@ from .conditioning import (
     ProjectionVectors,
     UnconditionalVector,
 )
+from .filters import blur_filter, convolution_down, convolution_up, downsample, upfirdn, upsample
 from .growing import LevelOfDetail, grows, set_lod
 from .heads import (
     AuxiliaryHead,
@@ -27,7 +28,9 @@ from .heads import (
 from .init import init_normal
 from .initial import initial_std, normal_
 from .layers import OneHot, conditions, in_a_row, joined, labels
+from .mapping import Mapping
 from .minibatch import MinibatchDiscrimination, MinibatchStd
+from .modulated import modulated_convolution
 from .norms import (
     ConditionalBatchNorm,
     LinearConditionalBatchNorm,
@@ -41,6 +44,7 @@ from .norms import (
 from .per_label import PerLabel
 from .resample import detail, enlarge, shrink
 from .san import sanify
+from .scaled import ScaledConv2d, ScaledLinear, scaled_lrelu
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "LevelOfDetail",
     "LinearConditionalBatchNorm",
     "LinearHead",
+    "Mapping",
     "MiddleConcat",
     "MinibatchDiscrimination",
     "MinibatchStd",
@@ -72,6 +77,8 @@ __all__ = [
     "ProjectionVectors",
     "Raw",
     "SANHead",
+    "ScaledConv2d",
+    "ScaledLinear",
     "SelfAttention",
     "SemiSupervisedHead",
     "SmoothELU",
@@ -81,8 +88,12 @@ __all__ = [
     "VirtualBatchNorm",
     "WithReference",
     "attention_maps",
+    "blur_filter",
     "conditions",
+    "convolution_down",
+    "convolution_up",
     "detail",
+    "downsample",
     "enlarge",
     "grows",
     "in_a_row",
@@ -90,13 +101,17 @@ __all__ = [
     "initial_std",
     "joined",
     "labels",
+    "modulated_convolution",
     "nonlinearity",
     "norm",
     "normal_",
     "renormalize",
     "replaced",
     "sanify",
+    "scaled_lrelu",
     "set_lod",
     "shrink",
     "split",
+    "upfirdn",
+    "upsample",
 ]
