@@ -222,9 +222,7 @@ class Stage(NamedTuple):
         total = (after.size - 1) * down + 1 - canvas * up + up_taps + down_taps - 2
         low = (total + up) // 2
         radial = cfg.radial and index < cfg.layers - cfg.num_critical
-        return cls(
-            before, after, kernel, rate, up, down, up_taps, down_taps, (low, total - low), radial, makes_image
-        )
+        return cls(before, after, kernel, rate, up, down, up_taps, down_taps, (low, total - low), radial, makes_image)
 
     def filters(self) -> tuple[Tensor | None, Tensor | None]:
         """(taps,) before the leaky ReLU, and (taps,) or (taps, taps) after it. A filter of one tap is None."""
@@ -266,5 +264,71 @@ class Synthesis(nn.Module):
 
         update: whether `magnitude_ema` follows this batch; None: in training mode, if no graph is recorded.
         """
-        if self.training and not torch.is_grad_enabled() if update is None else update:
-            
+        moves = self.training and not torch.is_grad_enabled() if update is None else update
+        first, *others = ws.unbind(1)
+        h: Tensor = self.input(first)
+        for name, w in zip(self.names, others, strict=True):
+            layer = self.get_submodule(name)
+            assert isinstance(layer, SynthesisLayer)
+            if moves:
+                layer.track(h)  # outside of what the backward repeats
+            h = recomputed(layer, h, w) if self.checkpoint else layer(h, w)
+        return h.to(torch.promote_types(h.dtype, torch.float32)) * self.output_scale
+
+
+class SynthesisLayer(nn.Module):
+    """A modulated convolution of the input over its usual size, bias, `filtered_lrelu`: h (N, I, size, size), w.
+
+    The authors also divide the weights and the styles by the root of their mean square, which demodulation undoes.
+    The layer that makes images is not demodulated and not filtered, and has no leaky ReLU.
+    """
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def __init__(self, cfg: StyleGAN3Generator, stage: Stage):
+        super().__init__()
+        self.stage, self.clamp, self.beta = stage, cfg.conv_clamp, cfg.magnitude_ema_beta
+        c_in, c_out = stage.before.channels, stage.after.channels
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, stage.kernel, stage.kernel))
+        self.bias = nn.Parameter(torch.zeros(c_out))
+        self.style_gain = 1 / math.sqrt(c_in * stage.kernel**2) if stage.makes_image else 1.0
+        self.register_buffer("magnitude_ema", torch.ones(()))
+        up_filter, down_filter = stage.filters()
+        self.register_buffer("up_filter", up_filter)
+        self.register_buffer("down_filter", down_filter)
+        self.affine = ScaledLinear(cfg.w_dim, c_in, bias_init=1.0)
+
+    def forward(self, h: Tensor, w: Tensor) -> Tensor:
+        stage = self.stage
+        with without_autocast(w):
+            styles = self.affine(w) * self.style_gain
+        h = modulated_convolution(
+            h,
+            self.weight,
+            styles,
+            demodulate=not stage.makes_image,
+            padding=stage.kernel - 1,
+            input_gain=self.magnitude_ema.rsqrt(),
+        )
+        return filtered_lrelu(
+            h,
+            self.up_filter,
+            self.down_filter,
+            self.bias,
+            up=stage.up,
+            down=stage.down,
+            padding=(*stage.padding, *stage.padding),
+            gain=1.0 if stage.makes_image else math.sqrt(2),
+            slope=1.0 if stage.makes_image else 0.2,
+            clamp=self.clamp,
+        )
+
+    @torch.no_grad()
+    def track(self, h: Tensor) -> None:
+        """Move `magnitude_ema` towards the mean of h² over all processes. Each must call this equally often."""
+        mean = h.to(self.magnitude_ema.dtype).square().mean()
+        count = torch.full_like(mean, len(h))
+        means, counts = stack_ranks(torch.stack([mean, count])).unbind(1)
+        self.magnitude_ema.copy_(((means * counts).sum() / counts.sum()).lerp(self.magnitude_ema, self.beta))

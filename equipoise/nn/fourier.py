@@ -16,8 +16,9 @@ __all__ = ["FourierInput", "user_transform"]
 
 
 class FourierInput(nn.Module):
-    """w (N, w_dim) -> (N, C, size, size): A · sin(2π (freqs · position + phases)) (Karras et al. 2021, sec. 3 and app. F).
+    """w (N, w_dim) -> (N, C, size, size): A · sin(2π (freqs · position + phases)).
 
+    Karras et al. 2021, sec. 3.
     The C frequencies are drawn once, evenly in the disc of radius `bandwidth`, and the phases evenly; both are buffers.
     Positions are in image widths, and 0 in the middle. A is a learned C x C matrix, its learning rate equalised.
 
@@ -68,7 +69,7 @@ class FourierInput(nn.Module):
             return (waves @ (self.weight * self.gain).T).permute(0, 3, 1, 2).contiguous()
 
     def motion(self, w: Tensor) -> Tensor:
-        """The matrix that maps a position of the image to one of the waves, (N, 3, 3): turn · translation · transform."""
+        """The matrix that takes positions in the image to those in the waves, (N, 3, 3)."""
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(1)
