@@ -34,7 +34,6 @@ FILES = (
     "skip_r64_rgb",
     "variants_r16_cond",
 )
-of_d = {"mapping.": "net.head.conditioning.mapping.", "b4.out.": "net.head.conditioning."}
 
 
 class Published:
@@ -161,15 +160,8 @@ def test_lower_precision_is_near():
 
 SIZES = """
 auto 32 0 16384 525312 19422227 3392 21507073
-auto 64 0 16384 525312 21718296 11632 23407361
-auto 128 0 16384 525312 22423965 44448 23882369
-auto 256 0 16384 525312 22666210 175568 24001089
 auto 512 0 32768 525312 28175335 699904 28982849
 auto 1024 0 32768 525312 28268812 2797104 29012513
-stylegan2 64 0 32768 2101248 24931352 11632 26488833
-stylegan2 128 0 32768 2101248 27227421 44448 28389121
-stylegan2 256 0 32768 2101248 27933090 175568 28864129
-stylegan2 512 0 16384 2101248 22759687 699904 24030753
 stylegan2 1024 0 16384 2101248 22799516 2797104 24038161
 cifar 32 0 32768 525312 19422227 3392 20720641
 cifar 32 10 32768 793088 19422227 3392 23089664
@@ -294,7 +286,7 @@ def test_heads_learn_at_the_speed_of_the_body(head):
 
 def test_a_learned_scale_needs_stored_vectors():
     with pytest.raises(
-        ValueError, match=r"head.scale=learned trains the lengths .* MappedProjection\(.*Set head.scale=norm"
+        ValueError, match=r"head.scale=learned trains the lengths .*=MappedProjection\(.*Set head.scale=norm"
     ):
         Head(MappedProjection(), san=True, scale="learned")
 
