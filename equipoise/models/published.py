@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec
 
+from .base import Pair
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
@@ -222,4 +223,20 @@ MAKERS = {
     "stylegan2/D": stylegan2_discriminator,
     "stylegan3/G": stylegan3_generator,
     "stylegan3/D": stylegan3_discriminator,
+}
+
+
+def stylegan3(size: int, kind: Literal["T", "R"], channel_base: int) -> Pair:
+    """Of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
+    both = {"magnitude_ema_beta": 0.5 ** (32 / 20000)}
+    of_r = {"channel_base": 2 * channel_base, "channel_max": 1024, "kernel": 1, "radial": True}
+    G = StyleGAN3Generator(**both, **(of_r if kind == "R" else {"channel_base": channel_base}))
+    return Pair("Karras et al. 2021", ImageSpec(size), G, StyleGAN2Discriminator(channel_base=channel_base))
+
+
+PUBLISHED = {
+    "stylegan3_t_256": stylegan3(256, "T", 16384),
+    "stylegan3_r_256": stylegan3(256, "R", 16384),
+    "stylegan3_t_1024": stylegan3(1024, "T", 32768),
+    "stylegan3_r_1024": stylegan3(1024, "R", 32768),
 }
