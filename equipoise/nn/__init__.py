@@ -113,11 +113,8 @@ __all__ = [
     "initial_std",
     "joined",
     "labels",
-<<<<<<< HEAD
     "lowpass",
-=======
     "lrelu_gain",
->>>>>>> sg2
     "modulated_convolution",
     "nonlinearity",
     "norm",
