@@ -36,6 +36,7 @@ def path_lengths(G: Any, ws: Tensor, noise: Tensor | None = None, noise_mode: st
     noise: (N, C, H, W), by default from N(0, 1).
     noise_mode: of the pixel noise that `G.synthesis` adds.
     """
+    ws = ws if ws.requires_grad else ws.detach().requires_grad_(True)  # frozen or given styles
     with without_autocast(ws):
         images = G.synthesis(ws, noise_mode=noise_mode)
         noise = torch.randn_like(images) if noise is None else noise
