@@ -10,10 +10,10 @@ from torch import nn
 from equipoise.core.types import ImageSpec, component
 from equipoise.models import GeneratorConfig
 
-__all__ = ["Styled", "StyledGenerator"]
+__all__ = ["Styled", "ToyStyles"]
 
 
-class StyledGenerator(nn.Module):
+class ToyStyles(nn.Module):
     """z -> ws (N, 3, 4) -> images, smooth and not linear in ws. Each style is weighted anew by a draw in training."""
 
     def __init__(self, spec: ImageSpec, z_dim: int, mixing: bool = False):
@@ -43,10 +43,10 @@ class StyledGenerator(nn.Module):
 
 @component
 class Styled(GeneratorConfig):
-    """Settings of `StyledGenerator`."""
+    """Settings of `ToyStyles`."""
 
     styled: ClassVar[bool] = True
     mixing: bool = False
 
     def build(self, spec: ImageSpec) -> nn.Module:
-        return StyledGenerator(spec, self.z_dim, self.mixing)
+        return ToyStyles(spec, self.z_dim, self.mixing)

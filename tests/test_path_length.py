@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from fixtures import numbers
 from processes import on_two_processes
 from reference import SPEC, batch, small
 from runs import assert_resumes, saved
-from styled import Styled, StyledGenerator
+from styled import Styled, ToyStyles
 from torch.testing import assert_close
 
 from equipoise.compute.settings import Compute
 from equipoise.core.types import ImageSpec
 from equipoise.losses import LazyStep, PathLength, path_lengths
 from equipoise.losses.path_length import PathLengths
+from equipoise.models.published import network
 from equipoise.train import GAN, g_step
 
 IMAGES = ImageSpec(resolution=3, channels=2)
@@ -35,7 +38,7 @@ def lengths_by_hand(G, ws, noise):
 
 def test_a_length_is_that_of_the_jacobian():
     """Wrong: no √(H W), a sum over styles, one length for the batch."""
-    G, ws, noise = StyledGenerator(IMAGES, 5), torch.randn(4, 3, 4), torch.randn(4, 2, 3, 3)
+    G, ws, noise = ToyStyles(IMAGES, 5), torch.randn(4, 3, 4), torch.randn(4, 2, 3, 3)
     wanted = lengths_by_hand(G, ws, noise)
     assert_close(path_lengths(G, ws.requires_grad_(True), noise).double(), wanted, rtol=1e-5, atol=1e-7)
     assert wanted.std() > 0.05 * wanted.mean()
@@ -112,7 +115,7 @@ def test_a_batch_that_shrinks_to_nothing_is_one_image():
 
 def test_in_ones_own_loop():
     """The lines of the documentation."""
-    paths, G = PathLength(), StyledGenerator(IMAGES, 5)
+    paths, G = PathLength(), ToyStyles(IMAGES, 5)
     lengths = paths.build(G)
     (4 * paths.weight(0) * lengths(G, torch.randn(6, 5)).mean()).backward()
     assert all(p.grad.isfinite().all() for p in G.parameters() if p.grad is not None)
@@ -160,3 +163,58 @@ def test_what_has_no_styles_and_what_comes_in_pieces_is_refused():
         small(terms=(LazyStep(PathLength()),))
     with pytest.raises(ValueError, match=r"micro_batch=2 and PathLength.* do not go together"):
         small(generator=Styled(z_dim=4), terms=(PathLength(),), compute=Compute(micro_batch=2))
+
+
+# ---- against the published implementation ----------------------------------------------------------------------
+
+PUBLISHED = (
+    "sg2_skip_r16_rgb",
+    "sg2_orig_r16_rgb",
+    "sg2_variants_r16_cond",
+    "sg2_skip_r32_rgb_cond",
+    "sg2_skip_r32_gray_clamp",
+    "sg2_resnet_r32_rgb_clamp",
+    "sg2_cifar_r32_cond",
+    "sg2_skip_r64_rgb",
+)
+
+
+def loaded(arrays, kind):
+    """The published network of a fixture."""
+    config = json.loads(str(arrays["config"]))
+    weights = {name[2:]: torch.from_numpy(v) for name, v in arrays.items() if name.startswith(f"{kind}/")}
+    return network(f"stylegan2/{kind}", config[f"{kind}_kwargs"], weights), config
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_lengths_mean_penalty_and_gradients_are_the_published_ones(name):
+    arrays = numbers(f"stylegan/{name}.npz")
+    G, config = loaded(arrays, "G")
+    half = len(arrays["in/z"]) // 2
+    z, c = (torch.from_numpy(arrays[f"in/{key}"][:half]) for key in ("z", "c"))
+    ws = G.mapping(z, c if c.shape[1] else None)
+    noise = torch.from_numpy(arrays["in/pl_noise_times32"]).float() / 32
+    lengths = path_lengths(G, ws, noise, noise_mode="const")
+    assert_close(lengths, torch.from_numpy(arrays["out/pl_lengths"]), rtol=1e-4, atol=1e-6)
+
+    memory = PathLengths(decay=0.01)
+    memory.mean.fill_(0.3)
+    penalty = memory.penalty(lengths)
+    assert_close(memory.mean, torch.tensor(arrays["out/pl_mean_after"]), rtol=1e-5, atol=0)
+    assert_close(penalty, torch.from_numpy(arrays["loss/pl_penalty"]), rtol=1e-3, atol=1e-6)
+
+    names = config["G_params"]
+    parameters = dict(G.named_parameters())
+    found = torch.autograd.grad(
+        PathLength().weight(0) * penalty.mean(), [parameters[n] for n in names], allow_unused=True
+    )
+    largest = max(arrays["grad/Greg/norm"])
+    for gradient, norm, dot in zip(found, arrays["grad/Greg/norm"], arrays["grad/Greg/dot"], strict=True):
+        if gradient is None:  # the images' biases, which move no length
+            assert norm == 0
+            continue
+        flat = gradient.double().flatten()
+        assert flat.norm().item() == pytest.approx(norm, rel=2e-3, abs=1e-5 * largest)
+        assert (flat @ torch.cos(torch.arange(len(flat)) + 0.1).double()).item() == pytest.approx(
+            dot, rel=2e-3, abs=1e-4 * max(norm, 1e-2 * largest)
+        )
