@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import batch, build, small
+from reference import batch as batch_of_8
+from reference import build, small
 from torch import nn
 from torch.testing import assert_close
 
@@ -267,7 +268,7 @@ def test_of_r1s_passes_the_signs_are_reported_if_asked_for():
     for term in (R1(every=1), LazyStep(R1(every=1)), GradientPenalty()):
         for micro_batch in (None, 2):
             cfg = small(terms=(term,), augment=ADA(all_passes=True), compute=Compute(micro_batch=micro_batch))
-            gan, real = build(cfg), batch()
+            gan, real = build(cfg), batch_of_8()
             stats = d_step(gan, real, 0)
             assert ("D/sign_again" in stats) == (not isinstance(term, GradientPenalty))
             if isinstance(term, R1):  # before the step, so the same logits as the loss's
@@ -275,7 +276,7 @@ def test_of_r1s_passes_the_signs_are_reported_if_asked_for():
             found = adapted(stats)
             assert (found is None) == isinstance(term, GradientPenalty)
             assert found is None or found.sign_again == stats["D/sign_again"]
-    assert "D/sign_again" not in d_step(build(small(terms=(R1(every=1),), augment=ADA())), batch(), 0)
+    assert "D/sign_again" not in d_step(build(small(terms=(R1(every=1),), augment=ADA())), batch_of_8(), 0)
     assert Chain((FadingBlur(), ADA(all_passes=True))).all_passes
     assert not Chain((FadingBlur(), ADA())).all_passes
 

@@ -70,7 +70,10 @@ def test_low_precision_and_text():
 
 def test_gradients_run_through_it_in_the_loss_and_in_r1():
     """D's logit of a blurred image, differentiated to the image itself. Wrong: R1 of D at the blurred image."""
-    cfg = small(augment=Chain((FadingBlur(sigma=1.5, kimg=1.0), ADA(heuristic="fixed", initial=0.0))), terms=(R1(gamma=8.0, every=1),))
+    cfg = small(
+        augment=Chain((FadingBlur(sigma=1.5, kimg=1.0), ADA(heuristic="fixed", initial=0.0))),
+        terms=(R1(gamma=8.0, every=1),),
+    )
     gan, real = build(cfg), batch()
     gan.at(500)
     watch, reference = Watch(gan), Reference(gan)
@@ -89,11 +92,15 @@ def linear_blur(x, sigma):
     n = SPEC.resolution
     distance = torch.arange(n)[:, None] - torch.arange(n)[None]
     weights = torch.where(distance.abs() <= math.floor(3 * sigma), 2.0 ** -((distance.double() / sigma) ** 2), 0.0)
-    weights = weights / sum(2.0 ** -((i / sigma) ** 2) for i in range(-math.floor(3 * sigma), math.floor(3 * sigma) + 1))
+    weights = weights / sum(
+        2.0 ** -((i / sigma) ** 2) for i in range(-math.floor(3 * sigma), math.floor(3 * sigma) + 1)
+    )
     return weights @ x @ weights.mT
 
 
-@pytest.mark.parametrize("name", ["sg3_t_r16", "sg3_r_r16", "sg3_t_r32_cond", "sg3_r_r32_cond", "sg3_r_r64", "sg3_variants_r32"])
+@pytest.mark.parametrize(
+    "name", ["sg3_t_r16", "sg3_r_r16", "sg3_t_r32_cond", "sg3_r_r32_cond", "sg3_r_r64", "sg3_variants_r32"]
+)
 def test_d_behind_it_is_the_published_one(name):
     arrays = numbers(f"stylegan/{name}.npz")
     config = json.loads(str(arrays["config"]))

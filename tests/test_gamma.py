@@ -25,12 +25,16 @@ def test_it_is_the_published_rule():
 
 
 def test_a_run_takes_the_number_of_its_data_and_its_batch():
-    """Of the whole batch and the full size, whatever pieces, copies of labels and stages. Wrong: the rule at 1 image."""
+    """Of the whole batch and the full size, whatever pieces and stages. Wrong: the rule at 1 image."""
     factor = 0.5
     wanted = factor * 28**2 / 8
     changes = ({}, {"compute": Compute(micro_batch=2)}, {"g_batches": 2}, {"growth": ProgressiveGrowing(initial=7)})
     for change in changes:
-        for term in (R1(gamma=ByResolution(factor)), R2(gamma=ByResolution(factor)), LazyStep(R1(gamma=ByResolution(factor)))):
+        for term in (
+            R1(gamma=ByResolution(factor)),
+            R2(gamma=ByResolution(factor)),
+            LazyStep(R1(gamma=ByResolution(factor))),
+        ):
             cfg = small(terms=(term,)) if "growth" in change else small(terms=(term,), **change)
             gan = GAN.build(cfg, SPEC)
             (pair,) = gan.added["D"]

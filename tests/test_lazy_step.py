@@ -57,7 +57,9 @@ def test_the_term_has_a_step_after_the_loss_and_counts_as_often_as_it_is_left_ou
         assert ("D/R1" in stats) == due
         if due:
             second = watch.references[1]
-            assert any((a - b).abs().max() > 1e-3 for a, b in zip(first.matrices("D"), second.matrices("D"), strict=True))
+            assert any(
+                (a - b).abs().max() > 1e-3 for a, b in zip(first.matrices("D"), second.matrices("D"), strict=True)
+            )
             penalty = squared_norms(second, real.x).mean()
             assert_gradients(watch.gradients[1], second.gradient("D", 4 * 3.0 / 2 * penalty), "D")
             assert stats["D/R1"].item() == pytest.approx(penalty.item(), rel=1e-5)
@@ -97,7 +99,9 @@ def test_terms_of_both_players_and_of_weights():
 def test_pieces_make_the_gradient_of_the_batch():
     found = []
     for micro_batch in (None, 2):
-        gan = build(small(terms=(LazyStep(R1(every=2)), LazyStep(R2(every=2))), compute=Compute(micro_batch=micro_batch)))
+        gan = build(
+            small(terms=(LazyStep(R1(every=2)), LazyStep(R2(every=2))), compute=Compute(micro_batch=micro_batch))
+        )
         watch = Watch(gan)
         stats = d_step(gan, batch_of_ones_own(), 0)
         found.append((watch.gradients[1]["D"], stats))
@@ -205,7 +209,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
     def work(rank=None):
         gan = build(cfg)
-        own = real if rank is None else replace(real, x=real.x[4 * rank : 4 * rank + 4], y=real.y[4 * rank : 4 * rank + 4])
+        own = (
+            real
+            if rank is None
+            else replace(real, x=real.x[4 * rank : 4 * rank + 4], y=real.y[4 * rank : 4 * rank + 4])
+        )
         d_step(gan, own, 0)
         return gan.D.state_dict()
 

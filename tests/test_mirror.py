@@ -78,7 +78,11 @@ def test_an_epoch_holds_each_image_and_each_mirrored_image_once():
 
 def test_every_data_set_has_the_field():
     """Old texts parse, and texts with it."""
-    configs = [c for c in vars(data).values() if isinstance(c, type) and issubclass(c, DatasetConfig) and c is not DatasetConfig]
+    configs = [
+        c
+        for c in vars(data).values()
+        if isinstance(c, type) and issubclass(c, DatasetConfig) and c is not DatasetConfig
+    ]
     assert len(configs) >= 8
     for config in configs:
         (field,) = (f for f in dataclasses.fields(config) if f.name == "mirror")

@@ -55,7 +55,7 @@ def test_y_is_normal_and_drawn_anew():
 
 
 def test_the_penalty_is_against_the_moving_mean_and_its_gradient_runs_through_it():
-    """a moves before the penalty reads it. Wrong: a detached in the penalty, the old a, or decay the other way round."""
+    """a moves before the penalty reads it. Wrong: a detached in it, the old a, decay the other way round."""
     memory, a = PathLengths(decay=0.25), 0.0
     for values in ([3.0, 5.0], [1.0, 9.0]):
         lengths = torch.tensor(values, requires_grad=True)
@@ -129,7 +129,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(own, tmp_path):
     """With its mean, its draws, and the corrected optimiser."""
     term = PathLength(every=2)
     cfg = small(
-        generator=Styled(z_dim=4, mixing=True), terms=(LazyStep(term) if own else term,), **{"report.snapshot_kimg": 0.032}
+        generator=Styled(z_dim=4, mixing=True),
+        terms=(LazyStep(term) if own else term,),
+        **{"report.snapshot_kimg": 0.032},
     )
     assert_resumes(cfg, tmp_path, ("G", "D", "ema", "G_terms"))
     (mean,) = saved(tmp_path / "whole", "G_terms").values()

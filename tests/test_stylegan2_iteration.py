@@ -126,7 +126,7 @@ def test_two_iterations(tmp_path, monkeypatch):
     drawn, draw = [], torch.randn_like
     monkeypatch.setattr(torch, "randn_like", lambda t: drawn.append(draw(t)) or drawn[-1])
     built, build = [], GAN.build
-    monkeypatch.setattr(GAN, "build", lambda *args: built.append((build(*args))) or built[0])
+    monkeypatch.setattr(GAN, "build", lambda *args: built.append(build(*args)) or built[0])
     references = []
     monkeypatch.setattr("equipoise.train.opened.tune", lambda gan, *_: references.append(Published(gan)))
     train(cfg, tmp_path / "run")
@@ -151,7 +151,13 @@ def test_two_iterations(tmp_path, monkeypatch):
     for net, weights in ours.items():
         found = saved(tmp_path / "run", net)
         for name, weight in weights.items():
-            assert_close(found[name].double(), weight.detach(), rtol=1e-4, atol=2e-5, msg=lambda m, n=f"{net}.{name}": f"{n}: {m}")
+            assert_close(
+                found[name].double(),
+                weight.detach(),
+                rtol=1e-4,
+                atol=2e-5,
+                msg=lambda m, n=f"{net}.{name}": f"{n}: {m}",
+            )
     assert_close(saved(tmp_path / "run", "G")["mapping.w_avg"].double(), reference.w_avg, rtol=1e-4, atol=1e-7)
     assert_close(saved(tmp_path / "run", "ema")["mapping.w_avg"].double(), reference.w_avg, rtol=1e-4, atol=1e-7)
     groups = torch.load(newest(tmp_path / "run") / "state.pt", weights_only=True)["optimizers"]

@@ -7,4 +7,14 @@ from .chain import Chain
 from .diffaugment import DiffAugment
 from .noise import InstanceNoise
 
-__all__ = ["ADA", "Augment", "Augmentation", "Chain", "DiffAugment", "FadingBlur", "InstanceNoise", "Means", "NoAugment"]
+__all__ = [
+    "ADA",
+    "Augment",
+    "Augmentation",
+    "Chain",
+    "DiffAugment",
+    "FadingBlur",
+    "InstanceNoise",
+    "Means",
+    "NoAugment",
+]

@@ -59,8 +59,8 @@ class DatasetConfig(ABC):
         for name, value in vars(self).items():
             if isinstance(value, DatasetConfig) and value.mirror:
                 raise ValueError(
-                    f"{type(self).__name__}.{name}={value!r} has mirror=True, which is a setting of the outer data set: "
-                    f"give {type(self).__name__}(mirror=True)"
+                    f"{type(self).__name__}.{name}={value!r} has mirror=True, which is a setting of the outer data "
+                    f"set: give {type(self).__name__}(mirror=True)"
                 )
 
     @abstractmethod

@@ -147,7 +147,7 @@ class Term(ABC):
     def of(self, seen: Seen) -> Tensor:
         """-> (), unweighted."""
 
-    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:  # noqa: ARG002
+    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:
         """The term for images of `spec` in batches of `batch_size`: itself, unless a setting depends on them."""
         return self
 

@@ -25,7 +25,7 @@ class ByResolution:
     factor: float = Field(default=0.0002, ge=0)
 
     def at(self, size: int, batch: int) -> float:
-        """gamma for images of `size` x `size` pixels, `batch` of them per update."""
+        """Gamma for images of `size` x `size` pixels, `batch` of them per update."""
         return self.factor * size**2 / batch
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equipoise.core.types import ImageSpec, component
 
 from .base import Memory, Place, Players, Seen, Term
+from .penalties import R1
 
 __all__ = ["LazyStep", "share_of_steps"]
 
@@ -27,7 +28,7 @@ class LazyStep(Term):
     term: such as R1(every=16) for D, PathLength(every=4) for G.
     """
 
-    term: Term
+    term: Term = R1()
 
     own_step = True
 
@@ -102,6 +103,6 @@ def own_steps(terms: Iterable[Term], player: str) -> list[Term]:
 
 
 def share_of_steps(terms: Iterable[Term], player: str) -> float:
-    """k / (k + 1), the share of a player's optimiser steps that minimise its loss; 1 without own steps of terms."""
+    """K / (k + 1), the share of a player's optimiser steps that minimise its loss; 1 without own steps of terms."""
     interval = next((term.every for term in own_steps(terms, player)), None)
     return 1.0 if interval is None else interval / (interval + 1)

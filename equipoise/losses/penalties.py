@@ -52,7 +52,9 @@ class Penalty(Term):
         Raises:
             ValueError: if the value does not depend on D's weights.
         """
-        value = (self(seen.critic_of_real, seen.real) if self.on_real else self(seen.critic, seen.real, seen.fake)).mean()
+        value = (
+            self(seen.critic_of_real, seen.real) if self.on_real else self(seen.critic, seen.real, seen.fake)
+        ).mean()
         if not value.requires_grad:
             raise ValueError(
                 f"{self!r} does not depend on D's weights, so it would train nothing: something cut it from the graph "

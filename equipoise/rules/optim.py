@@ -27,7 +27,7 @@ class OptimConfig(ABC):
         """Whether weights without a gradient shrink."""
         return False
 
-    def slowed(self, share: float) -> OptimConfig:
+    def slowed(self, share: float) -> OptimConfig:  # noqa: ARG002
         """Settings whose steps go as far when only `share` of all steps minimise the player's loss: lr · share, and
         averages of gradients that forget as slowly per loss, beta ** share. See `LazyStep`.
 
