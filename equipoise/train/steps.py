@@ -30,9 +30,9 @@ def step(
     labelled: images whose classes D learns, for a head that may not read the labels of `batch`.
     """
     update = me.updates(nimg)  # so far
-    due = [term for term in me.terms if update % term.every == 0 and not term.own_step]
-    then_due = [term for term in me.terms if update % term.every == 0 and term.own_step]
-    apart, whole = ([term for term in due if term.place == place] for place in ("apart", "whole"))
+    due = [term for term in me.terms if update % term.every == 0]
+    now, later = ([term for term in due if term.own_step == own] for own in (False, True))
+    apart, whole = ([term for term in now if term.place == place] for place in ("apart", "whole"))
     batch, stats, reals = repeated(batch, me.times), [], []
     known = None if labelled is None else repeated(labelled, me.times)
     with trainable(me.optim), gan.compute.step():
@@ -41,20 +41,20 @@ def step(
             with torch.no_grad(), gan.compute.loss():
                 watched = me.watch(piece.held_out)
             with gan.compute.loss():
-                loss, values = weighted_sum(fused(due), seen)
+                loss, values = weighted_sum(fused(now), seen)
             with reducing(me.optim, piece.last and not (apart or whole)) as reduction:
                 (piece.share * loss).backward()
             read = me.read(seen) | {"loss": loss.detach()} | values | watched
             stats.append(read | own_backwards(apart, seen, piece.share))
-            if then_due:
+            if later:
                 reals.append(seen.real)
         once = Piece(batch, gan.latents(batch, me.purpose, nimg), labelled=labelled) if whole else piece
         added = own_backwards(whole, StepContext(gan, me, once, nimg))
         apply_gradients(me.optim, reduction)
     for then in me.after:
         then(me.net)
-    if then_due:
-        added |= step_of_terms(gan, me, then_due, batch, nimg, reals, known)
+    if later:
+        added |= step_of_terms(gan, me, later, batch, nimg, reals, known)
     return {f"{me.name}/{name}": value for name, value in (mean_of(stats) | added).items()}
 
 
@@ -124,4 +124,5 @@ def means(d_stats: dict[str, Tensor]) -> Means | None:
     """D's mean logits over all processes, for an augmentation that reads more than the batch; None without more."""
     if d_stats.keys().isdisjoint(("D/held_out", "D/sign_again")):
         return None
-    return Means(**{n: mean_over_ranks(d_stats[f"D/{n}"]) for n in Means._fields if f"D/{n}" in d_stats})
+    there = [name for name in Means._fields if f"D/{name}" in d_stats]
+    return Means(**{name: mean_over_ranks(d_stats[f"D/{name}"]) for name in there})
