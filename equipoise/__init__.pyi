@@ -4,6 +4,7 @@ from .augment import ADA as ADA
 from .augment import Augment as Augment
 from .augment import Chain as Chain
 from .augment import DiffAugment as DiffAugment
+from .augment import FadingBlur as FadingBlur
 from .augment import InstanceNoise as InstanceNoise
 from .augment import NoAugment as NoAugment
 from .compute.settings import Compute as Compute
@@ -27,6 +28,7 @@ from .features import feature_net as feature_net
 from .generate import Generator as Generator
 from .losses import R1 as R1
 from .losses import R2 as R2
+from .losses import ByResolution as ByResolution
 from .losses import Consensus as Consensus
 from .losses import Dragan as Dragan
 from .losses import Drift as Drift
@@ -35,9 +37,11 @@ from .losses import GANLoss as GANLoss
 from .losses import GradientPenalty as GradientPenalty
 from .losses import Hinge as Hinge
 from .losses import HistoricalAverage as HistoricalAverage
+from .losses import LazyStep as LazyStep
 from .losses import LeastSquares as LeastSquares
 from .losses import NonSaturating as NonSaturating
 from .losses import Orthogonal as Orthogonal
+from .losses import PathLength as PathLength
 from .losses import Penalty as Penalty
 from .losses import RelativisticPairing as RelativisticPairing
 from .losses import Saturating as Saturating

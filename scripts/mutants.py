@@ -29,6 +29,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "augment/ada.py": ("augment_ada", "augment_loop"),
     "augment/affine.py": ("augment_geometry", "augment_published"),
     "augment/bilinear.py": ("augment_geometry", "augment_ada"),
+    "augment/blur.py": ("blur",),
     "augment/chain.py": ("augment_fixed", "augment_loop"),
     "augment/color.py": ("augment_color", "augment_published"),
     "augment/corruption.py": ("augment_color", "augment_published"),
@@ -39,11 +40,15 @@ FIRST: dict[str, tuple[str, ...]] = {
     "compute/distributed.py": ("distributed", "train_processes"),
     "compute/pieces.py": ("pieces",),
     "core/latents.py": ("latents",),
+    "data/mirror.py": ("mirror",),
     "generate/standing.py": ("standing",),
     "losses/adversarial.py": ("losses", "zoo_fixtures"),
     "losses/features.py": ("matching", "train_matching"),
+    "losses/gamma.py": ("gamma",),
     "losses/joint.py": ("joint", "train_joint"),
+    "losses/lazy.py": ("lazy_step", "path_length"),
     "losses/objective.py": ("objective", "train_several"),
+    "losses/path_length.py": ("path_length", "stylegan2_iteration"),
     "losses/penalties.py": ("penalties", "zoo_fixtures", "train_penalties"),
     "losses/players.py": ("train_update", "train_classes", "train_several", "games"),
     "losses/regularizers.py": ("regularizers", "train_regularizers"),
@@ -71,7 +76,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "rules/ema.py": ("ema",),
     "rules/growth.py": ("train_growth", "cost_of_growth"),
     "rules/history.py": ("games", "train_processes"),
-    "rules/optim.py": ("optim", "train_update"),
+    "rules/optim.py": ("optim", "lazy_step", "train_update"),
     "rules/transfer.py": ("transfer", "train_transfer"),
     "runs/checkpoint.py": ("checkpoint", "reuse"),
     "train/batches.py": ("dequantise", "train_growth", "train"),
@@ -98,7 +103,12 @@ EQUIVALENT: dict[str, str] = {
 
 
 AUGMENT = (
-    Mutant("p without an upper bound", "augment/ada.py", "(level / total).clamp(0, 1)", "(level / total).clamp_min(0)"),
+    Mutant(
+        "p without an upper bound",
+        "augment/ada.py",
+        "(level / total).clamp(0, settings.most)",
+        "(level / total).clamp_min(0)",
+    ),
     Mutant(
         "p moves away from its target", "augment/ada.py", "(r - settings.target).sign()", "(settings.target - r).sign()"
     ),
@@ -117,7 +127,7 @@ AUGMENT = (
     ),
     Mutant("r_v with the wrong sign", "augment/ada.py", "(real - held_out) / gap", "(held_out - real) / gap"),
     Mutant(
-        "r never forgets", "augment/ada.py", "in (self.sums, self.images, self.iterations):", "in (self.iterations,):"
+        "r never forgets", "augment/ada.py", '            if name != "p":\n', '            if name == "iterations":\n'
     ),
     Mutant(
         "one decision to augment per batch",
@@ -135,7 +145,7 @@ AUGMENT = (
     Mutant(
         "rotation, which is there twice, fires with p each time",
         "augment/affine.py",
-        ", p=1 - (1 - draws.p).sqrt())",
+        ", p=1 - (1 - draws.p).clamp_min(0).sqrt())",
         ")",
     ),
     Mutant(
@@ -369,10 +379,14 @@ PENALTIES = (
     Mutant(
         "R1 without its half",
         "losses/penalties.py",
-        "return at(self.gamma, nimg) / 2\n\n"
+        "return gamma_at(self.gamma, nimg) / 2\n\n"
+        "    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:\n"
+        "        return replace(self, gamma=gamma_for(self.gamma, spec, batch_size))\n\n"
         "    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:\n"
         '        return squared_norm(input_gradient(critic, batch_of(real, "real")))',
-        "return at(self.gamma, nimg)\n\n"
+        "return gamma_at(self.gamma, nimg)\n\n"
+        "    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:\n"
+        "        return replace(self, gamma=gamma_for(self.gamma, spec, batch_size))\n\n"
         "    def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:\n"
         '        return squared_norm(input_gradient(critic, batch_of(real, "real")))',
     ),
@@ -928,8 +942,8 @@ TRAIN = (
     Mutant(
         "D with G's optimiser",
         "train/gan.py",
-        "cfg.d_optim.build(D)",
-        "cfg.g_optim.build(D)",
+        'cfg.optim("D").build(D)',
+        'cfg.optim("G").build(D)',
         ("train_penalties", "optim"),
     ),
     Mutant("G's larger batch is dropped", "train/gan.py", "times=cfg.g_batches,", "times=1,", ("pieces",)),
@@ -992,15 +1006,15 @@ TRAIN = (
     Mutant(
         "D's learning rate once per iteration",
         "train/loop.py",
-        "cfg.d_optim.apply(gan.d_optim, nimg)",
-        "cfg.d_optim.apply(gan.d_optim, start)",
+        'cfg.optim("D").apply(gan.d_optim, nimg)',
+        'cfg.optim("D").apply(gan.d_optim, start)',
         ("train::test_every_update_of_d_has_the_settings_of_its_moment",),
     ),
     Mutant(
         "G's learning rate stays",
         "train/loop.py",
-        "cfg.g_optim.apply(gan.g_optim, nimg)",
-        "cfg.g_optim.apply(gan.g_optim, 0)",
+        'cfg.optim("G").apply(gan.g_optim, nimg)',
+        'cfg.optim("G").apply(gan.g_optim, 0)',
         ("train::test_every_update_of_d_has_the_settings_of_its_moment",),
     ),
     Mutant(
@@ -1107,6 +1121,181 @@ TRAIN = (
     ),
 )
 
+OF_STYLEGANS = (
+    Mutant(
+        "lengths without the size of images",
+        "losses/path_length.py",
+        "y = noise / math.sqrt(images.shape[2] * images.shape[3])",
+        "y = noise",
+    ),
+    Mutant("lengths add up over styles", "losses/path_length.py", ".sum(2).mean(1).sqrt()", ".sum(2).sum(1).sqrt()"),
+    Mutant("squares of lengths", "losses/path_length.py", ".sum(2).mean(1).sqrt()", ".sum(2).mean(1)"),
+    Mutant(
+        "the mean of lengths counts as a constant",
+        "losses/path_length.py",
+        "return (lengths - mean).square()",
+        "return (lengths - self.mean).square()",
+    ),
+    Mutant(
+        "the mean of lengths keeps what it should forget",
+        "losses/path_length.py",
+        "mean = self.mean + self.decay *",
+        "mean = self.mean + (1 - self.decay) *",
+    ),
+    Mutant(
+        "each process has its own mean of lengths",
+        "losses/path_length.py",
+        "stack_ranks(lengths.mean()).mean()",
+        "lengths.mean()",
+    ),
+    Mutant(
+        "path lengths of the whole batch",
+        "losses/path_length.py",
+        "max(n // shrink, 1), device=seen.z.device) * shrink",
+        "n, device=seen.z.device)",
+    ),
+    Mutant(
+        "path lengths with the stored noise",
+        "losses/path_length.py",
+        'noise_mode: str = "random"',
+        'noise_mode: str = "const"',
+    ),
+    Mutant(
+        "path lengths of other classes",
+        "losses/path_length.py",
+        "self.memory(seen.net, told.x, told.y)",
+        "self.memory(seen.net, told.x, None)",
+    ),
+    Mutant(
+        "the share of steps the wrong way round",
+        "losses/lazy.py",
+        "interval / (interval + 1)",
+        "(interval + 1) / interval",
+    ),
+    Mutant(
+        "a correction for one step of every interval",
+        "losses/lazy.py",
+        "interval / (interval + 1)",
+        "(interval - 1) / interval",
+    ),
+    Mutant(
+        "the correction of one player for both",
+        "losses/lazy.py",
+        'term.own_step and term.player in (player, "both")',
+        "term.own_step",
+    ),
+    Mutant(
+        "a resumed or rebuilt term without its memory",
+        "losses/lazy.py",
+        "return LazyStep(self.term.at_work(net))",
+        "return self",
+    ),
+    Mutant(
+        "betas that are not corrected",
+        "rules/optim.py",
+        "betas=(raised(beta1, share), raised(beta2, share)))",
+        "betas=self.betas)",
+    ),
+    Mutant(
+        "betas scaled, not raised",
+        "rules/optim.py",
+        "schedule(nimg) ** power) if callable(schedule) else schedule**power",
+        "schedule(nimg) * power) if callable(schedule) else schedule * power",
+        ("lazy_step",),
+    ),
+    Mutant(
+        "gamma by the side, not the area",
+        "losses/gamma.py",
+        "self.factor * size**2 / batch",
+        "self.factor * size / batch",
+    ),
+    Mutant(
+        "gamma that grows with the batch",
+        "losses/gamma.py",
+        "self.factor * size**2 / batch",
+        "self.factor * size**2 * batch",
+    ),
+    Mutant(
+        "the term's step is left out",
+        "train/steps.py",
+        "term.own_step == own] for own in (False, True)",
+        "term.own_step == own] for own in (False, None)",
+        ("lazy_step",),
+    ),
+    Mutant(
+        "the term's step has the latents of the loss",
+        "train/steps.py",
+        "once = Piece(batch, gan.latents(batch, me.purpose_of_terms, nimg), labelled=known)",
+        "once = Piece(batch, gan.latents(batch, me.purpose, nimg), labelled=known)",
+        ("stylegan2_iteration",),
+    ),
+    Mutant(
+        "pieces of the term's step have the latents of the loss",
+        "train/steps.py",
+        "gan.pieces(batch, me.purpose_of_terms, nimg, labelled=known)",
+        "gan.pieces(batch, me.purpose, nimg, labelled=known)",
+        ("lazy_step",),
+    ),
+    Mutant(
+        "no constraint after the term's step",
+        "train/steps.py",
+        "    for then in me.after:\n        then(me.net)\n    return mean_of(stats) | added",
+        "    return mean_of(stats) | added",
+        ("lazy_step",),
+    ),
+    Mutant(
+        "the term's step on images kept for G",
+        "train/context.py",
+        "else self.me.show_terms(self.piece)",
+        "else self.me.show(self.piece)",
+        ("lazy_step",),
+    ),
+    Mutant("mirrored up and down", "data/mirror.py", "x[..., ::-1]", "x[..., ::-1, :]"),
+    Mutant(
+        "mirrored images between the others",
+        "data/mirror.py",
+        "turned, plain = np.divmod(indices, len(self.dataset))",
+        "plain, turned = np.divmod(indices, 2)",
+    ),
+    Mutant(
+        "labels of mirrored images in another order",
+        "data/mirror.py",
+        "np.tile(dataset.labels, 2)",
+        "np.repeat(dataset.labels, 2)",
+    ),
+    Mutant("a blur of base e", "augment/blur.py", "torch.exp2(", "torch.exp("),
+    Mutant(
+        "a Gaussian blur of that deviation", "augment/blur.py", "(i / self.sigma) ** 2", "(i / self.sigma) ** 2 / 2"
+    ),
+    Mutant("a blur cut at two sigma", "augment/blur.py", "math.floor(3 * self.sigma)", "math.floor(2 * self.sigma)"),
+    Mutant(
+        "a blur that never ends",
+        "augment/blur.py",
+        "max(1 - nimg / (self.settings.kimg * 1000), 0.0)",
+        "0.5 ** (nimg / (self.settings.kimg * 1000))",
+    ),
+    Mutant(
+        "R1's signs add up without their number",
+        "augment/ada.py",
+        "            self.verdicts += num_images\n        return",
+        "            pass\n        return",
+    ),
+    Mutant(
+        "rotations that fire at no p above 1",
+        "augment/affine.py",
+        "(1 - draws.p).clamp_min(0).sqrt()",
+        "(1 - draws.p).sqrt()",
+        ("augment_ada",),
+    ),
+    Mutant(
+        "signs of all calls of D count as real",
+        "train/context.py",
+        "        return self.gan.critic\n",
+        "        return self.critic_of_real\n",
+        ("augment_ada",),
+    ),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *AUGMENT,
     *COMPUTE,
@@ -1118,4 +1307,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *WEIGHTS,
     *RULES,
     *TRAIN,
+    *OF_STYLEGANS,
 )

@@ -11,15 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import batch as batch_of_8
+from reference import build, small
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.augment import ADA, Augment, Augmentation, Means
+from equipoise.augment import ADA, Augment, Augmentation, Chain, FadingBlur, Means
 from equipoise.augment.ada import Group
+from equipoise.compute.settings import Compute
 from equipoise.config import components
 from equipoise.core.grammar import parse
 from equipoise.core.types import Batch
-from equipoise.losses import R1
+from equipoise.losses import R1, GradientPenalty, LazyStep
+from equipoise.train import d_step
+from equipoise.train.steps import means as adapted
 
 GROUPS = get_args(Group)
 CASES = [*((g,) for g in GROUPS), GROUPS[:3], GROUPS]
@@ -219,6 +224,61 @@ def test_p_follows_the_mean_of_the_iterations_between():
             assert module.p == 0.5
             module.adapt(torch.tensor(sign), batch)
         assert_close(module.p.item(), 0.5 + direction * sum(batches) / 1000, rtol=1e-6, atol=0)
+
+
+def test_the_published_controller():
+    """ADA(most=None, all_passes=True): the mean over the logits of all passes, those of R1 too, and p above 1.
+
+    Wrong: the mean of the iterations' means, R1's signs added without their count, or p that moves further for them.
+    """
+    for signs, again, direction in [
+        ((1.0, 1.0, 0.0, 0.0), (0.0, None, None, None), -1),
+        ((1.0, 1.0, 0.25, 0.0), (1.0, None, None, None), +1),  # 0.65 of five passes; the mean of the four is 0.5625
+        ((1.0, 1.0, 1.0, 0.0), (-1.0, None, None, None), -1),
+        ((0.7, 0.7, 0.7, 0.7), (None, None, None, None), +1),
+    ]:
+        module = ADA(initial=0.5, kimg=1, most=None, all_passes=True).build()
+        plain = ADA(initial=0.5, kimg=1).build()
+        for sign, more in zip(signs, again, strict=True):
+            extra = None if more is None else Means(*[torch.tensor(0.0)] * 3, torch.tensor(more))
+            module.adapt(torch.tensor(sign), 16, extra)
+            plain.adapt(torch.tensor(sign), 16, extra)
+        mean = (sum(signs) + sum(m for m in again if m is not None)) / (4 + sum(m is not None for m in again))
+        assert math.copysign(1, mean - 0.6) == direction
+        assert_close(module.p.item(), 0.5 + 0.064 * direction, rtol=1e-6, atol=0)
+        assert_close(plain.p.item(), 0.5 + math.copysign(0.064, sum(signs) / 4 - 0.6), rtol=1e-6, atol=0)
+        assert all(buffer == 0 for name, buffer in module.named_buffers() if name != "p" and buffer.ndim == 0)
+    module = ADA(kimg=0.064, every=1, most=None).build()
+    for i in range(1, 5):
+        module.adapt(ABOVE, 32)
+        assert_close(module.p.item(), i / 2, rtol=1e-6, atol=0)
+    assert module(torch.randn(64, 3, 12, 12)).isfinite().all()
+    for _ in range(6):
+        module.adapt(BELOW, 32)
+    assert module.p == 0
+    half = ADA(kimg=0.064, every=1, most=0.75).build()
+    for _ in range(3):
+        half.adapt(ABOVE, 32)
+    assert half.p == 0.75
+    assert list(ADA().build().state_dict()) == ["p", "iterations", "images", "sums"]  # checkpoints of earlier versions
+
+
+def test_of_r1s_passes_the_signs_are_reported_if_asked_for():
+    """In a step of its own or with the loss; all pieces, and only R1's calls."""
+    for term in (R1(every=1), LazyStep(R1(every=1)), GradientPenalty()):
+        for micro_batch in (None, 2):
+            cfg = small(terms=(term,), augment=ADA(all_passes=True), compute=Compute(micro_batch=micro_batch))
+            gan, real = build(cfg), batch_of_8()
+            stats = d_step(gan, real, 0)
+            assert ("D/sign_again" in stats) == (not isinstance(term, GradientPenalty))
+            if isinstance(term, R1):  # before the step, so the same logits as the loss's
+                assert_close(stats["D/sign_again"], stats["D/sign_real"])
+            found = adapted(stats)
+            assert (found is None) == isinstance(term, GradientPenalty)
+            assert found is None or found.sign_again == stats["D/sign_again"]
+    assert "D/sign_again" not in d_step(build(small(terms=(R1(every=1),), augment=ADA())), batch_of_8(), 0)
+    assert Chain((FadingBlur(), ADA(all_passes=True))).all_passes
+    assert not Chain((FadingBlur(), ADA())).all_passes
 
 
 NUMBERS = st.floats(-1e6, 1e6, width=32) | st.sampled_from([float("nan"), float("inf"), -float("inf")])

@@ -361,7 +361,10 @@ def test_an_index_out_of_range_is_refused(index):
         ("total_kimg=1e400", r"TrainConfig\.total_kimg takes a finite number above 0, got inf"),
         ("d_optim.lr=1e400", r"^Adam\.lr takes a finite number of 0 or more, or a schedule, got inf$"),
         ("d_optim.betas=[1e400,0.9]", r"^Adam\.betas\.0 takes a finite number of 0 or more, or a schedule, got inf$"),
-        ("terms=[R1(gamma=1e400)]", r"^R1\.gamma takes a finite number of 0 or more, or a schedule, got inf$"),
+        (
+            "terms=[R1(gamma=1e400)]",
+            r"^R1\.gamma takes a finite number of 0 or more, a schedule, or a ByResolution, got inf",
+        ),
         ("ema.halflife_kimg=1e400", r"EMAConfig\.halflife_kimg takes a finite number of 0 or more, got inf"),
         ("total_kimg=1e308", r"^total_kimg takes numbers below 2\*\*63 = 9\.2e18, got 1e\+308$"),
         ("seed=9223372036854775808", r"^seed takes numbers below 2\*\*63 = 9\.2e18, got 9223372036854775808$"),
