@@ -21,13 +21,13 @@ HOMES = ("numpy.core", "numpy._core")
 RECONSTRUCT, FROM_BUFFER, SCALAR = (
     tuple(f"{home}.{name}" for home in HOMES) for name in ("multiarray._reconstruct", "numeric._frombuffer", "multiarray.scalar")
 )
-ENCODE = "_codecs.encode"
-"""Bytes in pickles of protocol 2 and below: a text and "latin1"."""
-ARRAYS = frozenset({*RECONSTRUCT, *FROM_BUFFER, *SCALAR, "numpy.dtype", "numpy.ndarray", ENCODE})
+ENCODE, NO_BYTES = "_codecs.encode", "__builtin__.bytes"
+"""Bytes in pickles of protocol 2: a text and "latin1", or nothing."""
+ARRAYS = frozenset({*RECONSTRUCT, *FROM_BUFFER, *SCALAR, "numpy.dtype", "numpy.ndarray", ENCODE, NO_BYTES})
 """Names in pickles of arrays and numbers."""
 
 PARAMETER, TENSOR, STORAGE = "torch._utils._rebuild_parameter", "torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes"
-TENSORS = frozenset({PARAMETER, TENSOR, STORAGE, "torch.Size", "collections.OrderedDict", ENCODE})
+TENSORS = frozenset({PARAMETER, TENSOR, STORAGE, "torch.Size", "collections.OrderedDict", ENCODE, NO_BYTES})
 """Names in pickles of tensors."""
 
 KINDS = re.compile("b1|[iu][1248]|f[248]")
@@ -55,6 +55,8 @@ def bytes_of(value: object) -> bytes:
     """Bytes, in any form that a pickle has for them. Raises ValueError for anything else."""
     if isinstance(value, Call) and value.of == ENCODE and len(value.args) == 2 and value.args[1] == "latin1":
         value = value.args[0]
+    if isinstance(value, Call) and value.of == NO_BYTES and not value.args:
+        return b""
     if isinstance(value, str):
         return value.encode("latin1")  # a UnicodeEncodeError is a ValueError
     if not isinstance(value, bytes):

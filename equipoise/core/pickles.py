@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 __all__ = ["OPCODES", "Call", "Name", "read_pickle"]
 
-OPCODES = 1 << 20
+OPCODES = 1 << 18
 """Most opcodes that are followed, about 200 bytes of memory each. Published networks take some 50,000."""
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from math import log2
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ OLDEST = 4
 VARIABLES = 10_000
 
 Array = NDArray[Any]
+T = TypeVar("T", int, float, bool, str, list[int])
 
 
 def networks_of_tuple(value: tuple[object, ...], size: int) -> Networks:
@@ -101,10 +102,14 @@ class Recorded:
             raise ValueError("its variables take more memory than the file: it repeats one of them")
         self.variables[f"{prefix}{name[:100]}"] = array.astype(np.float32)
 
-    def argument(self, name: str, default: Any) -> Any:
-        """An argument of the network's function; `default` is the function's own."""
+    def argument(self, name: str, default: T) -> T:
+        """An argument of the network's function; `default` is the function's own. Raises ValueError for another type."""
         value = self.given.get(name)
-        return default if value is None else value
+        if value is None:
+            return default
+        if type(value) is not type(default):
+            raise ValueError(f"its {name} is a {type(value).__name__}, and a {type(default).__name__} was expected")
+        return cast(T, value)
 
     def require_read(self, names: Mapping[str, str]) -> None:
         """Raises ValueError for variables without a name in PyTorch, or two with the same."""
@@ -230,7 +235,7 @@ def generator(net: Recorded) -> Published:
     """G in the names and arguments of StyleGAN2-ADA."""
     resolution = whole(net, "resolution", 1024)
     stages = by_stage(net, "synthesis/", "ToRGB", resolution)
-    noise = {name: net.variables.pop(name) for name in list(net.variables) if re.fullmatch(r"synthesis/noise\d+", name)}
+    noise = {name: net.variables.pop(name) for name in list(net.variables) if re.fullmatch(r"synthesis/noise[0-9]{1,2}", name)}
     state = converted(net, OF_G)
     for name, array in noise.items():
         i = int(name.removeprefix("synthesis/noise"))
@@ -302,7 +307,7 @@ def discriminator(net: Recorded) -> Published:
 
 def whole(net: Recorded, name: str, default: int) -> int:
     value = net.argument(name, default)
-    if type(value) is not int or not 4 <= value <= 1 << 20 or value & (value - 1):
+    if not 4 <= value <= 1 << 20 or value & (value - 1):
         raise ValueError(f"its {name} is {str(value)[:20]}, and a power of two from 4 on was expected")
     return value
 
@@ -310,5 +315,7 @@ def whole(net: Recorded, name: str, default: int) -> int:
 def blur(net: Recorded) -> torch.Tensor:
     """The filter of resampling, which TensorFlow computes and PyTorch stores: outer(k, k) / (sum k)^2."""
     kernel = net.argument("resample_kernel", [1, 3, 3, 1])
+    if kernel != [1, 3, 3, 1]:
+        raise ValueError("its resample_kernel is another one than [1, 3, 3, 1]")
     k = torch.tensor(kernel, dtype=torch.float32)
     return torch.outer(k, k) / k.sum().square()
