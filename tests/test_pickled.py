@@ -202,7 +202,7 @@ def test_other_networks_are_refused_by_name(tmp_path):
         (dumped(unnamed), "_init_kwargs is missing"),
         (dumped(argument), "unusual size"),
         (dumped(D=torch.nn.Linear(1, 1)), "it would call torch.nn.modules.linear.Linear"),
-        (pickle.dumps({"generator": 1}), "holds no G_ema, but generator"),
+        (pickle.dumps({"generator": 1}), "holds no G_ema, but .generator"),
         (pickle.dumps([1]), "it holds a list"),
         (pickle.dumps((1, 2)), "a tuple of 2"),
         (b"", "exhausted"),

@@ -7,7 +7,7 @@ class name and its attributes. The text is never executed: constructor arguments
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -99,8 +99,10 @@ def networks_of(value: Mapping[str, Any], size: int) -> Networks:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
     if "G_ema" not in nets:
-        there = ", ".join(str(key)[:40] for key in list(value)[:8]) or "nothing"
+        there = ", ".join(ascii(key)[:40] for key in list(value)[:8]) or "nothing"
         raise ValueError(f"it holds no G_ema, but {there}")
+    if "D" in nets and nets["G_ema"].kind == "stylegan3/G":
+        nets["D"] = replace(nets["D"], kind="stylegan3/D")
     pipe = value.get("augment_pipe")
     p = None
     if pipe is not None:

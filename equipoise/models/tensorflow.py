@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise.core.pickled_arrays import array_of
+from equipoise.core.pickled_arrays import SCALAR, array_of, scalar_of
 from equipoise.core.pickles import Call
 
 from .persistent import Networks, Published, plain
@@ -93,6 +93,8 @@ class Recorded:
 
     def add(self, prefix: str, item: object) -> None:
         match item:
+            case (str() as name, Call(of=of) as value) if of in SCALAR:  # a variable without dimensions
+                array = np.array(scalar_of(value))
             case (str() as name, value):
                 array = array_of(value)
             case _:

@@ -69,7 +69,7 @@ def import_published(path: str | Path, run_dir: str | Path) -> Imported:
     try:
         config, spec = settings(read)
         nets = {name: built(net) for name, net in read.nets.items()}
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:  # from a file's arguments
         reason = " ".join(str(error).split())[:600]
         raise ValueError(f"{path} holds networks that Equipoise does not have: {reason}") from None
     out = out.expanduser().resolve()
@@ -119,7 +119,7 @@ def of_discriminator(net: Published | None, spec: ImageSpec) -> tuple[StyleGAN2D
     """Settings of D and its head; the published defaults if the file has no D."""
     if net is None:
         return StyleGAN2Discriminator(), Head(MappedProjection()) if spec.num_classes else Head()
-    discriminator, head, reads = discriminator_settings(net.config, None)
+    discriminator, head, reads = discriminator_settings(net.config, 256.0 if net.kind == "stylegan3/D" else None)
     if reads != spec:
         raise ValueError(f"its D reads images of {reads}, and its G makes images of {spec}")
     return discriminator, head
