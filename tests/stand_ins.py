@@ -9,7 +9,6 @@ import contextlib
 import pickle
 import re
 import sys
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any

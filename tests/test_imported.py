@@ -1,4 +1,4 @@
-"""Published networks as runs: the same images, every command, licences that stay, and training further at other sizes."""
+"""Published networks as runs: the same images, every command, the licence, and training further at other sizes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from equipoise import Generator
 from equipoise.config import override
 from equipoise.core.types import ImageSpec
 from equipoise.data import Images
+from equipoise.generate import import_published
 from equipoise.models import Head, MappedProjection, StyleGAN2Discriminator, StyleGAN2Generator
 from equipoise.models.pickled import read_published
 from equipoise.models.published import network
 from equipoise.rules import FreezeD, Report, Transfer
 from equipoise.runs import Checkpoints, newest_whole, read_run
-from equipoise.train import import_published, load_networks, train
+from equipoise.train import load_networks, train
 
 SMALL = "stylegan/sg2_variants_r16_cond.npz"
 
@@ -100,7 +101,7 @@ def test_every_command_takes_an_imported_run(tmp_path, monkeypatch):
     card = Path("hub/README.md").read_text()
     for words in ("license: other", "NVIDIA Source Code\nLicense: non-commercial", "published by others", "net.pkl"):
         assert words in card
-    assert "trained with Equipoise" not in card and "had seen" not in card
+    assert not any(words in card for words in ("trained with Equipoise", "had seen"))
     assert np.array_equal(Generator.from_pretrained("hub").sample(2), Generator.from_pretrained("a").sample(2))
     small = override(
         read_run(Path("a")).config,
@@ -116,22 +117,25 @@ def test_every_command_takes_an_imported_run(tmp_path, monkeypatch):
     train(small, "b")
     run("export", "b", "--to", "hub-folder", "--out", "hub-b")
     card = Path("hub-b/README.md").read_text()
-    assert "license: other" in card and "NVIDIA" in card and "trained with Equipoise" in card and "had seen: 16" in card
+    assert all(words in card for words in ("license: other", "NVIDIA", "trained with Equipoise", "had seen: 16"))
     assert "is not empty" in run("import", "net.pkl", "a", code=2)
     Path("bad.pkl").write_bytes(b"cos\nsystem\n.")
     said = run("import", "bad.pkl", "c", code=2)
-    assert "it would call os.system" in said and said.count("\n") == 1 and not Path("c").exists()
+    assert "it would call os.system" in said
+    assert said.count("\n") == 1
+    assert not Path("c").exists()
 
 
 def test_files_that_do_not_fit_together_are_refused(tmp_path):
-    arrays, nets = nets_of(SMALL)
+    _, nets = nets_of(SMALL)
     kind, kwargs, state = nets["G_ema"]
 
     def refused(words: str, **changed: tuple) -> None:
         (tmp_path / "x.pkl").write_bytes(file_of(nets | changed))
         with pytest.raises(ValueError, match=words) as caught:
             import_published(tmp_path / "x.pkl", tmp_path / "run")
-        assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
 
     refused("other settings", G=(kind, kwargs | {"z_dim": 11}, state))
     refused("its D reads images of", D=(nets["D"][0], nets["D"][1] | {"c_dim": 0}, nets["D"][2]))
@@ -148,7 +152,8 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
         refused("more than its weights can have", G_ema=both, G=both)
     (tmp_path / "x.pkl").write_bytes(file_of({"G_ema": nets["G_ema"]}))
     made = import_published(tmp_path / "x.pkl", tmp_path / "alone")
-    assert not made.complete and not (tmp_path / "alone" / "checkpoints").exists()
+    assert not made.complete
+    assert not (tmp_path / "alone" / "checkpoints").exists()
     assert Generator.from_pretrained(tmp_path / "alone").sample(1).shape == (1, 16, 16, 3)
 
 
@@ -277,11 +282,9 @@ def test_transfer_copies_what_fits_and_says_what_did_not(tmp_path, capsys):
         f"{name} starts from {tmp_path}/a/checkpoints/000000000000:" for name in ("G", "D")
     ]
     shapes = [line for line in lines if "because the shapes differ" in line]
-    assert shapes[0] == (
-        "  1 weights at their initial values, because the shapes differ: mapping.embed"
-    ), shapes
+    assert shapes[0] == "  1 weights at their initial values, because the shapes differ: mapping.embed"
     new = [line for line in lines if "because the run has none" in line]
-    assert "synthesis.b32.conv0" in new[0] and "body.b32.fromrgb" in new[1]
+    assert ["synthesis.b32.conv0" in new[0], "body.b32.fromrgb" in new[1]] == [True, True]
     left = [line for line in lines if "left out" in line]
     assert left == ["  3 weights left out, because this network has none: body.b16.fromrgb"]
 

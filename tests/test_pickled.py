@@ -65,7 +65,8 @@ def refused(content: bytes, tmp_path: Path, seconds: float = 5, memory: int = 64
     finally:
         tracemalloc.stop()
     message = str(caught.value)
-    assert "\n" not in message and len(message) < 1000
+    assert "\n" not in message
+    assert len(message) < 1000
     return message
 
 
@@ -81,13 +82,13 @@ def test_networks_are_read_without_the_program_that_wrote_them(tmp_path):
         path.write_bytes(file_of(given, protocol=protocol, clamp=256, augment_p=0.25, cur_nimg=3))
         assert not {"torch_utils", "dnnlib"} & sys.modules.keys()
         read, sha256 = read_published(path)
-        assert len(sha256) == 64 and read.augment_p == 0.25 and read.ignored == ("training_set_kwargs", "cur_nimg")
+        assert (len(sha256), read.augment_p, read.ignored) == (64, 0.25, ("training_set_kwargs", "cur_nimg"))
         for name, (_, _, state) in given.items():
             net = read.nets[name]
             assert net.state.keys() == state.keys()
             assert all(torch.equal(net.state[key], value) for key, value in state.items())
             assert all(value.is_contiguous() for value in net.state.values())
-        assert read.nets["D"].kind == "stylegan2/D" and read.nets["G_ema"].kind == "stylegan2/G"
+        assert {name: net.kind[-1] for name, net in read.nets.items()} == {"G_ema": "G", "G": "G", "D": "D"}
         assert read.nets["D"].config == D_KWARGS | {"conv_clamp": 256}
         assert type(read.nets["D"].config["epilogue_kwargs"]["mbstd_group_size"]) is int
         assert read.nets["G"].config["synthesis_kwargs"] == {"conv_clamp": 256}
@@ -101,7 +102,8 @@ def test_stylegan3s_arguments_are_told_from_stylegan2s(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(file_of({"G_ema": ("Generator", flat, generator()), "G": ("Generator", flat, three)}, clamp=1))
     read, _ = read_published(path)
-    assert read.nets["G"].kind == "stylegan3/G" and read.nets["G"].config == {**flat, "conv_clamp": 1}
+    assert [net.kind for net in read.nets.values()] == ["stylegan2/G", "stylegan3/G"]
+    assert read.nets["G"].config == {**flat, "conv_clamp": 1}
     assert read.nets["G_ema"].config["synthesis_kwargs"] == {"channel_base": 64, "conv_clamp": 1}
     assert read.nets["G_ema"].config["mapping_kwargs"] == {"w_avg_beta": 0.9}
     assert "channel_base" not in read.nets["G_ema"].config
@@ -113,13 +115,15 @@ def test_arrays_and_tensors_are_those_that_pickle_makes():
         arrays = (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.ones((2, 3), ">f4")), np.zeros((0, 2), "u1"))
         for array in arrays:
             read = array_of(read_pickle(io.BytesIO(pickle.dumps(array, protocol)), ARRAYS))
-            assert np.array_equal(read, array) and read.dtype == array.dtype
+            assert np.array_equal(read, array)
+            assert read.dtype == array.dtype
         for number in (np.float64(0.5), np.int32(-3), np.bool_(True)):
             assert scalar_of(read_pickle(io.BytesIO(pickle.dumps(number, protocol)), ARRAYS)) == number
         base = torch.randn(4, 6)
         for tensor in (base, base.T, base[1:3], torch.tensor(2.0), torch.arange(3), torch.zeros(0, 3), base.half()):
             read = tensor_of(read_pickle(io.BytesIO(pickle.dumps(tensor, protocol)), TENSORS))
-            assert torch.equal(read, tensor) and read.dtype == tensor.dtype
+            assert torch.equal(read, tensor)
+            assert read.dtype == tensor.dtype
         with pytest.raises(ValueError, match="overlap or lie apart"):
             tensor_of(read_pickle(io.BytesIO(pickle.dumps(torch.zeros(1).expand(9, 9), protocol)), TENSORS))
 
@@ -156,9 +160,7 @@ def test_nothing_is_executed(tmp_path):
                 pickle.dumps({"G_ema": Caller(torch.storage._load_from_bytes, pickle.dumps(caller))}, protocol),
             ):
                 said = refused(content, tmp_path)
-                assert any(name.split(".")[-1] in said for name in names.split("|")) or "would call" in said or (
-                    "not a module" in said
-                ), said
+                assert any(f"it would call {name}" in said for name in names.split("|")) or "not a module" in said, said
     inside = io.BytesIO()
     torch.save(Caller(os.system, f"touch {canary}"), inside, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r"it would call (posix|nt)\.system"):
@@ -167,7 +169,8 @@ def test_nothing_is_executed(tmp_path):
         storage_of(pickle.dumps(Caller(os.system, f"touch {canary}")))
     by_name = b"\x80\x02cos\nsystem\n(X\x05\x00\x00\x00touchtR."
     state_of_a_name = b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00aK\x01sb."
-    for content in (by_name, state_of_a_name, b"\x80\x02c__builtin__\nset\n]R.", b"(S'x'\nios\nsystem\n.", b"\x80\x02]Q."):
+    of_old = b"(S'x'\nios\nsystem\n."
+    for content in (by_name, state_of_a_name, b"\x80\x02c__builtin__\nset\n]R.", of_old, b"\x80\x02]Q."):
         refused(content, tmp_path)
     assert not canary.exists()
 
@@ -213,8 +216,8 @@ def test_other_networks_are_refused_by_name(tmp_path):
     for path, words in ((tmp_path / "gone.pkl", "No such file"), (tmp_path, "not a regular file")):
         with pytest.raises(ValueError, match=words):
             read_published(path)
+    (tmp_path / "x.pkl").write_bytes(bytes(101))
     with patch("equipoise.models.pickled.LARGEST", 100), pytest.raises(ValueError, match="at most 100 were expected"):
-        (tmp_path / "x.pkl").write_bytes(bytes(101))
         read_published(tmp_path / "x.pkl")
 
 
@@ -297,7 +300,7 @@ def test_damaged_files_are_refused_or_read(tmp_path):
     path, chance = tmp_path / "x.pkl", random.Random(0)
     path.write_bytes(whole)
     read_published(path)
-    told = 0
+    told = []
     for trial in range(300):
         content = bytearray(whole)
         if trial % 3:
@@ -309,6 +312,6 @@ def test_damaged_files_are_refused_or_read(tmp_path):
         try:
             read_published(path)
         except ValueError as error:
-            assert "\n" not in str(error) and str(path) in str(error)
-            told += 1
-    assert told > 150
+            told.append(str(error))
+    assert len(told) > 150
+    assert all("\n" not in message and message.startswith(str(path)) for message in told)

@@ -72,7 +72,7 @@ def import_published(
 ) -> None:
     """Make a run from networks that others published. Nothing in their file is executed."""
     with clear_errors():
-        from equipoise.train import import_published as make
+        from equipoise.generate import import_published as make
 
         made = make(network, run_dir)
         place = pasted(run_dir)

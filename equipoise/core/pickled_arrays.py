@@ -69,7 +69,8 @@ def dtype_of(value: object) -> np.dtype[Any]:
     match value:
         case Call(of="numpy.dtype", args=(str() as kind, *_), state=(_, "<" | ">" | "|" | "=" as order, *_)):
             if KINDS.fullmatch(kind):
-                return np.dtype(order + kind)
+                dtype: np.dtype[Any] = np.dtype(order + kind)
+            return dtype
             raise ValueError(f"its arrays hold {kind[:20]!r} and not numbers")
     raise ValueError("it holds an array without a dtype")
 
@@ -130,7 +131,7 @@ def tensor_of(value: object) -> Tensor:
         case Call(of=of, args=(inner, *_)) if of == PARAMETER:
             value = inner
     match value:
-        case Call(of=of, args=(Call(of=storage, args=(bytes() | Call() as content,)), int() as offset, size, stride, *_)):
+        case Call(of=of, args=(Call(of=storage, args=(content,)), int() as offset, size, stride, *_)):
             if of == TENSOR and storage == STORAGE:
                 return strided(storage_of(bytes_of(content)), offset, sizes_of(size), sizes_of(stride))
     raise ValueError(f"it holds a {kind_of(value)} where a tensor was expected")
@@ -141,11 +142,12 @@ def strided(values: Tensor, offset: int, size: tuple[int, ...], stride: tuple[in
     if len(size) != len(stride) or not 0 <= offset <= len(values):
         raise ValueError("it holds a tensor whose strides do not fit its shape")
     step = 1
+    numbers = math.prod(size)
     for of_dim, n in sorted((of_dim, n) for of_dim, n in zip(stride, size, strict=True) if n != 1):
-        if of_dim != step and math.prod(size):
+        if of_dim != step and numbers:
             raise ValueError("it holds a tensor whose numbers overlap or lie apart")
         step *= n
-    if offset + math.prod(size) > len(values):
+    if offset + numbers > len(values):
         raise ValueError(f"it holds a tensor of shape {size}, and {len(values) - offset} numbers for it")
     return values.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 

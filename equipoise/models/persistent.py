@@ -24,7 +24,7 @@ NAMES = ARRAYS | TENSORS | {MODULE, ORDERED, EASY, *SETS}
 """Everything that the published files name."""
 
 VERSION = 6
-"""Of the form in which modules are written."""
+"""The form in which modules are written."""
 NESTED = 8
 """Deepest module inside modules. The published networks have four levels."""
 MODULES = 10_000

@@ -1,7 +1,7 @@
 """Networks in TensorFlow's pickles of StyleGAN2, under their names in PyTorch.
 
-Such a file is a tuple of three networks: G, D and the average of G. Each holds the arguments of the function that builds
-it and its variables by name. The names and layouts are converted:
+Such a file is a tuple of three networks: G, D and the average of G. Each holds the arguments of the function that
+builds it and its variables by name. The names and layouts are converted:
 
     dense weight (in, out)                -> (out, in)
     convolution (k, k, in, out)           -> (out, in, k, k); `Conv0_up` and G's `Skip` flipped in both directions
@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from math import log2
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -105,13 +105,14 @@ class Recorded:
         self.variables[f"{prefix}{name[:100]}"] = array.astype(np.float32)
 
     def argument(self, name: str, default: T) -> T:
-        """An argument of the network's function; `default` is the function's own. Raises ValueError for another type."""
+        """An argument of the network's function, or the function's own default. Raises ValueError for another type."""
         value = self.given.get(name)
         if value is None:
             return default
         if type(value) is not type(default):
             raise ValueError(f"its {name} is a {type(value).__name__}, and a {type(default).__name__} was expected")
-        return cast(T, value)
+        found: T = value
+        return found
 
     def require_read(self, names: Mapping[str, str]) -> None:
         """Raises ValueError for variables without a name in PyTorch, or two with the same."""
@@ -147,7 +148,7 @@ def convolution(x: Array) -> Array:
 
 
 def flipped(x: Array) -> Array:
-    """As `convolution`, mirrored in both directions: TensorFlow's transposed convolution turns the kernel."""
+    """Mirrored in both directions, then as `convolution`: TensorFlow's transposed convolution turns the kernel."""
     return x[::-1, ::-1].transpose(3, 2, 0, 1)
 
 
@@ -155,6 +156,8 @@ def raised(x: Array) -> Array:
     """A style's bias: TensorFlow adds the 1 when it is used."""
     return x + 1
 
+
+DIMENSIONS = {dense: 2, convolution: 4, flipped: 4}
 
 Rule = tuple[str, str, Callable[[Array], Array]]
 """A pattern of names, the name in PyTorch, and the change of layout."""
@@ -207,7 +210,7 @@ def converted(net: Recorded, table: tuple[Rule, ...]) -> dict[str, torch.Tensor]
         for pattern, target, layout in table:
             if match := re.fullmatch(pattern, name, re.ASCII):
                 names[name] = match.expand(target)
-                if layout in (convolution, flipped) and array.ndim != 4 or layout is dense and array.ndim != 2:
+                if array.ndim != DIMENSIONS.get(layout, array.ndim):
                     raise ValueError(f"{name} has {array.ndim} dimensions")
                 state[names[name]] = torch.from_numpy(np.array(layout(array), np.float32, order="C"))
                 break
@@ -237,7 +240,8 @@ def generator(net: Recorded) -> Published:
     """G in the names and arguments of StyleGAN2-ADA."""
     resolution = whole(net, "resolution", 1024)
     stages = by_stage(net, "synthesis/", "ToRGB", resolution)
-    noise = {name: net.variables.pop(name) for name in list(net.variables) if re.fullmatch(r"synthesis/noise[0-9]{1,2}", name)}
+    stored = [name for name in net.variables if re.fullmatch(r"synthesis/noise[0-9]{1,2}", name)]
+    noise = {name: net.variables.pop(name) for name in stored}
     state = converted(net, OF_G)
     for name, array in noise.items():
         i = int(name.removeprefix("synthesis/noise"))

@@ -6,7 +6,6 @@ from .cost import iteration_flops
 from .evaluations import Evaluations
 from .events import Event, Moment
 from .gan import GAN
-from .imported import Imported, import_published
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
 from .players import Player
@@ -20,7 +19,6 @@ __all__ = [
     "BatchesByStage",
     "Evaluations",
     "Event",
-    "Imported",
     "Memory",
     "Moment",
     "Player",
@@ -30,7 +28,6 @@ __all__ = [
     "fit_or_say_so",
     "g_step",
     "host_memory",
-    "import_published",
     "iteration_flops",
     "load_networks",
     "loss_on",

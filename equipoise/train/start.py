@@ -46,9 +46,9 @@ def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
     if "D" in nets:
         require_copied(start, nets["D"], names["D"])
     for name, net in nets.items():
-        if lines := differences(weights[name], net.state_dict(), names[name]):
-            if name != "ema" and speaks():
-                print("\n".join((f"{name} starts from {path}:", *lines)), file=sys.stderr)
+        lines = differences(weights[name], net.state_dict(), names[name])
+        if lines and name != "ema" and speaks():
+            print("\n".join((f"{name} starts from {path}:", *lines)), file=sys.stderr)
         net.load_state_dict({key: weights[name][key] for key in names[name]}, strict=False)
 
 

@@ -15,9 +15,6 @@ from equipoise.config import TrainConfig, to_text
 from equipoise.core.files import replace_file, writing
 from equipoise.core.types import ImageSpec
 from equipoise.data import Images
-from equipoise.generate import Generator, save_generator
-from equipoise.generate.generator import IN_RUN
-from equipoise.generate.write import require_empty
 from equipoise.losses import R1
 from equipoise.models import GeneratorConfig, Head, MappedProjection, StyleGAN2Discriminator
 from equipoise.models.persistent import Networks, Published
@@ -25,6 +22,9 @@ from equipoise.models.pickled import read_published
 from equipoise.models.published import PublishedDiscriminator, discriminator_settings, generator_settings, network
 from equipoise.rules import Adam, EMAConfig
 from equipoise.runs import NOTICE, Checkpoints
+
+from .generator import IN_RUN, Generator, save_generator
+from .write import require_empty
 
 __all__ = ["Imported", "import_published"]
 
