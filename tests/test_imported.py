@@ -59,7 +59,8 @@ def pictures(tmp_path: Path, size: int, count: int = 16) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", [SMALL, *(f"stylegan/{n}.npz" for n in ("sg2_resnet_r32_rgb_clamp", "sg2_cifar_r32_cond", "sg3_r_r32_cond"))]
+    "name",
+    [SMALL, *(f"stylegan/{n}.npz" for n in ("sg2_resnet_r32_rgb_clamp", "sg2_cifar_r32_cond", "sg3_r_r32_cond"))],
 )
 def test_an_imported_run_has_the_published_images_and_logits(tmp_path, name):
     arrays, nets = nets_of(name)
@@ -87,7 +88,13 @@ def test_every_command_takes_an_imported_run(tmp_path, monkeypatch):
     _, nets = nets_of(SMALL)
     Path("net.pkl").write_bytes(file_of(nets, augment_p=0.5))
     said = run("import", "net.pkl", "a")
-    for words in ("wrote a.", "NOTICE.txt", "left out: training_set_kwargs", "0.5", "equipoise sample a --out samples.png"):
+    for words in (
+        "wrote a.",
+        "NOTICE.txt",
+        "left out: training_set_kwargs",
+        "0.5",
+        "equipoise sample a --out samples.png",
+    ):
         assert words in said
     line = next(line for line in said.splitlines() if line.startswith("Train further: "))
     assert line == "Train further: equipoise train a/config.txt RUN data=IMAGES 'start=Transfer(run=\"a\")'"
@@ -301,7 +308,7 @@ def test_transfer_of_the_same_networks_is_fine_tuning_and_of_others_is_refused(t
     with pytest.raises(ValueError, match=r"does not fit this config's G: .*start=Transfer\(run=\.\.\.\)"):
         load_networks(FreezeD(run=run_dir), networks(32, 4))
     strange = {name: torch.nn.Linear(2, 2) for name in source}
-    with pytest.raises(ValueError, match="G of .* no weight has the same name and shape"):
+    with pytest.raises(ValueError, match=r"G of .* no weight has the same name and shape"):
         load_networks(Transfer(run=run_dir), strange)
     with pytest.raises(ValueError, match=r"freeze layers of D at their initial weights.*body\.b32\.fromrgb"):
         load_networks(Transfer(run=run_dir, layers=2), networks(32, 4))

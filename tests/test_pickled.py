@@ -51,16 +51,16 @@ def nets() -> dict[str, tuple]:
     return {"G": G, "D": ("Discriminator", D_KWARGS, discriminator()), "G_ema": G}
 
 
-def refused(content: bytes, tmp_path: Path, seconds: float = 5, memory: int = 64 << 20) -> str:
+def refused(content: bytes, tmp_path: Path, seconds: float = 20, memory: int = 64 << 20) -> str:
     """The one line in which `content` is refused. It takes neither long nor much."""
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
     tracemalloc.start()
-    begun = time.monotonic()
+    begun = time.process_time()
     try:
-        with pytest.raises(ValueError, match="x.pkl holds no networks of StyleGAN2 or StyleGAN3") as caught:
+        with pytest.raises(ValueError, match=r"x\.pkl holds no networks of StyleGAN2 or StyleGAN3") as caught:
             read_published(path)
-        assert time.monotonic() - begun < seconds
+        assert time.process_time() - begun < seconds
         assert tracemalloc.get_traced_memory()[1] < memory + 8 * len(content)
     finally:
         tracemalloc.stop()
@@ -147,9 +147,9 @@ def test_nothing_is_executed(tmp_path):
     program = f"open({str(canary)!r}, 'w')"
     callers = {
         "posix.system|nt.system": Caller(os.system, f"touch {canary}"),
-        "builtins.eval": Caller(eval, program),
-        "builtins.exec": Caller(exec, program),
-        "builtins.getattr": Caller(getattr, OrderedDict, "__init__"),
+        "builtins.eval|__builtin__.eval": Caller(eval, program),
+        "builtins.exec|__builtin__.exec": Caller(exec, program),
+        "builtins.getattr|__builtin__.getattr": Caller(getattr, OrderedDict, "__init__"),
         "torch.serialization.load": Caller(torch.load, str(canary)),
     }
     for protocol in (2, 3, 4, 5):
@@ -160,7 +160,8 @@ def test_nothing_is_executed(tmp_path):
                 pickle.dumps({"G_ema": Caller(torch.storage._load_from_bytes, pickle.dumps(caller))}, protocol),
             ):
                 said = refused(content, tmp_path)
-                assert any(f"it would call {name}" in said for name in names.split("|")) or "not a module" in said, said
+                names_it = any(f"it would call {name}" in said for name in names.split("|"))
+                assert names_it or "it is a torch.storage._load_from_bytes" in said, said
     inside = io.BytesIO()
     torch.save(Caller(os.system, f"touch {canary}"), inside, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r"it would call (posix|nt)\.system"):

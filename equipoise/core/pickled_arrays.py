@@ -19,14 +19,19 @@ __all__ = ["ARRAYS", "TENSORS", "array_of", "bytes_of", "dtype_of", "scalar_of",
 HOMES = ("numpy.core", "numpy._core")
 """The place of NumPy's functions, before and since version 2."""
 RECONSTRUCT, FROM_BUFFER, SCALAR = (
-    tuple(f"{home}.{name}" for home in HOMES) for name in ("multiarray._reconstruct", "numeric._frombuffer", "multiarray.scalar")
+    tuple(f"{home}.{name}" for home in HOMES)
+    for name in ("multiarray._reconstruct", "numeric._frombuffer", "multiarray.scalar")
 )
 ENCODE, NO_BYTES = "_codecs.encode", "__builtin__.bytes"
 """Bytes in pickles of protocol 2: a text and "latin1", or nothing."""
 ARRAYS = frozenset({*RECONSTRUCT, *FROM_BUFFER, *SCALAR, "numpy.dtype", "numpy.ndarray", ENCODE, NO_BYTES})
 """Names in pickles of arrays and numbers."""
 
-PARAMETER, TENSOR, STORAGE = "torch._utils._rebuild_parameter", "torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes"
+PARAMETER, TENSOR, STORAGE = (
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor_v2",
+    "torch.storage._load_from_bytes",
+)
 TENSORS = frozenset({PARAMETER, TENSOR, STORAGE, "torch.Size", "collections.OrderedDict", ENCODE, NO_BYTES})
 """Names in pickles of tensors."""
 

@@ -157,7 +157,7 @@ def raised(x: Array) -> Array:
     return x + 1
 
 
-DIMENSIONS = {dense: 2, convolution: 4, flipped: 4}
+DIMENSIONS: dict[Callable[[Array], Array], int] = {dense: 2, convolution: 4, flipped: 4}
 
 Rule = tuple[str, str, Callable[[Array], Array]]
 """A pattern of names, the name in PyTorch, and the change of layout."""
