@@ -208,8 +208,11 @@ def to_tensorflow(state: dict[str, Tensor], resolution: int) -> dict[str, np.nda
 
 
 def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_path):
-    """Skip and resnet, with and without classes; the inverse conversion is this file's own."""
-    for architecture, classes in (("skip", 0), ("resnet", 3)):
+    """Skip and resnet, without classes, and with them in a mapping of D of two layers, and of none, TensorFlow's default.
+
+    The inverse conversion is this file's own.
+    """
+    for architecture, classes, layers in (("skip", 0, 2), ("resnet", 3, 2), ("skip", 3, 0)):
         g = StyleGAN2Generator(
             z_dim=5, w_dim=6, mapping_layers=2, channel_base=64, channel_max=4, architecture=architecture, mixing=0.0
         )
@@ -217,7 +220,7 @@ def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_
         spec = ImageSpec(32, 3, classes)
         torch.manual_seed(classes)
         G = g.build(spec)
-        D = Head(MappedProjection(layers=2) if classes else Head().conditioning).build(d.build, spec)
+        D = Head(MappedProjection(layers=layers) if classes else Head().conditioning).build(d.build, spec)
         for tensor in (*G.state_dict().items(), *D.state_dict().items()):
             if "resample_filter" not in tensor[0]:
                 tensor[1].copy_(torch.randn_like(tensor[1]))
@@ -229,20 +232,20 @@ def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_
         g_kwargs = {"latent_size": 5, "dlatent_size": 6, "resolution": 32, "mapping_layers": 2, "label_size": classes}
         g_kwargs |= {"fmap_base": 32, "fmap_max": 4, "architecture": architecture, "truncation_psi": 0.5}
         d_kwargs = {"resolution": 32, "fmap_base": 32, "fmap_max": 4, "mbstd_group_size": 2, "label_size": classes}
-        d_kwargs |= {"mapping_layers": 2, "mapping_lrmul": 0.01}
+        d_kwargs |= {"mapping_layers": layers, "mapping_lrmul": 0.01} if layers else {}
         net = g_kwargs, to_tensorflow(G.state_dict(), 32) | {"lod": np.float32(0)}
-        path = tmp_path / f"{architecture}.pkl"
+        path = tmp_path / f"{architecture}{layers}.pkl"
         path.write_bytes(tensorflow_file((net, (d_kwargs, to_tensorflow(of_d, 32)), net)))
-        import_published(path, tmp_path / architecture)
+        import_published(path, tmp_path / path.stem)
         z, y = torch.randn(4, 5), torch.tensor([0, 1, 2, 0]) % classes if classes else None
-        generator = Generator.from_pretrained(tmp_path / architecture)
+        generator = Generator.from_pretrained(tmp_path / path.stem)
         made, x = generator.net.cpu()(z, y), G.eval()(z, y)
         assert (made - x).abs().max() < 1e-5 * x.abs().max()  # 1 + (b - 1) rounds
         read, _ = read_published(path)
         published = network(read.nets["D"].kind, read.nets["D"].config, read.nets["D"].state)
         x = torch.randn(4, 3, 32, 32)
         assert torch.equal(published(x, y), D.eval()(x, y).fun)
-        assert "TensorFlow" in (tmp_path / architecture / "NOTICE.txt").read_text()
+        assert "TensorFlow" in (tmp_path / path.stem / "NOTICE.txt").read_text()
     for version, words in ((3, "StyleGAN1's, whose layers are others"), (1000, "its version is 1000")):
         path.write_bytes(tensorflow_file((net, net, net), version))
         with pytest.raises(ValueError, match=words):

@@ -290,6 +290,7 @@ def discriminator(net: Recorded) -> Published:
             state[f"{layer}.resample_filter"] = blur(net)
     for r in (2**i for i in range(3, round(log2(resolution)) + 1)):
         state[f"b{r}.resample_filter"] = blur(net)
+    depth = net.argument("mapping_layers", 0)
     config = {
         "c_dim": net.argument("label_size", 0),
         "img_resolution": resolution,
@@ -299,8 +300,8 @@ def discriminator(net: Recorded) -> Published:
         "channel_max": net.argument("fmap_max", 512),
         "conv_clamp": net.given.get("conv_clamp"),
         "mapping_kwargs": {
-            "num_layers": net.argument("mapping_layers", 0),
-            "layer_features": net.given.get("mapping_fmaps"),
+            "num_layers": depth,
+            "layer_features": net.given.get("mapping_fmaps") if depth else None,
             "lr_multiplier": net.argument("mapping_lrmul", 0.1),
         },
         "epilogue_kwargs": {
