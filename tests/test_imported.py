@@ -208,7 +208,7 @@ def to_tensorflow(state: dict[str, Tensor], resolution: int) -> dict[str, np.nda
 
 
 def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_path):
-    """Skip and resnet, without classes, and with them in a mapping of D of two layers, and of none, TensorFlow's default.
+    """Skip and resnet, without classes, and with them by a mapping of D of two layers, and of none, the default there.
 
     The inverse conversion is this file's own.
     """

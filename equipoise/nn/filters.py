@@ -113,7 +113,7 @@ def depthwise(x: Tensor, kernels: Tensor, stride: tuple[int, int]) -> Tensor:
 
 
 def padded(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """x with zeros around it; x itself, not a copy, if there are none."""
+    """X with zeros around it; x itself, not a copy, if there are none."""
     return F.pad(x, padding) if any(padding) else x
 
 
