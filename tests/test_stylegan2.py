@@ -315,7 +315,7 @@ def test_published_arguments():
         ({"mapping_kwargs": {"activation": "relu"}}, "only activation='lrelu' is supported"),
         (
             {"mapping_kwargs": {"num_layers": 3}},
-            "do not fit the arguments of stylegan2/G: it has no mapping.fc2.weight",
+            "not fit the arguments of stylegan2/G: it has no mapping.fc2.weight",
         ),
     ):
         with pytest.raises(ValueError, match=message):
