@@ -33,13 +33,13 @@ from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
 from equipoise.rules import (
     Adam,
     EMAConfig,
-    FreezeD,
     Game,
     Generation,
     Growth,
     NoGrowth,
     OptimConfig,
     Report,
+    Start,
     ToConvergence,
 )
 from equipoise.weights import Constraint, NoNormalizer, Normalizer
@@ -137,7 +137,7 @@ class TrainConfig:
     g_batches: int = Field(default=1, ge=1)
     compute: Compute = Compute()
     total_kimg: float = Field(default=1000, gt=0)
-    start: FreezeD | None = None
+    start: Start | None = None
     report: Report = Report()
     seed: int = Field(default=0, ge=0)
 

@@ -49,6 +49,7 @@ REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
     "Cosine": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Images": {"path": "a/b"},
     "FreezeD": {"run": "runs/a"},
+    "Transfer": {"run": "runs/a"},
     "TrainConfig": {f.name: getattr(dcgan_digits(), f.name) for f in dataclasses.fields(TrainConfig)},
 }
 every_component = for_each(KNOWN)
@@ -569,7 +570,7 @@ def test_terms_on_the_command_line(item, field, value):
         ("d_steps=1.5", r"d_steps takes a whole number of 1 or more, or a ToConvergence, got 1\.5"),
         ("d_steps=ToConvergence(window=0)", r"ToConvergence\.window takes a whole number of 1 or more, got 0"),
         ("d_steps=ToConvergence(max_steps=39)", r"max_steps=39 is less than two windows of 20 .* least max_steps=40"),
-        ("start=runs/a", r"start takes a FreezeD, or none, got 'runs/a'"),
+        ("start=runs/a", r"start takes a Start, or none, got 'runs/a'; known: FreezeD, Transfer"),
         ("start=FreezeD", r"FreezeD needs the field 'run'"),
         ("data=Few(num=0)", r"Few\.num takes a whole number of 1 or more, got 0"),
         ("data=Few(of=Hinge)", r"Few\.of takes a DatasetConfig, got Hinge"),

@@ -313,7 +313,10 @@ def test_published_arguments():
     for change, message in (
         ({"synthesis_kwargs": {"swish": 1}}, "synthesis_kwargs has an unknown argument swish=1; known: activation"),
         ({"mapping_kwargs": {"activation": "relu"}}, "only activation='lrelu' is supported"),
-        ({"mapping_kwargs": {"num_layers": 3}}, "do not fit the arguments of stylegan2/G: missing mapping.fc2.weight"),
+        (
+            {"mapping_kwargs": {"num_layers": 3}},
+            "not fit the arguments of stylegan2/G: it has no mapping.fc2.weight",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             network("stylegan2/G", nested | change, state)

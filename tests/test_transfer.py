@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import narrow_fields
 from runs import same
 from tiny import recipe
 from torch import nn
@@ -253,7 +254,10 @@ DISCRIMINATORS = [name for name in models.__all__ if name.endswith("Discriminato
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_every_network_of_the_library_can_spare_what_is_frozen_unless_told_otherwise(name):
-    D = getattr(models, name)(width=4).build(SPEC, Head().factory(0))
+    config = getattr(models, name)
+    fields = narrow_fields(config, 4)
+    spec = SPEC if "width" in fields else replace(SPEC, resolution=32)  # style-based: a power of two
+    D = config(**fields).build(spec, Head().factory(0))
     stay = FreezeD("runs/a").frozen(D)
     assert {id(p) for p in stay} == {id(p) for p in FreezeD("runs/a", layers=2).frozen(D)}
     assert 0 < len(stay) < len(list(D.parameters()))

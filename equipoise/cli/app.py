@@ -55,4 +55,5 @@ for command in (
     models.models,
 ):
     app.command()(command)
+app.command("import")(generate.import_published)
 data_app.command()(data.prepare)

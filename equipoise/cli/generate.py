@@ -1,15 +1,17 @@
-"""The commands `sample`, `export`, `interpolate` and `arithmetic`."""
+"""The commands `sample`, `export`, `import`, `interpolate` and `arithmetic`."""
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from .options import OwnRecipe, clear_errors, err, numbers, own_components
+from .options import OwnRecipe, clear_errors, err, numbers, own_components, pasted
 
-__all__ = ["arithmetic", "export", "interpolate", "sample"]
+__all__ = ["arithmetic", "export", "import_published", "interpolate", "sample"]
 
 
 def sample(
@@ -62,6 +64,31 @@ def export(
 
         made = write(run_dir, to, out_path, truncation=truncation, known=own_components(recipe))
         err.print(f"wrote {made}", markup=False)
+
+
+def import_published(
+    network: Annotated[Path, typer.Argument(metavar="NETWORK.pkl", help="A file of StyleGAN2, 2-ADA or 3.")],
+    run_dir: Annotated[Path, typer.Argument(help="Folder of the run to make.")],
+) -> None:
+    """Make a run from networks that others published. Nothing in their file is executed."""
+    with clear_errors():
+        from equipoise.generate import import_published as make
+
+        made = make(network, run_dir)
+        place = pasted(run_dir)
+        lines = [f"wrote {run_dir}. The licence of the weights: {run_dir / 'NOTICE.txt'}"]
+        if made.ignored:
+            lines.append(f"left out: {', '.join(made.ignored)}")
+        if made.augment_p is not None:
+            lines.append(f"strength of the augmentation when it was saved: {made.augment_p:g}; it starts afresh")
+        lines.append(f"Next: equipoise sample {place} --out samples.png")
+        if made.complete:
+            start = shlex.quote(f"start=Transfer(run={json.dumps(str(run_dir), ensure_ascii=False)})")
+            config = pasted(run_dir / "config.txt")
+            lines.append(f"Train further: equipoise train {config} RUN data=IMAGES {start}")
+        else:
+            lines.append("The file lacks G or D, so no other run can start from this one.")
+        err.print("\n".join(lines), markup=False)
 
 
 def interpolate(

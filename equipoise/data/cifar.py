@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from equipoise.core.types import component
 from .arrays import ArrayDataset, Arrays, Split, read_npz
 from .base import DatasetConfig, PathLike
 from .download import cache_directory, fetch
-from .pickles import ArraysOnly, Described
+from .pickles import images_of, read_batch
 from .regular import expanded, reason
 from .tars import read_tar
 
@@ -125,12 +124,12 @@ def rows(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int6
 def unpickled(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images and labels from the version for Python: a pickled dictionary with `data` (n, 3072) and `labels`."""
     try:
-        batch = ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        batch = read_batch(content)
         data, labels = batch["data"], batch["labels"]
         if not isinstance(labels, list) or not all(type(label) is int for label in labels):
             raise ValueError("its labels are not a list of whole numbers")
         y = np.array(labels, np.int64)
-        x = data.bytes() if isinstance(data, Described) else None
+        x = images_of(data)
     except Exception as error:  # a damaged pickle makes Python raise nearly anything
         raise ValueError(f"{where} is not a batch of CIFAR-10, or it is damaged: {reason(error)}") from error
     if x is None or x.shape != (len(y), ROW):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from equipoise.config import components
 from equipoise.core.files import read_file
-from equipoise.runs import Run, config_text
+from equipoise.runs import Run, config_text, notice_of
 
 from .generator import Generator
 
@@ -29,21 +29,27 @@ def grid_of(generator: Generator) -> tuple[int, int]:
 def model_card(generator: Generator, run: Run) -> str:
     """README.md of a published generator, with the front matter that the Hugging Face Hub reads.
 
-    Everything in it comes from the generator and the run. The licence is left to whoever publishes it.
+    Everything in it comes from the generator and the run. The licence is left to whoever publishes it, unless the
+    weights began as weights that others published: then theirs applies, and the run's notice is quoted.
+
+    Raises:
+        ValueError: if the run's notice is damaged.
     """
+    notice = notice_of(run.folder)
+    imported = bool(notice) and generator.nimg == 0
     return f"""---
 library_name: equipoise
 pipeline_tag: unconditional-image-generation
 tags:
 - gan
 - image-generation
-# No licence has been chosen yet. Name yours here, such as
-# license: apache-2.0
+{LICENCE_OF_OTHERS if notice else LICENCE_TO_CHOOSE}
 ---
 
 # {run.folder.resolve().name}
 
-A generative adversarial network, trained with Equipoise. It draws {described(generator)}.
+A generative adversarial network, {"published by others" if imported else "trained with Equipoise"}. It draws \
+{described(generator)}.
 
 ![Images that it draws](samples.png)
 
@@ -55,7 +61,7 @@ A generative adversarial network, trained with Equipoise. It draws {described(ge
 
 ## Training
 
-{training(generator, run)}
+{training_elsewhere(generator, run) if imported else training(generator, run)}
 
 ## Numbers
 
@@ -63,9 +69,19 @@ A generative adversarial network, trained with Equipoise. It draws {described(ge
 
 ## Licence
 
-None has been chosen yet: whoever publishes this names one in the first lines of this file. The licence of the data may
-limit which ones there are to choose from.
+{notice or NO_LICENCE}
 """
+
+
+LICENCE_TO_CHOOSE = """\
+# No licence has been chosen yet. Name yours here, such as
+# license: apache-2.0"""
+LICENCE_OF_OTHERS = """\
+license: other
+license_name: of-the-published-weights"""
+NO_LICENCE = """\
+None has been chosen yet: whoever publishes this names one in the first lines of this file. The licence of the data may
+limit which ones there are to choose from."""
 
 
 def described(generator: Generator) -> str:
@@ -133,6 +149,18 @@ def training(generator: Generator, run: Run) -> str:
         )
         lines.append(f"- Command: `{command(about['command'])}`")
     config = config_text(run.folder / "config.txt").rstrip()
+    return "\n".join([*lines, "", "```python", config, "```"])
+
+
+def training_elsewhere(generator: Generator, run: Run) -> str:
+    """The size and the settings of an imported network: its training is not on record."""
+    parameters = sum(parameter.numel() for parameter in generator.net.parameters())
+    config = config_text(run.folder / "config.txt").rstrip()
+    lines = [
+        "- By others, on data that the file does not name",
+        f"- Generator: `{generator.config!r}`, {parameters:,} parameters",
+        "- The networks' settings, with settings for training further; `data` is a placeholder:",
+    ]
     return "\n".join([*lines, "", "```python", config, "```"])
 
 

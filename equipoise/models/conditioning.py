@@ -180,19 +180,29 @@ class MappedProjection(Conditioning):
     weights but an embedding, so it suits data with many classes.
 
     features: M; None: F.
-    layers: of the mapping.
-    embed_features: length of the embedding of the class; None: M.
+    layers: of the mapping; 0: m is the normalised embedding, as in the TensorFlow version.
+    embed_features: length of the embedding of the class; None: M. Without layers it is M.
     hidden: width of the mapping's hidden layers; None: M.
     mapping_lr: learning rate of the mapping, relative to all others.
     """
 
     features: int | None = Field(default=None, ge=1)
-    layers: int = Field(default=8, ge=1)
+    layers: int = Field(default=8, ge=0)
     embed_features: int | None = Field(default=None, ge=1)
     hidden: int | None = Field(default=None, ge=1)
     mapping_lr: float = Field(default=0.01, gt=0)
     reads_labels: ClassVar[bool] = True
     stored: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for `layers=0` with `embed_features` or `hidden`: the embedding itself is m. Leave them
+        out, and set `features`.
+        """
+        if self.layers == 0 and (self.embed_features, self.hidden) != (None, None):
+            raise ValueError(
+                f"layers=0 takes the embedding itself for m, so embed_features={self.embed_features} and "
+                f"hidden={self.hidden} do not apply: leave them out, and set features"
+            )
 
     def head(self, spec: HeadSpec) -> nn.Module:
         mapping = Mapping(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from equipoise.core.misfits import first_of, misfits
 from equipoise.core.types import ImageSpec
 
-from .base import Pair
+from .base import GeneratorConfig, Pair
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .stylegan3 import StyleGAN3Generator
 
-__all__ = ["PublishedDiscriminator", "network"]
+__all__ = ["PublishedDiscriminator", "discriminator_settings", "generator_settings", "network"]
 
 Config = Mapping[str, Any]
 """Constructor arguments, as a published file holds them."""
@@ -76,14 +78,27 @@ def network(kind: str, config: Config, state: Mapping[str, Tensor]) -> nn.Module
     """
     if kind not in MAKERS:
         raise ValueError(f"unknown kind of network {kind!r}; known: {', '.join(MAKERS)}")
-    net, renamed = MAKERS[kind](config, state)
-    missing, unexpected = net.load_state_dict(renamed, strict=False)
-    if missing or unexpected:
+    with torch.device("meta"):  # arguments may ask for too much memory: shapes are compared first
+        net, weights = MAKERS[kind](config, state)
+    if wrong := misfits(weights, net.state_dict()):
         raise ValueError(
-            f"the weights do not fit the arguments of {kind}: missing {', '.join(missing) or 'none'}; unexpected "
-            f"{', '.join(unexpected) or 'none'}. Give the arguments and the weights of one file"
+            f"the weights do not fit the arguments of {kind}: {first_of(wrong)}. Give the arguments and the weights of "
+            "one file"
         )
+    net, weights = MAKERS[kind](config, state)
+    net.load_state_dict(weights)
     return net.eval()
+
+
+def generator_settings(kind: str, config: Config) -> tuple[GeneratorConfig, ImageSpec]:
+    """Settings of a published generator, and the images that it makes.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    if kind not in SETTINGS:
+        raise ValueError(f"unknown kind of generator {kind!r}; known: {', '.join(SETTINGS)}")
+    return SETTINGS[kind](config)
 
 
 class PublishedDiscriminator(nn.Module):
@@ -225,6 +240,10 @@ MAKERS = {
     "stylegan3/D": stylegan3_discriminator,
 }
 
+SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
+    "stylegan2/G": stylegan2_settings,
+    "stylegan3/G": stylegan3_settings,
+}
 
 def stylegan3(size: int, kind: Literal["T", "R"], channel_base: int) -> Pair:
     """Of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.compute.distributed import stack_ranks
@@ -13,7 +12,7 @@ from equipoise.compute.precision import without_autocast
 
 from .conditioning import labels as labels_of_d
 from .conditioning import scaled_weight
-from .layers import labels
+from .layers import OneHot, labels
 from .norms import PixelNorm
 from .scaled import ScaledLinear, scaled_lrelu
 
@@ -59,6 +58,7 @@ class Mapping(nn.Module):
         self.normalize = PixelNorm()
         hidden = w_dim if layer_features is None else layer_features
         if num_classes:
+            self.one_hot = OneHot(num_classes)
             self.embed = ScaledLinear(num_classes, embedded)
         widths = [z_dim + embedded, *[hidden] * (num_layers - 1), w_dim]
         for i in range(num_layers):
@@ -111,7 +111,7 @@ class Mapping(nn.Module):
         """Raises ValueError without classes."""
         weights = labels(c)
         if not weights.is_floating_point():
-            weights = F.one_hot(weights, self.num_classes)
+            weights = self.one_hot(weights)
         weights = weights.to(self.embed.bias.dtype)
         with without_autocast(weights):
             embedded: Tensor = self.embed(weights)

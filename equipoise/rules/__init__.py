@@ -8,7 +8,7 @@ from .growth import Growth, NoGrowth, ProgressiveGrowing, Stages
 from .history import History, Pool
 from .optim import Adam, OptimConfig, RMSprop
 from .report import Report
-from .transfer import FreezeD
+from .transfer import FreezeD, Start, Transfer
 
 __all__ = [
     "EMA",
@@ -29,5 +29,7 @@ __all__ = [
     "Rounds",
     "Shown",
     "Stages",
+    "Start",
     "ToConvergence",
+    "Transfer",
 ]

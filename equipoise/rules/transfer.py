@@ -1,37 +1,40 @@
-"""Transfer: start training from the networks of another run, with the first layers of D frozen."""
+"""Transfer: start training from the networks of another run, with or without the first layers of D frozen."""
 
 from __future__ import annotations
 
-from pydantic import Field
-from torch import nn
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from pydantic import Field
+from torch import Tensor, nn
+
+from equipoise.core.misfits import first_of, misfits
 from equipoise.core.types import component
 from equipoise.data.base import PathLike
 from equipoise.nn import Discriminator
 from equipoise.weights import weighted_layers
 
-__all__ = ["FreezeD"]
+__all__ = ["FreezeD", "Start", "Transfer"]
 
 
 @component
-class FreezeD:
-    """Start from the networks of another run, and freeze the first `layers` layers of D (Mo, Cho & Shin 2020).
+class Start(ABC):
+    """Start from the networks of another run.
 
     Only G, D and the average of G are loaded. Optimisers, augmentation strength and the position in the data start
     afresh. The average continues without a ramp-up, which would forget the loaded weights within a few updates.
-
-    run: directory of a run with networks of the same shape.
-    layers: number of linear, convolutional and embedding layers of D's body, counted from the image in the order in
-        which D registers them. Everything before the last of these layers is frozen too, such as norms. 0 is plain
-        fine-tuning. The authors count blocks; their code trains the last three of StyleGAN's by default.
-
-    Frozen means not trained. Buffers still change: the singular vectors of a spectral norm follow the frozen weight,
-    and running statistics follow the data. A constraint on D, such as `ClipWeights`, still projects all layers. On
-    weights that it has projected before, it changes no more than the last digit.
     """
 
     run: PathLike
-    layers: int = Field(default=2, ge=0)
+    layers: int = Field(default=0, ge=0)
+
+    @abstractmethod
+    def fitting(self, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+        """Names of the weights to load into a network with the weights `expected`, out of those `given`.
+
+        Raises:
+            ValueError: if the networks do not fit. The message says what does not.
+        """
 
     def freeze(self, D: nn.Module) -> None:
         """Freeze the first `layers` layers of `D`. Call it before the optimiser is built: it skips frozen weights.
@@ -60,6 +63,51 @@ class FreezeD:
                 f"{len(choices)}."
             )
         return choices[self.layers - 1]
+
+
+@component
+class FreezeD(Start):
+    """Start from the networks of another run, and freeze the first `layers` layers of D (Mo, Cho & Shin 2020).
+
+    Only G, D and the average of G are loaded. Optimisers, augmentation strength and the position in the data start
+    afresh. The average continues without a ramp-up, which would forget the loaded weights within a few updates.
+
+    run: directory of a run with networks of the same shape.
+    layers: number of linear, convolutional and embedding layers of D's body, counted from the image in the order in
+        which D registers them. Everything before the last of these layers is frozen too, such as norms. 0 is plain
+        fine-tuning. The authors count blocks; their code trains the last three of StyleGAN's by default. StyleGAN2's
+        code counts as here: fromrgb, conv0, conv1 and skip of each block; its default is 0.
+
+    Frozen means not trained. Buffers still change: the singular vectors of a spectral norm follow the frozen weight,
+    and running statistics follow the data. A constraint on D, such as `ClipWeights`, still projects all layers. On
+    weights that it has projected before, it changes no more than the last digit.
+    """
+
+    layers: int = Field(default=2, ge=0)
+
+    def fitting(self, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+        if wrong := misfits(given, expected):
+            raise ValueError(first_of(wrong))
+        return list(expected)
+
+
+@component
+class Transfer(Start):
+    """Start from the networks of another run, with every weight that has the same name and shape here.
+
+    For networks that differ in part: another resolution, other classes, other channels. All other weights start at
+    their initial values. The run says which were copied and which were not. Where the networks are the same, it is
+    ``FreezeD(layers=0)``.
+
+    run: directory of a run, or of an import (``equipoise import``).
+    layers: number of the first layers of D to freeze, as in `FreezeD`. Each of them must have been copied.
+    """
+
+    def fitting(self, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+        names = [name for name, value in expected.items() if name in given and given[name].shape == value.shape]
+        if not names:
+            raise ValueError("no weight has the same name and shape")
+        return names
 
 
 def upto(net: nn.Module, last: nn.Module) -> list[nn.Parameter]:

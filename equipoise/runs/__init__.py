@@ -1,7 +1,18 @@
 """A run on disk: claimed, saved, read."""
 
 from .checkpoint import Checkpoints, exist, finished, newest_whole
-from .directory import Run, claim, config_text, own_features, parse_config, read_run, statistics_of
+from .directory import (
+    NOTICE,
+    Run,
+    claim,
+    config_text,
+    keep_notice,
+    notice_of,
+    own_features,
+    parse_config,
+    read_run,
+    statistics_of,
+)
 from .environment import record, threads_before
 from .lock import locked
 from .logs import LARGEST, Log, read_log
@@ -10,6 +21,7 @@ from .stats import Stats, require_finite
 
 __all__ = [
     "LARGEST",
+    "NOTICE",
     "Checkpoints",
     "Log",
     "Progress",
@@ -19,8 +31,10 @@ __all__ = [
     "config_text",
     "exist",
     "finished",
+    "keep_notice",
     "locked",
     "newest_whole",
+    "notice_of",
     "own_features",
     "parse_config",
     "read_log",

@@ -17,7 +17,21 @@ from .checkpoint import FOLDERS
 from .logs import LARGEST, read_log
 from .migration import of_today
 
-__all__ = ["Run", "claim", "config_text", "own_features", "parse_config", "read_run", "statistics_of"]
+__all__ = [
+    "NOTICE",
+    "Run",
+    "claim",
+    "config_text",
+    "keep_notice",
+    "notice_of",
+    "own_features",
+    "parse_config",
+    "read_run",
+    "statistics_of",
+]
+
+NOTICE = "NOTICE.txt"
+"""File of a run whose weights began as weights that others published: their licence."""
 
 
 class Run(NamedTuple):
@@ -102,6 +116,28 @@ def statistics_of(folder: Path) -> list[dict[str, float]]:
     if log.damaged:
         print(f"warning: {log.described()} of {path} left out", file=sys.stderr)
     return [values for _, values in log.intact]
+
+
+def notice_of(folder: Path) -> str:
+    """The notice about the weights that a run began with; empty without one.
+
+    Raises:
+        ValueError: if the file cannot be read: it must not be lost.
+    """
+    path = folder / NOTICE
+    try:
+        return read_file(path).decode().strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}. It tells the licence of the weights: restore it") from None
+
+
+def keep_notice(source: Path, run_dir: Path) -> None:
+    """Copy the notice of the run in `source` to a run that starts from its weights."""
+    if text := notice_of(source):
+        with writing(run_dir):
+            replace_file(run_dir / NOTICE, f"{text}\n".encode())
 
 
 def own_features(config: TrainConfig) -> str:

@@ -20,7 +20,7 @@ from .hosting import hosted
 from .memory import require_fitting
 from .run import Run
 from .snapshot import Snapshots
-from .start import require_shares, saved, started
+from .start import bring_notice, require_shares, saved, started
 from .steps import iteration
 from .tuning import tune
 
@@ -50,6 +50,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
         tune(gan, folder, iteration)
         checkpoints = saved(gan, ema, folder)
         if transferred:
+            from_rank_0(lambda: bring_notice(cfg, folder))
             checkpoints.save(0)  # from here on the run does not need the other run
         nimg = checkpoints.load_latest()
         snapshots = Snapshots(folder, cfg, dataset.spec)

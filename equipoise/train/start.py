@@ -2,43 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from equipoise.compute.distributed import from_rank_0, world_size
+from equipoise.compute.distributed import from_rank_0, speaks, world_size
 from equipoise.compute.pieces import count_pieces
-from equipoise.core.misfits import first_of, misfits
-from equipoise.rules import EMA, FreezeD
-from equipoise.runs import Checkpoints, exist, finished, newest_whole
+from equipoise.config import TrainConfig
+from equipoise.core.misfits import first_of
+from equipoise.rules import EMA, Start
+from equipoise.runs import Checkpoints, exist, finished, keep_notice, newest_whole
 
 from .gan import GAN
 
-__all__ = ["load_networks", "require_shares", "saved", "started"]
+__all__ = ["bring_notice", "load_networks", "require_shares", "saved", "started"]
 
 
-def load_networks(start: FreezeD, nets: Mapping[str, nn.Module]) -> None:
+def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
     """Load weights and buffers of `nets` ("G", "D", "ema") from the newest intact checkpoint of the run `start.run`.
 
     The run is only read. A damaged checkpoint stays in place, with a warning on stderr, and the previous one is used.
+    If the networks differ in part, stderr tells what was copied and what was not.
 
     Raises:
-        ValueError: if no checkpoint of the run is intact, or its networks do not fit. `nets` are then unchanged.
+        ValueError: if no checkpoint of the run is intact, its networks do not fit, or a layer of D would be frozen at
+            its initial weights. `nets` are then unchanged.
     """
     path, weights = from_rank_0(lambda: newest_networks(Path(start.run)))
+    names = {}
     for name, net in nets.items():
-        wrong = misfits(weights.get(name, {}), net.state_dict())
-        if wrong:
+        try:
+            names[name] = start.fitting(weights.get(name, {}), net.state_dict())
+        except ValueError as error:
             raise ValueError(
-                f"{name} of {path} does not fit this config's {name}: {first_of(wrong)}. Take generator, "
+                f"{name} of {path} does not fit this config's {name}: {error}. Take generator, "
                 f"discriminator, head and normalisers from {Path(start.run) / 'config.txt'}, and data of the same "
-                "resolution, channels and number of classes."
-            )
+                "resolution, channels and number of classes; or copy what fits, with start=Transfer(run=...)."
+            ) from None
+    if "D" in nets:
+        require_copied(start, nets["D"], names["D"])
     for name, net in nets.items():
-        net.load_state_dict(weights[name])
+        lines = differences(weights[name], net.state_dict(), names[name])
+        if lines and name != "ema" and speaks():
+            print("\n".join((f"{name} starts from {path}:", *lines)), file=sys.stderr)
+        net.load_state_dict({key: weights[name][key] for key in names[name]}, strict=False)
+
+
+def require_copied(start: Start, D: nn.Module, names: Sequence[str]) -> None:
+    """Raises ValueError if a layer of D to be frozen is not among the copied `names`."""
+    frozen = {id(parameter) for parameter in start.frozen(D)}
+    left = [name for name, parameter in D.named_parameters() if id(parameter) in frozen and name not in set(names)]
+    if left:
+        raise ValueError(
+            f"{start!r} would freeze layers of D at their initial weights, because they were not copied: "
+            f"{first_of(left)}. Set layers=0, or take data and networks whose first layers fit."
+        )
+
+
+def differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    """Lines about a network of which only the weights `names` are copied: layers by class. Empty if all are."""
+    copied = set(names)
+    others = [name for name in expected if name not in copied]
+    left = [name for name in given if name not in expected]
+    if not others and not left:
+        return []
+    classes = {
+        "copied": list(names),
+        "at their initial values, because the shapes differ": [name for name in others if name in given],
+        "at their initial values, because the run has none": [name for name in others if name not in given],
+        "left out, because this network has none": left,
+    }
+    return [f"  {len(values)} weights {which}: {layers_of(values)}" for which, values in classes.items() if values]
+
+
+def layers_of(names: Sequence[str], shown: int = 12) -> str:
+    """The layers that weights belong to, the first `shown`."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    rest = f" and {len(layers) - shown} more layers" if len(layers) > shown else ""
+    return ", ".join(layers[:shown]) + rest
 
 
 def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
@@ -76,6 +121,12 @@ def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
     load_networks(start, {"G": gan.G, "D": gan.D, "ema": ema.model})
     gan.remember()
     return ema, True
+
+
+def bring_notice(cfg: TrainConfig, folder: Path) -> None:
+    """Copy the notice about the weights' licence, if there is one, from the run that `cfg` starts from."""
+    if cfg.start is not None:
+        keep_notice(Path(cfg.start.run).expanduser(), folder)
 
 
 def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:
