@@ -15,7 +15,8 @@ __all__ = ["compare", "evaluate", "sweep"]
 
 LISTED = named("metrics")
 OF_RUNS = [name for name, metric in LISTED.items() if "OfDiscriminator" in metric.bases]
-OF_IMAGES = [name for name in LISTED if name not in OF_RUNS]
+OF_GENERATORS = [name for name, metric in LISTED.items() if "OfGenerator" in metric.bases]
+OF_IMAGES = [name for name in LISTED if name not in (*OF_RUNS, *OF_GENERATORS)]
 
 
 def sweep(
@@ -110,7 +111,8 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}. "
+            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}; "
+            f"for generators also {', '.join(OF_GENERATORS)}. "
             "Settings go in brackets: kid(subsets=50)."
         ),
     ] = "fid,kid,pr",

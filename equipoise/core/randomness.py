@@ -32,6 +32,10 @@ class Purpose(IntEnum):
     NOISE_ON_LABELLED = auto()
     HISTORY = auto()
     """Choice of earlier generated images to show D again."""
+    METRIC_MOTIONS = auto()
+    """Translations, rotations and places on a path that metrics ask a generator for."""
+    METRIC_NOISE = auto()
+    """Stored noise images of a generator that a metric asks."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:
