@@ -60,7 +60,7 @@ class Input(nn.Module):
 class Waves(nn.Module):
     """A sum of waves of the styles' amplitudes, 1 to 3 across the image, seen through the input's transform."""
 
-    def __init__(self, spec, w_dim, num_ws, noise):  # noqa: ARG002
+    def __init__(self, spec, w_dim, num_ws, noise):
         super().__init__()
         self.spec, self.noise, self.input = spec, noise, Input()
         angle = torch.arange(w_dim) * 2.4

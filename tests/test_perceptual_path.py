@@ -44,7 +44,7 @@ def test_a_linear_generator_has_the_length_of_its_matrix(sampling):
     G = build(config)
     expected = 2 * float((matrix(G) @ G.net.mapping.A.double()).square().sum())
     settings = f"(num=4000,batch=500,trim=0,distance=pixels,epsilon=0.01,sampling={sampling})"
-    (name, found), = length("ppl_w" + settings, config).items()
+    ((name, found),) = length("ppl_w" + settings, config).items()
     assert name == "ppl2_w_pixels"
     assert found.value == pytest.approx(expected, rel=4 * found.spread / expected)
     assert found.spread < 0.03 * expected

@@ -179,8 +179,7 @@ class Evaluator:
             "metrics": {
                 name: {
                     "numbers": {
-                        key: number._asdict() | {"better": better[key]}
-                        for key, number in each.numbers.items()
+                        key: number._asdict() | {"better": better[key]} for key, number in each.numbers.items()
                     },
                     "spread": self.metrics[name].spread,
                     "beside": self.metrics[name].beside,
@@ -362,7 +361,8 @@ def described(source: Source, num: int) -> dict[str, Any]:
 def reads(asked: Needs) -> str:
     """The report's word for the input of a metric."""
     either = asked.fake | asked.real
-    return next((word for word in ("discriminator", "generator", "probabilities", "pixels") if word in either), "features")
+    words = "discriminator", "generator", "probabilities", "pixels"
+    return next((word for word in words if word in either), "features")
 
 
 def settings(metric: AnyMetric) -> dict[str, Any]:

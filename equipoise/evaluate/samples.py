@@ -68,6 +68,7 @@ class FakeSamples:
     @cached_property
     def seen(self) -> Seen:
         """The results of the one pass over the images."""
+
         def batches_of_share() -> Iterator[Seen]:
             for x, y in self.share():
                 activations = None if self.net is None else self.net(x)

@@ -84,7 +84,8 @@ class FeatureNet(ABC):
             ValueError: if the network returns NaN or Inf.
         """
         with exact_float32():
-            parts = [self.forward(part)[0].double() for part in ((x + 1) * 127.5).to(self.device).split(self.batch_size)]
+            batches = ((x + 1) * 127.5).to(self.device).split(self.batch_size)
+            parts = [self.forward(batch)[0].double() for batch in batches]
         features = torch.cat(parts)
         self.check_finite(features, "features")
         return features

@@ -100,7 +100,7 @@ class AskedGenerator(Protocol):
         """A copy of G in eval mode, whose buffers a metric may change."""
 
     def latents(self, num: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """z (num, z_dim), as the generator is sampled, and classes (num,) in turn or None; on the CPU."""
+        """Z (num, z_dim), as the generator is sampled, and classes (num,) in turn or None; on the CPU."""
 
 
 class Distance(Protocol):

@@ -26,8 +26,8 @@ __all__ = [
     "Moved",
     "fractional_translation",
     "integer_translation",
-    "psnr",
     "pseudo_rotation",
+    "psnr",
     "rotation",
     "rotation_filter",
     "rotation_matrix",
@@ -166,7 +166,7 @@ def with_rotated(of: Callable[[Tensor], Tensor], angle: float, up: int, extent: 
 
 
 def upsampled(x: Tensor, kernel: Tensor, up: int) -> Tensor:
-    """x (N, C, H, W), `up` - 1 zeros after each pixel, convolved with up² times `kernel` -> (N, C, up H, up W).
+    """X (N, C, H, W), `up` - 1 zeros after each pixel, convolved with up² times `kernel` -> (N, C, up H, up W).
 
     A kernel of 2 r up - 1 taps falls into up² kernels of 2 r taps, one for each place between pixels.
     """
@@ -209,6 +209,7 @@ def psnr(squares: float, count: float) -> float:
 
 
 # ---- the metrics -----------------------------------------------------------------------------------------
+
 
 class Motion(NamedTuple):
     """A motion of an image by the input, and by its pixels.

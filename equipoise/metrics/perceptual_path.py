@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.core.latents import lerp, slerp
 from equipoise.core.randomness import Purpose, stream
@@ -121,7 +121,7 @@ def mean_length(
 
 @component
 class PathLengthInW(OfGenerator[AskedGenerator, Distance | None]):
-    """Mean of d(G(w(t)), G(w(t + ε))) / ε² on straight paths between styles, G the synthesis (Karras et al. 2019, eq. 3).
+    """Mean of d(G(w(t)), G(w(t + ε))) / ε² on straight paths between styles (Karras et al. 2019, eq. 3).
 
     d(x, x') = ‖φ(x) - φ(x')‖². φ is the evaluation's feature network, and its name ends the name of the number:
     `ppl2_w_inception`. Published values take LPIPS on VGG-16 as d, have another scale, and do not compare with these.
