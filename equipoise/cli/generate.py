@@ -58,17 +58,16 @@ def sample(
     cutoff: Cutoff = None,
     latents: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            metavar="FILE.npz", help="Draw the images of these latents; --num, --seed and --classes fall away."
-        ),
+        typer.Option(metavar="FILE.npz", help="Draw the images of these latents; without --num, --seed, --classes."),
     ] = None,
     save_latents: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FILE.npz", help="Write the latents of the images too."),
     ] = None,
     space: Annotated[
-        str, typer.Option(help="Latents to write: z; w, a style per image; ws, a style per layer and image.")
-    ] = "z",
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Latents to write: z, the default; w, a style per image; ws, a style per layer and image."),
+    ] = None,
     recipe: OwnRecipe = None,
 ) -> None:
     """Draw images from the averaged generator of a run."""
@@ -79,13 +78,17 @@ def sample(
         chosen = None if classes is None else numbers(classes, "--classes", "ids")
         if latents is not None and (num, seed, chosen) != (None, None, None):
             raise ValueError(f"{latents} says which images to draw: leave --num, --seed and --classes out")
+        if space is not None and save_latents is None:
+            raise ValueError(f"--space {space} is for the latents of --save-latents FILE.npz: give both")
         with processes():
             generator = opened(run_dir, recipe, truncation, truncation_psi, cutoff)
             if latents is None and save_latents is None:
                 write_samples(generator, out_path, num=num or 100, seed=seed or 0, classes=chosen)
                 made = [out_path]
             else:
-                made = draw_latents(generator, out_path, latents, save_latents, num or 100, seed or 0, chosen, space)
+                made = draw_latents(
+                    generator, out_path, latents, save_latents, num or 100, seed or 0, chosen, space or "z"
+                )
             if rank() == 0:
                 err.print("wrote " + ", ".join(map(str, made)), markup=False)
 
@@ -240,9 +243,7 @@ def mix(
 
 def walk(
     run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
-    images: Annotated[
-        str, typer.Option(metavar="I,J,...", help="Indices of the images to go through, and ranges: 0-7.")
-    ],
+    images: Annotated[str, typer.Option(metavar="I,J,...", help="Indices of images to go through, and ranges: 0-7.")],
     seed: Annotated[int, typer.Option(help="Seed of the images, as in `equipoise sample --seed`.", min=0)] = 0,
     frames: Annotated[int, typer.Option(help="Frames from one image to the next.", min=1)] = 30,
     space: Annotated[
@@ -253,9 +254,9 @@ def walk(
         Optional[str],  # noqa: UP045
         typer.Option(help="cubic: a smooth curve, default in w; eased: straight, with rests, default in z."),
     ] = None,
-    label: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--class", help="Class of all images; default: their own."),
+    classes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Classes of the images in turn, such as 3,8; default: their own."),
     ] = None,
     truncation: Truncation = None,
     truncation_psi: Psi = None,
@@ -273,7 +274,8 @@ def walk(
         require_writable(out_path)
         indices = ranges(images, "--images", "indices of images")
         generator = opened(run_dir, recipe, truncation, truncation_psi, cutoff)
-        points = [latent(generator, index, seed=seed, label=label) for index in indices]
+        labels: list[int] | list[None] = [None] if classes is None else numbers(classes, "--classes", "ids")
+        points = [latent(generator, index, seed=seed, label=labels[k % len(labels)]) for k, index in enumerate(indices)]
         film = closed_loop(generator, points, frames, space=space, path=path)  # type: ignore[arg-type]
         write_frames(film, out_path, fps=fps)
         err.print(f"wrote {out_path}", markup=False)
