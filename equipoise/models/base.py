@@ -24,7 +24,7 @@ class GeneratorConfig(ABC):
     z_dim: length of z.
     prior: the distribution of z.
     narrowest: the smallest width at which every layer trains. Below it, all ReLUs of a layer may be dead at first.
-    styled: whether the network has a space of styles, `mapping` and `synthesis`.
+    styled: it makes images from styles, `StyledGenerator`: G has `mapping`, `synthesis`, `styles` and `num_ws`.
     """
 
     narrowest: ClassVar[int] = 2

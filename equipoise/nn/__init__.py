@@ -15,6 +15,7 @@ from .conditioning import (
 from .filters import blur_filter, convolution_down, convolution_up, downsample, upfirdn, upsample
 from .growing import LevelOfDetail, grows, set_lod
 from .heads import (
+    AffineHead,
     AuxiliaryHead,
     BiasedHead,
     Discriminator,
@@ -28,7 +29,7 @@ from .heads import (
 from .init import init_normal
 from .initial import initial_std, normal_
 from .layers import OneHot, conditions, in_a_row, joined, labels
-from .mapping import Mapping
+from .mapping import MappedVectors, Mapping
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .modulated import modulated_convolution
 from .norms import (
@@ -44,10 +45,12 @@ from .norms import (
 from .per_label import PerLabel
 from .resample import detail, enlarge, shrink
 from .san import sanify
-from .scaled import ScaledConv2d, ScaledLinear, scaled_lrelu
+from .scaled import ScaledConv2d, ScaledEmbedding, ScaledLinear, scaled_lrelu
+from .styled import NoiseMode, StyledGenerator
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
 
 __all__ = [
+    "AffineHead",
     "AttentionMap",
     "AuxiliaryHead",
     "BiasedHead",
@@ -62,10 +65,12 @@ __all__ = [
     "LevelOfDetail",
     "LinearConditionalBatchNorm",
     "LinearHead",
+    "MappedVectors",
     "Mapping",
     "MiddleConcat",
     "MinibatchDiscrimination",
     "MinibatchStd",
+    "NoiseMode",
     "Nonlinearity",
     "NormKind",
     "OneHot",
@@ -78,10 +83,12 @@ __all__ = [
     "Raw",
     "SANHead",
     "ScaledConv2d",
+    "ScaledEmbedding",
     "ScaledLinear",
     "SelfAttention",
     "SemiSupervisedHead",
     "SmoothELU",
+    "StyledGenerator",
     "SyncBatchNorm",
     "Trace",
     "UnconditionalVector",

@@ -73,7 +73,8 @@ def resampled(x: Tensor, taps: Tensor, up: tuple[int, int], down: tuple[int, int
     kernels = torch.einsum("pkt,tu,qlu->pqkl", rows.taps.to(taps), taps, columns.taps.to(taps)).flatten(0, 1)
     y = depthwise(F.pad(x, (*columns.padding, *rows.padding)), kernels, (1, 1))  # (N, C · up², H, W)
     y = y.unflatten(1, (x.shape[1], *up)).permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3)
-    return y[:, :, : rows.length : down[0], : columns.length : down[1]]
+    out: Tensor = y[:, :, : rows.length : down[0], : columns.length : down[1]]
+    return out
 
 
 class Phases(NamedTuple):

@@ -1,6 +1,8 @@
-"""The mapping network of style-based generators: latents and classes -> styles."""
+"""The mapping network of style-based generators: latents and classes -> styles. In D: classes -> vectors w(y)."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +11,13 @@ from torch import Tensor, nn
 from equipoise.compute.distributed import stack_ranks
 from equipoise.compute.precision import without_autocast
 
+from .conditioning import labels as labels_of_d
+from .conditioning import scaled_weight
 from .layers import labels
 from .norms import PixelNorm
 from .scaled import ScaledLinear, scaled_lrelu
 
-__all__ = ["Mapping"]
+__all__ = ["MappedVectors", "Mapping"]
 
 
 class Mapping(nn.Module):
@@ -116,3 +120,38 @@ class Mapping(nn.Module):
         count = w.new_full((1,), len(w))
         sums = stack_ranks(torch.cat([w.detach().sum(0), count])).sum(0)
         self.w_avg.copy_((sums[:-1] / sums[-1]).lerp(self.w_avg, self.w_avg_beta))
+
+
+class MappedVectors(nn.Module):
+    """w(y) = Aᵀ m(y) / √M, so that the logit is <A h + b, m(y)> / √M (Karras et al. 2020b, in the authors' code).
+
+    m (M,) is a `Mapping` of the class alone. A (M, F) and b are a `ScaledLinear`.
+
+    mapping: of `num_classes` classes, with `num_ws=None`.
+    bias: whether there is a b; `AffineHead` adds <b, m(y)> / √M.
+    """
+
+    def __init__(self, features: int, mapping: Mapping, *, init_std: float | None = None, bias: bool = False):
+        super().__init__()
+        self.out = ScaledLinear(features, mapping.w_dim, bias=bias)
+        if init_std is not None:
+            nn.init.normal_(self.out.weight, 0.0, init_std / self.out.gain)
+        self.mapping = mapping
+
+    def mapped(self, y: Tensor | None) -> Tensor:
+        """m(y) / √M, (N, M)."""
+        labels_of_d(y)
+        m: Tensor = self.mapping(None, y)
+        return m / math.sqrt(m.shape[1])
+
+    def vectors(self, m: Tensor) -> Tensor:
+        with without_autocast(m):
+            return m @ scaled_weight(self.out)
+
+    def forward(self, y: Tensor | None) -> Tensor:
+        return self.vectors(self.mapped(y))  # (N, F)
+
+    def affine(self, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """w(y), and the offset, (N,), or None."""
+        m = self.mapped(y)
+        return self.vectors(m), None if self.out.bias is None else (m * self.out.bias).sum(1)

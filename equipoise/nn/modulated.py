@@ -82,4 +82,5 @@ def by_groups(
         weights = weights * factors[:, :, None, None, None]
     images = x.flatten(0, 1).unsqueeze(0)  # (1, N · I, H, W)
     y = convolved(images, weights.flatten(0, 1).to(x.dtype), up, padding, filter, groups=len(x))
-    return y.squeeze(0).unflatten(0, (len(x), -1))
+    out: Tensor = y.squeeze(0).unflatten(0, (len(x), -1))
+    return out

@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ScaledConv2d", "ScaledLinear", "scaled_lrelu"]
+__all__ = ["ScaledConv2d", "ScaledEmbedding", "ScaledLinear", "scaled_lrelu"]
 
 
 class ScaledLinear(nn.Linear):
@@ -60,6 +60,19 @@ class ScaledConv2d(nn.Conv2d):
     def forward(self, h: Tensor) -> Tensor:
         bias = self.bias if self.bias is None or self.lr_multiplier == 1 else self.bias * self.lr_multiplier
         return F.conv2d(h, self.weight * self.gain, bias, padding=self.padding)
+
+
+class ScaledEmbedding(nn.Embedding):
+    """y (N,) -> gain · V[y], with gain = 1 / √F and V (num, F) from N(0, 1): a row of `ScaledLinear` for each class."""
+
+    gain: float
+
+    def __init__(self, num: int, features: int):
+        super().__init__(num, features)  # from N(0, 1)
+        self.gain = 1 / math.sqrt(features)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return super().forward(y) * self.gain
 
 
 def scaled_lrelu(h: Tensor, *, gain: float = 1.0, clamp: float | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from equipoise.compute.precision import without_autocast
-from equipoise.nn import Discriminator, SANHead, ScaledConv2d, ScaledLinear
+from equipoise.nn import Discriminator, SANHead, ScaledConv2d, ScaledEmbedding, ScaledLinear
 
 __all__ = [
     "as_matrix",
@@ -34,7 +34,7 @@ __all__ = [
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
-SCALED = (ScaledLinear, ScaledConv2d)
+SCALED = (ScaledLinear, ScaledConv2d, ScaledEmbedding)
 """Layers that multiply their weight by a constant, `gain`, when they compute."""
 
 

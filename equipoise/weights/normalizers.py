@@ -146,7 +146,7 @@ class WeightNorm(Normalizer):
 
 
 def without_gain(layer: nn.Module) -> None:
-    """Set the constant of an equalised layer to 1. It cancels in W / norm(W), and would change the norm of the result."""
+    """Set the constant of an equalised layer to 1: W / norm(W) is to be used as it is."""
     if isinstance(layer, SCALED):
         layer.gain = 1.0
 
