@@ -29,7 +29,7 @@ class Mapping(nn.Module):
     def forward(self, z, y=None, truncation_psi=1.0, truncation_cutoff=None):
         w = z @ self.A.T
         if y is not None:
-            w = w + self.B[y]
+            w = w + (y @ self.B if y.is_floating_point() else self.B[y])
         ws = w[:, None].repeat(1, self.num_ws, 1)
         cut = self.num_ws if truncation_cutoff is None else truncation_cutoff
         ws[:, :cut] = self.w_avg + truncation_psi * (ws[:, :cut] - self.w_avg)

@@ -34,7 +34,7 @@ def require_writable(out: Path) -> None:
         raise ValueError(
             f"cannot write {out.suffix or 'folders'} here: give NAME.png for a strip, NAME.gif, NAME.webp or NAME.mp4"
         )
-    if out.suffix == ".webp" and not features.check("webp_anim"):
+    if out.suffix == ".webp" and not features.check("webp"):
         raise ValueError("this Pillow is built without WebP: install Pillow's own wheel, or give NAME.gif")
     if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ValueError(
