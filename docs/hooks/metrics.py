@@ -37,7 +37,7 @@ def row(name: str) -> str:
     kind = METRICS[name]
     metric = kind()
     fields = ",".join(f"{field}={shown(value)}" for field, value in settings(metric).items())
-    numbers = ", ".join(f"`{number}`" for number in metric.directions("<features>")) + (" ±" if kind.spread else "")
+    numbers = ", ".join(f"`{number}`" for number in metric.directions("NETWORK")) + (" ±" if kind.spread else "")
     what = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
     return f"| `{name}{f'({fields})' if fields else ''}` | {numbers} | {reads(needs(metric))} | {what} |"
 

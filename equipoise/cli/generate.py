@@ -231,12 +231,12 @@ def mix(
     with clear_errors():
         from equipoise.generate import mixing_grid, write_grid
 
-        chosen = [
+        left, top = (
             numbers(text, option, "indices of images") for text, option in ((rows, "--rows"), (columns, "--columns"))
-        ]
+        )
         which = ranges(layers, "--layers", "layers")
         generator = opened(run_dir, recipe, None, truncation_psi, cutoff)
-        made, width = mixing_grid(generator, *chosen, which, seed=seed, label=label)
+        made, width = mixing_grid(generator, left, top, which, seed=seed, label=label)
         write_grid(made, width, out_path)
         err.print(f"wrote {out_path}", markup=False)
 

@@ -41,12 +41,13 @@ def periodic_spline(keys: Tensor, t: Tensor) -> Tensor:
     s = s[:, None]
     line = (1 - s) * points[i] + s * points[following]
     curve = ((1 - s) ** 3 - (1 - s)) * bends[i] / 6 + (s**3 - s) * bends[following] / 6
-    return (line + curve).view(len(t), *keys.shape[1:])
+    path: Tensor = line + curve
+    return path.view(len(t), *keys.shape[1:])
 
 
 def eased(s: Tensor) -> Tensor:
     """3 s² - 2 s³: from 0 to 1, at rest at both ends."""
-    return s * s * (3 - 2 * s)
+    return s.square() * (3 - 2 * s)
 
 
 def segments(num: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from equipoise.core.files import replace_file, writing
 
 from .generator import BATCH, Generator, draw_latents, images, require_some, sample_classes
-from .style_space import images_of_styles, require_styles, styles
+from .style_space import images_of_styles, number_of_layers, require_styles, styles
 
 __all__ = ["Latents", "draw_of_latents", "latents_of", "load_latents", "save_latents"]
 
@@ -84,7 +84,7 @@ def draw_of_latents(
         if latents.kind == "z":
             x = images(generator, values, y)
         else:
-            ws = values if latents.kind == "ws" else values[:, None].repeat(1, generator.net.num_ws, 1)
+            ws = values if latents.kind == "ws" else values[:, None].repeat(1, number_of_layers(generator.net), 1)
             x = images_of_styles(generator, ws)
         yield x, np.zeros(len(x), np.int64) if y is None else y.numpy()
 

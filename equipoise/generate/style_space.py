@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,11 @@ def require_styles(generator: Generator, what: str) -> None:
             f"{what} needs a generator with a space of styles, such as StyleGAN2's, and this one is "
             f"{generator.config!r}, which has z alone: give the run of a style-based generator"
         )
+
+
+def number_of_layers(net: Any) -> int:
+    """Number of layers that read a style."""
+    return int(net.num_ws)
 
 
 # ---- truncation ------------------------------------------------------------------------------------------
@@ -49,8 +55,9 @@ class TruncatedInW(nn.Module):
 
     def __init__(self, net: nn.Module, psi: float, cutoff: int | None):
         super().__init__()
-        self.num_ws: int = net.num_ws
-        self.mapping, self.synthesis = TruncatedMapping(net.mapping, psi, cutoff), net.synthesis
+        self.num_ws = number_of_layers(net)
+        self.mapping = TruncatedMapping(net.get_submodule("mapping"), psi, cutoff)
+        self.synthesis = net.get_submodule("synthesis")
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x: Tensor = self.synthesis(self.mapping(z, y), noise_mode="const")
@@ -70,7 +77,7 @@ def truncated_in_w(generator: Generator, psi: float, cutoff: int | None = None) 
     require_styles(generator, "truncation in w")
     if not math.isfinite(psi):
         raise ValueError(f"expected a finite psi, such as 0.7 (1: no truncation), got {psi}")
-    num_ws = generator.net.num_ws
+    num_ws = number_of_layers(generator.net)
     if cutoff is not None and not 1 <= cutoff <= num_ws:
         raise ValueError(
             f"this generator has styles for {num_ws} layers, and cutoff={cutoff}: give a cutoff from 1 to {num_ws}"
@@ -90,9 +97,9 @@ def truncated_in_w(generator: Generator, psi: float, cutoff: int | None = None) 
 def styles(generator: Generator, z: Tensor, y: Tensor | None) -> Tensor:
     """Z (n, z_dim), y (n,), or weights of the classes (n, classes), or None -> ws (n, num_ws, w_dim), on the CPU."""
     require_styles(generator, "a style")
-    device = next(generator.net.parameters()).device
+    device, mapping = next(generator.net.parameters()).device, generator.net.get_submodule("mapping")
     parts = [
-        generator.net.mapping(z[rows].to(device), None if y is None else y[rows].to(device)).cpu()
+        mapping(z[rows].to(device), None if y is None else y[rows].to(device)).cpu()
         for rows in torch.arange(len(z)).split(BATCH)
     ]
     return torch.cat(parts)
@@ -102,8 +109,8 @@ def styles(generator: Generator, z: Tensor, y: Tensor | None) -> Tensor:
 def images_of_styles(generator: Generator, ws: Tensor) -> NDArray[np.uint8]:
     """Ws (n, num_ws, w_dim), on any device -> images (n, H, W, C). Stored noise, so equal styles give equal images."""
     require_styles(generator, "a style")
-    device = next(generator.net.parameters()).device
-    parts = [pixels_of(generator.net.synthesis(part.to(device), noise_mode="const")) for part in ws.split(BATCH)]
+    device, synthesis = next(generator.net.parameters()).device, generator.net.get_submodule("synthesis")
+    parts = [pixels_of(synthesis(part.to(device), noise_mode="const")) for part in ws.split(BATCH)]
     return np.concatenate(parts)
 
 
@@ -129,7 +136,7 @@ def mixing_grid(
         ValueError: for a generator without styles, an empty list, or a layer that does not exist.
     """
     require_styles(generator, "mixing styles")
-    num_ws = generator.net.num_ws
+    num_ws = number_of_layers(generator.net)
     if not rows or not columns or not layers:
         raise ValueError(f"expected at least one row, column and layer, got {rows!r}, {columns!r} and {layers!r}")
     if wrong := [layer for layer in layers if not 0 <= layer < num_ws]:

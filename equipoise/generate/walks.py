@@ -85,8 +85,8 @@ def between(
     if y is None or other is None or torch.equal(y, other):
         return images(generator, z, y)
     if generator.config.styled:  # its mapping reads weights of the classes
-        rows = (F.one_hot(each, generator.spec.num_classes) for each in (y, other))
-        return images(generator, z, lerp(*(each.to(z.dtype) for each in rows), share))
+        first, second = (F.one_hot(each, generator.spec.num_classes).to(z.dtype) for each in (y, other))
+        return images(generator, z, lerp(first, second, share))
     with mixed_classes(generator.net, y, other, share):
         return images(generator, z, y)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TypeVarTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from equipoise.core.randomness import Purpose, stream
 
 from .base import AskedGenerator, Metric
 
-__all__ = ["OfGenerator", "redraw_noise"]
+__all__ = ["OfGenerator", "mapped", "redraw_noise", "synthesised"]
 
 Answers = TypeVarTuple("Answers")
 
@@ -22,6 +22,18 @@ class OfGenerator(Metric[*Answers]):
     @abstractmethod
     def check(self, G: AskedGenerator) -> None:
         """Raises ValueError, before any work, if this generator cannot be asked."""
+
+
+def mapped(net: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+    """Styles (N, num_ws, w_dim) of latents, in eval mode of a style generator."""
+    ws: Tensor = net.get_submodule("mapping")(z, y)
+    return ws
+
+
+def synthesised(net: nn.Module, ws: Tensor) -> Tensor:
+    """Images (N, C, H, W) of styles, with the stored noise."""
+    x: Tensor = net.get_submodule("synthesis")(ws, noise_mode="const")
+    return x
 
 
 def redraw_noise(net: nn.Module, seed: int, batch: int) -> None:
