@@ -89,7 +89,7 @@ def test_noise_that_stays_where_it_is_has_its_own_ratio(name, factor):
     A Lanczos filter and the rotations lower the variance of the moved noise, so the difference is between s² and 2 s².
     """
     s = 0.3
-    found = ratio(f"{name}(num=120,batch=3)", Translated(z_dim=6, noise=s), ImageSpec(32, 1))
+    found = ratio(f"{name}(num=120,batch=3)", Translated(z_dim=6, noise=s), ImageSpec(32, 3))
     expected = 20 * math.log10(2) - 10 * math.log10(2 * s**2)
     if factor == 2:
         assert found == pytest.approx(expected, abs=0.1)

@@ -39,12 +39,15 @@ def matrix(G):
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_a_linear_generator_has_the_length_of_its_matrix(sampling):
-    """w = A z, x = M w: the mean over pairs of |M A (z' - z)|² is 2 |M A|², wherever on the path."""
-    config = Styled(z_dim=6, noise=0.5)
-    G = build(config)
+    """w = A z + b, x = M w: the mean over pairs of |M A (z' - z)|² is 2 |M A|², wherever on the path.
+
+    b is the class's, and the same at both ends.
+    """
+    config, spec = Styled(z_dim=6, noise=0.5), SPEC if sampling == "end" else ImageSpec(16, 1, 3)
+    G = build(config, spec)
     expected = 2 * float((matrix(G) @ G.net.mapping.A.double()).square().sum())
     settings = f"(num=4000,batch=500,trim=0,distance=pixels,epsilon=0.01,sampling={sampling})"
-    ((name, found),) = length("ppl_w" + settings, config).items()
+    ((name, found),) = length("ppl_w" + settings, config, spec).items()
     assert name == "ppl2_w_pixels"
     assert found.value == pytest.approx(expected, rel=4 * found.spread / expected)
     assert found.spread < 0.03 * expected
@@ -129,7 +132,7 @@ def trained(tmp_path_factory):
 def test_the_command_reports_the_network_in_the_name(trained, tmp_path):
     names = "ppl_z(num=8),frechet"
     said = run(
-        *("evaluate", trained, "--against", "Digits", "--metrics", names, "--features", "digits"),
+        *("evaluate", trained, "--metrics", names, "--features", "digits"),  # against the run's own data
         *("--num", "70", "--out", tmp_path / "a.json"),
     )
     assert "ppl2_z_digits" in said
@@ -139,6 +142,9 @@ def test_the_command_reports_the_network_in_the_name(trained, tmp_path):
     assert told["reads"] == "generator"
     assert told["settings"]["epsilon"] == 1e-4
     assert report["features"]["dimensions"] == 64
+    assert report["against"]["source"] == "Digits()"
+    said = run("evaluate", tmp_path, "--metrics", "ppl_z", code=2)
+    assert "is not a run, which says what it was trained on: give --against DATA" in said
 
 
 def test_no_image_of_the_sets_is_drawn_for_a_path(trained, monkeypatch):

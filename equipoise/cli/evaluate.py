@@ -102,12 +102,12 @@ def evaluate(
         str, typer.Argument(metavar="RUN_OR_IMAGES", help="A run, a folder of images, a .zip or an .npz.")
     ],
     against: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             help="Images to compare with: a run, a folder, a .zip, an .npz, or a data set such as Digits or "
-            "'Images(path=\"F\")'."
+            "'Images(path=\"F\")'; default: the training data of the run."
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         str,
         typer.Option(
@@ -134,11 +134,15 @@ def evaluate(
         from equipoise.compute.distributed import processes, rank
         from equipoise.core.files import replace_file, writing
         from equipoise.evaluate import evaluate as measure
+        from equipoise.runs import read_run
 
+        known = own_components(recipe)
+        if against is None and not (Path(images) / "config.txt").exists():
+            raise ValueError(f"{images} is not a run, which says what it was trained on: give --against DATA")
         with processes() as device:
             evaluation = measure(
                 images,
-                against,
+                against or read_run(Path(images), known).config.data,
                 metrics=metrics,
                 num=num,
                 seed=seed,
@@ -146,7 +150,7 @@ def evaluate(
                 weights=weights,
                 device=device,
                 batch_size=batch,
-                known=own_components(recipe),
+                known=known,
                 progress=True,
             )
             if rank() > 0:

@@ -114,7 +114,7 @@ def load_latents(path: Path, generator: Generator) -> Latents:
     """Read a file of `save_latents`, or of any program that writes this form, for this generator.
 
     Raises:
-        ValueError: if there is no such file, it is no .npz, has another form or version, or does not fit the generator:
+        ValueError: if the file is missing, or another kind of file, has another form or version, or does not fit the generator:
             other lengths, NaN or Inf, classes missing or unknown, styles whose truncation is asked for again.
     """
     arrays = read_arrays(path)
