@@ -62,8 +62,9 @@ OF_COMPUTATION = {"num_fp16_res", "fused_modconv_default", "freeze_layers", "use
 def network(kind: str, config: Config, state: Mapping[str, Tensor]) -> nn.Module:
     """A published network: its constructor arguments `config`, and its weights `state` by their published names.
 
-    kind: "stylegan2/G" or "stylegan3/G", G(z, c) -> x, with `G.mapping` and `G.synthesis`; "stylegan2/D" or "stylegan3/D", D(x, c) ->
-        logits (N, 1), `PublishedDiscriminator`. The D of StyleGAN3 is StyleGAN2's, but clamps by default.
+    kind: "stylegan2/G" or "stylegan3/G", G(z, c) -> x, with `G.mapping` and `G.synthesis`; "stylegan2/D" or
+        "stylegan3/D", D(x, c) -> logits (N, 1), `PublishedDiscriminator`. The D of StyleGAN3 is StyleGAN2's, but
+        clamps by default.
     config: the arguments of the PyTorch code of StyleGAN2-ADA, with `synthesis_kwargs`, or of StyleGAN3, without.
 
     The network is in eval mode, in float32. Arguments about float16 are accepted and ignored: the networks compute in

@@ -91,6 +91,7 @@ class StyleGAN2Generator(GeneratorConfig):
     mixing: probability of style mixing.
     """
 
+    narrowest: ClassVar[int] = 8
     styled: ClassVar[bool] = True
 
     z_dim: int = Field(default=512, ge=1)
@@ -286,6 +287,8 @@ class StyleGAN2Discriminator(DiscriminatorConfig):
     group_size: images of a group of `MinibatchStd`; None: the batch. It must divide the number of images.
     group_channels: number of maps that it appends; 0: D sees each image alone.
     """
+
+    narrowest: ClassVar[int] = 8
 
     channel_base: int = Field(default=32768, ge=1)
     channel_max: int = Field(default=512, ge=1)

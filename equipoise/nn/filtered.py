@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import Padding, upfirdn
+from .filters import Padding, padded, upfirdn
 
 __all__ = ["filtered_lrelu"]
 
@@ -29,8 +29,9 @@ def filtered_lrelu(
 ) -> Tensor:
     """Add a bias, upsample, apply gain · lrelu, clamp, downsample (Karras et al. 2021, sec. 3.2 and fig. 4).
 
-    x (N, C, H, W) -> (N, C, H', W'), H' = ⌊(H · up + y0 + y1 - taps of both filters + 1) / down⌋ + 1. The
-    kink makes frequencies above those of x. Many of them are above the rate of x, where they would alias; at `up` times the rate they do not, and the second filter removes them.
+    x (N, C, H, W) -> (N, C, H', W'), H' = ⌊(H · up + y0 + y1 - taps of both filters + 1) / down⌋ + 1. The kink makes
+    frequencies above those of x. Many of them are above the rate of x, where they would alias. At `up` times that rate
+    they do not, and the second filter removes them.
 
     up_filter: (taps,) of both axes, or (taps_y, taps_x). None: one tap of 1.
     down_filter: the same, before the downsampling.
@@ -46,9 +47,9 @@ def filtered_lrelu(
         x = x + bias.to(x.dtype)[:, None, None]
     x = raised(x, up_filter, up, padding, gain * up**2, flip)  # gain · lrelu(h) = lrelu(gain · h)
     if slope != 1:
-        x = F.leaky_relu(x, slope)
+        x = F.leaky_relu(x, slope, inplace=slope > 0)  # nobody else holds x; without a slope, autograd needs the input
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        x = F.hardtanh(x, -clamp, clamp)  # a clamp whose gradient is one kernel, not four
     return x if down_filter is None and down == 1 else upfirdn(x, filled(down_filter, x), down=down, flip=flip)
 
 
@@ -84,7 +85,7 @@ def along(x: Tensor, taps: Tensor, up: int, padding: tuple[int, int], axis: int)
     stride, crop = ((1, up), (0, both)) if columns else ((up, 1), (both, 0))
     x = F.conv_transpose2d(x, kernel, stride=stride, padding=crop, groups=channels)
     rest = (both - left, both - right)
-    return F.pad(x, rest if columns else (0, 0, *rest))
+    return padded(x, rest if columns else (0, 0, *rest))
 
 
 MATRIX = 12

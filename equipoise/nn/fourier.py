@@ -66,7 +66,8 @@ class FourierInput(nn.Module):
             along_x, along_y = freqs[:, None, :, 0] * at[:, None], freqs[:, None, :, 1] * at[:, None]  # (N, size, C)
             turns = along_x[:, None] + along_y[:, :, None] + phases[:, None, None]  # (N, y, x, C)
             waves = (2 * math.pi * turns).sin() * amplitudes.clamp(0, 1)[:, None, None]
-            return (waves @ (self.weight * self.gain).T).permute(0, 3, 1, 2).contiguous()
+            mixed: Tensor = waves @ (self.weight * self.gain).T
+        return mixed.permute(0, 3, 1, 2).contiguous()
 
     def motion(self, w: Tensor) -> Tensor:
         """The matrix that takes positions in the image to those in the waves, (N, 3, 3)."""
@@ -76,7 +77,8 @@ class FourierInput(nn.Module):
         zero, one = torch.zeros_like(x), torch.ones_like(x)
         turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).unflatten(1, (3, 3))
         move = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(1, (3, 3))
-        return turn @ move @ self.transform
+        motion: Tensor = turn @ move @ self.transform
+        return motion
 
 
 def user_transform(translate: Sequence[float] = (0.0, 0.0), angle: float = 0.0) -> Tensor:
@@ -94,4 +96,5 @@ def user_transform(translate: Sequence[float] = (0.0, 0.0), angle: float = 0.0) 
     x, y = translate
     cos, sin = math.cos(angle), math.sin(angle)
     forward = torch.tensor([[cos, sin, x], [-sin, cos, y], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    return torch.linalg.inv(forward).to(torch.float32)
+    inverse: Tensor = torch.linalg.inv(forward)
+    return inverse.to(torch.float32)

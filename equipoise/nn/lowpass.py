@@ -24,7 +24,8 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float) -> Floats:
     rate: s, samples per unit of length.
     """
     h = np.sinc(2 * cutoff / rate * centred(taps)) * kaiser(taps, width, rate)
-    return h / h.sum()
+    scaled: Floats = h / h.sum()
+    return scaled
 
 
 def radial_lowpass(taps: int, cutoff: float, width: float, rate: float) -> Floats:
@@ -37,12 +38,13 @@ def radial_lowpass(taps: int, cutoff: float, width: float, rate: float) -> Float
     r = np.hypot(n[:, None], n[None, :])
     window = kaiser(taps, width, rate)
     h = bessel_j1(2 * np.pi * cutoff * r) / (np.pi * r) * np.outer(window, window)
-    return h / h.sum()
+    scaled: Floats = h / h.sum()
+    return scaled
 
 
 def centred(taps: int) -> Floats:
     """Positions of the taps, from the middle: -(taps - 1) / 2, ..., (taps - 1) / 2."""
-    positions: Floats = np.arange(taps) - (taps - 1) / 2
+    positions: Floats = np.arange(taps, dtype=np.float64) - (taps - 1) / 2
     return positions
 
 
@@ -55,7 +57,8 @@ def kaiser(taps: int, width: float, rate: float) -> Floats:
         beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
     else:
         beta = 0.0
-    return np.kaiser(taps, beta)
+    window: Floats = np.kaiser(taps, beta).astype(np.float64)
+    return window
 
 
 def bessel_j1(x: Floats) -> Floats:
