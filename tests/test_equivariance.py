@@ -110,9 +110,7 @@ def test_a_ratio_is_one_of_sums_over_all_images_and_a_matter_of_the_seed():
 
 def test_generators_that_cannot_be_asked_say_why():
     for name in ("eq_t", "eq_t_frac", "eq_r"):
-        with pytest.raises(
-            ValueError, match=rf"{name} moves an image by .*Styled\(.*has none: ask it of"
-        ):
+        with pytest.raises(ValueError, match=rf"{name} moves an image by .*Styled\(.*has none: ask it of"):
             ratio(name, Styled(z_dim=6))
     with pytest.raises(ValueError, match="eq_r filters over 12 pixels, and the images have 8"):
         ratio("eq_r", Translated(z_dim=6), ImageSpec(8, 1))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from equipoise.core.listing import named
 
 from .options import OwnFeatures, OwnRecipe, Weights, clear_errors, err, out, own_components
+
+if TYPE_CHECKING:
+    from equipoise.data import DatasetConfig
 
 __all__ = ["compare", "evaluate", "sweep"]
 
@@ -111,9 +115,8 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}; "
-            f"for generators also {', '.join(OF_GENERATORS)}. "
-            "Settings go in brackets: kid(subsets=50)."
+            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}; for generators also "
+            f"{', '.join(OF_GENERATORS)}. Settings go in brackets: kid(subsets=50)."
         ),
     ] = "fid,kid,pr",
     num: Annotated[int, typer.Option(help="Number of images measured.", min=1)] = 10_000,
@@ -134,15 +137,12 @@ def evaluate(
         from equipoise.compute.distributed import processes, rank
         from equipoise.core.files import replace_file, writing
         from equipoise.evaluate import evaluate as measure
-        from equipoise.runs import read_run
 
         known = own_components(recipe)
-        if against is None and not (Path(images) / "config.txt").exists():
-            raise ValueError(f"{images} is not a run, which says what it was trained on: give --against DATA")
         with processes() as device:
             evaluation = measure(
                 images,
-                against or read_run(Path(images), known).config.data,
+                data_of_run(Path(images), known) if against is None else against,
                 metrics=metrics,
                 num=num,
                 seed=seed,
@@ -161,3 +161,12 @@ def evaluate(
                     out_path.parent.mkdir(parents=True, exist_ok=True)
                     replace_file(out_path, evaluation.json().encode())
                 err.print(f"wrote {out_path}", markup=False)
+
+
+def data_of_run(folder: Path, known: Mapping[str, Any] | None) -> DatasetConfig:
+    """The training data of a run. Raises ValueError for other images."""
+    from equipoise.runs import read_run
+
+    if not (folder / "config.txt").exists():
+        raise ValueError(f"{folder} is not a run, which says what it was trained on: give --against DATA")
+    return read_run(folder, known).config.data

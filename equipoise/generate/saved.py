@@ -114,8 +114,8 @@ def load_latents(path: Path, generator: Generator) -> Latents:
     """Read a file of `save_latents`, or of any program that writes this form, for this generator.
 
     Raises:
-        ValueError: if the file is missing, or another kind of file, has another form or version, or does not fit the generator:
-            other lengths, NaN or Inf, classes missing or unknown, styles whose truncation is asked for again.
+        ValueError: if the file is missing, or another kind of file, has another form or version, or does not fit the
+            generator: other lengths, NaN or Inf, classes missing or unknown, styles that are to be truncated again.
     """
     arrays = read_arrays(path)
     version = arrays.pop(MARK, None)
