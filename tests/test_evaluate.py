@@ -26,6 +26,7 @@ from tiny import recipe
 
 import equipoise
 from equipoise import metrics
+from equipoise.cli import evaluate as cli
 from equipoise.cli.evaluate import OF_IMAGES
 from equipoise.config import override, to_text
 from equipoise.core.grammar import parse
@@ -36,7 +37,7 @@ from equipoise.evaluate import Evaluation, Evaluator, evaluate, of_generator, op
 from equipoise.features import FeatureNet, feature_net
 from equipoise.generate import Generator, sample, write_samples
 from equipoise.metrics.base import Metric, Number, Questions, needs
-from equipoise.metrics.registry import METRICS, OF_RUNS, parse_metrics
+from equipoise.metrics.registry import METRICS, OF_GENERATORS, OF_RUNS, parse_metrics
 from equipoise.models import NoConditioning
 from equipoise.rules import Evaluate
 from equipoise.train import Evaluations, train
@@ -313,13 +314,15 @@ def test_the_list_that_is_read_without_torch_is_that_of_the_classes():
     }
     assert len(classes) == len(listed) >= 13
     assert {name: kind.name for name, kind in METRICS.items()} == {name: name for name in listed}
-    assert [*OF_IMAGES, *OF_RUNS] == sorted(METRICS, key=lambda name: (name in OF_RUNS, name))
+    assert sorted([*OF_IMAGES, *OF_RUNS, *OF_GENERATORS]) == sorted(METRICS)
+    assert (cli.OF_IMAGES, cli.OF_RUNS, cli.OF_GENERATORS) == (OF_IMAGES, OF_RUNS, OF_GENERATORS)
 
 
 def test_the_help_names_every_metric():
     """And does not wait for torch: see test_public_api.py."""
     said = " ".join(run("evaluate", "--help").replace("│", " ").split())
-    assert f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}. Settings" in said
+    assert f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}; for generators" in said
+    assert f"for generators also {', '.join(OF_GENERATORS)}. Settings" in said
 
 
 def test_two_classes_of_one_name_are_no_list(tmp_path, monkeypatch):
@@ -335,7 +338,7 @@ def test_two_classes_of_one_name_are_no_list(tmp_path, monkeypatch):
 # ---- what metrics ask for ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [*OF_IMAGES, *OF_RUNS])
 def test_a_metric_can_be_asked_what_it_needs(name):
     """Both sets, but for the probe; the network of a classifier for probabilities alone."""
     asked = needs(METRICS[name]())
@@ -345,6 +348,14 @@ def test_a_metric_can_be_asked_what_it_needs(name):
     assert ("probabilities" in asked.fake) == (name in ("is", "classes"))
     assert ("pixels" in asked.fake) == (name in ("parzen", "modes", "critic"))
     assert ("pixels" in asked.real) == (name in ("parzen", "modes", "critic", "probe"))
+
+
+def test_a_metric_of_generators_asks_the_generator_alone_and_a_network_for_its_distance():
+    for name in OF_GENERATORS:
+        asked = needs(METRICS[name]())
+        assert asked.fake == ({"generator", "network"} if name.startswith("ppl") else {"generator"})
+        assert not asked.real
+    assert needs(parse_metrics("ppl_w(distance=pixels)", "inception")["ppl_w"]).fake == {"generator"}
 
 
 def test_what_a_metric_needs_goes_with_its_settings_and_is_an_attribute_of_samples():

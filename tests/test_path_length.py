@@ -13,7 +13,7 @@ from fixtures import numbers
 from processes import on_two_processes
 from reference import SPEC, batch, small
 from runs import assert_resumes, saved
-from styled import Styled, ToyStyles
+from toy_styles import Styled, ToyStyles
 from torch.testing import assert_close
 
 from equipoise.compute.settings import Compute

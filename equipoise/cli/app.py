@@ -48,6 +48,8 @@ for command in (
     generate.export,
     generate.interpolate,
     generate.arithmetic,
+    generate.mix,
+    generate.walk,
     evaluate.sweep,
     evaluate.compare,
     evaluate.evaluate,

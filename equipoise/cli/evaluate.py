@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -11,11 +12,15 @@ from equipoise.core.listing import named
 
 from .options import OwnFeatures, OwnRecipe, Weights, clear_errors, err, out, own_components
 
+if TYPE_CHECKING:
+    from equipoise.data import DatasetConfig
+
 __all__ = ["compare", "evaluate", "sweep"]
 
 LISTED = named("metrics")
 OF_RUNS = [name for name, metric in LISTED.items() if "OfDiscriminator" in metric.bases]
-OF_IMAGES = [name for name in LISTED if name not in OF_RUNS]
+OF_GENERATORS = [name for name, metric in LISTED.items() if "OfGenerator" in metric.bases]
+OF_IMAGES = [name for name in LISTED if name not in (*OF_RUNS, *OF_GENERATORS)]
 
 
 def sweep(
@@ -101,17 +106,17 @@ def evaluate(
         str, typer.Argument(metavar="RUN_OR_IMAGES", help="A run, a folder of images, a .zip or an .npz.")
     ],
     against: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             help="Images to compare with: a run, a folder, a .zip, an .npz, or a data set such as Digits or "
-            "'Images(path=\"F\")'."
+            "'Images(path=\"F\")'; default: the training data of the run."
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}. "
-            "Settings go in brackets: kid(subsets=50)."
+            help=f"Any of {', '.join(OF_IMAGES)}; for runs also {', '.join(OF_RUNS)}; for generators also "
+            f"{', '.join(OF_GENERATORS)}. Settings go in brackets: kid(subsets=50)."
         ),
     ] = "fid,kid,pr",
     num: Annotated[int, typer.Option(help="Number of images measured.", min=1)] = 10_000,
@@ -133,10 +138,11 @@ def evaluate(
         from equipoise.core.files import replace_file, writing
         from equipoise.evaluate import evaluate as measure
 
+        known = own_components(recipe)
         with processes() as device:
             evaluation = measure(
                 images,
-                against,
+                data_of_run(Path(images), known) if against is None else against,
                 metrics=metrics,
                 num=num,
                 seed=seed,
@@ -144,7 +150,7 @@ def evaluate(
                 weights=weights,
                 device=device,
                 batch_size=batch,
-                known=own_components(recipe),
+                known=known,
                 progress=True,
             )
             if rank() > 0:
@@ -155,3 +161,12 @@ def evaluate(
                     out_path.parent.mkdir(parents=True, exist_ok=True)
                     replace_file(out_path, evaluation.json().encode())
                 err.print(f"wrote {out_path}", markup=False)
+
+
+def data_of_run(folder: Path, known: Mapping[str, Any] | None) -> DatasetConfig:
+    """The training data of a run. Raises ValueError for other images."""
+    from equipoise.runs import read_run
+
+    if not (folder / "config.txt").exists():
+        raise ValueError(f"{folder} is not a run, which says what it was trained on: give --against DATA")
+    return read_run(folder, known).config.data

@@ -1,23 +1,53 @@
-"""The commands `sample`, `export`, `import`, `interpolate` and `arithmetic`."""
+"""The commands `sample`, `export`, `import`, `interpolate`, `arithmetic`, `mix` and `walk`."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .options import OwnRecipe, clear_errors, err, numbers, own_components, pasted
+from .options import OwnRecipe, clear_errors, err, numbers, own_components, pasted, ranges
 
-__all__ = ["arithmetic", "export", "import_published", "interpolate", "sample"]
+if TYPE_CHECKING:
+    from equipoise.generate import Generator
+
+__all__ = ["arithmetic", "export", "import_published", "interpolate", "mix", "sample", "walk"]
+
+Psi = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Styles w_avg + psi (w - w_avg): 1 changes nothing, 0 is the average image. For StyleGANs."),
+]
+Cutoff = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Layers, from the coarsest, that --truncation-psi is for; default: all.", min=1),
+]
+Truncation = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="As in `equipoise sample`."),
+]
+
+
+def opened(
+    run_dir: Path, recipe: str | None, truncation: float | None, psi: float | None, cutoff: int | None
+) -> Generator:
+    """The generator of a run, truncated in z and in w as asked."""
+    from equipoise.generate import Generator, truncated, truncated_in_w
+
+    if cutoff is not None and psi is None:
+        raise ValueError(f"--cutoff {cutoff} is for --truncation-psi: give both, such as --truncation-psi 0.7")
+    generator = Generator.from_pretrained(run_dir, own_components(recipe))
+    if truncation is not None:
+        generator = truncated(generator, truncation)
+    return generator if psi is None else truncated_in_w(generator, psi, cutoff)
 
 
 def sample(
     run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
-    num: Annotated[int, typer.Option(help="Number of images.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Equal seeds draw equal images.", min=0)] = 0,
+    num: Annotated[Optional[int], typer.Option(help="Number of images; default 100.", min=1)] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Equal seeds draw equal images; default 0.", min=0)] = None,  # noqa: UP045
     out_path: Annotated[
         Path, typer.Option("--out", help="NAME.png: a grid; NAME.npz: arrays x and y; else a folder of PNGs.")
     ] = Path("samples.png"),
@@ -26,21 +56,67 @@ def sample(
         Optional[float],  # noqa: UP045
         typer.Option(help="Draw every component of z within this distance of 0: better images, less variety."),
     ] = None,
+    truncation_psi: Psi = None,
+    cutoff: Cutoff = None,
+    latents: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.npz", help="Draw the images of these latents; without --num, --seed, --classes."),
+    ] = None,
+    save_latents: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.npz", help="Write the latents of the images too."),
+    ] = None,
+    space: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Latents to write: z, the default; w, a style per image; ws, a style per layer and image."),
+    ] = None,
     recipe: OwnRecipe = None,
 ) -> None:
     """Draw images from the averaged generator of a run."""
     with clear_errors():
         from equipoise.compute.distributed import processes, rank
-        from equipoise.generate import Generator, truncated, write_samples
+        from equipoise.generate import write_samples
 
         chosen = None if classes is None else numbers(classes, "--classes", "ids")
+        if latents is not None and (num, seed, chosen) != (None, None, None):
+            raise ValueError(f"{latents} says which images to draw: leave --num, --seed and --classes out")
+        if space is not None and save_latents is None:
+            raise ValueError(f"--space {space} is for the latents of --save-latents FILE.npz: give both")
         with processes():
-            generator = Generator.from_pretrained(run_dir, own_components(recipe))
-            if truncation is not None:
-                generator = truncated(generator, truncation)
-            write_samples(generator, out_path, num=num, seed=seed, classes=chosen)
+            generator = opened(run_dir, recipe, truncation, truncation_psi, cutoff)
+            if latents is None and save_latents is None:
+                write_samples(generator, out_path, num=num or 100, seed=seed or 0, classes=chosen)
+                made = [out_path]
+            else:
+                made = draw_latents(
+                    generator, out_path, latents, save_latents, num or 100, seed or 0, chosen, space or "z"
+                )
             if rank() == 0:
-                err.print(f"wrote {out_path}", markup=False)
+                err.print("wrote " + ", ".join(map(str, made)), markup=False)
+
+
+def draw_latents(
+    generator: Generator,
+    out_path: Path,
+    given: Path | None,
+    kept: Path | None,
+    num: int,
+    seed: int,
+    classes: list[int] | None,
+    space: str,
+) -> list[Path]:
+    """Images of given latents, or of latents that are written as well -> the files that were written."""
+    from equipoise.compute.distributed import from_rank_0
+    from equipoise.generate import latents_of, load_latents, save_latents, write_latents
+
+    if given is not None and kept is not None:
+        raise ValueError(f"--save-latents {kept} would write what --latents {given} holds: give one of them")
+    if given is not None:
+        return [write_latents(generator, load_latents(given, generator), out_path)]
+    assert kept is not None
+    chosen = latents_of(generator, num, seed=seed, classes=classes, kind=space)  # type: ignore[arg-type]
+    from_rank_0(lambda: save_latents(chosen, kept))
+    return [write_latents(generator, chosen, out_path), kept]
 
 
 def export(
@@ -104,32 +180,27 @@ def interpolate(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FROM,TO", help="Classes of the two ends, such as 3,8; default: the images' own classes."),
     ] = None,
-    truncation: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="As in `equipoise sample`."),
-    ] = None,
+    truncation: Truncation = None,
     out_path: Annotated[
-        Path, typer.Option("--out", help="NAME.png: a strip; NAME.gif; NAME.mp4, if ffmpeg is installed.")
+        Path, typer.Option("--out", help="NAME.png: a strip; NAME.gif; NAME.webp; NAME.mp4, if ffmpeg is installed.")
     ] = Path("interpolation.png"),
-    fps: Annotated[float, typer.Option(help="Frames per second of NAME.gif and NAME.mp4.", min=1, max=100)] = 20,
+    fps: Annotated[float, typer.Option(help="Frames per second of a film.", min=1, max=100)] = 20,
     recipe: OwnRecipe = None,
 ) -> None:
     """Interpolate between two images of a run, step by step."""
     with clear_errors():
-        from equipoise.generate import Generator, latent, require_writable, truncated, write_frames
-        from equipoise.generate import interpolate as walk
+        from equipoise.generate import interpolate as between
+        from equipoise.generate import latent, require_writable, write_frames
 
         require_writable(out_path)
-        generator = Generator.from_pretrained(run_dir, own_components(recipe))
-        if truncation is not None:
-            generator = truncated(generator, truncation)
+        generator = opened(run_dir, recipe, truncation, None, None)
         labels: list[int] | list[None] = [None, None] if classes is None else numbers(classes, "--classes", "ids", 2)
         first, last = (
             latent(generator, index, seed=seed, label=label)
             for option, text, label in zip(("--from", "--to"), (start, end), labels, strict=True)
             for seed, index in [numbers(text, option, "a seed and an index", 2, "/")]
         )
-        write_frames(walk(generator, first, last, frames, path=path), out_path, fps=fps)
+        write_frames(between(generator, first, last, frames, path=path), out_path, fps=fps)
         err.print(f"wrote {out_path}", markup=False)
 
 
@@ -165,4 +236,73 @@ def arithmetic(
         generator = Generator.from_pretrained(run_dir, own_components(recipe))
         made, columns = arithmetic_grid(generator, added, subtracted, seed=seed, label=label, noise=noise)
         write_grid(made, columns, out_path)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+def mix(
+    run_dir: Annotated[Path, typer.Argument(help="A run of a StyleGAN that has reached its first checkpoint.")],
+    rows: Annotated[str, typer.Option(metavar="I,J,...", help="Indices of the images that give --layers.")],
+    columns: Annotated[str, typer.Option(metavar="I,J,...", help="Indices of the images that give all other layers.")],
+    layers: Annotated[str, typer.Option(help="Layers from 0, the coarsest, such as 0-3,7.")] = "0-3",
+    seed: Annotated[int, typer.Option(help="Seed of the images, as in `equipoise sample --seed`.", min=0)] = 0,
+    label: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--class", help="Class of all images; default: their own."),
+    ] = None,
+    truncation_psi: Psi = None,
+    cutoff: Cutoff = None,
+    out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png")] = Path("mix.png"),
+    recipe: OwnRecipe = None,
+) -> None:
+    """Mix styles: coarse layers of the images in the first column, all others of the images in the first row."""
+    with clear_errors():
+        from equipoise.generate import mixing_grid, write_grid
+
+        left, top = (
+            numbers(text, option, "indices of images") for text, option in ((rows, "--rows"), (columns, "--columns"))
+        )
+        which = ranges(layers, "--layers", "layers")
+        generator = opened(run_dir, recipe, None, truncation_psi, cutoff)
+        made, width = mixing_grid(generator, left, top, which, seed=seed, label=label)
+        write_grid(made, width, out_path)
+        err.print(f"wrote {out_path}", markup=False)
+
+
+def walk(
+    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    images: Annotated[str, typer.Option(metavar="I,J,...", help="Indices of images to go through, and ranges: 0-7.")],
+    seed: Annotated[int, typer.Option(help="Seed of the images, as in `equipoise sample --seed`.", min=0)] = 0,
+    frames: Annotated[int, typer.Option(help="Frames from one image to the next.", min=1)] = 30,
+    space: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="z, or w, the styles of a StyleGAN; default: w where there is one."),
+    ] = None,
+    path: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="cubic: a smooth curve, default in w; eased: straight, with rests, default in z."),
+    ] = None,
+    classes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Classes of the images in turn, such as 3,8; default: their own."),
+    ] = None,
+    truncation: Truncation = None,
+    truncation_psi: Psi = None,
+    cutoff: Cutoff = None,
+    out_path: Annotated[
+        Path, typer.Option("--out", help="NAME.webp, NAME.gif, NAME.png (a strip); NAME.mp4, if ffmpeg is installed.")
+    ] = Path("walk.webp"),
+    fps: Annotated[float, typer.Option(help="Frames per second of a film.", min=1, max=100)] = 30,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Walk in a closed loop through images of a run, as a film."""
+    with clear_errors():
+        from equipoise.generate import closed_loop, latent, require_writable, write_frames
+
+        require_writable(out_path)
+        indices = ranges(images, "--images", "indices of images")
+        generator = opened(run_dir, recipe, truncation, truncation_psi, cutoff)
+        labels: list[int] | list[None] = [None] if classes is None else numbers(classes, "--classes", "ids")
+        points = [latent(generator, index, seed=seed, label=labels[k % len(labels)]) for k, index in enumerate(indices)]
+        film = closed_loop(generator, points, frames, space=space, path=path)  # type: ignore[arg-type]
+        write_frames(film, out_path, fps=fps)
         err.print(f"wrote {out_path}", markup=False)

@@ -24,6 +24,7 @@ __all__ = [
     "own_components",
     "pasted",
     "raised_here",
+    "ranges",
     "say",
 ]
 
@@ -121,6 +122,17 @@ def numbers(text: str, option: str, what: str, count: int | None = None, separat
         between = "commas" if separator == "," else separator
         raise ValueError(f"{option} takes {what} separated by {between}, such as {example}; got {text!r}")
     return [int(part) for part in parts]
+
+
+def ranges(text: str, option: str, what: str) -> list[int]:
+    """Parse integers and ranges, "7,0-3" -> [7, 0, 1, 2, 3]. Raises ValueError for other text."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last) < 10_000)):
+            raise ValueError(f"{option} takes {what} and ranges of them, such as 0-3,7; got {text!r}")
+        found.extend(range(int(first), int(last if dash else first) + 1))
+    return found
 
 
 def own_components(recipe: str | None) -> Mapping[str, Any] | None:

@@ -35,6 +35,10 @@ class Purpose(IntEnum):
     Z_FOR_TERMS_OF_D = auto()
     """Latents of a step that D's terms take on their own."""
     Z_FOR_TERMS_OF_G = auto()
+    METRIC_MOTIONS = auto()
+    """Translations, rotations and places on a path that metrics ask a generator for."""
+    METRIC_NOISE = auto()
+    """Stored noise images of a generator that a metric asks."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

@@ -28,9 +28,11 @@ from equipoise.features import FeatureNet, feature_net
 from equipoise.features.named import check_name
 from equipoise.metrics.base import Found, Metric, Needs, Number, needs
 from equipoise.metrics.of_discriminator import OfDiscriminator
+from equipoise.metrics.of_generator import OfGenerator
 from equipoise.metrics.registry import AnyMetric, parse_metrics
 
 from .discriminator import TrainedDiscriminator
+from .generator import TrainedGenerator
 from .samples import FakeSamples, RealSamples
 from .sources import Drawn, Given, Source, open_source
 
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 OF_NET = frozenset({"features", "stats", "probabilities"})
 """Attributes of a set that a feature network computes."""
+ASKS_NET = OF_NET | {"network"}
+"""Attributes of a set for which a feature network is needed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +147,8 @@ class Evaluator:
     ):
         if num < 1 or batch_size < 1:
             raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
-        self.metrics = parse_metrics(metrics, features if isinstance(features, str) else features.name)
+        self.features = features if isinstance(features, str) else features.name
+        self.metrics = parse_metrics(metrics, self.features)
         self.needs = {name: needs(metric) for name, metric in self.metrics.items()}
         self.against, self.num, self.seed, self.batch_size = against, num, seed, batch_size
         self.cache, self.progress = cache, progress and rank() == 0
@@ -152,7 +157,9 @@ class Evaluator:
         if isinstance(features, str):
             check_name(features)
         self.net: FeatureNet | None = None
-        if OF_NET.isdisjoint(name for asked in self.needs.values() for name in asked.fake | asked.real):
+        asked = {name for each in self.needs.values() for name in each.fake | each.real}
+        self.sees = not OF_NET.isdisjoint(asked)  # whether the network sees the images of the two sets
+        if ASKS_NET.isdisjoint(asked):
             pass  # no metric asks the network, so its weights are not needed
         elif isinstance(features, str):
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -167,12 +174,12 @@ class Evaluator:
         answers = [metric.ask(fake, real) for metric in self.metrics.values()]  # all processes compute each together
         results = dict(zip(self.metrics, together(lambda: self.measured(answers)), strict=True))
         numbers = {name: number for each in results.values() for name, number in each.numbers.items()}
+        better = self.better
         report = self.about(images, fake) | {
             "metrics": {
                 name: {
                     "numbers": {
-                        key: number._asdict() | {"better": self.metrics[name].better[key]}
-                        for key, number in each.numbers.items()
+                        key: number._asdict() | {"better": better[key]} for key, number in each.numbers.items()
                     },
                     "spread": self.metrics[name].spread,
                     "beside": self.metrics[name].beside,
@@ -189,18 +196,18 @@ class Evaluator:
         """The part of the report that all metrics depend on: both sets, seed, feature network, versions."""
         from equipoise import __version__
 
-        seen = None if self.net is None else fake.activations
+        seen = fake.activations if self.sees else None
         return {
             "images": described(images, self.num),
             "against": described(self.against, self.num_real),
             "seed": self.seed,
             "features": None
-            if self.net is None or seen is None
+            if self.net is None
             else {
                 "name": self.net.name,
                 "sha256": self.net.sha256,
-                "dimensions": seen.features.shape[1],
-                "classes": None if seen.probabilities is None else seen.probabilities.shape[1],
+                "dimensions": None if seen is None else seen.features.shape[1],
+                "classes": None if seen is None or seen.probabilities is None else seen.probabilities.shape[1],
             },
             "equipoise": __version__,
             "torch": torch.__version__,
@@ -211,10 +218,18 @@ class Evaluator:
         """Results of this process's share of the metrics. answers: the answers to each metric's questions."""
         pairs = list(share(zip(self.metrics.values(), answers, strict=True)))
         threads = min(4, torch.get_num_threads())  # half of the work is sorting and exp, which numpy does on one thread
+        if any(isinstance(metric, OfGenerator) for metric, _ in pairs):
+            threads = 1  # networks have all threads already, and switches of precision are not one thread's
         results = read_ahead(
             lambda pair: pair[0].find(self.seed, *pair[1]), pairs, threads=0 if threads == 1 else threads
         )
         return self.shown(results, "metrics", len(pairs))
+
+    @property
+    def better(self) -> dict[str, str]:
+        """Whether lower or higher is better, by the full name of each number."""
+        features = self.features if self.net is None else self.net.name
+        return {key: way for each in self.metrics.values() for key, way in each.directions(features).items()}
 
     @cached_property
     def real(self) -> RealSamples:
@@ -227,8 +242,10 @@ class Evaluator:
             images,
             lambda: self.draw(images, self.num, slice(rank(), None, world_size())),
             frozenset(name for each in self.needs.values() for name in each.fake),
-            self.net,
+            self.net if self.sees else None,
             self.discriminator(images),
+            self.generator(images),
+            self.net,
         )
 
     def draw(self, source: Source, num: int | None, which: slice = slice(None)) -> Iterator[Drawn]:
@@ -295,6 +312,25 @@ class Evaluator:
             metric.check(D, dataclasses.replace(self.against.spec, num_classes=self.real.num_classes))
         return D
 
+    def generator(self, images: Source) -> TrainedGenerator | None:
+        """The generator that draws the images; None if no metric asks it.
+
+        Raises:
+            ValueError: if the images come without a generator, or a metric cannot ask it.
+        """
+        asking = {name: metric for name, metric in self.metrics.items() if isinstance(metric, OfGenerator)}
+        if not asking:
+            return None
+        if images.generator is None:
+            raise ValueError(
+                f"only a generator answers {' and '.join(asking)}, and {images.name} holds images: give the directory "
+                "of a run, its best/, or an export to `equipoise evaluate`"
+            )
+        G = TrainedGenerator(images.generator)
+        for metric in asking.values():
+            metric.check(G)
+        return G
+
     def check_channels(self, images: Source) -> None:
         channels = images.spec.channels, self.against.spec.channels
         if channels[0] != channels[1]:
@@ -325,7 +361,8 @@ def described(source: Source, num: int) -> dict[str, Any]:
 def reads(asked: Needs) -> str:
     """The report's word for the input of a metric."""
     either = asked.fake | asked.real
-    return next((word for word in ("discriminator", "probabilities", "pixels") if word in either), "features")
+    words = "discriminator", "generator", "probabilities", "pixels"
+    return next((word for word in words if word in either), "features")
 
 
 def settings(metric: AnyMetric) -> dict[str, Any]:

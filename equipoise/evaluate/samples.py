@@ -21,6 +21,7 @@ from equipoise.features.reference import joined
 from equipoise.metrics import GaussianStats
 
 from .discriminator import TrainedDiscriminator
+from .generator import TrainedGenerator
 from .sources import Drawn, Source
 
 __all__ = ["FakeSamples", "RealSamples"]
@@ -46,7 +47,8 @@ class FakeSamples:
 
     source: the source of the images.  share: draws this process's share of the batches.
     asked: attributes that the metrics will ask for, as `metrics.base.needs` names them.
-    net: the feature network; None if no metric asks it.  discriminator: None if no metric asks it.
+    net: the feature network that sees the images; None if no metric asks for its answers.
+    discriminator, generator, network: for metrics that ask these themselves; None if none does.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class FakeSamples:
         asked: AbstractSet[str],
         net: FeatureNet | None,
         discriminator: TrainedDiscriminator | None,
+        generator: TrainedGenerator | None = None,
+        network: FeatureNet | None = None,
     ):
         self.source, self.share, self.asked, self.net = source, share, asked, net
         self.num_classes = source.spec.num_classes
-        self.of_run = discriminator
+        self.of_run, self.drawing, self.asked_network = discriminator, generator, network
 
     @cached_property
     def seen(self) -> Seen:
@@ -112,6 +116,16 @@ class FakeSamples:
         assert self.of_run is not None  # the evaluation has it if a metric asks for it
         return self.of_run
 
+    @property
+    def generator(self) -> TrainedGenerator:
+        assert self.drawing is not None  # the evaluation has it if a metric asks for it
+        return self.drawing
+
+    @property
+    def network(self) -> FeatureNet:
+        assert self.asked_network is not None  # the evaluation has it if a metric asks for it
+        return self.asked_network
+
 
 class RealSamples:
     """The reference set. Pixels take one pass over its images; features take the passes of `features.reference`.
@@ -149,6 +163,14 @@ class RealSamples:
     @property
     def discriminator(self) -> TrainedDiscriminator:
         raise LookupError("the reference set comes without a discriminator: ask the generated images for it")
+
+    @property
+    def generator(self) -> TrainedGenerator:
+        raise LookupError("the reference set comes without a generator: ask the generated images for it")
+
+    @property
+    def network(self) -> FeatureNet:
+        raise LookupError("ask the generated images for the feature network")
 
 
 def of_classifier(probabilities: Array | None) -> Array:

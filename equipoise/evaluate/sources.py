@@ -43,6 +43,7 @@ class Source:
     draw: (num, seed, batch size, slice of the batches) -> these batches. num is at most `held`; None takes all.
     discriminator: reads the discriminator of the run that draws the images. All processes call it together. None for
         images without a run.
+    generator: the generator that draws the images, or None.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     sha256: str | None
     draw: Callable[[int | None, int, int, slice], Iterator[Drawn]]
     discriminator: Callable[[], TrainedDiscriminator] | None = None
+    generator: Generator | None = None
 
 
 def open_source(given: Given, known: Mapping[str, Any] | None = None) -> Source:
@@ -102,7 +104,7 @@ def of_generator(
             labels = None if y is None else y[i : i + batch_size]
             yield images(generator, z[i : i + batch_size], labels), None if labels is None else labels.numpy()
 
-    return Source(name, generator.spec, None, None, sha256, draw, discriminator)
+    return Source(name, generator.spec, None, None, sha256, draw, discriminator, generator)
 
 
 def of_dataset(name: str, dataset: Dataset) -> Source:

@@ -47,7 +47,10 @@ class FeatureNet(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images, uint8 (n, C, H, W) with C = 1 or 3 -> features (n, F), and logits (n, K) or None."""
+        """Images (n, C, H, W) with C = 1 or 3 -> features (n, F), and logits (n, K) or None.
+
+        The images are bytes, or floats of the same range that are not rounded.
+        """
 
     def __call__(self, images: NDArray[np.uint8]) -> Activations:
         """Activations for images, uint8 (n, H, W, C) of any size, C = 1 (grey) or 3 (colour), in their order.
@@ -73,6 +76,19 @@ class FeatureNet(ABC):
         logits = torch.cat([part for _, part in parts if part is not None])
         self.check_finite(logits, "logits")
         return Activations(features.numpy(), logits.softmax(1).numpy())
+
+    def of_floats(self, x: Tensor) -> Tensor:
+        """Features (n, F) float64 of images (n, C, H, W) in [-1, 1], on this network's device, not rounded to bytes.
+
+        Raises:
+            ValueError: if the network returns NaN or Inf.
+        """
+        with exact_float32():
+            batches = ((x + 1) * 127.5).to(self.device).split(self.batch_size)
+            parts = [self.forward(batch)[0].double() for batch in batches]
+        features = torch.cat(parts)
+        self.check_finite(features, "features")
+        return features
 
     def check_finite(self, values: Tensor, what: str) -> None:
         bad = (~values.isfinite()).any(1)

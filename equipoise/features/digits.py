@@ -35,7 +35,8 @@ class DigitsFeatures(FeatureNet):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] == 3:
             luma = torch.tensor([0.299, 0.587, 0.114], device=x.device)[:, None, None]
-            x = (x * luma).sum(1, keepdim=True).round()  # equal channels give exactly that byte
+            grey = (x * luma).sum(1, keepdim=True)
+            x = grey if x.is_floating_point() else grey.round()  # equal channels give exactly that byte
         if x.shape[2:] != (28, 28):
             x = F.interpolate(x.float(), (28, 28), mode="bilinear", antialias=True, align_corners=False)
         features = self.net.features(to_float(x))  # (n, 1, 28, 28) -> (n, 64)

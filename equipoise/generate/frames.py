@@ -1,4 +1,4 @@
-"""A sequence of images on disk: a strip (PNG), or a moving picture (GIF, MP4)."""
+"""A sequence of images on disk: a strip (PNG), or a moving picture (GIF, WebP, MP4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from equipoise.core.files import replace_file, writing
 from equipoise.core.types import RunError
@@ -30,10 +30,12 @@ HEIGHT = 128
 
 def require_writable(out: Path) -> None:
     """Raise ValueError for a format that cannot be written here. Call this before the work."""
-    if out.suffix not in (".png", ".gif", ".mp4"):
+    if out.suffix not in (".png", ".gif", ".webp", ".mp4"):
         raise ValueError(
-            f"cannot write {out.suffix or 'folders'} here: give NAME.png for a strip, NAME.gif or NAME.mp4"
+            f"cannot write {out.suffix or 'folders'} here: give NAME.png for a strip, NAME.gif, NAME.webp or NAME.mp4"
         )
+    if out.suffix == ".webp" and not features.check("webp"):
+        raise ValueError("this Pillow is built without WebP: install Pillow's own wheel, or give NAME.gif")
     if out.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ValueError(
             "NAME.mp4 needs the program ffmpeg, which is not on the PATH: install it (apt install ffmpeg, brew install "
@@ -42,9 +44,10 @@ def require_writable(out: Path) -> None:
 
 
 def write_frames(frames: Frames, out: Path, *, fps: float = 20) -> None:
-    """Write frames (N, H, W, C) to `out`: NAME.png a strip; NAME.gif, or NAME.mp4 by ffmpeg, at `fps` frames a second.
+    """Write frames (N, H, W, C) to `out`: NAME.png a strip; a film at `fps` frames a second with any other ending.
 
-    A GIF repeats for ever, has at most 256 colours, and rounds the time of a frame to hundredths of a second.
+    NAME.gif repeats for ever, has at most 256 colours, and rounds the time of a frame to hundredths of a second.
+    NAME.webp repeats for ever, in full colour, and rounds to thousandths. NAME.mp4 is made by ffmpeg.
 
     Raises:
         ValueError: for another ending, or for NAME.mp4 without ffmpeg.
@@ -54,7 +57,7 @@ def write_frames(frames: Frames, out: Path, *, fps: float = 20) -> None:
     if out.suffix == ".png":
         write_grid(frames, COLUMNS, out)
         return
-    content = (gif if out.suffix == ".gif" else mp4)(enlarged(frames), fps)
+    content = {".gif": gif, ".webp": webp, ".mp4": mp4}[out.suffix](enlarged(frames), fps)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, content)
@@ -75,9 +78,18 @@ def enlarged(frames: Frames) -> Frames:
 
 
 def gif(frames: Frames, fps: float) -> bytes:
+    return animated(frames, "GIF", duration=round(100 / fps) * 10)
+
+
+def webp(frames: Frames, fps: float) -> bytes:
+    return animated(frames, "WEBP", duration=round(1000 / fps), quality=90, method=4)
+
+
+def animated(frames: Frames, form: str, **settings: int) -> bytes:
+    """A film that repeats for ever, in a format of Pillow's. duration: of a frame, in milliseconds."""
     file = BytesIO()
     first, *others = (Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in frames)
-    first.save(file, format="GIF", save_all=True, append_images=others, duration=round(100 / fps) * 10, loop=0)
+    first.save(file, format=form, save_all=True, append_images=others, loop=0, **settings)
     return file.getvalue()
 
 

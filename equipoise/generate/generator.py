@@ -50,6 +50,7 @@ class Generator:
     spec: the spec of its images and of the classes that it reads: `num_classes` is 0 if it is unconditional.
     truncation: threshold of its z, which its batch norms are made for; see `truncated`. None means untruncated.
     nimg: real images that D had seen; 0 for a generator without a run.
+    psi: ψ of its styles, which `net` truncates; see `truncated_in_w`. 1 means untruncated.
     """
 
     net: nn.Module
@@ -57,6 +58,7 @@ class Generator:
     spec: ImageSpec
     truncation: float | None = None
     nimg: int = 0
+    psi: float = 1.0
 
     @classmethod
     def from_pretrained(cls, place: str | Path, known: Mapping[str, Any] | None = None) -> Self:
@@ -121,7 +123,16 @@ class Generator:
 
     @property
     def about(self) -> dict[str, str]:
-        """Metadata stored with the weights in every export format, as text: config, spec, nimg, truncation."""
+        """Metadata stored with the weights in every export format, as text: config, spec, nimg, truncation.
+
+        Raises:
+            ValueError: for a generator with truncated styles, which is not written.
+        """
+        if self.psi != 1:
+            raise ValueError(
+                f"a generator whose styles are truncated, with psi={self.psi:g}, is not written: write the untruncated "
+                "one, and truncate when you draw"
+            )
         about = {
             "generator": repr(self.config),
             "spec": json.dumps(dataclasses.asdict(self.spec)),
@@ -241,7 +252,12 @@ def images(generator: Generator, z: Tensor, y: Tensor | None) -> NDArray[np.uint
     """G(z, y) as pixels: z (n, z_dim), y (n,) or None, on any device -> (n, H, W, C)."""
     device = next(generator.net.parameters()).device
     x = generator.net(z.to(device), None if y is None else y.to(device))
-    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()  # (n, C, H, W) -> (n, H, W, C)
+    return pixels_of(x)
+
+
+def pixels_of(x: Tensor) -> NDArray[np.uint8]:
+    """Images in [-1, 1] as pixels: (n, C, H, W) -> (n, H, W, C)."""
+    pixels: NDArray[np.uint8] = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 

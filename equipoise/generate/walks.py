@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from equipoise.core.latents import lerp, slerp
 from equipoise.nn import ConditionalBatchNorm, OneHot
@@ -72,16 +73,22 @@ def interpolate(
     z = start.z.expand(frames, -1) if same else PATHS[path](start.z, end.z, t)
     parts = []
     for batch in torch.arange(frames).split(BATCH):
-        if start.y is None or end.y is None:
-            parts.append(images(generator, z[batch], None))
-            continue
-        y, other = (torch.full((len(batch),), label) for label in (start.y, end.y))
-        if start.y == end.y:
-            parts.append(images(generator, z[batch], y))
-            continue
-        with mixed_classes(generator.net, y, other, t[batch]):
-            parts.append(images(generator, z[batch], y))
+        y, other = (None if label is None else torch.full((len(batch),), label) for label in (start.y, end.y))
+        parts.append(between(generator, z[batch], y, other, t[batch]))
     return np.concatenate(parts)
+
+
+def between(
+    generator: Generator, z: Tensor, y: Tensor | None, other: Tensor | None, share: Tensor
+) -> NDArray[np.uint8]:
+    """Images (n, H, W, C) of z (n, z_dim) between classes y and `other` (n,), of which `other` has its share (n,)."""
+    if y is None or other is None or torch.equal(y, other):
+        return images(generator, z, y)
+    if generator.config.styled:  # its mapping reads weights of the classes
+        first, second = (F.one_hot(each, generator.spec.num_classes).to(z.dtype) for each in (y, other))
+        return images(generator, z, lerp(first, second, share))
+    with mixed_classes(generator.net, y, other, share):
+        return images(generator, z, y)
 
 
 @contextmanager

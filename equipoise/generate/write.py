@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from equipoise.compute.shares import together
 from equipoise.core.files import replace_file, writing
 
 from .generator import BATCH, Generator, require_some, sample
+from .saved import Latents, draw_of_latents
 
-__all__ = ["grid", "png", "write_samples"]
+__all__ = ["grid", "png", "write_latents", "write_samples"]
+
+Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
 def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
@@ -49,6 +53,18 @@ def write_samples(
     files as a single process.
     """
     require_some(num)
+    share = partial(sample, generator, num, seed=seed, classes=classes)
+    return write_drawn(share, num, out, labelled=generator.conditional)
+
+
+def write_latents(generator: Generator, latents: Latents, out: Path) -> Path:
+    """Draw the images of latents, and write them to `out` as `write_samples` does."""
+    share = partial(draw_of_latents, generator, latents)
+    return write_drawn(share, len(latents), out, labelled=latents.y is not None)
+
+
+def write_drawn(draw: Callable[..., Batches], num: int, out: Path, *, labelled: bool) -> Path:
+    """Write images that several processes draw together. draw: a slice of the batches -> images and classes."""
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"cannot write {out.suffix} files: give NAME.png for a grid, NAME.npz, or a folder's name")
     if not out.suffix:
@@ -57,10 +73,10 @@ def write_samples(
     steps = len(range(0, num, BATCH)[share])
     console = Console(stderr=True)
     hidden = rank() > 0 or not console.is_terminal
-    batches = sample(generator, num, seed=seed, classes=classes, which=share)
+    batches = draw(which=share)
     drawn = together(lambda: track(batches, "sampling", steps, console=console, transient=True, disable=hidden))
     x, y = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    from_rank_0(lambda: write(x, y if generator.conditional else None, out))
+    from_rank_0(lambda: write(x, y if labelled else None, out))
     return out
 
 

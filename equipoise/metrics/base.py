@@ -17,7 +17,7 @@ from equipoise.core.types import ImageSpec
 
 from .gaussian import GaussianStats
 
-__all__ = ["Asked", "Found", "Metric", "Needs", "Number", "Samples", "needs"]
+__all__ = ["Asked", "AskedGenerator", "Distance", "Found", "Metric", "Needs", "Number", "Samples", "needs"]
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -75,6 +75,47 @@ class Asked(Protocol):
         """The mean logit of each image, (n,) float64. Images are first reduced to the level of detail `lod`."""
 
 
+class AskedGenerator(Protocol):
+    """The interface of a generator to metrics.
+
+    settings: settings of G as text, for messages.
+    spec: spec of its images and of the classes that it reads.
+    styled: whether it has a space of styles: `mapping` and `synthesis`.
+    path: default path between two z, "spherical" or "linear".
+    """
+
+    @property
+    def settings(self) -> str: ...
+
+    @property
+    def spec(self) -> ImageSpec: ...
+
+    @property
+    def styled(self) -> bool: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def network(self) -> nn.Module:
+        """A copy of G in eval mode, whose buffers a metric may change."""
+
+    def latents(self, num: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Z (num, z_dim), as the generator is sampled, and classes (num,) in turn or None; on the CPU."""
+
+
+class Distance(Protocol):
+    """The feature network of an evaluation, for metrics that compare images of their own.
+
+    name: name that it was requested by.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def of_floats(self, x: Tensor) -> Tensor:
+        """Features (n, F) float64 of images (n, C, H, W) in [-1, 1], which are not rounded to bytes."""
+
+
 class Samples(Protocol):
     """The interface of a set of images to metrics. Rows are images, in the same order everywhere.
 
@@ -108,6 +149,14 @@ class Samples(Protocol):
     @property
     def discriminator(self) -> Asked:
         """D of the run that generated the images. Real images have none."""
+
+    @property
+    def generator(self) -> AskedGenerator:
+        """G that draws the images. Real images have none."""
+
+    @property
+    def network(self) -> Distance:
+        """The feature network itself."""
 
 
 class Number(NamedTuple):
@@ -157,6 +206,14 @@ class Metric(ABC, Generic[*Answers]):
     @abstractmethod
     def least(self) -> tuple[int, int]:
         """Least numbers of generated and of real images."""
+
+    def directions(self, features: str) -> dict[str, Better]:
+        """Full names of the numbers for this feature network, and whether lower or higher is better."""
+        return {name + self.suffix(features): way for name, way in self.better.items()}
+
+    def suffix(self, features: str) -> str:  # noqa: ARG002
+        """End of the names of the numbers: empty, unless a name says which feature network was asked."""
+        return ""
 
     @abstractmethod
     def ask(self, fake: Samples, real: Samples) -> tuple[*Answers]:

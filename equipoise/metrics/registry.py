@@ -12,8 +12,9 @@ from equipoise.core.listing import named
 
 from .base import Metric
 from .of_discriminator import OfDiscriminator
+from .of_generator import OfGenerator
 
-__all__ = ["METRICS", "OF_RUNS", "AnyMetric", "parse_metrics"]
+__all__ = ["METRICS", "OF_GENERATORS", "OF_RUNS", "AnyMetric", "parse_metrics"]
 
 AnyMetric = Metric[*tuple[Any, ...]]
 
@@ -24,6 +25,9 @@ METRICS: dict[str, type[AnyMetric]] = {
 
 OF_RUNS = [name for name, kind in METRICS.items() if issubclass(kind, OfDiscriminator)]
 """Names of the metrics that ask the discriminator of a run."""
+
+OF_GENERATORS = [name for name, kind in METRICS.items() if issubclass(kind, OfGenerator)]
+"""Names of the metrics that ask a generator itself."""
 
 
 def parse_metrics(asked: str | Sequence[str], features: str) -> dict[str, AnyMetric]:

@@ -245,6 +245,7 @@ SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
     "stylegan3/G": stylegan3_settings,
 }
 
+
 def stylegan3(size: int, kind: Literal["T", "R"], channel_base: int) -> Pair:
     """Of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
     both = {"magnitude_ema_beta": 0.5 ** (32 / 20000)}

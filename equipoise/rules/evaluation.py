@@ -49,7 +49,7 @@ class Evaluate:
     def better(self) -> dict[str, str]:
         """Names of the numbers that the metrics report, with the better direction: "lower" or "higher"."""
         asked = parse_metrics(self.metrics, self.features).values()
-        return {name: way for metric in asked for name, way in metric.better.items()}
+        return {name: way for metric in asked for name, way in metric.directions(self.features).items()}
 
     @property
     def deciding(self) -> str:

@@ -21,6 +21,7 @@ from equipoise.evaluate import (
     open_source,
     rebuild,
 )
+from equipoise.generate import Generator
 from equipoise.runs import require_finite
 
 from .best import Best
@@ -36,14 +37,22 @@ class Evaluations:
     The best generator so far is kept in best/. Rank 0 writes it.
 
     D: the run's discriminator, for metrics that need one. They get a copy.
+    G: the run's generator. Metrics that ask a generator are checked with it; they get a copy of the averaged one.
 
     Raises:
         ValueError: if the reference set or the feature network is missing, there are too few images, or a metric
-            does not work with this D.
+            does not work with this D or G.
     """
 
-    def __init__(self, run_dir: Path, cfg: TrainConfig, dataset: Dataset, D: nn.Module | None = None):
-        self.cfg, self.spec, self.D, self.settings = cfg, dataset.spec, D, cfg.report.evaluation
+    def __init__(
+        self,
+        run_dir: Path,
+        cfg: TrainConfig,
+        dataset: Dataset,
+        D: nn.Module | None = None,
+        G: nn.Module | None = None,
+    ):
+        self.cfg, self.spec, self.D, self.G, self.settings = cfg, dataset.spec, D, G, cfg.report.evaluation
         self.folder = run_dir / "best"
         self._open(dataset)
 
@@ -67,6 +76,9 @@ class Evaluations:
         )
         self.evaluator.check_channels(own)
         self.evaluator.discriminator(dataclasses.replace(own, discriminator=self._discriminator(0)))
+        if self.G is not None:
+            generator = Generator(self.G, self.cfg.generator, self.cfg.spec_of_g(self.spec))
+            self.evaluator.generator(dataclasses.replace(own, generator=generator))
 
     def _discriminator(self, nimg: int) -> Callable[[], TrainedDiscriminator] | None:
         """A `Source`'s discriminator: a copy of rank 0's D at this moment, as a checkpoint would hold it."""

@@ -63,7 +63,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
             return
         with streams.opened(nimg, device) as run.data:
             from_rank_0(lambda: record(folder, resumed=nimg > 0, device=device))
-            evaluations = Evaluations(folder, cfg, dataset, gan.D)
+            evaluations = Evaluations(folder, cfg, dataset, gan.D, gan.G)
             run.stats = Stats(folder, cfg.total_kimg, nimg)
             run.events = (spectra, evaluations, *events, log, checkpoint, snapshots)
             with run.stats, handled(interrupt, *STOP):
