@@ -7,6 +7,7 @@ from .cifar import CIFAR10
 from .images import Images, open_dataset, prepare
 from .limited import Few, few
 from .mnist import MNIST, Digits, FashionMNIST
+from .padded import Padded
 from .pixels import to_float, to_uint8
 from .split import Subset, hold_out
 from .stacked import StackedDigits
@@ -30,6 +31,7 @@ __all__ = [
     "Line",
     "Mixture",
     "Mixture1D",
+    "Padded",
     "Points",
     "Ring",
     "StackedDigits",
