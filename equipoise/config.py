@@ -28,7 +28,7 @@ from equipoise.core.mistakes import suggest_kind
 from equipoise.core.nesting import shown
 from equipoise.core.types import ImageSpec, component
 from equipoise.data import DatasetConfig, Images
-from equipoise.losses import GANLoss, NonSaturating, Term
+from equipoise.losses import GANLoss, NonSaturating, Term, share_of_steps
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
 from equipoise.rules import (
     Adam,
@@ -134,6 +134,12 @@ class TrainConfig:
         for part in (*grammar.components_in(self), *self.game.terms()):
             if isinstance(part, Checks):
                 part.check(self)
+
+    def optim(self, player: str) -> OptimConfig:
+        """The optimiser of "D" or "G" with all its steps counted: those that terms take on their own, too."""
+        optim = self.d_optim if player == "D" else self.g_optim
+        share = share_of_steps((*self.game.terms(), *self.terms), player)
+        return optim if share == 1 else optim.slowed(share)
 
     def spec_of_g(self, spec: ImageSpec) -> ImageSpec:
         """The data of `spec` as G sees it: with classes if G reads them.

@@ -2,8 +2,9 @@
 
 from .ada import ADA
 from .base import Augment, Augmentation, Means, NoAugment
+from .blur import FadingBlur
 from .chain import Chain
 from .diffaugment import DiffAugment
 from .noise import InstanceNoise
 
-__all__ = ["ADA", "Augment", "Augmentation", "Chain", "DiffAugment", "InstanceNoise", "Means", "NoAugment"]
+__all__ = ["ADA", "Augment", "Augmentation", "Chain", "DiffAugment", "FadingBlur", "InstanceNoise", "Means", "NoAugment"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -33,8 +33,9 @@ Step = Callable[[Tensor, Draws], Tensor]
 class ADA(Augment):
     """Augment all images that D sees, each transform with probability p; p follows r, a measure of D's overfitting.
 
-    Every `every` iterations p rises if r > target and falls if r < target, and stays in [0, 1]. At its pace p moves
-    from 0 to 1 in `kimg` thousand images (Karras et al. 2020, sec. 3).
+    Every `every` iterations p rises if r > target and falls if r < target, and stays in [0, most]. At its pace p moves
+    from 0 to 1 in `kimg` thousand images (Karras et al. 2020, sec. 3). The authors' code is
+    ``ADA(most=None, all_passes=True)``.
 
     target: target of r.
     kimg: thousands of real images in which p moves from 0 to 1, or back.
@@ -45,6 +46,8 @@ class ADA(Augment):
     initial: p at the start.
     every: iterations over which r is averaged.
     held_out: for "rv", share of the data that D is never trained on.
+    most: largest p; None: no bound. Above 1 every transform fires, and p takes the longer to fall again.
+    all_passes: r counts D's logits in penalties on the real images (`R1`) too.
 
     Raises:
         ValueError: if "rv" comes without `held_out`, or `held_out` without "rv".
@@ -57,6 +60,8 @@ class ADA(Augment):
     initial: float = Field(default=0.0, ge=0, le=1)
     every: int = Field(default=4, ge=1)
     held_out: float = Field(default=0.0, ge=0, lt=1)
+    most: Annotated[float, Field(gt=0)] | None = 1.0
+    all_passes: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for `heuristic=rv` without `held_out`, and the reverse: `rv` alone compares D with images
@@ -86,6 +91,7 @@ class AdaptiveAugmentation(Augmentation):
     iterations: Tensor
     images: Tensor
     sums: Tensor
+    verdicts: Tensor
 
     def __init__(self, settings: ADA):
         super().__init__()
@@ -94,6 +100,8 @@ class AdaptiveAugmentation(Augmentation):
         self.register_buffer("iterations", torch.tensor(0))
         self.register_buffer("images", torch.tensor(0))
         self.register_buffer("sums", torch.zeros(4))  # over images: sign D(real), D(real), D(fake), D(held out)
+        if settings.all_passes:
+            self.register_buffer("verdicts", torch.tensor(0))  # logits whose signs the first sum holds
 
     def forward(self, x: Tensor) -> Tensor:
         """Augment x. Raises ValueError if the groups cannot work on it."""
@@ -118,20 +126,34 @@ class AdaptiveAugmentation(Augmentation):
         settings = self.settings
         if settings.heuristic == "fixed":
             return {"augment/p": self.p.clone()}
-        if settings.heuristic == "rv" and means is None:
+        zero = torch.zeros_like(sign_real)
+        real, fake, held_out, sign_again = means or (zero, zero, zero, None)
+        if settings.heuristic == "rv" and (means is None or held_out is None):
             raise ValueError("ADA(heuristic='rv') needs D's mean logits: adapt(sign_real, num_images, Means(...))")
-        self.sums += num_images * torch.stack([sign_real, *(means or 3 * [torch.zeros_like(sign_real)])])
+        self.sums += num_images * torch.stack([sign_real, real, fake, zero if held_out is None else held_out])
         self.images += num_images
         self.iterations += 1
-        r = overfitting(settings.heuristic, *(self.sums / self.images))
+        found = self.sums / self.images
+        if settings.all_passes:
+            found[0] = self.mean_sign(num_images, sign_again)
+        r = overfitting(settings.heuristic, *found)
         direction = (r - settings.target).sign()
         total = settings.kimg * 1000
         level = (self.p * total).round() + direction * self.images  # p in images: rounding does not add up
         due = self.iterations == settings.every
-        self.p.copy_(torch.where(due, (level / total).clamp(0, 1), self.p))
-        for buffer in (self.sums, self.images, self.iterations):
-            buffer.masked_fill_(due, 0)
+        self.p.copy_(torch.where(due, (level / total).clamp(0, settings.most), self.p))
+        for name, buffer in self.named_buffers():
+            if name != "p":
+                buffer.masked_fill_(due, 0)
         return {"augment/p": self.p.clone(), "augment/r": r}
+
+    def mean_sign(self, num_images: int, sign_again: Tensor | None) -> Tensor:
+        """Mean sign over all logits of real images since p last moved, an image twice where a penalty saw it again."""
+        self.verdicts += num_images
+        if sign_again is not None:
+            self.sums[0] += num_images * sign_again
+            self.verdicts += num_images
+        return self.sums[0] / self.verdicts
 
 
 def overfitting(heuristic: str, sign_real: Tensor, real: Tensor, fake: Tensor, held_out: Tensor) -> Tensor:

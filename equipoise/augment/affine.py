@@ -91,7 +91,7 @@ def scale(draws: Draws) -> Tensor:
 
 def rotate(draws: Draws) -> Tensor:
     """Rotate by U(-π, π). It runs before and after `stretch`; with probability p at least one of the two fires."""
-    angle = draws.fire(draws.uniform(-math.pi, math.pi), 0, p=1 - (1 - draws.p).sqrt())
+    angle = draws.fire(draws.uniform(-math.pi, math.pi), 0, p=1 - (1 - draws.p).clamp_min(0).sqrt())
     return rotation(angle.cos(), angle.sin())
 
 

@@ -13,12 +13,17 @@ __all__ = ["Augment", "Augmentation", "Means", "NoAugment"]
 
 
 class Means(NamedTuple):
-    """Mean logits of D over an iteration's images and all processes, () each. Higher means "more real"."""
+    """Mean logits of D over an iteration's images and all processes, () each. Higher means "more real".
+
+    held_out: over real images that D is never trained on (`Augment.held_out`), or None.
+    sign_again: mean sign of the logits of real images that penalties gave to D once more (`Augment.all_passes`), or
+        None.
+    """
 
     real: Tensor
     fake: Tensor
-    held_out: Tensor
-    """Mean over real images that D is never trained on."""
+    held_out: Tensor | None = None
+    sign_again: Tensor | None = None
 
 
 class Augmentation(nn.Module, ABC):
@@ -41,7 +46,7 @@ class Augmentation(nn.Module, ABC):
 
         sign_real: (), mean sign of D's logits on its real images, over all processes.
         num_images: number of these images.
-        means: D's mean logits, for an augmentation with held-out images (`Augment.held_out`); else None.
+        means: D's mean logits, for an augmentation that asks for held-out images or for all passes; else None.
 
         Returns statistics to log: detached scalars, on the device.
         """
@@ -58,6 +63,11 @@ class Augment(ABC):
     @property
     def reads_sign(self) -> bool:
         """Whether `adapt` reads `sign_real`. The sign has a meaning only if a logit of 0 means undecided."""
+        return False
+
+    @property
+    def all_passes(self) -> bool:
+        """Whether `adapt` reads D's verdicts on real images in penalties too."""
         return False
 
     @abstractmethod

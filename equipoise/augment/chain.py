@@ -28,6 +28,10 @@ class Chain(Augment):
     def reads_sign(self) -> bool:
         return any(part.reads_sign for part in self.parts)
 
+    @property
+    def all_passes(self) -> bool:
+        return any(part.all_passes for part in self.parts)
+
     def build(self) -> Chained:
         return Chained([part.build() for part in self.parts])
 

@@ -32,6 +32,9 @@ class Purpose(IntEnum):
     NOISE_ON_LABELLED = auto()
     HISTORY = auto()
     """Choice of earlier generated images to show D again."""
+    Z_FOR_TERMS_OF_D = auto()
+    """Latents of a step that D's terms take on their own."""
+    Z_FOR_TERMS_OF_G = auto()
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

@@ -6,6 +6,7 @@ from .batches import InfiniteBatches
 from .cifar import CIFAR10
 from .images import Images, open_dataset, prepare
 from .limited import Few, few
+from .mirror import mirrored
 from .mnist import MNIST, Digits, FashionMNIST
 from .padded import Padded
 from .pixels import to_float, to_uint8
@@ -39,6 +40,7 @@ __all__ = [
     "SwissRoll",
     "few",
     "hold_out",
+    "mirrored",
     "open_dataset",
     "prepare",
     "to_float",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainValidator
 
-from equipoise.core.types import ImageSpec
+from equipoise.core.types import ImageSpec, component
 
 __all__ = ["Dataset", "DatasetConfig", "PathLike"]
 
@@ -42,9 +43,28 @@ class Dataset(Protocol):
         """(n,) -> (n, C, H, W)."""
 
 
+@component
 class DatasetConfig(ABC):
-    """Settings of a data set."""
+    """Settings of a data set.
+
+    mirror: training also reads each image mirrored, as one more image: see `mirrored`. Evaluations, held-out images and
+        the images of other data sets made of this one are the images alone.
+    """
+
+    _: KW_ONLY
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a data set that is made of another one with `mirror`. Set `mirror` on the outer one."""
+        for name, value in vars(self).items():
+            if isinstance(value, DatasetConfig) and value.mirror:
+                raise ValueError(
+                    f"{type(self).__name__}.{name}={value!r} has mirror=True, which is a setting of the outer data set: "
+                    f"give {type(self).__name__}(mirror=True)"
+                )
 
     @abstractmethod
     def build(self) -> Dataset:
-        """Open the data set. A ValueError says what was given, what was expected and what to do."""
+        """Open the data set, without mirrored images. A ValueError says what was given, what was expected and what to
+        do.
+        """

@@ -14,6 +14,7 @@ from torch import Tensor
 from equipoise.core.types import ImageSpec
 
 from .base import Dataset
+from .mirror import Mirrored
 from .reading import read_ahead
 
 __all__ = ["Resident", "resident"]
@@ -57,6 +58,23 @@ class Resident:
         return self.images[chosen], None if self.classes is None else self.classes[chosen]
 
 
+class ResidentMirrored(Resident):
+    """`Mirrored` on `device`. The images are held once, and mirrored as they are taken."""
+
+    def __init__(self, dataset: Mirrored, device: torch.device):
+        super().__init__(dataset.dataset, device)
+        self.labels = dataset.labels
+
+    def __len__(self) -> int:
+        return 2 * len(self.images)
+
+    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        turned, plain = np.divmod(indices, len(self.images))
+        x, y = super().take(plain)
+        which = to_device(torch.from_numpy(turned.astype(bool)), self.device)
+        return torch.where(which.view(-1, 1, 1, 1), x.flip(3), x), y
+
+
 def resident(dataset: Dataset, device: torch.device | str) -> Dataset:
     """`dataset` as a `Resident`, if `device` is a GPU where that pays; else `dataset` itself.
 
@@ -66,8 +84,11 @@ def resident(dataset: Dataset, device: torch.device | str) -> Dataset:
     device = torch.device(device)
     if device.type != "cuda" or isinstance(dataset, Resident):
         return dataset
-    size = len(dataset) * dataset.spec.channels * dataset.spec.resolution**2
-    return Resident(dataset, device) if fits(size, device) and quick(dataset) else dataset
+    held = dataset.dataset if isinstance(dataset, Mirrored) else dataset
+    size = len(held) * held.spec.channels * held.spec.resolution**2
+    if not (fits(size, device) and quick(held)):
+        return dataset
+    return ResidentMirrored(dataset, device) if isinstance(dataset, Mirrored) else Resident(dataset, device)
 
 
 def fits(size: int, device: torch.device) -> bool:

@@ -12,7 +12,9 @@ from .adversarial import (
 )
 from .base import BothLosses, Memory, Output, Place, Players, Seen, Term, require_whole_batches
 from .features import FeatureMatching
+from .gamma import ByResolution
 from .joint import Consensus, JointPenalty
+from .lazy import LazyStep, share_of_steps
 from .objective import (
     accuracy,
     class_loss,
@@ -24,6 +26,7 @@ from .objective import (
     monotone,
     pairs,
 )
+from .path_length import PathLength, PathLengths, path_lengths
 from .penalties import R1, R2, Dragan, Drift, GradientPenalty, Penalty
 from .players import ClassLoss, DiscriminatorLoss, GeneratorLoss
 from .regularizers import (
@@ -40,6 +43,7 @@ __all__ = [
     "R1",
     "R2",
     "BothLosses",
+    "ByResolution",
     "ClassLoss",
     "Consensus",
     "DiscriminatorLoss",
@@ -52,11 +56,14 @@ __all__ = [
     "Hinge",
     "HistoricalAverage",
     "JointPenalty",
+    "LazyStep",
     "LeastSquares",
     "Memory",
     "NonSaturating",
     "Orthogonal",
     "Output",
+    "PathLength",
+    "PathLengths",
     "Penalty",
     "Place",
     "Players",
@@ -80,5 +87,7 @@ __all__ = [
     "logits",
     "monotone",
     "pairs",
+    "path_lengths",
     "require_whole_batches",
+    "share_of_steps",
 ]

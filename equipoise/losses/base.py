@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from equipoise.core.types import Batch, Critic, Generated, Logits, Told
+from equipoise.core.types import Batch, Critic, Generated, ImageSpec, Logits, Told
 
 __all__ = ["BothLosses", "Memory", "Output", "Place", "Players", "Seen", "Term", "require_whole_batches"]
 
@@ -41,8 +41,10 @@ class Seen(Protocol):
     labelled: images whose classes D learns, or None.
     on_real, on_fake, on_labelled: D's output for these images, augmented.
     critic: D as a function of images, which it augments. It can be differentiated twice.
+    critic_of_real: `critic` for the real images of the batch alone. An augmentation may count its verdicts.
     net: the network that is updated.  nimg: real images that D has seen.
     z: (N, z_dim), the latents of the generated images.
+    y: the labels of the batch, or None. Reading z and y makes no images.
     """
 
     @property
@@ -70,6 +72,9 @@ class Seen(Protocol):
     def critic(self) -> Critic: ...
 
     @property
+    def critic_of_real(self) -> Critic: ...
+
+    @property
     def net(self) -> nn.Module: ...
 
     @property
@@ -77,6 +82,9 @@ class Seen(Protocol):
 
     @property
     def z(self) -> Tensor: ...
+
+    @property
+    def y(self) -> Told: ...
 
     def again(self, y: Told) -> Generated:
         """Call G again, with the same z and another condition: for cycles and identities."""
@@ -108,6 +116,7 @@ class Term(ABC):
     whole_batch: the term reads a mean or spread of the batch, so gradients of pieces do not add up to the batch's.
     of_gradient: the term penalises D's gradient at each image. Batch norm in D would spread it over the batch.
     opposes: the term is the loss of a player against the other player.
+    own_step: the gradient goes into an optimiser step of its own, after the player's step; see `LazyStep`.
     replaces_loss: the player minimises the term in place of the adversarial loss.
     memory: buffers kept between updates, or None.
     """
@@ -118,6 +127,7 @@ class Term(ABC):
     whole_batch: ClassVar[bool] = False
     of_gradient: ClassVar[bool] = False
     opposes: ClassVar[bool] = False
+    own_step: ClassVar[bool] = False
     memory: Memory | None = None
 
     @property
@@ -136,6 +146,10 @@ class Term(ABC):
     @abstractmethod
     def of(self, seen: Seen) -> Tensor:
         """-> (), unweighted."""
+
+    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:  # noqa: ARG002
+        """The term for images of `spec` in batches of `batch_size`: itself, unless a setting depends on them."""
+        return self
 
     def at_work(self, net: nn.Module) -> Term:
         """The term as the player of `net` uses it: itself, or a term with memory that starts from `net`."""

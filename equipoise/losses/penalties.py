@@ -7,6 +7,7 @@ A penalty sees D only as `critic(x, y) -> (N, K)`, so in your own loop it is
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from equipoise.compute.precision import without_autocast
 from equipoise.core.schedules import Schedule, at
-from equipoise.core.types import Batch, Critic, component
+from equipoise.core.types import Batch, Critic, ImageSpec, component
 
 from .base import Place, Seen, Term
+from .gamma import Gamma, gamma_at, gamma_for
 
 __all__ = ["R1", "R2", "Dragan", "Drift", "GradientPenalty", "Penalty"]
 
@@ -27,10 +29,14 @@ Images = Batch | Tensor
 
 
 class Penalty(Term):
-    """A penalty on D, a frozen value that sees D as a function of images alone."""
+    """A penalty on D, a frozen value that sees D as a function of images alone.
+
+    on_real: the penalty calls D on the real images of the batch alone, and looks at no generated image.
+    """
 
     player = "D"
     place: ClassVar[Place] = "apart"
+    on_real: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
@@ -46,7 +52,7 @@ class Penalty(Term):
         Raises:
             ValueError: if the value does not depend on D's weights.
         """
-        value = self(seen.critic, seen.real, seen.fake).mean()
+        value = (self(seen.critic_of_real, seen.real) if self.on_real else self(seen.critic, seen.real, seen.fake)).mean()
         if not value.requires_grad:
             raise ValueError(
                 f"{self!r} does not depend on D's weights, so it would train nothing: something cut it from the graph "
@@ -97,14 +103,21 @@ def distance(gradient: Tensor, target: float, one_sided: bool) -> Tensor:
 
 @component
 class R1(Penalty):
-    """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9)."""
+    """gamma/2 ‖grad D(x)‖² on real images (Mescheder et al. 2018, eq. 9).
+
+    gamma: a schedule, or `ByResolution(0.0002)`.
+    """
 
     of_gradient: ClassVar[bool] = True
-    gamma: Schedule = 10.0
+    on_real: ClassVar[bool] = True
+    gamma: Gamma = 10.0
     every: int = Field(default=16, ge=1)
 
     def weight(self, nimg: int) -> float:
-        return at(self.gamma, nimg) / 2
+        return gamma_at(self.gamma, nimg) / 2
+
+    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:
+        return replace(self, gamma=gamma_for(self.gamma, spec, batch_size))
 
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
         return squared_norm(input_gradient(critic, batch_of(real, "real")))
@@ -112,14 +125,20 @@ class R1(Penalty):
 
 @component
 class R2(Penalty):
-    """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10)."""
+    """gamma/2 ‖grad D(G(z))‖² on generated images (Mescheder et al. 2018, eq. 10).
+
+    gamma: as in `R1`.
+    """
 
     of_gradient: ClassVar[bool] = True
-    gamma: Schedule = 10.0
+    gamma: Gamma = 10.0
     every: int = Field(default=16, ge=1)
 
     def weight(self, nimg: int) -> float:
-        return at(self.gamma, nimg) / 2
+        return gamma_at(self.gamma, nimg) / 2
+
+    def for_data(self, spec: ImageSpec, batch_size: int) -> Term:
+        return replace(self, gamma=gamma_for(self.gamma, spec, batch_size))
 
     def __call__(self, critic: Critic, real: Images, fake: Images | None = None) -> Tensor:
         return squared_norm(input_gradient(critic, batch_of(fake, "generated")))
@@ -205,6 +224,7 @@ class Drift(Penalty):
     of an image's logits are averaged.
     """
 
+    on_real: ClassVar[bool] = True
     strength: Schedule = 0.001
     every: int = Field(default=1, ge=1)
 

@@ -19,7 +19,17 @@ from .base import DiscriminatorConfig, GeneratorConfig
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .bottleneck import BottleneckDiscriminator, BottleneckGenerator
-from .conditioning import Auxiliary, Conditioning, Hidden, Input, NoConditioning, PerClass, Projection, SemiSupervised
+from .conditioning import (
+    Auxiliary,
+    Conditioning,
+    Hidden,
+    Input,
+    MappedProjection,
+    NoConditioning,
+    PerClass,
+    Projection,
+    SemiSupervised,
+)
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .digits import SANDigitsDiscriminator, SANDigitsGenerator, TinyDigitsDiscriminator, TinyDigitsGenerator
 from .head import Head, HeadFactory
@@ -28,6 +38,7 @@ from .progan import ProGANDiscriminator, ProGANGenerator
 from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator
 from .sagan import SAGANDiscriminator, SAGANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
+from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .varied import VariedDiscriminator, VariedGenerator
 
 __all__ = [
@@ -51,6 +62,7 @@ __all__ = [
     "LinearConditionalBatchNorm",
     "MLPDiscriminator",
     "MLPGenerator",
+    "MappedProjection",
     "MinibatchDiscrimination",
     "MinibatchStd",
     "NoConditioning",
@@ -71,6 +83,8 @@ __all__ = [
     "SNGANGenerator",
     "SelfAttention",
     "SemiSupervised",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
     "SyncBatchNorm",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",

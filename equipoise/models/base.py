@@ -24,9 +24,11 @@ class GeneratorConfig(ABC):
     z_dim: length of z.
     prior: the distribution of z.
     narrowest: the smallest width at which every layer trains. Below it, all ReLUs of a layer may be dead at first.
+    styled: it makes images from styles, `StyledGenerator`: G has `mapping`, `synthesis`, `styles` and `num_ws`.
     """
 
     narrowest: ClassVar[int] = 2
+    styled: ClassVar[bool] = False
     gone: ClassVar[dict[str, str]] = {
         "conditional": "G reads the class if D asks for it, as head.conditioning=Projection"
     }

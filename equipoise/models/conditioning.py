@@ -17,6 +17,8 @@ from equipoise.nn import (
     HiddenConcat,
     HiddenHead,
     InputConcat,
+    MappedVectors,
+    Mapping,
     PerClassVectors,
     ProjectionVectors,
     SemiSupervisedHead,
@@ -30,6 +32,7 @@ __all__ = [
     "HeadSpec",
     "Hidden",
     "Input",
+    "MappedProjection",
     "NoConditioning",
     "PerClass",
     "Projection",
@@ -37,7 +40,7 @@ __all__ = [
     "Vectors",
 ]
 
-Vectors = UnconditionalVector | ProjectionVectors | PerClassVectors
+Vectors = UnconditionalVector | ProjectionVectors | PerClassVectors | MappedVectors
 """y -> w(y)."""
 
 
@@ -49,6 +52,8 @@ class HeadSpec:
     positions: of the map that the body flattened, C · positions = F; 1: the features are not a map.
     num_classes: of the data.
     init_std: standard deviation of the initial weights; None is 1/√F.
+    scaled: the architecture's learning rates are equalised inside the layers, and so is the head's.
+    bias: the logit has an offset, `AffineHead`.
     contraction: (vectors, features) -> the head that contracts the features with w(y), plain or SAN.
     """
 
@@ -56,11 +61,14 @@ class HeadSpec:
     positions: int
     num_classes: int
     init_std: float | None
+    scaled: bool
+    bias: bool
     contraction: Callable[[Vectors, int], nn.Module]
 
     def unconditional(self, features: int) -> nn.Module:
         """The head with one vector for all classes, on `features` features."""
-        return self.contraction(UnconditionalVector(features, init_std=self.init_std), features)
+        vector = UnconditionalVector(features, init_std=self.init_std, scaled=self.scaled, bias=self.bias)
+        return self.contraction(vector, features)
 
     def classifier(self) -> nn.Linear:
         return initialised(nn.Linear(self.features, self.num_classes, bias=False), self.init_std)
@@ -72,6 +80,7 @@ class Conditioning(ABC):
     reads_labels: D(x, y) depends on y.
     classifies: the images whose class D learns to name: "all", or "labelled" (D may read their labels); None: none.
     linear: D's logit is linear in the features, as a SAN head needs.
+    stored: w(y) is a weight, so a head can train its length separately.
     in_head: only the head reads the class, so a body built by hand fits.
     joins: the class may join a map in the middle of D instead (`MiddleConcat`).
     """
@@ -79,6 +88,7 @@ class Conditioning(ABC):
     reads_labels: ClassVar[bool] = False
     classifies: ClassVar[Literal["all", "labelled"] | None] = None
     linear: ClassVar[bool] = True
+    stored: ClassVar[bool] = True
     in_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
 
@@ -145,7 +155,9 @@ class Projection(Conditioning):
     reads_labels: ClassVar[bool] = True
 
     def head(self, spec: HeadSpec) -> nn.Module:
-        vectors = ProjectionVectors(spec.features, spec.num_classes, init_std=spec.init_std)
+        vectors = ProjectionVectors(
+            spec.features, spec.num_classes, init_std=spec.init_std, scaled=spec.scaled, bias=spec.bias
+        )
         return spec.contraction(vectors, spec.features)
 
 
@@ -156,7 +168,45 @@ class PerClass(Conditioning):
     reads_labels: ClassVar[bool] = True
 
     def head(self, spec: HeadSpec) -> nn.Module:
-        return spec.contraction(PerClassVectors(spec.features, spec.num_classes, init_std=spec.init_std), spec.features)
+        vectors = PerClassVectors(spec.features, spec.num_classes, init_std=spec.init_std, scaled=spec.scaled)
+        return spec.contraction(vectors, spec.features)
+
+
+@component
+class MappedProjection(Conditioning):
+    """w(y) = Aᵀ m(y) / √M, m a mapping network of the class (`MappedVectors`; Karras et al. 2020b, in their code).
+
+    The class head of StyleGAN2-ADA and StyleGAN3. Its layers are equalised in every architecture. Classes share all
+    weights but an embedding, so it suits data with many classes.
+
+    features: M; None: F.
+    layers: of the mapping.
+    embed_features: length of the embedding of the class; None: M.
+    hidden: width of the mapping's hidden layers; None: M.
+    mapping_lr: learning rate of the mapping, relative to all others.
+    """
+
+    features: int | None = Field(default=None, ge=1)
+    layers: int = Field(default=8, ge=1)
+    embed_features: int | None = Field(default=None, ge=1)
+    hidden: int | None = Field(default=None, ge=1)
+    mapping_lr: float = Field(default=0.01, gt=0)
+    reads_labels: ClassVar[bool] = True
+    stored: ClassVar[bool] = False
+
+    def head(self, spec: HeadSpec) -> nn.Module:
+        mapping = Mapping(
+            0,
+            spec.num_classes,
+            spec.features if self.features is None else self.features,
+            num_ws=None,
+            num_layers=self.layers,
+            embed_features=self.embed_features,
+            layer_features=self.hidden,
+            lr_multiplier=self.mapping_lr,
+        )
+        vectors = MappedVectors(spec.features, mapping, init_std=spec.init_std, bias=spec.bias)
+        return spec.contraction(vectors, spec.features)
 
 
 @component

@@ -18,7 +18,7 @@ from equipoise.losses import (
     monotone,
     require_whole_batches,
 )
-from equipoise.nn import BiasedHead, LearnedScale, LinearHead, SANHead, renormalize
+from equipoise.nn import AffineHead, BiasedHead, LearnedScale, LinearHead, MappedVectors, SANHead, renormalize
 
 from .conditioning import Conditioning, HeadSpec, NoConditioning, Vectors
 
@@ -28,11 +28,13 @@ __all__ = ["Head", "HeadFactory"]
 class HeadFactory(Protocol):
     """Number of features F -> head. An architecture calls it once per body it creates."""
 
-    def __call__(self, features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
+    def __call__(self, features: int, positions: int = 1, *, joined: bool = False, scaled: bool = False) -> nn.Module:
         """The head for `features` features.
 
         positions: of the map that the features were flattened from, C · positions = F; 1: they are not a map.
         joined: the body is a `MiddleConcat`, so the head need not read the class.
+        scaled: the body's learning rates are equalised inside its layers (`ScaledLinear`): so are the head's, and a
+            plain head has a bias, as in StyleGAN2.
 
         Raises:
             ValueError: if `joined`, and the conditioning is not one that joins the body.
@@ -64,6 +66,9 @@ class Head:
         """Raises ValueError for `san=true` with `SemiSupervised`: its logit is not linear in the features, so there is
         no direction to train. Set `san=false`, or take `Auxiliary`.
 
+        Raises ValueError for `scale=learned` with `MappedProjection`: its vectors are computed, so their lengths are
+        not parameters. Set `scale=norm`.
+
         Raises ValueError for `scale=learned` or `normalize_loss=true` with `san=false`: both are about SAN's direction.
         Set `san=true`.
         """
@@ -77,6 +82,12 @@ class Head:
             raise ValueError(
                 "head.scale=learned is for SAN heads, which train the length and the direction of their vector "
                 "separately; a plain head (head.san=false) does not. Set head.san=true, or head.scale=norm."
+            )
+        if self.scale == "learned" and not self.conditioning.stored:
+            raise ValueError(
+                f"head.scale=learned trains the lengths of the vectors w(y) as parameters, and with "
+                f"head.conditioning={self.conditioning!r} a network computes these vectors. Set head.scale=norm, or "
+                "take another conditioning (head.conditioning=Projection)."
             )
         if self.normalize_loss and not self.san:
             raise ValueError(
@@ -154,14 +165,17 @@ class Head:
     def heads(self, num_classes: int) -> HeadFactory:
         """`factory` without its checks, which `build` does not need."""
 
-        def head(features: int, positions: int = 1, *, joined: bool = False) -> nn.Module:
+        def head(features: int, positions: int = 1, *, joined: bool = False, scaled: bool = False) -> nn.Module:
             if joined and not self.conditioning.joins:
                 raise ValueError(
                     "a class that joins a map in the middle of D (discriminator.join) needs head.conditioning=Hidden, "
                     f"got head.conditioning={self.conditioning!r}: set Hidden, or discriminator.join=0"
                 )
             conditioning = NoConditioning() if joined else self.conditioning  # the body reads the class already
-            return conditioning.head(HeadSpec(features, positions, num_classes, self.init_std, self.contraction))
+            bias = scaled and not self.san
+            contraction = affine if bias else self.contraction
+            facts = HeadSpec(features, positions, num_classes, self.init_std, scaled, bias, contraction)
+            return conditioning.head(facts)
 
         return head
 
@@ -171,4 +185,10 @@ class Head:
             return LinearHead(vectors)
         if self.scale == "norm":
             return SANHead(vectors)
+        assert not isinstance(vectors, MappedVectors)  # `__post_init__`
         return BiasedHead(SANHead(LearnedScale(vectors)), features)
+
+
+def affine(vectors: Vectors, features: int) -> nn.Module:  # noqa: ARG001
+    """A plain head with an offset."""
+    return AffineHead(vectors)

@@ -12,8 +12,10 @@ from .conditioning import (
     ProjectionVectors,
     UnconditionalVector,
 )
+from .filters import blur_filter, convolution_down, convolution_up, downsample, upfirdn, upsample
 from .growing import LevelOfDetail, grows, set_lod
 from .heads import (
+    AffineHead,
     AuxiliaryHead,
     BiasedHead,
     Discriminator,
@@ -27,7 +29,9 @@ from .heads import (
 from .init import init_normal
 from .initial import initial_std, normal_
 from .layers import OneHot, conditions, in_a_row, joined, labels
+from .mapping import MappedVectors, Mapping
 from .minibatch import MinibatchDiscrimination, MinibatchStd
+from .modulated import modulated_convolution
 from .norms import (
     ConditionalBatchNorm,
     LinearConditionalBatchNorm,
@@ -41,9 +45,12 @@ from .norms import (
 from .per_label import PerLabel
 from .resample import detail, enlarge, shrink
 from .san import sanify
+from .scaled import ScaledConv2d, ScaledEmbedding, ScaledLinear, scaled_lrelu
+from .styled import NoiseMode, StyledGenerator
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
 
 __all__ = [
+    "AffineHead",
     "AttentionMap",
     "AuxiliaryHead",
     "BiasedHead",
@@ -58,9 +65,12 @@ __all__ = [
     "LevelOfDetail",
     "LinearConditionalBatchNorm",
     "LinearHead",
+    "MappedVectors",
+    "Mapping",
     "MiddleConcat",
     "MinibatchDiscrimination",
     "MinibatchStd",
+    "NoiseMode",
     "Nonlinearity",
     "NormKind",
     "OneHot",
@@ -72,17 +82,25 @@ __all__ = [
     "ProjectionVectors",
     "Raw",
     "SANHead",
+    "ScaledConv2d",
+    "ScaledEmbedding",
+    "ScaledLinear",
     "SelfAttention",
     "SemiSupervisedHead",
     "SmoothELU",
+    "StyledGenerator",
     "SyncBatchNorm",
     "Trace",
     "UnconditionalVector",
     "VirtualBatchNorm",
     "WithReference",
     "attention_maps",
+    "blur_filter",
     "conditions",
+    "convolution_down",
+    "convolution_up",
     "detail",
+    "downsample",
     "enlarge",
     "grows",
     "in_a_row",
@@ -90,13 +108,17 @@ __all__ = [
     "initial_std",
     "joined",
     "labels",
+    "modulated_convolution",
     "nonlinearity",
     "norm",
     "normal_",
     "renormalize",
     "replaced",
     "sanify",
+    "scaled_lrelu",
     "set_lod",
     "shrink",
     "split",
+    "upfirdn",
+    "upsample",
 ]

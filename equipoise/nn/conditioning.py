@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from equipoise.core.types import Told, label_of
 
 from .initial import normal_
+from .scaled import ScaledEmbedding, ScaledLinear
 
 __all__ = [
     "HiddenConcat",
@@ -34,32 +35,54 @@ EMBED = 128
 
 
 class UnconditionalVector(nn.Module):
-    """w(y) = w0. Kept in an `nn.Linear` so that normalisers find it."""
+    """w(y) = w0. Kept in an `nn.Linear` so that normalisers find it.
 
-    def __init__(self, features: int, *, init_std: float | None = None):
+    scaled: the learning rate is equalised, `ScaledLinear`; and with `bias`, `AffineHead` has an offset b to add.
+    """
+
+    def __init__(self, features: int, *, init_std: float | None = None, scaled: bool = False, bias: bool = False):
         super().__init__()
-        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
+        self.linear = vector_layer(features, init_std, scaled, bias)
 
     def forward(self, y: Tensor | None) -> Tensor:
-        return self.linear.weight  # (1, F)
+        return scaled_weight(self.linear)  # (1, F)
+
+    def affine(self, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """w(y), and the offset, (1,), or None."""
+        return self(y), self.linear.bias
 
     @torch.no_grad()
     def normalize_(self) -> Tensor:
         """Divide w0 by its length, in place -> the length, (1, 1)."""
-        return unit_rows_(self.linear.weight)
+        return unit_rows_(self.linear.weight) * gain_of(self.linear)
 
 
 class ProjectionVectors(nn.Module):
-    """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3)."""
+    """w(y) = w0 + V[y], so that <w(y), h> = <w0, h> + <V[y], h> (Miyato & Koyama 2018, eq. 3).
 
-    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
+    scaled, bias: as in `UnconditionalVector`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        init_std: float | None = None,
+        scaled: bool = False,
+        bias: bool = False,
+    ):
         super().__init__()
-        self.linear = initialised(nn.Linear(features, 1, bias=False), init_std)
-        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
+        self.linear = vector_layer(features, init_std, scaled, bias)
+        self.embed = table(num_classes, features, init_std, scaled)
 
     def forward(self, y: Tensor | None) -> Tensor:
-        w: Tensor = self.linear.weight + self.embed(labels(y))  # (N, F)
+        w: Tensor = scaled_weight(self.linear) + self.embed(labels(y))  # (N, F)
         return w
+
+    def affine(self, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """w(y), and the offset, (1,), or None."""
+        return self(y), self.linear.bias
 
     @torch.no_grad()
     def normalize_(self) -> Tensor:
@@ -67,24 +90,31 @@ class ProjectionVectors(nn.Module):
         w = self.linear.weight + self.embed.weight
         lengths = unit_rows_(w)
         self.embed.weight.copy_(w - self.linear.weight)
-        return lengths
+        return lengths * gain_of(self.linear)
 
 
 class PerClassVectors(nn.Module):
-    """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024)."""
+    """w(y) = V[y]: one last layer per class (Mescheder et al. 2018; Takida et al. 2024).
 
-    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None):
+    scaled: as in `UnconditionalVector`.
+    """
+
+    def __init__(self, features: int, num_classes: int, *, init_std: float | None = None, scaled: bool = False):
         super().__init__()
-        self.embed = initialised(nn.Embedding(num_classes, features), init_std)
+        self.embed = table(num_classes, features, init_std, scaled)
 
     def forward(self, y: Tensor | None) -> Tensor:
         w: Tensor = self.embed(labels(y))  # (N, F)
         return w
 
+    def affine(self, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """w(y), and no offset."""
+        return self(y), None
+
     @torch.no_grad()
     def normalize_(self) -> Tensor:
         """Divide w(y) of each class by its length, in place -> the lengths, (classes, 1)."""
-        return unit_rows_(self.embed.weight)
+        return unit_rows_(self.embed.weight) * gain_of(self.embed)
 
 
 class LearnedScale(nn.Module):
@@ -184,6 +214,40 @@ def initialised(layer: Layer, std: float | None) -> Layer:
     """`layer` with weights from N(0, std²). None: std = 1/√F, so logits start at the scale of the features."""
     normal_(layer, 1 / math.sqrt(layer.weight.shape[1]) if std is None else std)
     return layer
+
+
+def vector_layer(features: int, std: float | None, scaled: bool, bias: bool) -> nn.Linear:
+    """F -> 1 as a layer with the weights of `initialised`, or equalised, drawn with the same standard deviation."""
+    if not scaled:
+        return initialised(nn.Linear(features, 1, bias=bias), std)
+    return rescaled(ScaledLinear(features, 1, bias=bias), std)
+
+
+def table(num: int, features: int, std: float | None, scaled: bool) -> nn.Embedding:
+    """(num, F), as `vector_layer`."""
+    if not scaled:
+        return initialised(nn.Embedding(num, features), std)
+    return rescaled(ScaledEmbedding(num, features), std)
+
+
+Scaled = TypeVar("Scaled", ScaledLinear, ScaledEmbedding)
+
+
+def rescaled(layer: Scaled, std: float | None) -> Scaled:
+    """`layer`, with gain · weight from N(0, std²); None: std = 1/√F, as it is drawn."""
+    if std is not None:
+        nn.init.normal_(layer.weight, 0.0, std / layer.gain)
+    return layer
+
+
+def gain_of(layer: nn.Module) -> float:
+    """The constant with which `layer` multiplies its weight."""
+    return layer.gain if isinstance(layer, (ScaledLinear, ScaledEmbedding)) else 1.0
+
+
+def scaled_weight(layer: nn.Linear) -> Tensor:
+    """The weight that `layer` computes with."""
+    return layer.weight * layer.gain if isinstance(layer, ScaledLinear) else layer.weight
 
 
 def unit_rows_(w: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ contraction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ from equipoise.core.types import Logits
 from .conditioning import LearnedScale, MiddleConcat
 
 __all__ = [
+    "AffineHead",
     "AuxiliaryHead",
     "BiasedHead",
     "Discriminator",
@@ -66,6 +70,15 @@ class LinearHead(nn.Module):
 
     def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
         return Logits(contract(self.conditioning(y), h))
+
+
+class AffineHead(LinearHead):
+    """logit = <w(y), h> + b(y), the same offset at every position. The conditioning's `affine(y)` gives w and b."""
+
+    def forward(self, h: Tensor, y: Tensor | None = None) -> Logits:
+        w, offset = cast("Callable[[Tensor | None], tuple[Tensor, Tensor | None]]", self.conditioning.affine)(y)
+        logits = contract(w, h)
+        return Logits(logits if offset is None else logits + offset.to(logits.dtype)[:, None])
 
 
 class SANHead(nn.Module):

@@ -43,19 +43,19 @@ class MinibatchStd(nn.Module):
     F / new_channels neighbouring features: the mean, over these features and all positions, of √(variance over the
     group + 1e-8). (Karras et al. 2018, sec. 3; in the form of StyleGAN2, Karras et al. 2020)
 
-    group_size: G; a smaller batch is one group. Image i is in group i mod (N / G), so neighbours in the batch are in
-        different groups. The variance divides by G, not by G - 1.
+    group_size: G; a smaller batch is one group; None: every batch is one. Image i is in group i mod (N / G), so
+        neighbours in the batch are in different groups. The variance divides by G, not by G - 1.
     new_channels: number of maps to append.
     """
 
-    def __init__(self, group_size: int = 4, new_channels: int = 1):
+    def __init__(self, group_size: int | None = 4, new_channels: int = 1):
         super().__init__()
         self.group_size, self.new_channels = group_size, new_channels
 
     def forward(self, h: Tensor) -> Tensor:
         """Raises ValueError if the groups do not divide N, or the new channels F."""
         N, F, H, W = h.shape
-        G = min(self.group_size, N)
+        G = N if self.group_size is None else min(self.group_size, N)
         given = f"MinibatchStd(group_size={self.group_size}, new_channels={self.new_channels}) got"
         if F % self.new_channels:
             raise ValueError(f"{given} {F} features: give a multiple of {self.new_channels}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -26,6 +27,18 @@ class OptimConfig(ABC):
         """Whether weights without a gradient shrink."""
         return False
 
+    def slowed(self, share: float) -> OptimConfig:
+        """Settings whose steps go as far when only `share` of all steps minimise the player's loss: lr · share, and
+        averages of gradients that forget as slowly per loss, beta ** share. See `LazyStep`.
+
+        Raises:
+            ValueError: for an optimiser that does not define it.
+        """
+        raise ValueError(
+            f"{self!r} does not say how to correct for steps that its player's terms take on their own (LazyStep): use "
+            "Adam or RMSprop, define slowed(share) in it, or give the term without LazyStep"
+        )
+
     @abstractmethod
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         """An optimiser for the parameters of `net` that require a gradient at this call."""
@@ -33,6 +46,14 @@ class OptimConfig(ABC):
     @abstractmethod
     def apply(self, optimizer: torch.optim.Optimizer, nimg: int) -> None:
         """Set scheduled values (lr, betas) to their values after `nimg` images."""
+
+
+def scaled(schedule: Schedule, factor: float) -> Schedule:
+    return (lambda nimg: factor * schedule(nimg)) if callable(schedule) else factor * schedule
+
+
+def raised(schedule: Schedule, power: float) -> Schedule:
+    return (lambda nimg: schedule(nimg) ** power) if callable(schedule) else schedule**power
 
 
 @component
@@ -64,6 +85,10 @@ class Adam(OptimConfig):
     def decays(self) -> bool:
         return self.weight_decay > 0
 
+    def slowed(self, share: float) -> OptimConfig:
+        beta1, beta2 = self.betas
+        return replace(self, lr=scaled(self.lr, share), betas=(raised(beta1, share), raised(beta2, share)))
+
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         lr, beta1, beta2 = float(at(self.lr, 0)), float(at(self.betas[0], 0)), float(at(self.betas[1], 0))
         weights = [p for p in net.parameters() if p.requires_grad]
@@ -83,6 +108,9 @@ class RMSprop(OptimConfig):
 
     lr: Schedule = 5e-5
     alpha: float = Field(default=0.99, ge=0, lt=1)
+
+    def slowed(self, share: float) -> OptimConfig:
+        return replace(self, lr=scaled(self.lr, share), alpha=self.alpha**share)
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         weights = [p for p in net.parameters() if p.requires_grad]

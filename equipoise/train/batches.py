@@ -15,7 +15,7 @@ from equipoise.compute.distributed import rank, world_size
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import Batch
-from equipoise.data import Dataset, InfiniteBatches, few
+from equipoise.data import Dataset, InfiniteBatches, few, mirrored
 from equipoise.data.pixels import dequantise
 from equipoise.data.resident import resident
 from equipoise.nn import detail
@@ -95,6 +95,7 @@ class Drawn(NamedTuple):
 class Streams:
     """The images of a run.
 
+    dataset: the images that D is trained on. `cfg.data.mirror` adds the same images mirrored, with their labels.
     held_out: images of the data set that D is not trained on, or None.
 
     Raises:
@@ -103,10 +104,10 @@ class Streams:
 
     def __init__(self, cfg: TrainConfig, stages: Stages, dataset: Dataset, held_out: Dataset | None):
         labels = cfg.head.conditioning.labels_read(len(dataset), dataset.spec.num_classes)
-        labelled = None if labels is None else few(dataset, labels)
+        labelled = None if labels is None else mirrored(few(dataset, labels), cfg.data.mirror)
         self.cfg, self.stages = cfg, stages
         self.sources: list[tuple[Dataset | None, Purpose]] = [
-            (dataset, Purpose.NOISE_ON_REAL),
+            (mirrored(dataset, cfg.data.mirror), Purpose.NOISE_ON_REAL),
             (held_out, Purpose.NOISE_ON_HELD_OUT),
             (labelled, Purpose.NOISE_ON_LABELLED),
         ]

@@ -24,20 +24,24 @@ class StepContext:
     """A piece of the batch, as the terms of the player `me` see it at `nimg`: `losses.Seen`.
 
     shown: the images; None: the player's game shows them when they are first read.
+    of_terms: the real images of the player's step, for the step that its terms then take on their own, or None.
     """
 
-    def __init__(self, gan: GAN, me: Player, piece: Piece, nimg: int, shown: Shown | None = None):
-        self.gan, self.me, self.piece, self.nimg = gan, me, piece, nimg
+    def __init__(
+        self, gan: GAN, me: Player, piece: Piece, nimg: int, shown: Shown | None = None, of_terms: Batch | None = None
+    ):
+        self.gan, self.me, self.piece, self.nimg, self.of_terms = gan, me, piece, nimg, of_terms
+        self.verdicts: list[Tensor] = []
         if shown is not None:
             self.shown = shown
 
     @cached_property
     def shown(self) -> Shown:
-        return self.me.show(self.piece)
+        return self.me.show(self.piece) if self.of_terms is None else self.me.show_terms(self.piece)
 
     @property
     def real(self) -> Batch:
-        return self.shown.real
+        return self.shown.real if self.of_terms is None else self.of_terms
 
     @property
     def fake(self) -> Batch:
@@ -55,6 +59,10 @@ class StepContext:
     def z(self) -> Tensor:
         return self.piece.z
 
+    @property
+    def y(self) -> Told:
+        return self.piece.real.y
+
     @cached_property
     def on_real(self) -> Output:
         return self.gan.outputs(self.real.x, self.real.y)
@@ -71,6 +79,11 @@ class StepContext:
     @property
     def critic(self) -> Critic:
         return self.gan.critic
+
+    def critic_of_real(self, x: Tensor, y: Told) -> Tensor:
+        logits = self.gan.critic(x, y)
+        self.verdicts.append(logits.detach())
+        return logits
 
     @property
     def net(self) -> nn.Module:

@@ -71,7 +71,7 @@ class GAN:
         warn_of_voided(cfg, D)
         if cfg.start is not None:
             cfg.start.freeze(D)
-        gan = cls(cfg, spec, G, D, augment, cfg.g_optim.build(G), cfg.d_optim.build(D))
+        gan = cls(cfg, spec, G, D, augment, cfg.optim("G").build(G), cfg.optim("D").build(D))
         gan.stages.require(G, cfg.generator)
         for net in (G, D):
             net.requires_grad_(False)  # a step enables gradients for the weights that it trains
@@ -126,9 +126,13 @@ class GAN:
         """Start the memories of terms, from the current weights."""
         configured = (*self.cfg.game.terms(), *self.cfg.terms)
         self.added = {
-            name: [(term, term.at_work(net)) for term in configured if term.player in (name, "both")]
+            name: [(term, self.at_work(term, net)) for term in configured if term.player in (name, "both")]
             for name, net in (("D", self.D), ("G", self.G))
         }
+
+    def at_work(self, term: Term, net: nn.Module) -> Term:
+        """A term of the config as the player of `net` uses it on this data."""
+        return term.for_data(self.spec, self.cfg.batch_size).at_work(net)
 
     def recall(self, other: GAN) -> None:
         """Take over the memories of terms that `other` also has, and its pool of images, on the same networks."""
@@ -154,9 +158,12 @@ class GAN:
             terms=self.terms("D"),
             purpose=Purpose.Z_FOR_D,
             show=self.showing.to_d,
+            purpose_of_terms=Purpose.Z_FOR_TERMS_OF_D,
+            show_terms=self.showing.to_terms_of_d,
             updates=self.stages.updates,
             after=(*cfg.constraints, *cfg.head.after, *(memory.update for memory in self.memories("D"))),
             read=readings.of_logits,
+            reread=readings.of_reals_again,
             watch=self.held_out_logit,
         )
         G = Player(
@@ -166,6 +173,8 @@ class GAN:
             terms=self.terms("G"),
             purpose=Purpose.Z_FOR_G,
             show=self.showing.to_g,
+            purpose_of_terms=Purpose.Z_FOR_TERMS_OF_G,
+            show_terms=self.showing.to_both,
             updates=lambda nimg: self.stages.updates(nimg) // steps,
             after=[memory.update for memory in self.memories("G")],
             times=cfg.g_batches,

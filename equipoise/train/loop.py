@@ -73,10 +73,10 @@ def iterate(run: Run, start: int) -> int:
     """Update D `d_steps` times, G once, and the average of G. Returns the number of images that D has then seen."""
     cfg, gan, nimg = run.cfg, run.gan, start
     seed_torch(cfg.seed, Purpose.DRAWS, rank(), nimg)
-    cfg.g_optim.apply(gan.g_optim, nimg)  # lr and betas at `nimg`
+    cfg.optim("G").apply(gan.g_optim, nimg)  # lr and betas at `nimg`
     rounds = Rounds(cfg.d_steps)
     for _ in rounds:
-        cfg.d_optim.apply(gan.d_optim, nimg)
+        cfg.optim("D").apply(gan.d_optim, nimg)
         gan.at(nimg)
         size, drawn = gan.stages.batch_size(nimg), next(run.data)
         d_stats = d_step(gan, drawn.batch, nimg, drawn.held_out, drawn.labelled)

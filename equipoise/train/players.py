@@ -25,9 +25,11 @@ class Player:
     terms: the player minimises their weighted sum.
     purpose: of the latents of its updates.
     show: piece -> images, as this player's terms see them.
+    purpose_of_terms, show_terms: the same for a step that terms take on their own.
     updates: nimg -> number of updates made when D has seen nimg images.
     after: functions called with the network after each of its steps.
     read: scalars to report from an update.
+    reread: scalars to report when penalties have called D on real images again.
     watch: scalars to report from held-out images, computed first, without gradients.
     times: number of generated images for each real image.
     """
@@ -38,8 +40,11 @@ class Player:
     terms: Sequence[Term]
     purpose: Purpose
     show: Callable[[Piece], Shown]
+    purpose_of_terms: Purpose
+    show_terms: Callable[[Piece], Shown]
     updates: Callable[[int], int]
     after: Sequence[Callable[[nn.Module], None]] = ()
     read: Callable[[Seen], dict[str, Tensor]] = lambda _: {}
+    reread: Callable[[Sequence[Tensor]], dict[str, Tensor]] = lambda _: {}
     watch: Callable[[Batch | None], dict[str, Tensor]] = lambda _: {}
     times: int = 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from equipoise.config import TrainConfig
@@ -25,3 +28,9 @@ class Readings:
         if self.cfg.head.conditioning.classifies is not None and seen.real.label is not None:
             stats["accuracy"] = accuracy(seen.on_real, seen.real.label)
         return stats
+
+    def of_reals_again(self, verdicts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The mean sign of logits (N, K) that penalties had of real images, for an augmentation that counts them."""
+        if not (self.cfg.augment.all_passes and verdicts):
+            return {}
+        return {"sign_again": torch.cat([each.flatten() for each in verdicts]).sign().mean()}

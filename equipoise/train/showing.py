@@ -53,6 +53,11 @@ class Showing:
             shown = self.to_both(piece)
         return shown if self.pool is None else shown._replace(fake=self.pool(shown.fake))
 
+    def to_terms_of_d(self, piece: Piece) -> Shown:
+        """New images for a step that D's terms take on their own, without a graph. Kept and old images stay."""
+        with torch.no_grad():
+            return self.to_both(piece)
+
     def to_g(self, piece: Piece) -> Shown:
         """Images for G's update, with their graph: the images of D's last update if they were kept.
 

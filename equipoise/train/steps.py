@@ -30,9 +30,10 @@ def step(
     labelled: images whose classes D learns, for a head that may not read the labels of `batch`.
     """
     update = me.updates(nimg)  # so far
-    due = [term for term in me.terms if update % term.every == 0]
+    due = [term for term in me.terms if update % term.every == 0 and not term.own_step]
+    then_due = [term for term in me.terms if update % term.every == 0 and term.own_step]
     apart, whole = ([term for term in due if term.place == place] for place in ("apart", "whole"))
-    batch, stats = repeated(batch, me.times), []
+    batch, stats, reals = repeated(batch, me.times), [], []
     known = None if labelled is None else repeated(labelled, me.times)
     with trainable(me.optim), gan.compute.step():
         for piece in gan.pieces(batch, me.purpose, nimg, held_out, known):  # one, unless cfg.compute.micro_batch
@@ -45,18 +46,43 @@ def step(
                 (piece.share * loss).backward()
             read = me.read(seen) | {"loss": loss.detach()} | values | watched
             stats.append(read | own_backwards(apart, seen, piece.share))
+            if then_due:
+                reals.append(seen.real)
         once = Piece(batch, gan.latents(batch, me.purpose, nimg), labelled=labelled) if whole else piece
         added = own_backwards(whole, StepContext(gan, me, once, nimg))
         apply_gradients(me.optim, reduction)
     for then in me.after:
         then(me.net)
+    if then_due:
+        added |= step_of_terms(gan, me, then_due, batch, nimg, reals, known)
     return {f"{me.name}/{name}": value for name, value in (mean_of(stats) | added).items()}
+
+
+def step_of_terms(
+    gan: GAN, me: Player, terms: Sequence[Term], batch: Batch, nimg: int, reals: Sequence[Batch], known: Batch | None
+) -> dict[str, Tensor]:
+    """A further step of the player on the gradients of `terms` alone, with z of its own.
+
+    reals: the real images of the player's step, a batch for each piece.
+    """
+    apart, whole = ([term for term in terms if term.place == place] for place in ("apart", "whole"))
+    stats = []
+    with trainable(me.optim), gan.compute.step():
+        pieces = gan.pieces(batch, me.purpose_of_terms, nimg, labelled=known)
+        for piece, real in zip(pieces, reals, strict=True):
+            stats.append(own_backwards(apart, StepContext(gan, me, piece, nimg, of_terms=real), piece.share))
+        once = Piece(batch, gan.latents(batch, me.purpose_of_terms, nimg), labelled=known)
+        added = own_backwards(whole, StepContext(gan, me, once, nimg, of_terms=batch)) if whole else {}
+        apply_gradients(me.optim)
+    for then in me.after:
+        then(me.net)
+    return mean_of(stats) | added
 
 
 def own_backwards(terms: Sequence[Term], seen: StepContext, share: float = 1.0) -> dict[str, Tensor]:
     """Add the gradients of `terms`, one backward per term, so each graph is freed before the next term.
 
-    share: the piece's share of the batch.  Returns the unweighted values by name.
+    share: the piece's share of the batch.  Returns the unweighted values by name, and `Player.reread`.
     """
     values: dict[str, Tensor] = {}
     for term in terms:
@@ -66,7 +92,7 @@ def own_backwards(terms: Sequence[Term], seen: StepContext, share: float = 1.0) 
             torch.autograd.backward(weight * value, inputs=owned(seen.me.optim))
         name = term.name or type(term).__name__
         values[name] = values[name] + value.detach() if name in values else value.detach()
-    return values
+    return values | seen.me.reread(seen.verdicts)
 
 
 def d_step(
@@ -95,7 +121,7 @@ def loss_on(gan: GAN, me: Player, real: Batch, fake: Batch, nimg: int = 0, label
 
 
 def means(d_stats: dict[str, Tensor]) -> Means | None:
-    """D's mean logits over all processes, for an augmentation that reads held-out images; None without such images."""
-    if "D/held_out" not in d_stats:
+    """D's mean logits over all processes, for an augmentation that reads more than the batch; None without more."""
+    if d_stats.keys().isdisjoint(("D/held_out", "D/sign_again")):
         return None
-    return Means(*(mean_over_ranks(d_stats[f"D/{name}"]) for name in Means._fields))
+    return Means(**{n: mean_over_ranks(d_stats[f"D/{n}"]) for n in Means._fields if f"D/{n}" in d_stats})

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 from equipoise.core.types import component
 from equipoise.nn import initial_std
 
+from .matrices import SCALED
 from .normalizers import M, Normalizer, chosen
 
 __all__ = ["EqualizedLearningRate"]
@@ -25,7 +26,7 @@ class EqualizedLearningRate(Normalizer):
 
     So V starts with size 1 in all layers. An optimiser whose steps do not depend on the size of gradients, such as
     Adam, moves W by lr · c: the same relative step in every layer. Choose learning rates for weights of size 1, say
-    1e-3. Biases stay as they are.
+    1e-3. Biases stay as they are. Layers that are equalised already, such as `ScaledConv2d`, stay as they are too.
 
     skip: names or patterns of layers to leave alone.
     """
@@ -35,6 +36,8 @@ class EqualizedLearningRate(Normalizer):
     def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
+            if isinstance(layer, SCALED):
+                continue
             assert isinstance(layer.weight, Tensor)
             parametrize.register_parametrization(layer, "weight", Scaled(layer.weight, initial_std(layer)))
         return net

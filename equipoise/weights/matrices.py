@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from equipoise.compute.precision import without_autocast
-from equipoise.nn import Discriminator, SANHead
+from equipoise.nn import Discriminator, SANHead, ScaledConv2d, ScaledEmbedding, ScaledLinear
 
 __all__ = [
     "as_matrix",
@@ -34,6 +34,8 @@ __all__ = [
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (nn.Linear, nn.Embedding, *CONVOLUTIONS, *TRANSPOSED)
+SCALED = (ScaledLinear, ScaledConv2d, ScaledEmbedding)
+"""Layers that multiply their weight by a constant, `gain`, when they compute."""
 
 
 # ---- layers and their weights ----------------------------------------------------------------------------
@@ -52,8 +54,15 @@ def weighted_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def effective_weight(layer: nn.Module) -> Tensor:
     """The weight that `layer` computes with, after its normaliser: differentiable, and read without side effects.
 
-    In training mode a plain ``layer.weight`` would move the singular vectors of a spectral norm.
+    In training mode a plain ``layer.weight`` would move the singular vectors of a spectral norm. Layers that scale
+    their weight (`SCALED`) compute with gain · W.
     """
+    weight = normalised_weight(layer)
+    return weight * layer.gain if isinstance(layer, SCALED) and layer.gain != 1 else weight
+
+
+def normalised_weight(layer: nn.Module) -> Tensor:
+    """``layer.weight``, after its normaliser, without side effects."""
     if not parametrize.is_parametrized(layer, "weight"):
         assert isinstance(layer.weight, Tensor)
         return layer.weight

@@ -20,7 +20,15 @@ from torch.nn.utils import parametrizations, parametrize
 
 from equipoise.core.types import component
 
-from .matrices import WEIGHTED, as_matrix, effective_weight, output_axis, squared_singular_values, weighted_layers
+from .matrices import (
+    SCALED,
+    WEIGHTED,
+    as_matrix,
+    effective_weight,
+    output_axis,
+    squared_singular_values,
+    weighted_layers,
+)
 from .spectral import DividedBySigma
 
 __all__ = ["ExactSpectralNorm", "FrobeniusNorm", "NoNormalizer", "Normalizer", "SpectralNorm", "WeightNorm", "remove"]
@@ -69,6 +77,7 @@ class SpectralNorm(Normalizer):
     def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
+            without_gain(layer)
             divided = DividedBySigma(effective_weight(layer), self.iterations, output_axis(layer))
             parametrize.register_parametrization(layer, "weight", divided)
         return net
@@ -90,6 +99,7 @@ class ExactSpectralNorm(Normalizer):
     def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
+            without_gain(layer)
             norm = partial(spectral_norm, axis=output_axis(layer))
             parametrize.register_parametrization(layer, "weight", Quotient(norm))
         return net
@@ -112,6 +122,7 @@ class FrobeniusNorm(Normalizer):
     def __call__(self, net: M) -> M:
         """Raises ValueError if a pattern of `skip` matches no layer."""
         for layer in chosen(net, self, self.skip):
+            without_gain(layer)
             parametrize.register_parametrization(layer, "weight", Quotient(torch.linalg.vector_norm))
         return net
 
@@ -132,6 +143,12 @@ class WeightNorm(Normalizer):
         for layer in chosen(net, self, self.skip):
             parametrizations.weight_norm(layer, dim=output_axis(layer))
         return net
+
+
+def without_gain(layer: nn.Module) -> None:
+    """Set the constant of an equalised layer to 1: W / norm(W) is to be used as it is."""
+    if isinstance(layer, SCALED):
+        layer.gain = 1.0
 
 
 class Quotient(nn.Module):

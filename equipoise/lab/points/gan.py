@@ -87,7 +87,7 @@ class PointGAN:
             )
         gan = replace(self.gan, cfg=cfg, augment=cfg.augment.build())
         gan.recall(self.gan)
-        for optimizer, optim in ((gan.g_optim, cfg.g_optim), (gan.d_optim, cfg.d_optim)):
+        for optimizer, optim in ((gan.g_optim, cfg.optim("G")), (gan.d_optim, cfg.optim("D"))):
             settings = optim.build(nn.Linear(1, 1)).defaults  # includes eps and alpha, which no schedule sets
             for group in optimizer.param_groups:
                 group.update(settings)
@@ -100,9 +100,9 @@ class PointGAN:
         rounds = Rounds(cfg.d_steps)
         with torch.random.fork_rng(devices=[]):
             seed_torch(cfg.seed, Purpose.DRAWS, 0, start)
-            cfg.g_optim.apply(gan.g_optim, start)
+            cfg.optim("G").apply(gan.g_optim, start)
             for _ in rounds:
-                cfg.d_optim.apply(gan.d_optim, self.nimg)
+                cfg.optim("D").apply(gan.d_optim, self.nimg)
                 gan.augment.at(self.nimg)
                 batch = self.batch(cfg.batch_size, Purpose.POINTS)
                 stats = d_step(gan, batch, self.nimg)
