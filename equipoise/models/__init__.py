@@ -39,6 +39,7 @@ from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator
 from .sagan import SAGANDiscriminator, SAGANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from .stylegan3 import StyleGAN3Generator
 from .varied import VariedDiscriminator, VariedGenerator
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "SemiSupervised",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "StyleGAN3Generator",
     "SyncBatchNorm",
     "TinyDigitsDiscriminator",
     "TinyDigitsGenerator",

@@ -12,6 +12,7 @@ from equipoise.core.types import ImageSpec
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from .stylegan3 import StyleGAN3Generator
 
 __all__ = ["PublishedDiscriminator", "network"]
 
@@ -31,6 +32,18 @@ SYNTHESIS = {
     "conv_clamp": "conv_clamp",
     "use_noise": "noise",
 }
+FOURIER = {
+    "num_layers": "layers",
+    "margin_size": "margin",
+    "conv_kernel": "kernel",
+    "use_radial_filters": "radial",
+} | {
+    name: name
+    for name in (
+        *("channel_base", "channel_max", "num_critical", "first_cutoff", "first_stopband", "last_stopband_rel"),
+        *("output_scale", "filter_size", "lrelu_upsampling", "conv_clamp", "magnitude_ema_beta"),
+    )
+}
 BODY = {name: name for name in ("channel_base", "channel_max", "architecture", "conv_clamp")}
 GROUPS = {"mbstd_group_size": "group_size", "mbstd_num_channels": "group_channels"}
 HEAD = {
@@ -49,7 +62,7 @@ OF_COMPUTATION = {"num_fp16_res", "fused_modconv_default", "freeze_layers", "use
 def network(kind: str, config: Config, state: Mapping[str, Tensor]) -> nn.Module:
     """A published network: its constructor arguments `config`, and its weights `state` by their published names.
 
-    kind: "stylegan2/G", G(z, c) -> x, with `G.mapping` and `G.synthesis`; "stylegan2/D" or "stylegan3/D", D(x, c) ->
+    kind: "stylegan2/G" or "stylegan3/G", G(z, c) -> x, with `G.mapping` and `G.synthesis`; "stylegan2/D" or "stylegan3/D", D(x, c) ->
         logits (N, 1), `PublishedDiscriminator`. The D of StyleGAN3 is StyleGAN2's, but clamps by default.
     config: the arguments of the PyTorch code of StyleGAN2-ADA, with `synthesis_kwargs`, or of StyleGAN3, without.
 
@@ -102,6 +115,20 @@ def stylegan2_settings(config: Config) -> tuple[StyleGAN2Generator, ImageSpec]:
     return StyleGAN2Generator(**floats(fields)), spec
 
 
+def stylegan3_settings(config: Config) -> tuple[StyleGAN3Generator, ImageSpec]:
+    """Settings of a published StyleGAN3-T or -R, and the images that it makes.
+
+    Raises:
+        ValueError: as `network`.
+    """
+    spec, rest = spec_of(config)
+    fields: dict[str, Any] = {name: rest.pop(name) for name in ("z_dim", "w_dim") if name in rest}
+    mapping = dict(rest.pop("mapping_kwargs", {}))
+    nested = dict(rest.pop("synthesis_kwargs", {})) | rest
+    fields |= renamed(mapping, MAPPING, "mapping_kwargs") | renamed(nested, FOURIER, "arguments")
+    return StyleGAN3Generator(**floats(fields)), spec
+
+
 def discriminator_settings(config: Config, clamp: float | None) -> tuple[StyleGAN2Discriminator, Head, ImageSpec]:
     """Settings of a published discriminator and its head, and the images that it reads.
 
@@ -149,7 +176,8 @@ def renamed(given: Config, names: Mapping[str, str], place: str) -> dict[str, An
 
 def floats(fields: dict[str, Any]) -> dict[str, Any]:
     """`fields` with floats where published files may hold whole numbers."""
-    real = ("conv_clamp", "mapping_lr", "w_avg_beta")
+    real = {"conv_clamp", "mapping_lr", "w_avg_beta", "magnitude_ema_beta", "output_scale"}
+    real |= {"first_cutoff", "first_stopband", "last_stopband_rel"}
     return {name: float(v) if name in real and v is not None else v for name, v in fields.items()}
 
 
@@ -179,6 +207,11 @@ def stylegan2_discriminator(config: Config, state: Mapping[str, Tensor], clamp: 
     return net, {ours(name): tensor for name, tensor in state.items()}
 
 
+def stylegan3_generator(config: Config, state: Mapping[str, Tensor]) -> Made:
+    settings, spec = stylegan3_settings(config)
+    return settings.build(spec), dict(state)
+
+
 def stylegan3_discriminator(config: Config, state: Mapping[str, Tensor]) -> Made:
     return stylegan2_discriminator(config, state, clamp=256.0)
 
@@ -186,5 +219,6 @@ def stylegan3_discriminator(config: Config, state: Mapping[str, Tensor]) -> Made
 MAKERS = {
     "stylegan2/G": stylegan2_generator,
     "stylegan2/D": stylegan2_discriminator,
+    "stylegan3/G": stylegan3_generator,
     "stylegan3/D": stylegan3_discriminator,
 }

@@ -12,7 +12,9 @@ from .conditioning import (
     ProjectionVectors,
     UnconditionalVector,
 )
+from .filtered import filtered_lrelu
 from .filters import blur_filter, convolution_down, convolution_up, downsample, upfirdn, upsample
+from .fourier import FourierInput, user_transform
 from .growing import LevelOfDetail, grows, set_lod
 from .heads import (
     AffineHead,
@@ -29,6 +31,7 @@ from .heads import (
 from .init import init_normal
 from .initial import initial_std, normal_
 from .layers import OneHot, conditions, in_a_row, joined, labels
+from .lowpass import lowpass, radial_lowpass
 from .mapping import MappedVectors, Mapping
 from .minibatch import MinibatchDiscrimination, MinibatchStd
 from .modulated import modulated_convolution
@@ -57,6 +60,7 @@ __all__ = [
     "Call",
     "ConditionalBatchNorm",
     "Discriminator",
+    "FourierInput",
     "Gate",
     "HiddenConcat",
     "HiddenHead",
@@ -102,16 +106,19 @@ __all__ = [
     "detail",
     "downsample",
     "enlarge",
+    "filtered_lrelu",
     "grows",
     "in_a_row",
     "init_normal",
     "initial_std",
     "joined",
     "labels",
+    "lowpass",
     "modulated_convolution",
     "nonlinearity",
     "norm",
     "normal_",
+    "radial_lowpass",
     "renormalize",
     "replaced",
     "sanify",
@@ -121,4 +128,5 @@ __all__ = [
     "split",
     "upfirdn",
     "upsample",
+    "user_transform",
 ]

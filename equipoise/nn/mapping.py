@@ -34,6 +34,7 @@ class Mapping(nn.Module):
     layer_features: width of the hidden layers; None: w_dim.
     lr_multiplier: of every layer but the embedding, as in `ScaledLinear`.
     w_avg_beta: w_avg <- β w_avg + (1 - β) · mean of w over the batch, of all processes together.
+    update_with_graph: whether w_avg also follows batches in training mode whose w carries a graph.
     """
 
     w_avg: Tensor
@@ -49,10 +50,11 @@ class Mapping(nn.Module):
         layer_features: int | None = None,
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,
+        update_with_graph: bool = True,
     ):
         super().__init__()
         self.z_dim, self.num_classes, self.w_dim, self.num_ws = z_dim, num_classes, w_dim, num_ws
-        self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
+        self.num_layers, self.w_avg_beta, self.update_with_graph = num_layers, w_avg_beta, update_with_graph
         embedded = (w_dim if embed_features is None else embed_features) if num_classes else 0
         self.normalize = PixelNorm()
         hidden = w_dim if layer_features is None else layer_features
@@ -79,12 +81,13 @@ class Mapping(nn.Module):
         c: (N,) int64 classes, or (N, num_classes) weights of the classes, such as one-hot vectors.
         truncation_psi: ψ; 1: no truncation.
         truncation_cutoff: number of copies that truncation changes, from the first; None: all.
-        update: whether w_avg follows this batch; None: in training mode.
+        update: whether w_avg follows this batch; None: in training mode, within `update_with_graph`.
         """
         w = self.last(z, c)
         if self.num_ws is None:
             return w
-        if self.training if update is None else update:
+        follows = self.training and (self.update_with_graph or not torch.is_grad_enabled())
+        if follows if update is None else update:
             self.track(w)
         w = w.unsqueeze(1).repeat(1, self.num_ws, 1)
         if truncation_psi == 1:

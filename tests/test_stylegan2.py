@@ -1,0 +1,330 @@
+"""StyleGAN2 beside numbers of the published code: networks of every architecture, losses, gradients, sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures import numbers
+from networks import count
+from torch import nn
+from torch.testing import assert_close
+
+from equipoise.core.types import ImageSpec
+from equipoise.models import (
+    Head,
+    MappedProjection,
+    Projection,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+)
+from equipoise.models.published import network
+from equipoise.rules import Adam
+
+FILES = (
+    "cifar_r32_cond",
+    "orig_r16_rgb",
+    "resnet_r32_rgb_clamp",
+    "skip_r16_rgb",
+    "skip_r32_gray_clamp",
+    "skip_r32_rgb_cond",
+    "skip_r64_rgb",
+    "variants_r16_cond",
+)
+
+
+class Published:
+    """A file of numbers: the networks with its weights, and its tensors."""
+
+    def __init__(self, name):
+        arrays = numbers(f"stylegan/sg2_{name}.npz")
+        self.cfg = json.loads(str(arrays.pop("config")))
+        self.tensors = {key: torch.from_numpy(a) for key, a in arrays.items()}
+        self.G = network("stylegan2/G", self.cfg["G_kwargs"], self.state("G"))
+        self.D = network("stylegan2/D", self.cfg["D_kwargs"], self.state("D"))
+        self.real = self["in/real_uint8"] / 127.5 - 1
+
+    def __getitem__(self, key):
+        return self.tensors[key]
+
+    def state(self, net):
+        return {key[2:]: t for key, t in self.tensors.items() if key.startswith(f"{net}/")}
+
+    def named(self, net):
+        """Parameters by their published names, in the file's order."""
+        parameters = dict((self.G if net == "G" else self.D).named_parameters())
+        return {name: parameters[name if net == "G" else ours(name, self.cfg)] for name in self.cfg[f"{net}_params"]}
+
+    def is_near(self, key, found, rtol=1e-5):
+        """`found` is the stored one, or begins with it, up to `rtol` of its largest number."""
+        wanted = self[key]
+        assert_close(
+            found[: len(wanted)], wanted, rtol=0, atol=rtol * wanted.abs().max().item(), msg=lambda m: f"{key}: {m}"
+        )
+
+    def has_gradients(self, phase, loss):
+        """Norms of the gradients, and products with cosines: within 1e-4 of the largest norm."""
+        parameters = self.named(phase[0])
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        norms, dots = self[f"grad/{phase}/norm"], self[f"grad/{phase}/dot"]
+        largest = norms[norms.isfinite()].max().item()
+        assert len(parameters) == len(norms)
+        for (name, p), g, norm, dot in zip(parameters.items(), grads, norms, dots, strict=True):
+            g = torch.zeros_like(p) if g is None else g
+            found = g.double().flatten()
+            cosines = torch.cos(torch.arange(len(found), dtype=torch.float64) + 0.1)
+            near = pytest.approx(0 if norm.isnan() else norm.item(), abs=1e-4 * largest)
+            assert found.norm().item() == near, (phase, name)
+            assert (found @ cosines).item() == pytest.approx(0 if dot.isnan() else dot.item(), abs=1e-4 * largest)
+
+
+def ours(name, cfg):
+    """Our name of a parameter of a published D."""
+    if name.startswith("mapping."):
+        return f"net.head.conditioning.{name}"
+    if name.startswith("b4.out."):
+        layer = "out" if cfg["D_kwargs"]["c_dim"] else "linear"
+        return f"net.head.conditioning.{layer}.{name[7:]}"
+    return f"net.body.{name}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_published_networks(name):
+    """Styles, truncation, images, mixed styles, logits, and D's gradient by the image."""
+    p = Published(name)
+    z, c, cut = p["in/z"], p["in/c"], p.cfg["mix_cutoff"]
+    psi, cutoff = p.cfg["truncation"].values()
+    with torch.no_grad():
+        w = p.G.mapping(z, c)
+        p.is_near("out/w", w)
+        p.is_near("out/w_psi0.7", p.G.mapping(z, c, psi))
+        p.is_near("out/w_psi0.7_cutoff", p.G.mapping(z, c, psi, cutoff))
+        p.is_near("out/image", image := p.G.synthesis(w))
+        assert torch.equal(p.G(z, c), image)
+        mixed = torch.cat([w[:, :cut], p.G.mapping(p["in/z2"], c)[:, cut:]], 1)
+        p.is_near("out/image_mix", p.G.synthesis(mixed))
+        if "out/image_nonoise" in p.tensors:
+            p.is_near("out/image_nonoise", p.G.synthesis(w, noise_mode="none"))
+            p.is_near("out/image_psi0.7_cutoff", p.G.synthesis(p.G.mapping(z, c, psi, cutoff)))
+        p.is_near("out/D_fake", p.D(image, c))
+    p.is_near("out/D_real", p.D(p.real, p["in/c_real"]))
+    x = p.real.clone().requires_grad_()
+    p.is_near("out/D_real_grad", torch.autograd.grad(p.D(x, p["in/c_real"]).sum(), x)[0])
+    p.G.mapping(z, c, update=True)
+    p.is_near("out/w_avg_after", p.G.mapping.w_avg)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_published_losses_and_their_gradients(name):
+    """Of all four phases, the second derivatives of R1 and of the path lengths included."""
+    p = Published(name)
+    z, c = p["in/z"], p["in/c"]
+    fake = p.G(z, c)
+    loss = F.softplus(-p.D(fake, c))
+    p.is_near("loss/Gmain", loss)
+    p.has_gradients("Gmain", loss.mean())
+    loss = F.softplus(p.D(fake.detach(), c)) + F.softplus(-p.D(p.real, p["in/c_real"]))
+    p.is_near("loss/Dmain", loss)
+    p.has_gradients("Dmain", loss.mean())
+    x = p.real.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(p.D(x, p["in/c_real"]).sum(), x, create_graph=True)
+    penalty = slope.square().sum((1, 2, 3))
+    p.is_near("loss/r1_penalty", penalty)
+    p.has_gradients("Dreg", (penalty * p.cfg["r1_gamma"] / 2).mean())
+    ws = p.G.mapping(z[: len(z) // 2], c[: len(c) // 2])
+    image = p.G.synthesis(ws)
+    noise = p["in/pl_noise_times32"] / 32 / math.sqrt(image[0, 0].numel())
+    (slope,) = torch.autograd.grad((image * noise).sum(), ws, create_graph=True)
+    lengths = slope.square().sum(2).mean(1).sqrt()
+    p.is_near("out/pl_lengths", lengths)
+    mean = p.cfg["pl"]["mean_before"] + 0.01 * (lengths.mean() - p.cfg["pl"]["mean_before"])
+    p.has_gradients("Greg", 2 * (lengths - mean).square().mean())
+
+
+def test_lower_precision_is_near():
+    """The published float16 run, of two resolutions, and bfloat16 in all convolutions, beside float32."""
+    half = numbers("stylegan/sg2_fp16_r32.npz")
+    p = Published("skip_r32_rgb_cond")
+    images, logits = p.G(p["in/z"], p["in/c"]), p.D(p.real, p["in/c_real"])
+    assert_close(images[:2], torch.from_numpy(half["out/image"]), atol=1e-2, rtol=0)
+    assert_close(logits, torch.from_numpy(half["out/D_real"]), atol=1e-3, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, low_logits = p.G(p["in/z"], p["in/c"]), p.D(p.real, p["in/c_real"])
+    assert low.dtype == low_logits.dtype == torch.float32
+    assert_close(low, images, atol=0.03 * images.abs().max().item(), rtol=0)
+    assert_close(low_logits, logits, atol=0.02, rtol=0)
+
+
+SIZES = """
+auto 32 0 16384 525312 19422227 3392 21507073
+auto 512 0 32768 525312 28175335 699904 28982849
+auto 1024 0 32768 525312 28268812 2797104 29012513
+stylegan2 1024 0 16384 2101248 22799516 2797104 24038161
+cifar 32 0 32768 525312 19422227 3392 20720641
+cifar 32 10 32768 793088 19422227 3392 23089664
+paper256 256 10 16384 2369024 22666210 175568 26370112
+paper256 256 1000 16384 2875904 22666210 175568 26876992
+"""
+"""Configuration, pixels, classes, channel_base; parameters of the mapping and of the synthesis; numbers in G's buffers;
+parameters of D. Counted on the published code."""
+
+
+def test_sizes_of_the_published_configurations():
+    for line in SIZES.split("\n")[1:-1]:
+        name, *rest = line.split()
+        pixels, classes, base, of_mapping, of_synthesis, of_buffers, of_discriminator = map(int, rest)
+        spec = ImageSpec(pixels, 3, classes)
+        layers = 2 if name in ("auto", "cifar") else 8
+        head = Head(MappedProjection()) if classes else Head()
+        with torch.device("meta"):
+            G = StyleGAN2Generator(mapping_layers=layers, channel_base=base).build(spec)
+            D = head.build(
+                StyleGAN2Discriminator(channel_base=base, architecture="orig" if name == "cifar" else "resnet").build,
+                spec,
+            )
+        assert (count(G.mapping), count(G.synthesis)) == (of_mapping, of_synthesis), line
+        assert sum(b.numel() for b in G.buffers()) == of_buffers, line
+        assert count(D) == of_discriminator, line
+        assert G.num_ws == 2 * int(math.log2(pixels)) - 2
+
+
+# ---- settings --------------------------------------------------------------------------------------------
+
+
+def small_g(**fields):
+    return StyleGAN2Generator(
+        **{"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 8} | fields
+    )
+
+
+def small_d(**fields):
+    return StyleGAN2Discriminator(**{"channel_base": 128, "channel_max": 8} | fields)
+
+
+@pytest.mark.parametrize("cfg", [small_g(), small_d()], ids=["G", "D"])
+def test_other_sizes_are_refused(cfg):
+    head = () if isinstance(cfg, StyleGAN2Generator) else (Head().factory(0),)
+    for size, near in ((28, 32), (8, 16), (2048, 1024), (96, 64)):
+        with pytest.raises(ValueError, match=rf"must be 16, 32, 64, .*, and {size} is not.*data.resolution={near}"):
+            cfg.build(ImageSpec(size), *head)
+
+
+def test_the_first_networks():
+    """Weights of size 1, noise of no strength, styles of 1, a first image of about one in size; D's logits too."""
+    torch.manual_seed(0)
+    spec = ImageSpec(32, 3, 10)
+    G, D = (
+        StyleGAN2Generator(channel_base=1024, channel_max=64).build(spec),
+        Head(MappedProjection()).build(StyleGAN2Discriminator(channel_base=1024, channel_max=64).build, spec),
+    )
+    for net in (G, D):
+        for name, p in net.named_parameters():
+            if name.endswith("noise_strength") or (name.endswith("bias") and "affine" not in name):
+                assert (p == 0).all(), name
+            elif name.endswith("affine.bias"):
+                assert (p == 1).all(), name
+            else:
+                multiplier = 0.01 if ".fc" in name and "mapping" in name else 1
+                assert p.std().item() * multiplier == pytest.approx(1, rel=5 / math.sqrt(p.numel())), name
+    x = G(torch.randn(8, 512), torch.arange(8))
+    assert 0.3 < x.std() < 3
+    assert 0.1 < D(x, torch.arange(8)).fun.square().mean().sqrt() < 10
+
+
+def test_noise_is_random_in_training_and_stored_in_eval_mode():
+    G = small_g(mixing=0.0).build(ImageSpec(16))
+    for module in G.modules():
+        if hasattr(module, "noise_strength"):
+            nn.init.constant_(module.noise_strength, 0.5)
+    z = torch.randn(1, 8).expand(2, -1)
+    with torch.no_grad():
+        a, b = G(z)
+        assert not torch.allclose(a, b)
+        assert not torch.allclose(a, G(z)[0])
+        G.eval()
+        a, b = G(z)
+        assert_close(a, b)
+        assert torch.equal(a, G(z)[0])
+        assert not torch.allclose(a, G.synthesis(G.mapping(z), noise_mode="none")[0])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        Head(),
+        Head(MappedProjection()),
+        Head(MappedProjection(), san=True),
+        Head(Projection()),
+        Head(Projection(), san=True),
+        Head(san=True, scale="learned"),
+    ],
+    ids=repr,
+)
+def test_heads_learn_at_the_speed_of_the_body(head):
+    """Adam moves the effective vectors w(y) by lr / √F, as it moves the body's layers, but for a learned scale."""
+    torch.manual_seed(0)
+    D = head.build(small_d().build, ImageSpec(16, 3, 10))
+    y = torch.arange(4)
+    vectors = getattr(D.head, "conditioning", None)
+    before = None if vectors is None else vectors(y).detach().clone()
+    logits = D(torch.randn(4, 3, 16, 16), y)
+    assert logits.fun.shape == (4, 1)
+    sum(
+        (f * torch.tensor([[1.0], [-2.0], [3.0], [-1.0]])).sum() for f in (logits.fun, logits.dir) if f is not None
+    ).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in D.parameters())
+    Adam(lr=0.01, betas=(0.0, 0.99)).build(D).step()
+    if isinstance(head.conditioning, Projection) or head == Head():
+        moved = (vectors(y) - before).abs()
+        times = 2 if isinstance(head.conditioning, Projection) else 1  # w0 and V[y]
+        assert moved.max().item() <= times * 0.01 / math.sqrt(8) * 1.01
+        assert moved.max().item() >= 0.5 * 0.01 / math.sqrt(8)
+
+
+def test_a_learned_scale_needs_stored_vectors():
+    with pytest.raises(
+        ValueError, match=r"head.scale=learned trains the lengths .*=MappedProjection\(.*Set head.scale=norm"
+    ):
+        Head(MappedProjection(), san=True, scale="learned")
+
+
+# ---- published files -------------------------------------------------------------------------------------
+
+
+def test_published_arguments():
+    """Both published forms; names that are unknown, and values that we lack, are refused."""
+    size = {"img_resolution": 16, "img_channels": 1, "c_dim": 0}
+    nested = size | {
+        "z_dim": 8,
+        "w_dim": 8,
+        "mapping_kwargs": {"num_layers": 2},
+        "synthesis_kwargs": {"channel_base": 128, "channel_max": 8, "num_fp16_res": 4},
+    }
+    flat = {k: v for k, v in nested.items() if k != "synthesis_kwargs"} | nested["synthesis_kwargs"]
+    state = small_g().build(ImageSpec(16, 1)).state_dict()
+    a, b = network("stylegan2/G", nested, state), network("stylegan2/G", flat, state)
+    assert (a.synthesis.b8.conv0.clamp, b.synthesis.b8.conv0.clamp) == (None, 256)
+    z = torch.randn(2, 8)
+    assert not a.training
+    assert torch.equal(a(z), b(z))
+    for change, message in (
+        ({"synthesis_kwargs": {"swish": 1}}, "synthesis_kwargs has an unknown argument swish=1; known: activation"),
+        ({"mapping_kwargs": {"activation": "relu"}}, "only activation='lrelu' is supported"),
+        ({"mapping_kwargs": {"num_layers": 3}}, "do not fit the arguments of stylegan2/G: missing mapping.fc2.weight"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network("stylegan2/G", nested | change, state)
+    with pytest.raises(ValueError, match="must have 'img_resolution', got"):
+        network("stylegan2/G", {"z_dim": 8}, state)
+    with pytest.raises(ValueError, match="unknown kind of network 'stylegan2/E'; known: stylegan2/G"):
+        network("stylegan2/E", nested, state)
+    D = size | {"channel_base": 128, "channel_max": 8}
+    weights = {
+        k.replace("body.", "").replace("head.conditioning.linear", "b4.out"): v
+        for k, v in Head().build(small_d().build, ImageSpec(16, 1)).state_dict().items()
+    }
+    clamps = [network(kind, D, weights).net.body.b16.conv1.clamp for kind in ("stylegan2/D", "stylegan3/D")]
+    assert clamps == [None, 256]
