@@ -8,7 +8,7 @@ As published, in the form of the authors' code:
 - Both: two layers of mapping, a Fourier input, layers whose leaky ReLU is applied at a higher rate between two low-pass
   filters; D is StyleGAN2's, with residuals; the non-saturating loss, lazy R1 every 16 updates in an optimiser step of
   its own (`LazyStep`), no path lengths, no style mixing; Adam with betas (0, 0.99), learning rate 2.5e-3 for G and 2e-3
-  for D; batch 32; an average of half-life 10 batch / 32 kimg, at most 5 % of the images seen.
+  for D; batch 32; an average of half-life 10 batch / 32 kimg, at most 5 % of the images seen; ADA with target 0.6.
 - `stylegan3_t`: 3x3 convolutions. Images move with the input.
 - `stylegan3_r`: 1x1 convolutions of twice the width, radial filters. Images also turn with the input. D first sees
   blurred images, of 10 pixels, fading over 200 batch / 32 kimg.
@@ -17,7 +17,7 @@ gamma depends on the data, and the authors ask for it. The default here is their
 scaled by size²: 2 at 256x256, 8 at 512x512, 32 at 1024x1024 (`ByResolution`).
 
 `stylegan3_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64: a StyleGAN3-T of ten
-layers, 64 channels or fewer, styles of length 128.
+layers, 64 channels or fewer, styles of length 128, without ADA.
 
 Different here:
 
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from equipoise.augment import FadingBlur
+from equipoise.augment import ADA, Chain, FadingBlur, NoAugment
 from equipoise.config import TrainConfig
 from equipoise.data import Padded
 from equipoise.losses import R1, ByResolution, LazyStep, NonSaturating
@@ -43,6 +43,7 @@ __all__ = ["stylegan3_r", "stylegan3_small", "stylegan3_t"]
 BATCH = 32
 GAMMA = ByResolution(0.5 * BATCH / 128**2)
 """0.5 at 128x128 with batches of 32."""
+PUBLISHED_ADA = ADA(target=0.6, kimg=500.0, most=None, all_passes=True)
 
 
 def stylegan3_t() -> TrainConfig:
@@ -53,6 +54,7 @@ def stylegan3_t() -> TrainConfig:
         discriminator=StyleGAN2Discriminator(conv_clamp=256.0),
         loss=NonSaturating(),
         terms=(LazyStep(R1(gamma=GAMMA, every=16)),),
+        augment=PUBLISHED_ADA,
         g_optim=Adam(lr=2.5e-3, betas=(0.0, 0.99)),
         d_optim=Adam(lr=2e-3, betas=(0.0, 0.99)),
         ema=EMAConfig(halflife_kimg=10.0, rampup=0.05),
@@ -68,7 +70,7 @@ def stylegan3_r() -> TrainConfig:
     return replace(
         cfg,
         generator=replace(cfg.generator, kernel=1, radial=True, channel_base=65536, channel_max=1024),
-        augment=FadingBlur(sigma=10.0, kimg=200 * BATCH / 32),
+        augment=Chain((FadingBlur(sigma=10.0, kimg=200 * BATCH / 32), PUBLISHED_ADA)),
     )
 
 
@@ -79,6 +81,7 @@ def stylegan3_small() -> TrainConfig:
         cfg,
         generator=replace(cfg.generator, z_dim=128, w_dim=128, layers=10, channel_base=1024, channel_max=64),
         discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
+        augment=NoAugment(),
         total_kimg=400,
         report=Report(snapshot_kimg=10),
     )
