@@ -8,6 +8,7 @@ from .images import Images, open_dataset, prepare
 from .limited import Few, few
 from .mirror import mirrored
 from .mnist import MNIST, Digits, FashionMNIST
+from .padded import Padded
 from .pixels import to_float, to_uint8
 from .split import Subset, hold_out
 from .stacked import StackedDigits
@@ -31,6 +32,7 @@ __all__ = [
     "Line",
     "Mixture",
     "Mixture1D",
+    "Padded",
     "Points",
     "Ring",
     "StackedDigits",

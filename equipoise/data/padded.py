@@ -1,0 +1,59 @@
+"""Images in a black frame: for networks that need a power of two pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from equipoise.core.types import component
+
+from .base import Dataset, DatasetConfig
+from .mnist import Digits
+
+__all__ = ["Padded"]
+
+
+@component
+class Padded(DatasetConfig):
+    """The images of `of` in the middle of a black square of `resolution` pixels: 28x28 digits at 32x32.
+
+    An odd difference leaves one more row below and one more column to the right. Black is the byte 0, which is -1 in
+    training.
+    """
+
+    of: DatasetConfig = Digits()
+    resolution: int = Field(default=32, ge=1)
+
+    def build(self) -> Framed:
+        """Raises ValueError if the images are larger than `resolution`."""
+        return Framed(self.of.build(), self.resolution)
+
+
+class Framed:
+    """The data set `of`, each image in a frame of zeros."""
+
+    def __init__(self, of: Dataset, resolution: int):
+        missing = resolution - of.spec.resolution
+        if missing < 0:
+            raise ValueError(
+                f"Padded makes images larger: these have {of.spec.resolution}x{of.spec.resolution} pixels, and "
+                f"resolution={resolution} is smaller. Give a resolution of {of.spec.resolution} or more; Images shrink "
+                "with their own setting, Images(path=..., resolution=...)"
+            )
+        self.of = of
+        self.spec = dataclasses.replace(of.spec, resolution=resolution)
+        self.labels, self.class_names, self.slow = of.labels, of.class_names, of.slow
+        before = missing // 2
+        self.inside = slice(before, before + of.spec.resolution)
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n,) -> (n, C, resolution, resolution)."""
+        images = np.zeros((len(indices), self.spec.channels, *[self.spec.resolution] * 2), np.uint8)
+        images[:, :, self.inside, self.inside] = self.of.read(indices)
+        return images
