@@ -263,7 +263,7 @@ def interrupting(_, chunk):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(multiprocessing.parent_process().pid, signal.SIGINT)
         time.sleep(60)
-    return chunk.stop - chunk.start
+    return prepared.Written(chunk, 0, None)
 
 
 def terminating(_, chunk):
@@ -272,7 +272,7 @@ def terminating(_, chunk):
         caller = multiprocessing.parent_process()
         os.kill(os.getpid() if caller is None else caller.pid, signal.SIGTERM)
         time.sleep(0.2 if caller is None else 60)
-    return chunk.stop - chunk.start
+    return prepared.Written(chunk, 0, None)
 
 
 def killed_at_one(_, item):
@@ -407,7 +407,7 @@ class TestFailure:
 
 
 class TestTermination:
-    """SIGTERM ends the work as Ctrl-C does: at once, and nothing is left behind."""
+    """SIGTERM ends the work as Ctrl-C does: at once, and only what the same command can use is left behind."""
 
     @pytest.fixture(autouse=True)
     def handler_of_ours(self):
@@ -427,8 +427,8 @@ class TestTermination:
             app, ["data", "prepare", str(source), str(tmp_path / "out"), "--workers", str(workers)]
         )
         assert result.exit_code == 128 + signal.SIGTERM
-        assert f"stopped before {tmp_path / 'out'} was complete. Nothing was left behind\n" in result.output
-        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        assert f"stopped before {tmp_path / 'out'} was complete: the same command continues\n" in result.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", "in"]
         assert multiprocessing.active_children() == []
 
     def test_a_download(self, tmp_path, monkeypatch):
@@ -445,12 +445,12 @@ class TestTermination:
         assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
     def test_an_image_that_is_interrupted_is_not_taken_for_a_bad_one(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        monkeypatch.setattr("equipoise.data.survey.is_grey", lambda _: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="out was complete"):
             prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
 
     def test_ctrl_c_is_what_it_was(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: signal.default_int_handler(signal.SIGINT, None))
+        monkeypatch.setattr("equipoise.data.survey.is_grey", lambda _: signal.default_int_handler(signal.SIGINT, None))
         with pytest.raises(KeyboardInterrupt):
             prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
 
