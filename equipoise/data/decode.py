@@ -17,7 +17,18 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from .limits import PIXELS, limit
 from .regular import printable
 
-__all__ = ["Fit", "check_target", "decode", "endings", "enlargement", "fit", "fit_array", "is_grey", "open_image"]
+__all__ = [
+    "Fit",
+    "check_target",
+    "decode",
+    "endings",
+    "enlargement",
+    "fit",
+    "fit_array",
+    "is_grey",
+    "open_image",
+    "upright",
+]
 
 FORMATS = (
     *("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "PSD", "MPO", "DIB"),
@@ -47,7 +58,8 @@ def formats() -> tuple[str, ...]:
 def endings() -> tuple[str, ...]:
     """Endings of the files that `formats` reads, in lower case."""
     known = formats()
-    return tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in known))
+    registered = {ending for ending, kind in Image.registered_extensions().items() if kind in known}
+    return tuple(sorted(registered | {".mpo"}))  # a JPEG with a second picture, which Pillow registers no ending for
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
@@ -82,7 +94,7 @@ def unidentified(file: IO[bytes]) -> str:
     if not head:
         return "it is empty, 0 bytes"
     if head.isascii() and not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head):
-        return f"it is text, and begins with {printable(head[:40].decode())!r}"
+        return f"it is text, and begins with '{printable(head[:40].decode())}'"
     return "it cannot be identified: its content is that of no known format"
 
 
@@ -102,16 +114,21 @@ def decode(data: bytes) -> Image.Image:
         ValueError: for pixels of unknown range (32-bit).
     """
     with open_image(io.BytesIO(data)) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        grey = is_grey(image)
-        if image.mode in SIXTEEN_BIT:
-            return Image.fromarray(sixteen_to_eight(np.asarray(image)))
-        if image.mode == "F":
-            raise ValueError("its pixels are 32-bit floats, whose range is unknown: save it with 8 or 16 bits")
-        if image.mode in ("LA", "RGBA", "PA", "RGBa") or "transparency" in image.info:
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
-        return image.convert("L" if grey else "RGB")
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A Pillow image in the form of `decode`, which says how. `image` itself may be turned."""
+    ImageOps.exif_transpose(image, in_place=True)
+    grey = is_grey(image)
+    if image.mode in SIXTEEN_BIT:
+        return Image.fromarray(sixteen_to_eight(np.asarray(image)))
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, whose range is unknown: save it with 8 or 16 bits")
+    if image.mode in ("LA", "RGBA", "PA", "RGBa") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
+    return image.convert("L" if grey else "RGB")
 
 
 def sixteen_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ def remark(text: str) -> None:
         level, frame = 2, sys._getframe(1)
         while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
             level, frame = level + 1, frame.f_back
-        warnings.warn(text, DataWarning, stacklevel=level - 1)
+        warnings.warn(text, DataWarning, stacklevel=level)
 
 
 def remark_if_few(count: int, where: str) -> None:
