@@ -186,7 +186,7 @@ def test_hugging_face(tables):
         ValueError, match=r"odd has the columns photo, kind, label: .*HuggingFace\('odd', image='photo'\)"
     ):
         HuggingFace("odd").build()
-    with pytest.raises(ValueError, match="column label holds 'x', ...: expected whole numbers"):
+    with pytest.raises(ValueError, match=r"column label holds 'x', ...: expected whole numbers"):
         HuggingFace("odd", image="photo").build()
     with pytest.raises(ValueError, match="and not label='sort'"):
         HuggingFace("odd", image="photo", label="sort").build()

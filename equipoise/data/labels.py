@@ -35,7 +35,7 @@ Label = int | str
 
 
 class Classes(NamedTuple):
-    """What was found.
+    """Labels and class names.
 
     labels: (N,), or None for unlabelled images.
     names: a name per class, or None.

@@ -19,7 +19,7 @@ END = 1 << 14
 
 @dataclass
 class Survey:
-    """What the headers of files say.
+    """Facts from the headers of files.
 
     sizes: the first file of each size (width, height).
     count: the number of files of each size.
