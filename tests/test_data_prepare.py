@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_data_folders import broken
 from typer.testing import CliRunner
 
 from equipoise.cli.app import app
@@ -207,6 +208,13 @@ class TestWorkers:
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
         assert multiprocessing.active_children() == []
 
+    def test_broken_files_are_those_of_one_process(self, tmp_path):
+        source = broken(tmp_path / "in")
+        for skip in (False, True):
+            outcomes = [result(source, tmp_path / f"{skip}{n}", workers=n, skip_broken=skip) for n in (1, 2)]
+            assert outcomes[0] == outcomes[1]
+            assert (len(outcomes[0]) == 8) is skip
+
     def test_a_worker_that_is_killed(self):
         with pytest.raises(RunError, match="one of 2 processes ended with exit code -9 before its work was done"):
             list(share_out(killed_at_one, None, range(4), 2))
@@ -247,6 +255,14 @@ class TestWorkers:
         last = done.stderr.splitlines()[-1]
         assert re.search("one of 2 processes ended with exit code 1 .* for the reason that it printed above", last)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "script.py"]
+
+
+def result(source, out, **options):
+    """The images in bytes, or the message."""
+    try:
+        return [image.tobytes() for image in everything(prepare(source, out, **options))]
+    except ValueError as error:
+        return str(error)
 
 
 def of_ctrl_c(*_):

@@ -213,7 +213,7 @@ def names_of(dataset: Any, labels: NDArray[np.generic] | None) -> Sequence[str] 
 class HuggingFace(DatasetConfig):
     """A data set of images from Hugging Face's hub or a folder, through their library `datasets` (extra `hf`).
 
-    name: as in `datasets.load_dataset`: "zalando-datasets/fashion_mnist", or "imagefolder" with `folder`.
+    path: as in `datasets.load_dataset`: "zalando-datasets/fashion_mnist", or "imagefolder" with `folder`.
     config: the name of a configuration of the set, or None.
     split: "train", "test", "train[:1000]".
     image, label: columns; None takes the first of the usual names. A column of classes gives their names, too.
@@ -221,7 +221,7 @@ class HuggingFace(DatasetConfig):
     resolution, channels, fit: as in `Images`.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)]
     split: str = "train"
     config: str | None = None
     image: str | None = None
@@ -238,27 +238,27 @@ class HuggingFace(DatasetConfig):
             raise ValueError(
                 "HuggingFace reads data with the package datasets: pip install -c constraints.txt '.[hf]'"
             ) from error
-        table = datasets.load_dataset(self.name, self.config, split=self.split, data_dir=self.folder)
+        table = datasets.load_dataset(self.path, self.config, split=self.split, data_dir=self.folder)
         features = table.features
         image = self.image or next((name for name in IMAGE if name in features), None)
         if image is None or image not in features:
             raise ValueError(
-                f"{self.name} has the columns {', '.join(features)}: give that of the images, as in "
-                f"HuggingFace({self.name!r}, image={next(iter(features), 'photo')!r})"
+                f"{self.path} has the columns {', '.join(features)}: give that of the images, as in "
+                f"HuggingFace({self.path!r}, image={next(iter(features), 'photo')!r})"
             )
         label = self.label or next((name for name in LABEL if name in features), None)
         if self.label is not None and label not in features:
-            raise ValueError(f"{self.name} has the columns {', '.join(features)}, and not label={self.label!r}")
+            raise ValueError(f"{self.path} has the columns {', '.join(features)}, and not label={self.label!r}")
         names = None if label is None else getattr(features[label], "names", None)
         made = TorchImages(
             Column(table, image),
             resolution=self.resolution,
             channels=self.channels,
             fit=self.fit,
-            labels=None if label is None else whole(table[label], self.name, label),
+            labels=None if label is None else whole(table[label], self.path, label),
             class_names=names,
         )
-        remark_if_few(len(made), self.name)
+        remark_if_few(len(made), self.path)
         return made
 
 
