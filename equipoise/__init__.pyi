@@ -22,8 +22,10 @@ from .data import MNIST as MNIST
 from .data import Digits as Digits
 from .data import FashionMNIST as FashionMNIST
 from .data import Few as Few
+from .data import HuggingFace as HuggingFace
 from .data import Images as Images
 from .data import InfiniteBatches as InfiniteBatches
+from .data import TorchImages as TorchImages
 from .features import feature_net as feature_net
 from .generate import Generator as Generator
 from .losses import R1 as R1

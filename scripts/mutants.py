@@ -43,6 +43,14 @@ FIRST: dict[str, tuple[str, ...]] = {
     "data/mirror.py": ("mirror",),
     "generate/loops.py": ("style_space",),
     "generate/saved.py": ("style_space",),
+    "data/decode.py": ("data_folders", "data_nasty"),
+    "data/files.py": ("data_folders",),
+    "data/foreign.py": ("data_foreign",),
+    "data/kinds.py": ("data_nasty",),
+    "data/labels.py": ("data_folders", "data_nasty"),
+    "data/prepared.py": ("data_folders",),
+    "data/sources.py": ("data_folders",),
+    "data/survey.py": ("data_folders",),
     "generate/standing.py": ("standing",),
     "generate/style_space.py": ("style_space",),
     "losses/adversarial.py": ("losses", "zoo_fixtures"),
@@ -1381,8 +1389,51 @@ OF_STYLEGANS = (
     ),
 )
 
+DATA = (
+    Mutant(
+        "padded pictures count as enlarged by their short side",
+        "data/decode.py",
+        'max(size) if how == "pad" else min(size)',
+        "min(size)",
+    ),
+    Mutant(
+        "padded pictures lie in the corner",
+        "data/decode.py",
+        "((resolution - width) // 2, (resolution - height) // 2)",
+        "(0, 0)",
+    ),
+    Mutant("the last of two labels wins", "data/labels.py", "classes[name] != label", "name not in classes"),
+    Mutant("train and val are classes", "data/labels.py", "if not splits and len(folders) > 1", "if False"),
+    Mutant("files with equal ends are equal", "data/survey.py", "(size_of, ends_of, hash_of)", "(size_of, ends_of)"),
+    Mutant(
+        "chunks are not compared with their checksums",
+        "data/prepared.py",
+        "zlib.crc32(file.read((chunk.stop - chunk.start) * chunk.size)) == checksum",
+        "checksum > 0",
+    ),
+    Mutant("what was written is emptied", "data/prepared.py", '"r+b" if path.exists() else "wb"', '"wb"'),
+    Mutant(
+        "changed files are taken for the old ones",
+        "data/files.py",
+        "repr((name, state_of(self.source, name)))",
+        "repr(name)",
+    ),
+    Mutant(
+        "labels move when broken files are left out", "data/files.py", "self.labels[kept]", "self.labels[: len(kept)]"
+    ),
+    Mutant("folders that systems make are read", "data/kinds.py", "part.lower() in IGNORED", "part == IGNORED"),
+    Mutant(
+        "shards of a WebDataset are classes",
+        "data/sources.py",
+        'name.partition("/")[2] if self._several else name.lstrip("/")',
+        'name.lstrip("/")',
+    ),
+    Mutant("targets that a transform changes are believed", "data/foreign.py", "known[0] == int(first)", "True"),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *AUGMENT,
+    *DATA,
     *COMPUTE,
     *LOSSES,
     *PENALTIES,

@@ -48,6 +48,7 @@ REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
     "Linear": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Cosine": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Images": {"path": "a/b"},
+    "HuggingFace": {"path": "a/b"},
     "FreezeD": {"run": "runs/a"},
     "Transfer": {"run": "runs/a"},
     "TrainConfig": {f.name: getattr(dcgan_digits(), f.name) for f in dataclasses.fields(TrainConfig)},

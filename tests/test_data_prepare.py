@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_data_folders import broken
 from typer.testing import CliRunner
 
 from equipoise.cli.app import app
@@ -207,6 +208,13 @@ class TestWorkers:
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
         assert multiprocessing.active_children() == []
 
+    def test_broken_files_are_those_of_one_process(self, tmp_path):
+        source = broken(tmp_path / "in")
+        for skip in (False, True):
+            outcomes = [result(source, tmp_path / f"{skip}{n}", workers=n, skip_broken=skip) for n in (1, 2)]
+            assert outcomes[0] == outcomes[1]
+            assert (len(outcomes[0]) == 8) is skip
+
     def test_a_worker_that_is_killed(self):
         with pytest.raises(RunError, match="one of 2 processes ended with exit code -9 before its work was done"):
             list(share_out(killed_at_one, None, range(4), 2))
@@ -249,6 +257,14 @@ class TestWorkers:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "script.py"]
 
 
+def result(source, out, **options):
+    """The images in bytes, or the message."""
+    try:
+        return [image.tobytes() for image in everything(prepare(source, out, **options))]
+    except ValueError as error:
+        return str(error)
+
+
 def of_ctrl_c(*_):
     """Whether it is blocked, and who handles it."""
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGINT)
@@ -263,7 +279,7 @@ def interrupting(_, chunk):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(multiprocessing.parent_process().pid, signal.SIGINT)
         time.sleep(60)
-    return chunk.stop - chunk.start
+    return prepared.Written(chunk, 0, None)
 
 
 def terminating(_, chunk):
@@ -272,7 +288,7 @@ def terminating(_, chunk):
         caller = multiprocessing.parent_process()
         os.kill(os.getpid() if caller is None else caller.pid, signal.SIGTERM)
         time.sleep(0.2 if caller is None else 60)
-    return chunk.stop - chunk.start
+    return prepared.Written(chunk, 0, None)
 
 
 def killed_at_one(_, item):
@@ -407,7 +423,7 @@ class TestFailure:
 
 
 class TestTermination:
-    """SIGTERM ends the work as Ctrl-C does: at once, and nothing is left behind."""
+    """SIGTERM ends the work as Ctrl-C does: at once, and only what the same command can use is left behind."""
 
     @pytest.fixture(autouse=True)
     def handler_of_ours(self):
@@ -427,8 +443,8 @@ class TestTermination:
             app, ["data", "prepare", str(source), str(tmp_path / "out"), "--workers", str(workers)]
         )
         assert result.exit_code == 128 + signal.SIGTERM
-        assert f"stopped before {tmp_path / 'out'} was complete. Nothing was left behind\n" in result.output
-        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        assert f"stopped before {tmp_path / 'out'} was complete: the same command continues\n" in result.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", "in"]
         assert multiprocessing.active_children() == []
 
     def test_a_download(self, tmp_path, monkeypatch):
@@ -445,12 +461,12 @@ class TestTermination:
         assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
     def test_an_image_that_is_interrupted_is_not_taken_for_a_bad_one(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        monkeypatch.setattr("equipoise.data.survey.is_grey", lambda _: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="out was complete"):
             prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
 
     def test_ctrl_c_is_what_it_was(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("equipoise.data.files.is_grey", lambda _: signal.default_int_handler(signal.SIGINT, None))
+        monkeypatch.setattr("equipoise.data.survey.is_grey", lambda _: signal.default_int_handler(signal.SIGINT, None))
         with pytest.raises(KeyboardInterrupt):
             prepare(picture_folder(tmp_path / "in"), tmp_path / "out")
 

@@ -13,8 +13,8 @@ from fixtures import numbers
 from processes import on_two_processes
 from reference import SPEC, batch, small
 from runs import assert_resumes, saved
-from toy_styles import Styled, ToyStyles
 from torch.testing import assert_close
+from toy_styles import Styled, ToyStyles
 
 from equipoise.compute.settings import Compute
 from equipoise.core.types import ImageSpec

@@ -446,7 +446,7 @@ def test_sixteen_bits_take_little_memory(tmp_path):
 def test_postscript_is_not_run(tmp_path):
     """Pillow goes by the content of a file, and would start Ghostscript for this one, which would never end."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n")
-    refuses_to_open(tmp_path, "a.png cannot be read as an image (cannot identify")
+    refuses_to_open(tmp_path, "a.png cannot be read as an image (it is text, and begins with '%!PS-Adobe")
 
 
 # ---- zips, tables and archives -------------------------------------------------------------------------------------

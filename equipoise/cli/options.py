@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +21,7 @@ __all__ = [
     "clear_errors",
     "err",
     "numbers",
+    "one_of",
     "out",
     "own_components",
     "pasted",
@@ -27,6 +29,8 @@ __all__ = [
     "ranges",
     "say",
 ]
+
+Word = TypeVar("Word", bound=str)
 
 OwnRecipe = Annotated[
     Optional[str],  # noqa: UP045
@@ -54,11 +58,12 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn errors that the user can mend into one message without a traceback, and exit."""
+    """Turn errors that the user can mend into one message without a traceback, and exit. Remarks get a line each."""
     from equipoise.compute.interrupt import Interrupted
 
     try:
-        yield
+        with remarks():
+            yield
     except Interrupted as stop:
         say(str(stop))
         raise typer.Exit(128 + stop.signal) from None
@@ -76,6 +81,25 @@ def clear_errors() -> Iterator[None]:
             raise  # a bug in somebody's network or recipe: the traceback says more than one line
         say(message, error=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+@contextmanager
+def remarks() -> Iterator[None]:
+    """Print this package's own warnings without the place in the code that gave them."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category.__module__.startswith("equipoise."):
+            err.print("[bold yellow]warning:[/] ", end="")
+            err.print(str(message), markup=False)
+        else:
+            before(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def say(message: str, *, error: bool = False) -> None:
@@ -133,6 +157,14 @@ def ranges(text: str, option: str, what: str) -> list[int]:
             raise ValueError(f"{option} takes {what} and ranges of them, such as 0-3,7; got {text!r}")
         found.extend(range(int(first), int(last if dash else first) + 1))
     return found
+
+
+def one_of(text: str, option: str, *words: Word) -> Word:
+    """`text`, if it is one of `words`. Raises ValueError for other text."""
+    for word in words:
+        if word == text:
+            return word
+    raise ValueError(f"{option} takes {', '.join(words[:-1])} or {words[-1]}, got {text!r}")
 
 
 def own_components(recipe: str | None) -> Mapping[str, Any] | None:

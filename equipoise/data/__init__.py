@@ -4,12 +4,14 @@ from .arrays import ArrayDataset
 from .base import Dataset, DatasetConfig
 from .batches import InfiniteBatches
 from .cifar import CIFAR10
+from .foreign import HuggingFace, TorchImages
 from .images import Images, open_dataset, prepare
 from .limited import Few, few
 from .mirror import mirrored
 from .mnist import MNIST, Digits, FashionMNIST
 from .padded import Padded
 from .pixels import to_float, to_uint8
+from .remarks import DataWarning
 from .split import Subset, hold_out
 from .stacked import StackedDigits
 from .toy import Density, Dirac, Distribution, Grid, Line, Mixture, Mixture1D, Points, Ring, SwissRoll
@@ -18,6 +20,7 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "ArrayDataset",
+    "DataWarning",
     "Dataset",
     "DatasetConfig",
     "Density",
@@ -27,6 +30,7 @@ __all__ = [
     "FashionMNIST",
     "Few",
     "Grid",
+    "HuggingFace",
     "Images",
     "InfiniteBatches",
     "Line",
@@ -38,6 +42,7 @@ __all__ = [
     "StackedDigits",
     "Subset",
     "SwissRoll",
+    "TorchImages",
     "few",
     "hold_out",
     "mirrored",

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from equipoise.core.types import ImageSpec
 
-from .decode import check_target, fit_array
+from .decode import Fit, check_target, enlargement, fit_array
 from .npy import read_array
 from .regular import printable, reason
+from .remarks import remark
 from .shards import Shards
 from .zips import open_entry, open_zip
 
@@ -40,8 +41,9 @@ class Arrays(NamedTuple):
 class ArrayDataset:
     """Images (N, C, H, W) uint8 as a `Dataset`.
 
-    resolution, channels: format of the images that `read` returns; None keeps the array's. Other values crop each image
-        to its centre square and resize it as it is read.
+    resolution, channels: format of the images that `read` returns; None keeps the array's. Other values convert each
+        image as it is read.
+    fit: how a rectangle becomes a square, as in `Images`.
     where: name of the source, for messages.
 
     Raises:
@@ -61,6 +63,7 @@ class ArrayDataset:
         *,
         resolution: int | None = None,
         channels: int | None = None,
+        fit: Fit = "crop",
         where: str = "the data set",
     ):
         check_target(resolution, channels)
@@ -72,14 +75,20 @@ class ArrayDataset:
         if resolution is None and height != width:
             raise ValueError(
                 f"{where} holds images of {width}x{height} pixels, which are not square: pass resolution=..., "
-                "to crop the centre and resize"
+                'to crop the centre and resize (fit="pad" or "stretch" keep the edges)'
             )
-        self.images = images
+        self.images, self.how = images, fit
         self.labels, num_classes = check_labels(labels, count, class_names, where)
         self.class_names = None if labels is None else class_names
         self.spec = ImageSpec(resolution or height, channels or own_channels, num_classes)
         self._fits = (own_channels, height, width) == (self.spec.channels, self.spec.resolution, self.spec.resolution)
         self.slow = not self._fits or isinstance(images, np.memmap | Shards)
+        factor = enlargement((width, height), self.spec.resolution, fit)
+        if factor > 1:
+            remark(
+                f"{where}: images of {width}x{height} pixels are enlarged {factor:.3g} times: G learns the blur. Take "
+                "a smaller resolution"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,7 +96,8 @@ class ArrayDataset:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._fits:
             return np.ascontiguousarray(self.images[indices])
-        return np.stack([fit_array(self.images[[i]][0], self.spec.resolution, self.spec.channels) for i in indices])
+        resolution, channels = self.spec.resolution, self.spec.channels
+        return np.stack([fit_array(self.images[[i]][0], resolution, channels, self.how) for i in indices])
 
 
 def check_labels(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from equipoise.core.types import Batch
 
-from .base import Dataset
+from .base import Dataset, DatasetConfig
 from .order import stream
 from .pixels import to_float
 from .reading import read_ahead
@@ -37,7 +40,8 @@ class InfiniteBatches(Iterator[Batch]):
     if the data set is slow; `next` raises their errors. `close()`, or the end of a `with` block, stops them.
 
     Raises:
-        ValueError: if batch_size is not a multiple of world, or a number is out of range.
+        ValueError: if `dataset` is another kind of object, batch_size is not a multiple of world, or a number is out of
+            range.
 
     >>> from equipoise.data import Digits
     >>> next(InfiniteBatches(Digits().build(), 64, seed=0)).x.shape
@@ -56,6 +60,7 @@ class InfiniteBatches(Iterator[Batch]):
         device: torch.device | str = "cpu",
         keep: bool = True,
     ):
+        require_dataset(dataset)
         if batch_size < 1 or batch_size % world:
             raise ValueError(f"batch_size must be a positive multiple of the {world} processes, got {batch_size}")
         if not 0 <= rank < world or start < 0 or seed < 0:
@@ -90,3 +95,25 @@ class InfiniteBatches(Iterator[Batch]):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def require_dataset(given: object) -> None:
+    """Raise ValueError unless `given` has the interface of `Dataset`."""
+    if all(hasattr(given, name) for name in ("read", "spec", "labels", "slow", "__len__")):
+        return
+    name = type(given).__name__
+    if isinstance(given, DatasetConfig):
+        fix = f"open it, InfiniteBatches({name}(...).build(), ...)"
+    elif isinstance(given, str | Path):
+        fix = "open the path, InfiniteBatches(Images(path=...).build(), ...)"
+    elif isinstance(given, np.ndarray | Tensor):
+        fix = "give the images as uint8 (N, C, H, W) in ArrayDataset(images)"
+    elif isinstance(given, DataLoader):
+        fix = "wrap the data set that it reads, TorchImages(loader.dataset)"
+    elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+        fix = "wrap a torch Dataset of images, TorchImages(dataset)"
+    else:
+        fix = (
+            "wrap a torch Dataset of images in TorchImages, or write a class with the methods of equipoise.data.Dataset"
+        )
+    raise ValueError(f"InfiniteBatches reads a data set of equipoise.data, and got a {name}: {fix}")

@@ -5,19 +5,39 @@ from __future__ import annotations
 import io
 import os
 import re
+from contextlib import suppress
 from functools import cache
-from typing import IO
+from importlib import import_module
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .limits import PIXELS, limit
+from .regular import printable
 
-__all__ = ["check_target", "decode", "fit", "fit_array", "is_grey", "open_image"]
+__all__ = [
+    "Fit",
+    "check_target",
+    "decode",
+    "endings",
+    "enlargement",
+    "fit",
+    "fit_array",
+    "is_grey",
+    "open_image",
+    "upright",
+]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "TGA")
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "ICO", "PSD", "MPO", "DIB"),
+    *("PCX", "DDS", "ICNS", "QOI", "SGI", "XBM", "XPM", "TGA"),
+)
 """Formats to read, whatever the file's name. Pillow decides by content, and would run PostScript in an interpreter."""
+
+Fit = Literal["crop", "pad", "stretch"]
+"""How a rectangle becomes a square: "crop" to the centre; "pad", in black; "stretch", each side by itself."""
 
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 GREY = ("1", "L", "LA", *SIXTEEN_BIT)
@@ -25,9 +45,21 @@ GREY = ("1", "L", "LA", *SIXTEEN_BIT)
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The `FORMATS` that this Pillow has; HEIF if a plugin for it is registered."""
+    """The `FORMATS` that this Pillow has; HEIF if pillow-heif, the extra `heic`, is installed."""
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     Image.init()
+    # A picture's text may take as much alone as Pillow allows all its texts: cameras write megabytes.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def endings() -> tuple[str, ...]:
+    """Endings of the files that `formats` reads, in lower case."""
+    known = formats()
+    registered = {ending for ending, kind in Image.registered_extensions().items() if kind in known}
+    return tuple(sorted(registered | {".mpo"}))  # a JPEG with a second picture, which Pillow registers no ending for
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
@@ -38,18 +70,32 @@ def open_image(file: IO[bytes]) -> Image.Image:
         ValueError: for more pixels than the limit: Pillow's own, or the environment variable named by `PIXELS`.
     """
     most = limit(PIXELS, 178_956_970)
+    known = formats()
     if PIXELS in os.environ:
         Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice it
     try:
-        image = Image.open(file, formats=formats())
+        image = Image.open(file, formats=known)
         count = image.width * image.height
     except Image.DecompressionBombError as error:
         count = max(int(number) for number in re.findall(r"\d+", str(error)))  # "(N pixels) exceeds limit of ..."
+    except UnidentifiedImageError:
+        raise ValueError(unidentified(file)) from None
     if count > most:
         raise ValueError(
             f"it has {count} pixels, more than {most}: make it smaller, or, if you trust it, set {PIXELS}={count}"
         )
     return image
+
+
+def unidentified(file: IO[bytes]) -> str:
+    """Why the content of `file` is not a picture."""
+    file.seek(0)
+    head = file.read(300)
+    if not head:
+        return "it is empty, 0 bytes"
+    if head.isascii() and not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head):
+        return f"it is text, and begins with '{printable(head[:40].decode())}'"
+    return "it cannot be identified: its content is that of no known format"
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -68,16 +114,21 @@ def decode(data: bytes) -> Image.Image:
         ValueError: for pixels of unknown range (32-bit).
     """
     with open_image(io.BytesIO(data)) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        grey = is_grey(image)
-        if image.mode in SIXTEEN_BIT:
-            return Image.fromarray(sixteen_to_eight(np.asarray(image)))
-        if image.mode == "F":
-            raise ValueError("its pixels are 32-bit floats, whose range is unknown: save it with 8 or 16 bits")
-        if image.mode in ("LA", "RGBA", "PA", "RGBa") or "transparency" in image.info:
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
-        return image.convert("L" if grey else "RGB")
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A Pillow image in the form of `decode`, which says how. `image` itself may be turned."""
+    ImageOps.exif_transpose(image, in_place=True)
+    grey = is_grey(image)
+    if image.mode in SIXTEEN_BIT:
+        return Image.fromarray(sixteen_to_eight(np.asarray(image)))
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, whose range is unknown: save it with 8 or 16 bits")
+    if image.mode in ("LA", "RGBA", "PA", "RGBa") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
+    return image.convert("L" if grey else "RGB")
 
 
 def sixteen_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -100,21 +151,35 @@ def check_target(resolution: int | None, channels: int | None) -> None:
         )
 
 
-def fit(image: Image.Image, resolution: int, channels: int) -> NDArray[np.uint8]:
-    """Crop to the centre square and resize with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
+def fit(image: Image.Image, resolution: int, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
+    """Make a square with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    if image.size != (resolution, resolution):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    square = resolution, resolution
+    if image.size != square:
+        if how == "pad":
+            longest = max(image.size)
+            width, height = (max(round(side * resolution / longest), 1) for side in image.size)
+            inner = image.resize((width, height), Image.Resampling.LANCZOS)
+            image = Image.new(mode, square)
+            image.paste(inner, ((resolution - width) // 2, (resolution - height) // 2))
+        else:
+            if how == "crop":
+                side = min(image.size)
+                left, top = (image.width - side) // 2, (image.height - side) // 2
+                image = image.crop((left, top, left + side, top + side))
+            image = image.resize(square, Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def fit_array(pixels: NDArray[np.uint8], resolution: int, channels: int) -> NDArray[np.uint8]:
+def fit_array(pixels: NDArray[np.uint8], resolution: int, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
     """`fit` for an image that is already an array, (C, H, W) -> (channels, resolution, resolution)."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return fit(image, resolution, channels)
+    return fit(image, resolution, channels, how)
+
+
+def enlargement(size: tuple[int, int], resolution: int, how: Fit) -> float:
+    """The largest factor by which `fit` enlarges a side of a picture of this size."""
+    return resolution / (max(size) if how == "pad" else min(size))

@@ -6,21 +6,26 @@ import math
 import multiprocessing
 import zipfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from equipoise.compute.interrupt import terminable
-from equipoise.core.types import component
+from equipoise.core.types import NONE_IS_A_WORD, component
 
 from .arrays import ArrayDataset, Arrays, read_npz
 from .base import Dataset, DatasetConfig, PathLike
 from .cifar import CIFAR10
-from .files import Folder, ImageFiles, Zip
+from .decode import Fit, endings
+from .files import ImageFiles
 from .idx import read_idx_directory
+from .kinds import PACKED, visible
+from .labels import LabelSource
 from .mnist import MNIST, Digits, FashionMNIST
 from .prepared import is_prepared, open_prepared, write_prepared
 from .regular import expanded, require_regular
+from .remarks import remark_if_few
+from .sources import FileSource, Folder, Tars, Zip
 
 __all__ = ["Images", "open_dataset", "prepare"]
 
@@ -32,41 +37,129 @@ LEAST = 1000  # files per process: fewer are not worth its start
 class Images(DatasetConfig):
     """Images on disk.
 
-    path: a folder of images (one sub-folder per class, or flat and unlabelled), a StyleGAN folder or zip with
-        `dataset.json`, an `.npz` with `x` and optionally `y`, a directory of MNIST-like IDX files, or a prepared set.
-    resolution: pixels. None requires square images of one size; a number crops the centre and resizes.
+    path: a folder of images (one sub-folder per class, or flat and unlabelled), a zip or tar of one, a StyleGAN folder
+        or zip with `dataset.json`, a folder of tars (WebDataset), an `.npz` with `x` and optionally `y`, a directory of
+        MNIST-like IDX files, or a prepared set.
+    resolution: pixels. None requires square images of one size; a number makes squares of that size.
     channels: 1 grey, 3 colour; None is grey if all images are grey, else colour.
+    fit: how a rectangle becomes a square. "crop" cuts out the centre; "pad" adds black edges; "stretch" scales each
+        side by itself.
+    labels: "auto" reads a table beside the images (`dataset.json`, `labels.csv`, `metadata.jsonl`), else sub-folders
+        are classes; "folders" takes sub-folders whatever their names or tables; "none" reads no labels.
+    skip_broken: leave out files that cannot be read, with a warning that counts and names them. Each file is decoded
+        once for this when the set is opened; a prepared set opens at once.
     """
 
     path: PathLike
     resolution: Annotated[int, Field(ge=1)] | None = None
     channels: Literal[1, 3] | None = None
+    fit: Fit = "crop"
+    labels: Annotated[LabelSource, NONE_IS_A_WORD] = "auto"
+    skip_broken: bool = False
 
     def build(self) -> Dataset:
-        return open_dataset(self.path, resolution=self.resolution, channels=self.channels)
+        dataset = open_dataset(
+            self.path,
+            resolution=self.resolution,
+            channels=self.channels,
+            fit=self.fit,
+            labels=self.labels,
+            skip_broken=self.skip_broken,
+        )
+        remark_if_few(len(dataset), str(self.path))
+        return dataset
 
 
-def open_dataset(path: PathLike, *, resolution: int | None = None, channels: int | None = None) -> Dataset:
-    """Open the data set at `path`, in any format that `Images` lists.
+def open_dataset(
+    path: PathLike,
+    *,
+    resolution: int | None = None,
+    channels: int | None = None,
+    fit: Fit = "crop",
+    labels: LabelSource = "auto",
+    skip_broken: bool = False,
+) -> Dataset:
+    """Open the data set at `path`, in any format that `Images` lists, with its settings.
 
     Raises:
         ValueError: if it is missing, of unknown format, damaged or inconsistent. The message names the file and the
             fix.
     """
+    place = existing(path)
+    target = Target(resolution, channels, fit, labels)
+    arrays = of_arrays(place, target)
+    if arrays is not None:
+        return arrays
+    return of_files(place, target, broken="skip" if skip_broken else "refuse")
+
+
+class Target(NamedTuple):
+    """Settings of `Images`."""
+
+    resolution: int | None
+    channels: int | None
+    fit: Fit
+    labels: LabelSource
+
+
+def existing(path: PathLike) -> Path:
+    """The directory or the regular file at `path`. Raises ValueError for anything else."""
     place = expanded(path)
     if not place.exists():
         raise ValueError(f"there is no file or directory {place}")
-    if not place.is_dir():
-        require_regular(place)
+    return place if place.is_dir() else require_regular(place)
+
+
+def of_arrays(place: Path, target: Target) -> ArrayDataset | None:
     arrays = read_arrays(place)
-    if arrays is not None:
-        return ArrayDataset(*arrays, resolution=resolution, channels=channels, where=str(place))
-    if not place.is_dir() and not looks_like_zip(place):
+    return None if arrays is None else fitted(arrays, target, str(place))
+
+
+def fitted(arrays: Arrays, target: Target, where: str) -> ArrayDataset:
+    if target.labels == "folders":
+        raise ValueError(f"{where} holds arrays, which have no folders: leave labels=folders out")
+    if target.labels == "none":
+        arrays = Arrays(arrays.images, None, None)
+    return ArrayDataset(*arrays, resolution=target.resolution, channels=target.channels, fit=target.fit, where=where)
+
+
+def of_files(
+    place: Path, target: Target, *, broken: Literal["refuse", "skip", "defer"], thorough: bool = False
+) -> ImageFiles:
+    return ImageFiles(
+        source_at(place),
+        resolution=target.resolution,
+        channels=target.channels,
+        how=target.fit,
+        labels=target.labels,
+        broken=broken,
+        thorough=thorough,
+    )
+
+
+def source_at(place: Path) -> FileSource:
+    """The collection of files at `place`. Raises ValueError if it is none."""
+    if place.is_dir():
+        tars = sorted(path for path in place.glob("*.tar") if visible(path.name))
+        return Tars(place, tars) if tars and not has_pictures(place) else Folder(place)
+    name = place.name.lower()
+    if name.endswith(".tar"):
+        return Tars(place, [place])
+    if name.endswith(PACKED):
+        how = f"mkdir FOLDER && tar -xf {place} -C FOLDER" if ".t" in name else "with the program that made it"
+        raise ValueError(f"{place} is packed, and its pictures can only be read one after another: unpack it ({how})")
+    if not looks_like_zip(place):
         raise ValueError(
-            f"{place} is not a data set: expected a folder of images, a .zip, an .npz, a directory of IDX files "
-            "or a prepared set"
+            f"{place} is not a data set: expected a folder of images, a .zip, a .tar, an .npz, a directory of IDX "
+            "files or a prepared set"
         )
-    return ImageFiles(Folder(place) if place.is_dir() else Zip(place), resolution=resolution, channels=channels)
+    return Zip(place)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether there are pictures or folders beside the tars of `folder`."""
+    known = endings()
+    return any(path.is_dir() or path.name.lower().endswith(known) for path in folder.iterdir() if visible(path.name))
 
 
 def read_arrays(place: Path) -> Arrays | None:
@@ -88,6 +181,9 @@ def prepare(
     *,
     resolution: int | None = None,
     channels: int | None = None,
+    fit: Fit = "crop",
+    labels: LabelSource = "auto",
+    skip_broken: bool = False,
     workers: int = 1,
     shard_gb: float | None = None,
 ) -> ArrayDataset:
@@ -95,16 +191,17 @@ def prepare(
 
     source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that
         name).
-    resolution, channels: as in `Images`.
+    resolution, channels, fit, labels: as in `Images`.
+    skip_broken: leave out files that cannot be read, with a warning that counts and names them.
     workers: most processes that decode image files. Each gets at least 1,000 files, since it takes seconds to start.
         The result does not depend on it. With more than one, a script needs the usual `if __name__ == "__main__":`.
     shard_gb: largest size of a file of images, in gigabytes (10^9 bytes); None writes a single file.
 
     Raises:
-        ValueError: as `open_dataset`, and if `out` exists or cannot be written.
+        ValueError: as `open_dataset`, and if `out` exists or cannot be written. The message names all broken files.
         RunError: if one of several workers is killed, or (`Interrupted`) SIGTERM asks to stop.
 
-    After an error nothing is left behind.
+    After an error nothing is left behind. If image files are read and a signal ends the work, the same call continues.
     """
     target = expanded(out)
     if target.exists():
@@ -116,17 +213,33 @@ def prepare(
             f"prepare(workers={workers}) is called again by each of its workers, which import this script: call it "
             'below `if __name__ == "__main__":`'
         )
-    with terminable(f"stopped before {target} was complete. Nothing was left behind"):
-        config = BY_NAME.get(str(source))
-        if config is None:
-            dataset = open_dataset(source, resolution=resolution, channels=channels)
-        else:
-            built = config().build()
-            dataset = ArrayDataset(
-                built.images, built.labels, built.class_names, resolution=resolution, channels=channels
+    stopped, shard_bytes = f"stopped before {target} was complete", None if shard_gb is None else shard_gb * 1e9
+    with terminable(f"{stopped}. Nothing was left behind"):
+        made = to_prepare(source, Target(resolution, channels, fit, labels))
+    if isinstance(made, ArrayDataset):  # quick to copy, and a copy of it for each process would be large
+        with terminable(f"{stopped}. Nothing was left behind"):
+            write_prepared(made, target, str(source), shard_bytes=shard_bytes)
+    else:
+        with terminable(f"{stopped}: the same command continues"):
+            write_prepared(
+                made,
+                target,
+                str(source),
+                workers=min(workers, len(made) // LEAST),
+                shard_bytes=shard_bytes,
+                resume=made.fingerprint(),
+                skip_broken=skip_broken,
             )
-        # Arrays need no decoding, and a copy of them for each process would be large.
-        workers = min(workers, len(dataset) // LEAST) if isinstance(dataset, ImageFiles) else 1
-        shard_bytes = None if shard_gb is None else shard_gb * 1e9
-        write_prepared(dataset, target, str(source), workers=workers, shard_bytes=shard_bytes)
-    return ArrayDataset(*open_prepared(target))
+    result = ArrayDataset(*open_prepared(target))
+    remark_if_few(len(result), str(target))
+    return result
+
+
+def to_prepare(source: PathLike, target: Target) -> ArrayDataset | ImageFiles:
+    config = BY_NAME.get(str(source))
+    if config is None:
+        place = existing(source)
+        arrays = of_arrays(place, target)
+        return of_files(place, target, broken="defer", thorough=True) if arrays is None else arrays
+    built = config().build()
+    return fitted(Arrays(built.images, built.labels, built.class_names), target, str(source))
