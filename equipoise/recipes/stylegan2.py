@@ -84,8 +84,8 @@ def _preset(*, gamma: float, batch: int, lr: float, group: int, base: int, halfl
     adam, cfg = Adam(lr=lr, betas=(0.0, 0.99)), stylegan2()
     return replace(
         cfg,
-        generator=replace(cfg.generator, channel_base=base),
-        discriminator=replace(cfg.discriminator, channel_base=base, group_size=group),
+        generator=StyleGAN2Generator(channel_base=base, conv_clamp=CLAMP),
+        discriminator=StyleGAN2Discriminator(channel_base=base, conv_clamp=CLAMP, group_size=group),
         terms=(LazyStep(R1(gamma=gamma, every=16)), LazyStep(PathLength(strength=2.0, every=4))),
         g_optim=adam,
         d_optim=adam,
@@ -118,8 +118,8 @@ def stylegan2_cifar() -> TrainConfig:
     return replace(
         cfg,
         data=CIFAR10(),
-        generator=replace(cfg.generator, mapping_layers=2, mixing=0.0),
-        discriminator=replace(cfg.discriminator, architecture="orig", group_size=32),
+        generator=StyleGAN2Generator(mapping_layers=2, conv_clamp=CLAMP, mixing=0.0),
+        discriminator=StyleGAN2Discriminator(architecture="orig", conv_clamp=CLAMP, group_size=32),
         head=Head(MappedProjection()),
         terms=(LazyStep(R1(gamma=0.01, every=16)),),
         augment=PUBLISHED_ADA,
@@ -138,8 +138,8 @@ def stylegan2_ada(resolution: int = 32, batch: int = 32) -> TrainConfig:
     return replace(
         cfg,
         data=Padded(resolution=resolution),
-        generator=replace(cfg.generator, mapping_layers=2, channel_base=base),
-        discriminator=replace(cfg.discriminator, channel_base=base, group_size=min(batch, 4)),
+        generator=StyleGAN2Generator(mapping_layers=2, channel_base=base, conv_clamp=CLAMP),
+        discriminator=StyleGAN2Discriminator(channel_base=base, conv_clamp=CLAMP, group_size=min(batch, 4)),
         terms=(
             LazyStep(R1(gamma=ByResolution(0.0002), every=16)),
             LazyStep(PathLength(strength=2.0, every=4)),
@@ -157,8 +157,8 @@ def stylegan2_small() -> TrainConfig:
     cfg = stylegan2_ada()
     return replace(
         cfg,
-        generator=replace(cfg.generator, z_dim=128, w_dim=128, channel_base=1024, channel_max=64, conv_clamp=None),
-        discriminator=replace(cfg.discriminator, channel_base=1024, channel_max=64, conv_clamp=None),
+        generator=StyleGAN2Generator(z_dim=128, w_dim=128, mapping_layers=2, channel_base=1024, channel_max=64),
+        discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
         augment=NoAugment(),
         total_kimg=400,
         report=Report(snapshot_kimg=10),

@@ -43,6 +43,7 @@ __all__ = ["stylegan3_r", "stylegan3_small", "stylegan3_t"]
 BATCH = 32
 GAMMA = ByResolution(0.5 * BATCH / 128**2)
 """0.5 at 128x128 with batches of 32."""
+MAGNITUDE_BETA = 0.5 ** (BATCH / 20000)
 PUBLISHED_ADA = ADA(target=0.6, kimg=500.0, most=None, all_passes=True)
 
 
@@ -50,7 +51,7 @@ def stylegan3_t() -> TrainConfig:
     """StyleGAN3-T (Karras et al. 2021): images move with the input. Adam 2.5e-3 and 2e-3, gamma by resolution."""
     return TrainConfig(
         data=Padded(),
-        generator=StyleGAN3Generator(magnitude_ema_beta=0.5 ** (BATCH / 20000)),
+        generator=StyleGAN3Generator(magnitude_ema_beta=MAGNITUDE_BETA),
         discriminator=StyleGAN2Discriminator(conv_clamp=256.0),
         loss=NonSaturating(),
         terms=(LazyStep(R1(gamma=GAMMA, every=16)),),
@@ -69,7 +70,9 @@ def stylegan3_r() -> TrainConfig:
     cfg = stylegan3_t()
     return replace(
         cfg,
-        generator=replace(cfg.generator, kernel=1, radial=True, channel_base=65536, channel_max=1024),
+        generator=StyleGAN3Generator(
+            kernel=1, radial=True, channel_base=65536, channel_max=1024, magnitude_ema_beta=MAGNITUDE_BETA
+        ),
         augment=Chain((FadingBlur(sigma=10.0, kimg=200 * BATCH / 32), PUBLISHED_ADA)),
     )
 
@@ -79,7 +82,9 @@ def stylegan3_small() -> TrainConfig:
     cfg = stylegan3_t()
     return replace(
         cfg,
-        generator=replace(cfg.generator, z_dim=128, w_dim=128, layers=10, channel_base=1024, channel_max=64),
+        generator=StyleGAN3Generator(
+            z_dim=128, w_dim=128, layers=10, channel_base=1024, channel_max=64, magnitude_ema_beta=MAGNITUDE_BETA
+        ),
         discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
         augment=NoAugment(),
         total_kimg=400,
