@@ -2,6 +2,14 @@
 
 from .classes import class_agreement, effective_classes, mean_top_probability
 from .critic import critic_distance
+from .equivariance import (
+    fractional_translation,
+    integer_translation,
+    pseudo_rotation,
+    psnr,
+    rotation,
+    rotation_filter,
+)
 from .frechet import frechet_distance
 from .gaussian import GaussianStats
 from .inception_score import inception_score
@@ -17,6 +25,7 @@ from .neighbours import (
     precision_recall,
 )
 from .parzen import parzen_bandwidth, parzen_log_likelihood
+from .perceptual_path import path_lengths, trimmed_mean
 from .points import high_quality, kl_to_uniform, modes_covered, transport, wasserstein
 from .probe import LinearSVM, linear_svm, pooled_features
 from .sliced import sliced_wasserstein
@@ -38,9 +47,11 @@ __all__ = [
     "density_coverage",
     "digits_judge",
     "effective_classes",
+    "fractional_translation",
     "frechet_distance",
     "high_quality",
     "inception_score",
+    "integer_translation",
     "judge_features",
     "kernel_distance",
     "kl_to_uniform",
@@ -51,10 +62,16 @@ __all__ = [
     "nearest_neighbours",
     "parzen_bandwidth",
     "parzen_log_likelihood",
+    "path_lengths",
     "pooled_features",
     "precision_recall",
+    "pseudo_rotation",
+    "psnr",
+    "rotation",
+    "rotation_filter",
     "sliced_wasserstein",
     "stacked_modes",
     "transport",
+    "trimmed_mean",
     "wasserstein",
 ]
