@@ -43,14 +43,15 @@ def loop_over(names: str | Sequence[str], values: Iterable[Any], ids: Any = None
     of_one = isinstance(names, str) and "," not in names
     split = tuple(n.strip() for n in names.split(",")) if isinstance(names, str) else tuple(names)
     values = list(values)
+    listed = None if ids is None or callable(ids) else list(ids)
 
     def cases() -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         for i, value in enumerate(values):
             arguments = dict(zip(split, (value,) if of_one else value, strict=True))
-            if ids is None or callable(ids):
+            if listed is None:
                 name = ", ".join(f"{k}={ids(v) if ids else repr(v)}" for k, v in arguments.items())
             else:
-                name = str(list(ids)[i])
+                name = str(listed[i])
             yield name, (), arguments
 
     return lambda test: looped(test, cases, split)

@@ -15,7 +15,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import for_each
+from loops import for_each, loop_over
 from networks import CONDITIONINGS
 from pairwise import covering_array, pairs_in, pairs_of
 from torch import nn
@@ -533,8 +533,8 @@ def label(case):
     return "-".join(choice for choice in case.values() if choice != "none")
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("kind", ALL_AXES)
+@loop_over("part", range(PARTS))
+@loop_over("kind", ALL_AXES)
 def test_pairs(kind, part):
     """Each pair of loss, conditioning, head, normaliser, term and network is among them.
 
@@ -639,7 +639,7 @@ def test_penalties(case):
     check(settings(NonSaturating, PerClass, san, normalizer, terms=(penalty(),)))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "fields",
     [
         {"san": True, "normalizer": SpectralNorm},
@@ -669,7 +669,7 @@ def test_several_of_everything(fields):
 # ---- what a step does exactly -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("san", [False, True], ids=name)
+@loop_over("san", [False, True], ids=name)
 def test_ds_gradient_is_that_of_its_loss_and_its_penalties(san):
     """mean loss + every · gamma/2 · mean ‖∇D‖² of R1, differentiated in one piece."""
     cfg = settings(NonSaturating, san=san, terms=(R1(gamma=3.0, every=4),))
@@ -717,7 +717,7 @@ def assert_same(found, wanted):
         assert_close(found[n], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
 
 
-@pytest.mark.parametrize("conditioning", [NoConditioning, Auxiliary, SemiSupervised])
+@loop_over("conditioning", [NoConditioning, Auxiliary, SemiSupervised])
 def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
     """AC-GAN's classes of real and generated images; for K + 1 classes those of the labelled images and no others."""
     gan = on_mlps(loss=NonSaturating, conditioning=conditioning, d_regularizers=(Orthogonal(strength=0.3, every=4),))
@@ -740,7 +740,7 @@ def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
     assert_same(gradients.seen["D"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("scale", ["norm", "learned"])
+@loop_over("scale", ["norm", "learned"])
 def test_ds_gradient_with_a_normalised_direction_loss(scale):
     """ω is pulled from the mean of h among generated images to that among real ones, both weighted by r = s(-logit)."""
     head = partial(Head, san=True, scale=scale, normalize_loss=True)
@@ -761,8 +761,8 @@ def test_ds_gradient_with_a_normalised_direction_loss(scale):
     assert_same(gradients.seen["D"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("adversarial", [False, True])
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, Auxiliary, SemiSupervised])
+@loop_over("adversarial", [False, True])
+@loop_over("conditioning", [NoConditioning, Projection, Auxiliary, SemiSupervised])
 def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditioning, adversarial):
     """Of its own loss, the classes that AC-GAN's G was given, the squared distance of mean features, and weights."""
     gan = on_mlps(
@@ -787,7 +787,7 @@ def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditionin
     assert_same(gradients.seen["G"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("player", ["D", "G"])
+@loop_over("player", ["D", "G"])
 def test_consensus_is_in_the_gradient_of_either_player(player):
     """∇ (L + gamma/2 ‖(∇_θ L_D, ∇_φ L_G)‖²) in the weights of the one that moves, both losses on the same noise."""
     gan = on_mlps(loss=NonSaturating, joint_penalties=(Consensus(gamma=3.0),))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from loops import for_each
+from loops import for_each, loop_over
 from torch.testing import assert_close
 
 from equipoise import recipes
@@ -57,7 +57,7 @@ FAMILIES = [
 ]
 ANY_IMAGES = ["acgan", "ada", "dragan", "improved_gan", "lsgan", "r1_gan", "r3gan", "wgan", "wgan_gp"]
 every_recipe = pytest.mark.parametrize("name", NAMES)
-of_any_images = pytest.mark.parametrize("name", ANY_IMAGES)
+of_any_images = loop_over("name", ANY_IMAGES)
 
 
 def config(name):
@@ -126,9 +126,7 @@ def test_its_networks_are_built_and_fit(name, labelled):
     assert any(isinstance(m, SANHead) for m in D.modules()) == cfg.head.san
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [p for family in FAMILIES for p in itertools.combinations(family, 2)], ids=lambda n: n
-)
+@loop_over(("one", "other"), [p for family in FAMILIES for p in itertools.combinations(family, 2)], ids=lambda n: n)
 def test_a_family_differs_in_a_few_visible_fields(one, other):
     lines = differences(config(one), config(other))
     assert 1 <= len(lines) <= 4, lines
@@ -205,7 +203,7 @@ def test_these_are_the_recipes_of_any_images():
 
 
 @of_any_images
-@pytest.mark.parametrize(("resolution", "channels"), [(28, 1), (32, 3), (64, 3)])
+@loop_over(("resolution", "channels"), [(28, 1), (32, 3), (64, 3)])
 def test_both_steps_on_images_of_any_kind(name, resolution, channels):
     """Each player's step moves its own weights alone, and everything stays finite."""
     spec = ImageSpec(resolution, channels, num_classes=10)
@@ -226,7 +224,7 @@ def test_both_steps_on_images_of_any_kind(name, resolution, channels):
 
 
 @of_any_images
-@pytest.mark.parametrize("resolution", [48, 128])
+@loop_over("resolution", [48, 128])
 def test_the_sizes_between_and_beyond(name, resolution):
     cfg = small(name)
     spec = ImageSpec(resolution, channels=3, num_classes=10)
@@ -549,7 +547,7 @@ def test_dragans_other_penalty_is_the_one_its_authors_compute_on_images_in_0_1()
 # ---- what differs from the papers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("home", sorted({home for home, _ in recipes.available().values()} - {"quickstart"}))
+@loop_over("home", sorted({home for home, _ in recipes.available().values()} - {"quickstart"}))
 def test_a_module_lists_what_differs_from_its_paper_and_the_page_shows_it(home):
     """One form for all: the last part of the module's docstring, a list under "Different here:"."""
     doc = inspect.getdoc(importlib.import_module(f"equipoise.recipes.{home}"))
@@ -626,7 +624,7 @@ def test_a_file_of_the_users_own(tmp_path, monkeypatch):
     assert sys.modules["random"] is random
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("name", "message"),
     [
         ("{}", "names no function: give FILE.py:FUNCTION, such as .*my.py:recipe"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from tiny import recipe
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -31,7 +32,7 @@ def perceptrons():
     return replace(recipe(), **nets, head=head, d_normalizer=NoNormalizer())
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         ({"generator.z_dim": 10**9}, "generator is too large: its weights and their gradients do not fit into"),
@@ -145,7 +146,7 @@ def test_the_smallest_limit_counts(monkeypatch, tmp_path):
     assert host_memory() == Memory(3000, "its control group")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "error",
     [
         MemoryError(),

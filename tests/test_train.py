@@ -38,15 +38,22 @@ def start(run_dir: Path, *overrides: str) -> Victim:
     return Victim(["train", f"{HERE / 'tiny.py'}:recipe", str(run_dir), *overrides], run_dir.with_suffix(".log"))
 
 
-def test_a_run_leaves_what_the_design_promises(tmp_path):
-    G = train(recipe(), tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a whole run, and the generator that it returned."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    return run_dir, train(recipe(), run_dir)
+
+
+def test_a_run_leaves_what_the_design_promises(whole):
+    run_dir, G = whole
     assert not G.training
     assert not any(p.requires_grad for p in G.parameters())
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000000120", "000000000160"]  # last two
-    assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [f"{n:012d}.png" for n in (40, 80, 120, 160)]
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["000000000120", "000000000160"]  # last two
+    assert [p.name for p in sorted((run_dir / "samples").iterdir())] == [f"{n:012d}.png" for n in (40, 80, 120, 160)]
     for name in ("config.txt", "environment.txt", "generator/generator.safetensors"):
-        assert (tmp_path / name).stat().st_size > 0
-    written = lines(tmp_path)
+        assert (run_dir / name).stat().st_size > 0
+    written = lines(run_dir)
     assert [line["nimg"] for line in written] == [32, 40, 64, 80, 96, 120, 128, 160]
     assert {"D/loss", "G/loss", "D/real", "D/fake", "images_per_second"} <= written[0].keys()
 
@@ -58,25 +65,24 @@ def contents(run_dir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
 
 
-def test_training_changes_both_networks_and_repeats_itself(tmp_path):
-    for name in ("a", "b"):
-        train(recipe(), tmp_path / name)
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-    a, b = (contents(tmp_path / name) for name in "ab")
+def test_training_changes_both_networks_and_repeats_itself(whole, tmp_path):
+    train(recipe(), tmp_path / "b")
+    assert_same_run(whole[0], tmp_path / "b")
+    a, b = (contents(run_dir) for run_dir in (whole[0], tmp_path / "b"))
     assert a == b
-    train(replace(recipe(), seed=1), tmp_path / "c")
-    assert not torch.equal(saved(tmp_path / "a", "G")["linear.weight"], saved(tmp_path / "c", "G")["linear.weight"])
+    train(replace(recipe(), seed=1, total_kimg=0.008), tmp_path / "c")
+    train(replace(recipe(), total_kimg=0.008), tmp_path / "d")
+    assert not torch.equal(saved(tmp_path / "d", "G")["linear.weight"], saved(tmp_path / "c", "G")["linear.weight"])
 
 
-def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path):
-    train(recipe(), tmp_path / "long")
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(whole, tmp_path):
     short = replace(recipe(), total_kimg=0.08)
     train(short, tmp_path / "grown")
     before = saved(tmp_path / "grown", "G")
     train(short, tmp_path / "grown")
     assert same(before, saved(tmp_path / "grown", "G"))
     train(recipe(), tmp_path / "grown")
-    assert_same_run(tmp_path / "long", tmp_path / "grown")
+    assert_same_run(whole[0], tmp_path / "grown")
 
 
 def newest_line(run_dir: Path) -> bytes:
