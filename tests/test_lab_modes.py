@@ -256,9 +256,7 @@ def test_a_comparison_in_two_processes_finds_what_one_finds(monkeypatch):
     assert multiprocessing.active_children() == []
     assert json.dumps(numbers[1], default=plain) == json.dumps(numbers[2], default=plain)
     runs = numbers[2]["runs"]
-    assert [(run["setting"], run["seed"]) for run in runs] == [
-        (name, i) for name in ("minimax", "R1") for i in (0, 1)
-    ]
+    assert [(run["setting"], run["seed"]) for run in runs] == [(name, i) for name in ("minimax", "R1") for i in (0, 1)]
     for run in runs:
         assert ["samples" in moment for moment in run["moments"]] == [False, False, False, True]
     finals = [run["moments"][-1]["samples"] for run in runs]
