@@ -133,10 +133,10 @@ def test_without_an_origin_there_is_no_session(address):
 
 def full(address):
     """Whether a third tab is told that there is no room, and closed."""
-    with opened(address) as another, pytest.raises(ConnectionClosed, match="1013"):
-        said = another.first["error"]
-        another.drain()
-    return said == "2 tabs are training, and this server takes no more: close one, then reload."
+    with opened(address) as another:
+        with pytest.raises(ConnectionClosed, match="1013"):
+            another.drain()
+        return another.first == {"error": "2 tabs are training, and this server takes no more: close one, then reload."}
 
 
 def test_tabs_go_the_way_of_one_alone_and_end_when_they_are_closed(address):

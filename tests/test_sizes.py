@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec, RunError, component
-from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator, NoConditioning
+from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator, NoConditioning, bounded
 from equipoise.models.counts import on_meta
 from equipoise.train import GAN, Memory, d_step, fit_or_say_so, g_step, host_memory, require_fitting, train
 from equipoise.train import memory as sizes
@@ -53,10 +53,12 @@ def test_what_cannot_fit_is_refused_before_it_is_built(tmp_path, changes, messag
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_without_an_end_is_refused():
+def test_a_network_without_an_end_is_refused(monkeypatch):
+    assert bounded.MOST_WEIGHTS == 10_000
+    monkeypatch.setattr(bounded, "MOST_WEIGHTS", 500)
     for player in ("generator", "discriminator"):
         cfg = override(perceptrons(), {f"{player}.depth": 10**9})
-        with pytest.raises(ValueError, match=f"{player} is too deep: it has more than 10000 weights"):
+        with pytest.raises(ValueError, match=f"{player} is too deep: it has more than 500 weights"):
             require_fitting(cfg, SPEC, IMAGES, CPU)
     deep = MLPGenerator(depth=10**9)
     with pytest.raises(ValueError, match="generator is too deep"):  # `equipoise models`
