@@ -22,7 +22,6 @@ def for_each(values: Iterable[Any], ids: Callable[[Any], object] = repr) -> Call
 
     ids: the name of a value.
     """
-
     values = list(values)
 
     def decorate(test: Callable[[Any], None]) -> Test:
@@ -60,7 +59,7 @@ def loop_over(names: str | Sequence[str], values: Iterable[Any], ids: Any = None
 def looped(test: Test, cases: Callable[[], Iterable[tuple[str, tuple[Any, ...], dict[str, Any]]]], given: Any) -> Test:
     """One test: `test` once with the arguments of each of the `cases` (name, positions, keywords).
 
-    given: names of the arguments that they hold. The others remain arguments, which pytest fills.
+    given: names of the keywords; none if there are positions. The other arguments of `test` remain, for pytest to fill.
     """
 
     def through_all(**fixtures: Any) -> None:
@@ -81,9 +80,9 @@ def looped(test: Test, cases: Callable[[], Iterable[tuple[str, tuple[Any, ...], 
             raise BaseExceptionGroup(f"{len(failed)} of {tried} cases fail", failed)
 
     rest = [p for p in inspect.signature(test).parameters.values() if p.name not in given] if given else []
-    through_all.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in rest])  # type: ignore[attr-defined]
+    through_all.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in rest])
     through_all.__name__, through_all.__doc__, through_all.__module__ = test.__name__, test.__doc__, test.__module__
-    through_all.pytestmark = list(getattr(test, "pytestmark", []))  # type: ignore[attr-defined]
+    through_all.pytestmark = list(getattr(test, "pytestmark", []))
     return through_all
 
 
