@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["on_two_processes"]
+__all__ = ["free_port", "on_two_processes"]
 
 
 def on_two_processes(work: Callable[[int], Any], path: Path) -> list[Any]:
@@ -33,3 +34,9 @@ def carry_out(work: Callable[[int], Any], path: Path, rank: int) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}.store", rank=rank, world_size=2)
     torch.save(work(rank), f"{path}.rank{rank}")
     torch.distributed.barrier()  # the first to end would take the other's connection away
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return int(listening.getsockname()[1])

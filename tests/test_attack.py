@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 
@@ -29,7 +30,7 @@ def command(monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("code", "said", "outcome"),
     [
         (0, "", "finished"),
@@ -115,7 +116,7 @@ def test_a_fingerprint_sees_every_bit_of_what_counts(tmp_path):
         (tmp_path / name).write_bytes(b"0")
 
 
-@pytest.mark.parametrize("kind", [*hostile.DAMAGES, "deleted", "a folder", "a loop"])
+@loop_over("kind", [*hostile.DAMAGES, "deleted", "a folder", "a loop"])
 def test_every_damage_changes_a_file(tmp_path, kind):
     path = tmp_path / "file"
     path.write_bytes(b"{}" * 50)
@@ -123,7 +124,7 @@ def test_every_damage_changes_a_file(tmp_path, kind):
     assert not (path.is_file() and path.read_bytes() == b"{}" * 50)
 
 
-@pytest.mark.parametrize("kind", hostile.INPUTS)
+@loop_over("kind", hostile.INPUTS)
 def test_every_input_is_made_and_is_the_same_for_a_seed(tmp_path, kind):
     if "device" not in kind:
         places = []

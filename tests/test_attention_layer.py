@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -113,7 +113,7 @@ def test_it_may_be_differentiated_twice():
     assert torch.autograd.gradgradcheck(attend, (q, k, v))
 
 
-@pytest.mark.parametrize("trained", ["query", "value", "none"])
+@loop_over("trained", ["query", "value", "none"])
 def test_what_is_frozen_gets_no_gradient(trained):
     """As D's weights in G's step, and first layers that a transfer keeps."""
     attention, x = layer(), images().requires_grad_(trained == "none")

@@ -6,8 +6,8 @@ import colorsys
 import math
 
 import numpy as np
-import pytest
 import torch
+from loops import loop_over
 from scipy import stats
 from torch.testing import assert_close
 
@@ -97,7 +97,7 @@ def test_each_color_transform_fires_with_probability_p():
     assert correlation.abs().max() < 4 / math.sqrt(n)
 
 
-@pytest.mark.parametrize("turns", [-1, 1, 2])
+@loop_over("turns", [-1, 1, 2])
 def test_a_third_of_a_turn_of_the_hue_is_that_of_hsv(turns):
     color = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
@@ -147,7 +147,7 @@ def test_gains_have_the_documented_distribution():
     assert_close(sum(POWER), 1.0, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("height", "width"), [(2, 5), (28, 28), (40, 12)])
+@loop_over(("height", "width"), [(2, 5), (28, 28), (40, 12)])
 def test_filtering_is_a_separable_convolution_of_the_mirrored_image(height, width):
     x = torch.randn(4, 2, height, width, dtype=torch.float64)
     torch.manual_seed(5)

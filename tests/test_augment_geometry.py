@@ -6,9 +6,9 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from scipy import ndimage, stats
 from torch.testing import assert_close
 
@@ -69,10 +69,10 @@ def shifted(x, down, right):
 # ---- blits: exact -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flip", [0, 1])
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.125, -0.07), (-0.11, 0.03)])
-@pytest.mark.parametrize("size", [8, 9, 28])
+@loop_over("flip", [0, 1])
+@loop_over("turns", [0, 1, 2, 3])
+@loop_over("shift", [(0.0, 0.0), (0.125, -0.07), (-0.11, 0.03)])
+@loop_over("size", [8, 9, 28])
 def test_blits_are_flip_then_rot90_then_shift_bit_for_bit(flip, turns, shift, size):
     x = torch.randn(2, 3, size, size)
     matrix = compose(BLIT, Scripted([flip, turns, shift], x))
@@ -110,8 +110,8 @@ def test_images_that_are_not_square_are_turned_by_180_degrees_only():
     assert stats.binomtest(int(turned.sum()), n).pvalue > P
 
 
-@pytest.mark.parametrize("height", [2, 5, 12])
-@pytest.mark.parametrize("width", [2, 7, 28])
+@loop_over("height", [2, 5, 12])
+@loop_over("width", [2, 7, 28])
 def test_moves_of_any_size(height, width):
     x = torch.randn(3, 1, height, width)
     for down, right in ((1, 0), (0, -1), (-1, 1)):
@@ -119,7 +119,7 @@ def test_moves_of_any_size(height, width):
         assert torch.equal(move(x, matrix)[1, 0], shifted(x[1, 0], down, right))
 
 
-@pytest.mark.parametrize("size", [2, 3, 10])
+@loop_over("size", [2, 3, 10])
 def test_reflect_is_numpys(size):
     wanted = np.pad(np.arange(size), 25, mode="reflect")
     assert np.array_equal(reflect(np.arange(-25, size + 25), size), wanted)
@@ -182,7 +182,7 @@ def shown(matrix, height, width):
     )
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 77)])
+@loop_over(("height", "width"), [(64, 64), (48, 77)])
 def test_a_ramp_stays_a_ramp(height, width):
     """Exactly, away from the border: the filters keep straight lines, and so does bilinear sampling."""
     matrix = compose([*BLIT, *GEOMETRIC], draws(30, 1.0, height, width))
@@ -205,8 +205,8 @@ def test_smooth_images_against_splines():
         assert (y - torch.tensor(wanted)).abs().max() < 0.02
 
 
-@pytest.mark.parametrize(("height", "width"), [(2, 3), (5, 2), (9, 28), (32, 32)])
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, -1), (-7, 40), (300, 1)])
+@loop_over(("height", "width"), [(2, 3), (5, 2), (9, 28), (32, 32)])
+@loop_over(("down", "right"), [(0, 0), (2, -1), (-7, 40), (300, 1)])
 def test_whole_pixels_come_back_up_to_the_border(height, width, down, right):
     """The filters undo each other, and beyond the border lies the mirror image, however far."""
     x = torch.randn(2, 3, height, width, dtype=torch.float64)
@@ -216,7 +216,7 @@ def test_whole_pixels_come_back_up_to_the_border(height, width, down, right):
     assert_close(resample(x.float(), matrix.float()), move(x, matrix).float(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("delay", [5.0, wavelets.DELAY])
+@loop_over("delay", [5.0, wavelets.DELAY])
 def test_a_mirrored_border_is_the_inside_of_a_larger_image(delay):
     """Any map of an image, and the same map of a picture that holds it and its mirror images, to the last pixel."""
     height, width = 12, 17
@@ -274,7 +274,7 @@ def test_bilinear_has_third_derivatives():
 # ---- wavelets ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("taps", "moments"), [(SYM2, 2), (SYM6, 6)], ids=["sym2", "sym6"])
+@loop_over(("taps", "moments"), [(SYM2, 2), (SYM6, 6)], ids=["sym2", "sym6"])
 def test_wavelets_are_orthogonal_and_have_their_vanishing_moments(taps, moments):
     assert len(taps) == 2 * moments
     assert_close(taps.sum(), math.sqrt(2), rtol=0, atol=1e-14)
@@ -284,7 +284,7 @@ def test_wavelets_are_orthogonal_and_have_their_vanishing_moments(taps, moments)
         assert_close(((-1.0) ** np.arange(len(taps)) * n**k) @ taps, 0.0, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("size", [2, 5, 28, 64])
+@loop_over("size", [2, 5, 28, 64])
 def test_bands_add_up_to_the_signal(size):
     like = torch.zeros((), dtype=torch.float64)
     assert_close(bands(size, like).sum(0), torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-9)
@@ -348,7 +348,7 @@ NOT_NEUTRAL = {x_flip: 1 / 2, rotate90: 3 / 4, translate_pixels: 1 - (1 / 4) ** 
 """How often what a transform draws, at 16 x 16 pixels, changes an image; always for the others."""
 
 
-@pytest.mark.parametrize("transform", [t for t in (*BLIT, *GEOMETRIC) if t is not rotate], ids=lambda t: t.__name__)
+@loop_over("transform", [t for t in (*BLIT, *GEOMETRIC) if t is not rotate], ids=lambda t: t.__name__)
 def test_each_transform_fires_with_probability_p(transform):
     p, n = 0.3, 5000
     changed = (transform(draws(n, p)) != torch.eye(3)).flatten(1).any(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from PIL import Image
 from torch.testing import assert_close
 
@@ -63,12 +64,12 @@ FLIPS = torch.stack([torch.eye(8, dtype=torch.float64), group_element(lambda o: 
 ONE = torch.eye(8, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("transforms", "means"),
     [([x_flip], [FLIPS]), ([rotate90], [TURNS]), ([x_flip, rotate90], [FLIPS, TURNS])],
     ids=["flips", "rotations", "both"],
 )
-@pytest.mark.parametrize("p", [0.0, 0.3, 0.8, 1.0])
+@loop_over("p", [0.0, 0.3, 0.8, 1.0])
 def test_orientations_can_be_told_below_p_1(transforms, means, p):
     """Measured frequencies are those of M; its smallest singular value is 1 - p for each transform."""
     n = N // 8
@@ -94,7 +95,7 @@ def test_rotations_that_never_keep_an_image_would_leak_at_p_075():
         assert_close(smallest.item(), abs(1 - 4 * p / 3), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("p", [0.3, 0.8])
+@loop_over("p", [0.3, 0.8])
 def test_the_originals_are_recovered_from_what_d_sees(p):
     """Shares of the orientations of G's images, from the augmented images alone; at p = 1 all shares look alike."""
     made = torch.tensor([0.6, 0.1, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0], dtype=torch.float64)
@@ -156,7 +157,7 @@ def turn_of(matrix):
     return torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0])
 
 
-@pytest.mark.parametrize("p", STEPS)
+@loop_over("p", STEPS)
 def test_free_rotations_leave_1_minus_p_of_every_harmonic(p):
     """Uniform angles erase all harmonics k = 1, 2, ... Two chances to fire, one before and one after `stretch`, are
     together as one that fires with probability p."""
@@ -166,7 +167,7 @@ def test_free_rotations_leave_1_minus_p_of_every_harmonic(p):
     assert_close(eigenvalues, torch.full_like(eigenvalues, 1 - p), rtol=0, atol=2 * NOISE)
 
 
-@pytest.mark.parametrize("p", STEPS)
+@loop_over("p", STEPS)
 def test_the_hue_leaves_1_minus_p_of_every_harmonic(p):
     x = torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(N, 3, 1, 1)  # red, without luma
     y = recolor(x, Draws(torch.tensor(p), x))[:, :, 0, 0]
@@ -177,9 +178,7 @@ def test_the_hue_leaves_1_minus_p_of_every_harmonic(p):
     assert_close(eigenvalues, torch.full_like(eigenvalues, 1 - p), rtol=0, atol=2 * NOISE)
 
 
-@pytest.mark.parametrize(
-    ("size", "limit"), [(8, 1.0), (16, 0.894), (28, 0.814), (32, 0.842), (64, 0.829), (256, 0.825)]
-)
+@loop_over(("size", "limit"), [(8, 1.0), (16, 0.894), (28, 0.814), (32, 0.842), (64, 0.829), (256, 0.825)])
 def test_pixel_translations_are_safe_up_to_p_08(size, limit):
     """On images that repeat themselves. The characteristic function of a uniform shift is below zero somewhere, unlike
     those above, so M is singular at a p < 1: at 1/(1 - lowest), which the sizes in use keep above 0.8."""

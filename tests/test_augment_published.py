@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from fixtures import numbers
+from loops import loop_over
 from torch.testing import assert_close
 
 from equipoise.augment.affine import compose, rotate, rotate90, scale, stretch, translate, translate_pixels, x_flip
@@ -79,19 +80,19 @@ def assert_published(result, published):
     assert_close(result, published, rtol=0, atol=1e-5)  # theirs are of float32
 
 
-@pytest.mark.parametrize("name", [*BLIT, *GEOMETRIC])
+@loop_over("name", [*BLIT, *GEOMETRIC])
 def test_geometry(name):
     for x, percentile, published in cases("blit" if name in BLIT else "geom", name):
         assert_published(warped(x, percentile, [name]), published)
 
 
-@pytest.mark.parametrize("name", COLOR)
+@loop_over("name", COLOR)
 def test_color(name):
     for x, percentile, published in cases("color", name):
         assert_published(recolor(x, at(percentile, x, only=COLOR[name])), published)
 
 
-@pytest.mark.parametrize("name", FILTER)
+@loop_over("name", FILTER)
 def test_filter(name):
     for x, percentile, published in cases("filter", name):
         assert_published(band_filter(x, at(percentile, x, only=FILTER[name])), published)
@@ -102,7 +103,7 @@ def test_cutout():
         assert_published(corrupt(x, at(percentile, x, only=1)), published)
 
 
-@pytest.mark.parametrize("name", ["blit", "geom", "bg", "color", "bgc", "bgcf"])
+@loop_over("name", ["blit", "geom", "bg", "color", "bgc", "bgcf"])
 def test_several_at_once(name):
     """In the published order: one resampling for all geometry, then colours, then the filter."""
     chosen = json.loads(str(numbers("stylegan/augment_combined.npz")["config"]))["combos"][name]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from PIL import Image, ImageDraw
 from tiny import recipe
 
@@ -37,7 +38,7 @@ CONFIGS = (
 # ---- what is compared ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@loop_over("name", CONFIGS)
 def test_every_technique_takes_a_step_and_changes_what_it_says_alone(name):
     cfg, changes = CONFIGS[name]
     small = {"generator.width": 2, "discriminator.width": 2, "batch_size": 4}
@@ -169,7 +170,7 @@ def test_changes_are_written_as_on_the_command_line():
         assert override(cfg, read) == override(cfg, changes)
 
 
-@pytest.mark.parametrize("top", [0.013, 0.99, 1.0, 1.05, 7.3, 60.0, 150.0, 300.0, 999.0])
+@loop_over("top", [0.013, 0.99, 1.0, 1.05, 7.3, 60.0, 150.0, 300.0, 999.0])
 def test_ticks_are_few_round_and_within(top):
     found = report.ticks(top)
     assert 3 <= len(found) <= 6

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 
 from equipoise.core.types import ImageSpec
 from equipoise.data import ArrayDataset, Images, batches
@@ -21,8 +22,8 @@ from benchmarks import large_data, loader
 X = np.random.default_rng(0).integers(0, 256, (25, 3, 8, 8), np.uint8)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("labels", [None, np.arange(25) % 3])
+@loop_over("channels", [1, 3])
+@loop_over("labels", [None, np.arange(25) % 3])
 def test_every_form_holds_the_same_images(tmp_path, channels, labels):
     names = None if labels is None else ["a", "b", "c"]
     found = loader.forms(ArrayDataset(X[:, :channels], labels, names), 20, tmp_path)

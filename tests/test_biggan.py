@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_trained, count, of_g, open_gates
 from torch import nn
 from torch.testing import assert_close
@@ -39,8 +40,8 @@ SMALL = ImageSpec(32, channels=3, num_classes=4)
 GENERATORS = (BigGANGenerator, BigGANDeepGenerator)
 DISCRIMINATORS = (BigGANDiscriminator, BigGANDeepDiscriminator)
 
-every_generator = pytest.mark.parametrize("config", GENERATORS, ids=["biggan", "deep"])
-every_discriminator = pytest.mark.parametrize("config", DISCRIMINATORS, ids=["biggan", "deep"])
+every_generator = loop_over("config", GENERATORS, ids=["biggan", "deep"])
+every_discriminator = loop_over("config", DISCRIMINATORS, ids=["biggan", "deep"])
 
 
 def generator(config=BigGANGenerator, spec=SMALL, *, conditional=False, **fields):
@@ -84,7 +85,7 @@ def test_published_parameter_counts():
     assert count(G) - 128_000 + count(D) == pytest.approx(158.3e6, abs=0.05e6)
 
 
-@pytest.mark.parametrize(("resolution", "millions"), [(128, 50.4), (256, 55.9), (512, 56.2)])
+@loop_over(("resolution", "millions"), [(128, 50.4), (256, 55.9), (512, 56.2)])
 def test_published_parameter_counts_of_the_deep_generator(resolution, millions):
     """Of the released weights. Their last convolution makes w = 128 channels, of which three are the image."""
     G, D = on_meta(*(GENERATORS[1], DISCRIMINATORS[1]), resolution)
@@ -112,7 +113,7 @@ def shapes(net, call):
     return made
 
 
-@pytest.mark.parametrize("resolution", TABLES)
+@loop_over("resolution", TABLES)
 def test_blocks_of_biggan(resolution):
     """Width 4; the shapes after each block (app. B, tables 4 to 6; for 64 and 32 the authors' code)."""
     up, down = TABLES[resolution]
@@ -130,7 +131,7 @@ def test_blocks_of_biggan(resolution):
     assert [b[2] for b in seen if b[0] == "SelfAttention"] == [place]
 
 
-@pytest.mark.parametrize("resolution", TABLES)
+@loop_over("resolution", TABLES)
 def test_blocks_of_biggan_deep(resolution):
     """Two blocks a map, 1x1 layers around a quarter of the channels (app. B, tables 7 to 9)."""
     up, down = TABLES[resolution]
@@ -177,7 +178,7 @@ def test_sizes_and_channels_between(config):
 # ---- what z and the class reach --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("z_dim", [120, 123])
+@loop_over("z_dim", [120, 123])
 def test_z_is_split_as_published(z_dim):
     """At 128: six times 20, for the linear layer and five blocks. What is left over goes to the linear layer."""
     spec = ImageSpec(128, 3, num_classes=1000)
@@ -293,7 +294,7 @@ def test_the_generator_is_the_published_one():
     assert_close(G(z, y), image(G, h), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("resolution", [32, 64])
+@loop_over("resolution", [32, 64])
 def test_the_deep_generator_is_the_published_one(resolution):
     """Bottleneck blocks; the shortcut keeps the first channels, and doubles."""
     G, z, y = (
@@ -320,7 +321,7 @@ def test_the_deep_generator_is_the_published_one(resolution):
     assert_close(G(z, y), image(G, h), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("resolution", [32, 64])
+@loop_over("resolution", [32, 64])
 def test_the_deep_discriminator_is_the_published_one(resolution):
     """No ReLU before the image's convolution; means before the last 1x1 and in the shortcut, which appends channels."""
     spec = ImageSpec(resolution, 3, 4)
@@ -365,8 +366,8 @@ def test_orthogonal_weights(config):
 
 
 @every_generator
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("conditional", [False, True])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_every_weight_is_trained(config, conditional, san):
     G = generator(config, conditional=conditional)
     head = Head(Projection() if conditional else NoConditioning(), san=san)
@@ -438,7 +439,7 @@ def test_published_settings():
     assert (cifar.generator.attention, cifar.discriminator.attention) == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["biggan", "biggan_cifar"])
+@loop_over("name", ["biggan", "biggan_cifar"])
 def test_the_average_keeps_9999_ten_thousandths(name):
     """Per update of G, for which D has seen d_steps batches; once the ramp is over."""
     cfg = recipes.load(name)[0]
@@ -451,11 +452,11 @@ def test_the_average_keeps_9999_ten_thousandths(name):
     assert math.isclose(cfg.ema.halflife_kimg, cfg.batch_size * cfg.d_steps * math.log(2) / 0.1, rel_tol=1e-3)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("name", "resolution"),
     [("biggan", 64), ("biggan_cifar", 32), ("biggan_deep", 32), ("biggan_small", 32), ("biggan_small", 64)],
 )
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_both_steps(name, resolution, san):
     """And R1, which differentiates through attention twice."""
     cfg = override(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import run
+from loops import loop_over
 from PIL import Image
 from tiny import recipe
 
@@ -51,7 +52,7 @@ def test_train_then_resume_then_refuse(tmp_path):
     assert "batch_size: 8 -> 16" in said
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("arguments", "message"),
     [
         (["sngan_digit"], "did you mean 'sngan_digits'"),
@@ -124,7 +125,7 @@ def test_sample_chosen_classes_into_a_folder(trained, tmp_path):
     assert "is not empty" in again
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("options", "message"),
     [
         (["--classes", "11"], "no class 11: this generator knows classes 0 to 9"),
@@ -196,7 +197,7 @@ def test_suggested_commands_can_be_pasted(tmp_path, monkeypatch):
     run("train", TINY, "b", data, "total_kimg=0.04")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "arguments", [["train", TINY, ""], ["sample", ""], ["sample", ".", "--out", ""], ["data", "prepare", "digits", ""]]
 )
 def test_an_empty_argument_is_refused(tmp_path, monkeypatch, arguments):

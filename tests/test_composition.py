@@ -1,4 +1,4 @@
-"""Every component with every other: the two steps of the loop, for all pairs of all axes and whole products of some."""
+"""Every component with every other: the two steps of the loop, for all pairs of all axes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import for_each, loop_over
 from networks import CONDITIONINGS, narrow_fields
 from pairwise import covering_array, pairs_in, pairs_of
 from torch import nn
@@ -63,7 +64,7 @@ from equipoise.models import (
     varied,
 )
 from equipoise.nn import heads
-from equipoise.rules import Adam, FreezeD, RMSprop, ToConvergence, optim
+from equipoise.rules import Adam, FreezeD, ToConvergence, optim
 from equipoise.train import GAN, d_step, g_step
 from equipoise.train.steps import means
 from equipoise.weights import (
@@ -466,17 +467,6 @@ def config(case):
     return settings(**neutral | {axis: AXES[axis][choice] for axis, choice in case.items()})
 
 
-def possible(make, *arguments):
-    try:
-        make(*arguments)
-    except ValueError:
-        return False
-    return True
-
-
-allowed = partial(possible, config)
-
-
 REFUSED = {  # pairs of values that no config holds, and words of the reason
     ("loss", "head"): (
         lambda loss, head: (
@@ -521,6 +511,7 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
 }
 
 
+@cache
 def reason_against(pair):
     """Why no config holds the pair ((axis, name), (axis, name)); None if one does."""
     (a, first), (b, second) = pair
@@ -528,48 +519,51 @@ def reason_against(pair):
     return reason if refused(AXES[a][first], AXES[b][second]) else None
 
 
-COVERING = {kind: covering_array(axes, allowed) for kind, axes in ALL_AXES.items()}
+def allowed(case):
+    """Whether no pair in it has a reason. The configs are asked in tests: each takes 5 ms."""
+    return not any(reason_against(((a, case[a]), (b, case[b]))) for a, b in REFUSED if a in case and b in case)
+
+
+@cache
+def covering(kind):
+    return covering_array(ALL_AXES[kind], allowed)
+
+
+PARTS = 8
+"""Test cases among which the cases of an array are shared, so that processes share them too."""
 
 
 def label(case):
     return "-".join(choice for choice in case.values() if choice != "none")
 
 
-@pytest.mark.parametrize("case", COVERING["mlps"], ids=label)
-def test_pairs_on_mlps(case):
-    check(config(case), rounds=2)
+@loop_over("part", range(PARTS))
+@loop_over("kind", ALL_AXES)
+def test_pairs(kind, part):
+    """Each pair of loss, conditioning, head, normaliser, term and network is among them.
+
+    A second round, of terms that remember the first and of those not due, is enough on the quickest networks.
+    """
+    rounds = 2 if kind == "mlps" else 1
+    for_each(covering(kind)[part::PARTS], label)(lambda case: check(config(case), rounds))()
 
 
-@pytest.mark.parametrize("case", COVERING["images"], ids=label)
-def test_pairs_on_images(case):
-    check(config(case), rounds=2)
+@for_each(sorted({pair for axes in ALL_AXES.values() for pair in pairs_of(axes) if reason_against(pair)}))
+def test_pairs_with_a_reason_are_refused(pair):
+    with pytest.raises(ValueError, match=reason_against(pair)):
+        config(dict(pair))
 
 
-@pytest.mark.parametrize("case", COVERING["others"], ids=label)
-def test_pairs_on_other_networks(case):
-    check(config(case), rounds=2)
-
-
-@pytest.mark.parametrize("axes", ALL_AXES.values(), ids=ALL_AXES)
-def test_exactly_the_pairs_with_a_reason_are_refused(axes):
-    for pair in pairs_of(axes):
-        reason = reason_against(pair)
-        if reason is None:
-            config(dict(pair))
-        else:
-            with pytest.raises(ValueError, match=reason):
-                config(dict(pair))
-
-
-@pytest.mark.parametrize(("kind", "axes"), ALL_AXES.items())
-def test_the_cases_hold_exactly_the_pairs_that_are_not_refused(kind, axes):
-    held = set().union(*(pairs_in(case, axes) for case in COVERING[kind]))
-    assert held == {pair for pair in pairs_of(axes) if reason_against(pair) is None}
+@for_each(ALL_AXES)
+def test_the_cases_hold_every_pair_that_has_no_reason(kind):
+    """Each is in a config that `test_pairs` makes, so none of them is refused."""
+    held = set().union(*(pairs_in(case, ALL_AXES[kind]) for case in covering(kind)))
+    assert held == {pair for pair in pairs_of(ALL_AXES[kind]) if reason_against(pair) is None}
 
 
 def test_every_component_is_in_a_case():
     """By the modules' `__all__`, and for each field of few choices all of them."""
-    made = [part for kind in COVERING for case in COVERING[kind] for part in parts(config(case))]
+    made = [part for kind in ALL_AXES for case in covering(kind) for part in parts(config(case))]
     modules = (augment, constraints, heads, joint, losses, matching, models, normalizers, optim, penalties)
     for component in (c for module in (*modules, regularizers) for c in components(module)):
         found = [part for part in made if type(part) is component]
@@ -640,57 +634,16 @@ def test_a_pair_that_fits_into_no_case_is_an_error():
         covering_array({"a": (0, 1), "b": (0, 1), "c": (0, 1)}, lambda case: len(case) < 3 or case["a"] == 0)
 
 
-# ---- three at a time ---------------------------------------------------------------------------------------------
-
-GAMES = {"loss": LOSSES, "conditioning": CONDITIONINGS, "san": (False, True), "normalizer": NORMALIZERS}
-TRIPLES = covering_array(GAMES, lambda case: possible(partial(settings, **{"loss": NonSaturating} | case)), strength=3)
+# ---- what no pair shows -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", TRIPLES, ids=lambda case: "-".join(map(name, case.values())))
-def test_loss_conditioning_head_normalizer(case):
-    check(settings(**case))
+@for_each(itertools.product(components(penalties), [(False, NoNormalizer), (True, SpectralNorm)]))
+def test_penalties(case):
+    penalty, (san, normalizer) = case
+    check(settings(NonSaturating, PerClass, san, normalizer, terms=(penalty(),)))
 
 
-def meets(network, partner, other):
-    """`partner`, or `other` where no size of images suits both."""
-    try:
-        spec_of(*((network, partner) if network in GENERATORS else (partner, network)))
-    except AssertionError:
-        return other
-    return partner
-
-
-PAIRS = [
-    *((generator, meets(generator, SANDigitsDiscriminator, MLPDiscriminator)) for generator in GENERATORS),
-    *(
-        (meets(discriminator, SANDigitsGenerator, MLPGenerator), discriminator)
-        for discriminator in DISCRIMINATORS
-        if discriminator != SANDigitsDiscriminator
-    ),
-]
-"""Each G with one D, each D with one G: the players meet in images alone."""
-
-
-@pytest.mark.parametrize(("generator", "discriminator"), PAIRS, ids=["-".join(map(name, pair)) for pair in PAIRS])
-def test_architectures(generator, discriminator):
-    check(settings(Hinge, Projection, True, SpectralNorm, generator, discriminator))
-
-
-@pytest.mark.parametrize("penalty", components(penalties), ids=name)
-@pytest.mark.parametrize("discriminator", [SANDigitsDiscriminator, MLPDiscriminator], ids=name)
-@pytest.mark.parametrize(("san", "normalizer"), [(False, NoNormalizer), (True, SpectralNorm)], ids=["plain", "SAN"])
-def test_penalties(penalty, discriminator, san, normalizer):
-    """They see D as a function of images alone. Each D under one penalty is in the covering arrays."""
-    check(settings(NonSaturating, PerClass, san, normalizer, discriminator=discriminator, terms=(penalty(),)))
-
-
-@pytest.mark.parametrize("constraint", components(constraints), ids=name)
-@pytest.mark.parametrize("loss", LOSSES, ids=name)
-def test_constraints(constraint, loss):
-    check(settings(loss, constraints=(constraint(),), d_optim=RMSprop(lr=1e-3)))
-
-
-@pytest.mark.parametrize(
+@loop_over(
     "fields",
     [
         {"san": True, "normalizer": SpectralNorm},
@@ -720,7 +673,7 @@ def test_several_of_everything(fields):
 # ---- what a step does exactly -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("san", [False, True], ids=name)
+@loop_over("san", [False, True], ids=name)
 def test_ds_gradient_is_that_of_its_loss_and_its_penalties(san):
     """mean loss + every · gamma/2 · mean ‖∇D‖² of R1, differentiated in one piece."""
     cfg = settings(NonSaturating, san=san, terms=(R1(gamma=3.0, every=4),))
@@ -768,7 +721,7 @@ def assert_same(found, wanted):
         assert_close(found[n], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=n: f"{n}: {text}")
 
 
-@pytest.mark.parametrize("conditioning", [NoConditioning, Auxiliary, SemiSupervised])
+@loop_over("conditioning", [NoConditioning, Auxiliary, SemiSupervised])
 def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
     """AC-GAN's classes of real and generated images; for K + 1 classes those of the labelled images and no others."""
     gan = on_mlps(loss=NonSaturating, conditioning=conditioning, d_regularizers=(Orthogonal(strength=0.3, every=4),))
@@ -791,7 +744,7 @@ def test_ds_gradient_with_classes_and_a_regulariser(conditioning):
     assert_same(gradients.seen["D"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("scale", ["norm", "learned"])
+@loop_over("scale", ["norm", "learned"])
 def test_ds_gradient_with_a_normalised_direction_loss(scale):
     """ω is pulled from the mean of h among generated images to that among real ones, both weighted by r = s(-logit)."""
     head = partial(Head, san=True, scale=scale, normalize_loss=True)
@@ -812,8 +765,8 @@ def test_ds_gradient_with_a_normalised_direction_loss(scale):
     assert_same(gradients.seen["D"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("adversarial", [False, True])
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, Auxiliary, SemiSupervised])
+@loop_over("adversarial", [False, True])
+@loop_over("conditioning", [NoConditioning, Projection, Auxiliary, SemiSupervised])
 def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditioning, adversarial):
     """Of its own loss, the classes that AC-GAN's G was given, the squared distance of mean features, and weights."""
     gan = on_mlps(
@@ -838,7 +791,7 @@ def test_gs_gradient_with_classes_feature_matching_and_a_regulariser(conditionin
     assert_same(gradients.seen["G"], differentiated(before, total))
 
 
-@pytest.mark.parametrize("player", ["D", "G"])
+@loop_over("player", ["D", "G"])
 def test_consensus_is_in_the_gradient_of_either_player(player):
     """∇ (L + gamma/2 ‖(∇_θ L_D, ∇_φ L_G)‖²) in the weights of the one that moves, both losses on the same noise."""
     gan = on_mlps(loss=NonSaturating, joint_penalties=(Consensus(gamma=3.0),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from networks import CONDITIONINGS
 from torch import nn
 from torch.nn.utils import parametrize
@@ -43,11 +44,9 @@ READS = (Projection, PerClass, MappedProjection, Input, Hidden)
 CLASSIFIES = (Auxiliary, SemiSupervised)
 CASES = [(c, san) for c in CONDITIONINGS for san in (False, True) if not (san and c == SemiSupervised)]
 
-every = pytest.mark.parametrize(
-    ("conditioning", "san"), CASES, ids=[f"{c.__name__}-{'san' if s else 'plain'}" for c, s in CASES]
-)
-conditionings = pytest.mark.parametrize("conditioning", CONDITIONINGS)
-plain_and_san = pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+every = loop_over(("conditioning", "san"), CASES, ids=[f"{c.__name__}-{'san' if s else 'plain'}" for c, s in CASES])
+conditionings = loop_over("conditioning", CONDITIONINGS)
+plain_and_san = loop_over("san", [False, True], ids=["plain", "san"])
 
 
 def to_map(spec, head):
@@ -66,7 +65,7 @@ def points(spec, head):
     return Discriminator(nn.Sequential(nn.Linear(spec.channels, 16), nn.Tanh()), head(16))
 
 
-bodies = pytest.mark.parametrize("body", [to_map, to_vector])
+bodies = loop_over("body", [to_map, to_vector])
 
 
 def build(conditioning, san=False, body=to_map, dtype=torch.float64):
@@ -114,7 +113,7 @@ def test_input_concat_of_points():
 
 
 @plain_and_san
-@pytest.mark.parametrize("shape", [(N, F), (N, F, 7), (N, F, 2, 4)], ids=str)
+@loop_over("shape", [(N, F), (N, F, 7), (N, F, 2, 4)], ids=str)
 def test_hidden_concat_by_a_loop_over_images_and_positions(shape, san):
     head, h = Head(Hidden(), san=san).factory(K)(F).double(), torch.randn(shape, dtype=torch.float64)
     embed, layer, w = head.join.embed.weight, head.join.layer, head.last.conditioning.linear.weight[0]
@@ -129,7 +128,7 @@ def test_hidden_concat_by_a_loop_over_images_and_positions(shape, san):
 
 
 @plain_and_san
-@pytest.mark.parametrize("windows", [(), (3,)], ids=str)
+@loop_over("windows", [(), (3,)], ids=str)
 def test_hidden_concat_of_a_map_that_the_body_flattened(windows, san):
     """As of the map itself at each position, but one logit per window that reads them all: a sum over positions."""
     positions, head = 4, Head(Hidden(), san=san).factory(K)(5 * 4, positions=4).double()
@@ -255,7 +254,7 @@ def test_only_a_d_that_reads_the_class_tells_pairs_apart(conditioning, san):
 # ---- SAN -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", [NoConditioning, Input, Hidden, Auxiliary])
+@loop_over("conditioning", [NoConditioning, Input, Hidden, Auxiliary])
 @bodies
 def test_san_splits_the_gradient_of_the_last_vector_and_no_other(conditioning, body):
     """fun: along w, and a plain head's elsewhere. dir: across w, and nothing elsewhere. Together a plain head's."""
@@ -288,7 +287,7 @@ def test_the_classifier_beside_a_san_is_no_san(body):
     assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("conditioning", [c for c in CONDITIONINGS if c != SemiSupervised])
+@loop_over("conditioning", [c for c in CONDITIONINGS if c != SemiSupervised])
 def test_sanify_leaves_heads_of_the_library_alone(conditioning):
     with pytest.raises(ValueError, match=r"has its own heads: set head\.san=true|K \+ 1 classes have no SAN"):
         sanify(build(conditioning))
@@ -417,7 +416,7 @@ def test_labelled_is_checked():
         SemiSupervised(labelled=0)
 
 
-@pytest.mark.parametrize("conditioning", [Input, Hidden, Projection, PerClass])
+@loop_over("conditioning", [Input, Hidden, Projection, PerClass])
 def test_one_label_for_all_images_does_not_broadcast(conditioning):
     with pytest.raises(ValueError, match="expected a label per image, got 1 for 6 images"):
         build(conditioning)(images(), y[:1])

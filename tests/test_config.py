@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import for_each
+from loops import for_each, loop_over
 
 from equipoise import recipes
 from equipoise.config import TrainConfig, components, known_to, override, to_text
@@ -135,7 +135,7 @@ def test_has_a_docstring(name):
 # ---- text -> values --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "value"),
     [
         ("1", 1),
@@ -176,7 +176,7 @@ def test_grammar(text, value):
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "text",
     [
         "lambda: 1",
@@ -205,15 +205,13 @@ def test_code_is_refused(text):
         parse(text, KNOWN)
 
 
-@pytest.mark.parametrize(
-    "text", ["__import__('os')", "__import__(name='os')", "eval('1')", "open(file='x')", "print()"]
-)
+@loop_over("text", ["__import__('os')", "__import__(name='os')", "eval('1')", "open(file='x')", "print()"])
 def test_builtins_are_no_components(text):
     with pytest.raises(ValueError, match=rf"unknown component '{text.partition('(')[0]}'"):
         parse(text, KNOWN)
 
 
-@pytest.mark.parametrize("text", ["R1(5)", "R1(5, every=2)", "R1(*[5])", "R1(**{'gamma': 5})", "R1(gamma=1, gamma=2)"])
+@loop_over("text", ["R1(5)", "R1(5, every=2)", "R1(*[5])", "R1(**{'gamma': 5})", "R1(gamma=1, gamma=2)"])
 def test_fields_are_named_once(text):
     """Nothing is dropped: neither ** nor the first of two."""
     with pytest.raises(ValueError, match=r"name the fields of R1, each once, as in R1\(key=value\)"):
@@ -306,7 +304,7 @@ def test_nothing_changes_the_original():
     assert override(cfg, {}) == cfg
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "items",
     [
         ("loss=RelativisticPairing", "head.san=false"),
@@ -335,7 +333,7 @@ def test_an_index_names_one_of_several():
     assert changed(cfg, "d_optim.betas.0=0.5").d_optim.betas == (0.5, 0.99)
 
 
-@pytest.mark.parametrize("index", ["3", "-1", "00", "first", "²"])
+@loop_over("index", ["3", "-1", "00", "first", "²"])
 def test_an_index_out_of_range_is_refused(index):
     cfg = replace(san_digits(), terms=(R1(), R2(), R1()))
     with pytest.raises(ValueError, match=rf"'{index}' is not an index into the 3 values"):
@@ -345,7 +343,7 @@ def test_an_index_out_of_range_is_refused(index):
 # ---- what is refused, and how ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("item", "message"),
     [
         ("los=Hinge", r"TrainConfig has no field 'los'; did you mean 'loss'"),
@@ -468,7 +466,7 @@ def test_settings_of_g_for_classes_go_with_a_d_that_asks_for_them():
     changed(dcgan_digits(), "generator=DCGANGenerator(class_input=shared)", "head.conditioning=Auxiliary")
 
 
-@pytest.mark.parametrize("loss", [name for name in losses.__all__ if name in KNOWN])
+@loop_over("loss", [name for name in losses.__all__ if name in KNOWN])
 def test_classes_learned_from_few_labels_go_with_a_cross_entropy(loss):
     items = ("head.conditioning=SemiSupervised", f"loss={loss}")
     if loss in ("Saturating", "NonSaturating"):
@@ -493,8 +491,8 @@ def test_classes_learned_from_few_labels_have_no_san():
     changed(san_digits(), "head.conditioning=Auxiliary")
 
 
-@pytest.mark.parametrize("constraint", [name for name in constraints.__all__ if name in KNOWN])
-@pytest.mark.parametrize("normalizer", [name for name in normalizers.__all__ if name in KNOWN])
+@loop_over("constraint", [name for name in constraints.__all__ if name in KNOWN])
+@loop_over("normalizer", [name for name in normalizers.__all__ if name in KNOWN])
 def test_weights_that_a_normaliser_computes_cannot_be_projected(constraint, normalizer):
     items = (f"constraints=[{constraint}]", f"d_normalizer={normalizer}")
     if normalizer == "NoNormalizer":
@@ -518,9 +516,7 @@ def test_the_gradients_of_a_san_head_have_no_joint_penalty():
     changed(dcgan_digits(), "terms=[Consensus(gamma=2)]", "head.san=false")
 
 
-@pytest.mark.parametrize(
-    "item", ["terms=[Orthogonal(player=G),HistoricalAverage(every=2,player=G)]", "terms=[Consensus(every=3)]"]
-)
+@loop_over("item", ["terms=[Orthogonal(player=G),HistoricalAverage(every=2,player=G)]", "terms=[Consensus(every=3)]"])
 def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(item):
     name = "Consensus" if "Consensus" in item else "HistoricalAverage"
     prompt = item.replace("every=2", "every=1").replace("every=3", "every=1")
@@ -532,7 +528,7 @@ def test_lazy_terms_of_g_need_a_fixed_number_of_updates_of_d(item):
     changed(dcgan_digits(), "terms=[Orthogonal(every=2),R1]", "d_steps=ToConvergence")  # of D
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("item", "field", "value"),
     [
         ("d_steps=5", "d_steps", 5),
@@ -561,7 +557,7 @@ def test_terms_on_the_command_line(item, field, value):
     assert parse(to_text(cfg), KNOWN) == cfg
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("item", "message"),
     [
         (
@@ -667,7 +663,7 @@ def test_a_difference_of_kind_shows_both():
 # ---- data by its path ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["photos", "my photos", "a-b.zip", "photos.d"])
+@loop_over("name", ["photos", "my photos", "a-b.zip", "photos.d"])
 def test_a_path_that_exists_means_the_images_there(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -31,7 +32,7 @@ OUTPUTS_FIRST = {nn.ConvTranspose2d: (1, 0, 2, 3)}  # of the others the first ax
 ALL = [c() for name in constraints.__all__ if dataclasses.is_dataclass(c := getattr(constraints, name))]
 
 
-every_constraint = pytest.mark.parametrize("constraint", ALL, ids=lambda c: type(c).__name__)
+every_constraint = loop_over("constraint", ALL, ids=lambda c: type(c).__name__)
 
 
 def layers():
@@ -62,7 +63,7 @@ def network(san=False):
     return Discriminator(body, Head(Projection(), san=san).factory(10)(3))
 
 
-@pytest.mark.parametrize("bound", [0.01, 0.1])
+@loop_over("bound", [0.01, 0.1])
 def test_clipped_weights_are_the_nearest_ones_within_bounds(bound):
     D = network()
     before = copy.deepcopy(D)
@@ -92,7 +93,7 @@ def test_a_wrapped_layer_is_clipped_beneath_its_norm():
     assert D.body[0].parametrizations.weight.original.abs().max() <= 0.02
 
 
-@pytest.mark.parametrize("clip", [ClipWeights, ClipSingularValues])
+@loop_over("clip", [ClipWeights, ClipSingularValues])
 def test_bound_is_positive(clip):
     with pytest.raises(ValueError, match="bound"):
         clip(bound=0.0)
@@ -101,8 +102,8 @@ def test_bound_is_positive(clip):
 # ---- singular values ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [0.5, 1.0, 1.3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@loop_over("bound", [0.5, 1.0, 1.3])
+@loop_over("dtype", [torch.float32, torch.float64])
 def test_singular_values_are_clipped_and_the_singular_vectors_kept(bound, dtype):
     """U min(S, bound) Vᵀ, by torch's decomposition of each layer's matrix in float64."""
     net = layers().to(dtype)
@@ -171,8 +172,8 @@ def test_a_zero_weight_stays_zero():
 # ---- normalised layers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("constraint", [ClipSingularValues(), UnitSphere()], ids=lambda c: type(c).__name__)
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("constraint", [ClipSingularValues(), UnitSphere()], ids=lambda c: type(c).__name__)
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_a_normalised_layer_is_refused(constraint, normalizer):
     """Its weight is a function of other ones; before anything is changed, and not once the norm is removed."""
     D = network()

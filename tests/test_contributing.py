@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
+from loops import loop_over
 
 from equipoise import models
 from equipoise.losses import adversarial, joint, penalties, regularizers
@@ -60,7 +60,7 @@ def test_nobody_lists_architectures():
     assert {file: papers for file, papers in named.items() if len(papers) > 4 and file not in LISTS} == {}
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("home", "page"),
     [(adversarial, "losses"), (penalties, "penalties"), (regularizers, "regularizers"), (joint, "joint")],
     ids=lambda part: getattr(part, "__name__", part),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import nullcontext
 
-import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from torch import nn
 
 from equipoise.compute import convolutions, taps
@@ -34,8 +34,8 @@ def tensors(convolution, bias=True):
     return [None if t is None else t.double().requires_grad_() for t in given]
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("convolution", "way"), CASES, ids=str)
+@loop_over("bias", [True, False])
+@loop_over(("convolution", "way"), CASES, ids=str)
 def test_is_the_convolution_and_has_its_derivatives(convolution, way, bias):
     given = tensors(convolution, bias)
     expected, found = convolution(*given), WAYS[convolution.transposed][way](convolution, *given)
@@ -62,7 +62,7 @@ def test_sees_the_convolutions_of_any_network_in_every_form_of_arguments(monkeyp
     assert sorted(mode.chosen.values()) == ["fold", *["patches"] * 4]
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "call",
     [
         lambda x: F.conv2d(x, torch.ones(4, 2, 3, 3), groups=2),
@@ -109,8 +109,8 @@ def test_measuring_draws_nothing_and_leaves_no_gradient():
     assert name == "conv2d 4x1x28x28 8x1x5x5 s2x2 p0x0 o0x0 float32 d/xwb"
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize(("transposed", "way"), [(t, way) for t in (False, True) for way in WAYS[t]])
+@loop_over("layout", ["contiguous", "channels_last"])
+@loop_over(("transposed", "way"), [(t, way) for t in (False, True) for way in WAYS[t]])
 def test_layout_and_precision_are_what_was_asked(transposed, way, layout, monkeypatch):
     monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
     layer, x = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 8, 3), torch.randn(2, 4, 9, 9)
@@ -152,7 +152,7 @@ def test_taps_are_tried_for_weights_of_many_channels_that_learn():
         assert not worth_measuring("taps", convolution, x, w)
 
 
-@pytest.mark.parametrize("way", WAYS[False])
+@loop_over("way", WAYS[False])
 def test_gradients_of_weights_lie_in_memory_as_the_weights(way, monkeypatch):
     """What divides a weight by its norm reads both together: from two layouts that is ten times as slow."""
     monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
@@ -165,7 +165,7 @@ def test_gradients_of_weights_lie_in_memory_as_the_weights(way, monkeypatch):
     assert seen == [w.stride()]
 
 
-@pytest.mark.parametrize("way", ["torch", "patches", "taps"])
+@loop_over("way", ["torch", "patches", "taps"])
 def test_measured_convolutions_go_through_torch_func(way, monkeypatch):
     monkeypatch.setattr(convolutions, "fastest", lambda *_: way)
     w, x = torch.randn(8, 4, 3, 3).double(), torch.randn(2, 4, 9, 9).double()
@@ -193,7 +193,7 @@ def taps_of(net, call, monkeypatch):
     return len(count)
 
 
-@pytest.mark.parametrize("block", [lambda net, x: net(x), recomputed])
+@loop_over("block", [lambda net, x: net(x), recomputed])
 def test_a_penalty_computes_no_gradient_of_weights_on_its_way(block, monkeypatch):
     """Its first derivative is by the images alone, and its second one PyTorch's."""
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 3))
@@ -253,8 +253,8 @@ def test_a_call_without_gradients_does_not_decide_for_one_with_them(monkeypatch)
     assert [call.split()[-1] for call in mode.chosen] == ["d/nothing", "d/wb"]
 
 
-@pytest.mark.parametrize("way", ["measured", "patches", "halves"])
-@pytest.mark.parametrize("where", ["outside", "inside", "in another thread"])
+@loop_over("way", ["measured", "patches", "halves"])
+@loop_over("where", ["outside", "inside", "in another thread"])
 def test_recomputed_blocks_are_computed_in_the_same_way_again(way, where, monkeypatch):
     """Wherever the backward runs, in which their second forward does: on a GPU in a thread that knows no open block."""
     if way != "measured":

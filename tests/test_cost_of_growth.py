@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import sys
 from io import BytesIO
@@ -39,7 +40,8 @@ def test_settings_along_an_axis():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is read from Linux and glibc")
-def test_processes_share_a_batch():
+def test_processes_share_a_batch(monkeypatch):
+    monkeypatch.setattr(growth, "get_context", lambda _: multiprocessing.get_context("fork"))  # it imports nothing anew
     setting = growth.Setting("san_digits_conditional", batch=8, width=4, resolution=28, processes=2)
     with growth.started(setting) as workers:
         seconds, memory = zip(*(workers.iterate() for _ in range(2)), strict=True)

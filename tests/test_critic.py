@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from loops import loop_over
 from processes import on_two_processes
 from runs import assert_same_run, lines, newest, same
 from tiny import recipe
@@ -47,7 +48,7 @@ def by_hand(until: ToConvergence, sequence: list[float]) -> int:
     return until.max_steps
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@loop_over("steps", [1, 2, 5])
 def test_a_fixed_number_of_updates_whatever_the_loss_does(steps):
     for sequence in ([1.0] * 9, [float(-i) for i in range(9)], [math.nan] * 9):
         rounds = play(steps, sequence)
@@ -64,7 +65,7 @@ CROSSING = [1.0 - 0.3 * i for i in range(60)]
 NOISE = [math.sin(2.7 * i) for i in range(60)]
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("sequence", "window", "tolerance", "expected"),
     [
         ([1.0] * 60, 1, 0.01, 2),
@@ -92,15 +93,15 @@ def test_it_ends_exactly_when_the_loss_has_stopped_falling(sequence, window, tol
     assert len(play(until, sequence).stats) == expected
 
 
-@pytest.mark.parametrize("sequence", [FALLING, NEGATIVE, RISING, SETTLING, CROSSING, NOISE])
-@pytest.mark.parametrize("window", [1, 2, 3, 7, 20])
+@loop_over("sequence", [FALLING, NEGATIVE, RISING, SETTLING, CROSSING, NOISE])
+@loop_over("window", [1, 2, 3, 7, 20])
 def test_it_is_the_rule_written_out(sequence, window):
     for tolerance, max_steps in itertools.product((0.0, 0.01, 0.2), {2 * window, 2 * window + 1, 41, 60}):
         until = ToConvergence(tolerance=tolerance, window=window, max_steps=max_steps)
         assert len(play(until, sequence).stats) == by_hand(until, sequence), until
 
 
-@pytest.mark.parametrize("window", [1, 3, 20])
+@loop_over("window", [1, 3, 20])
 def test_fewer_updates_than_two_windows_are_refused(window):
     """There would be nothing to compare, so `max_steps` would be all that counts."""
     for max_steps in {1, window, 2 * window - 1}:
@@ -110,7 +111,7 @@ def test_fewer_updates_than_two_windows_are_refused(window):
     assert len(play(ToConvergence(window=window, max_steps=2 * window), FALLING).stats) == 2 * window
 
 
-@pytest.mark.parametrize(("sequence", "updates"), [(FALLING, 7), ([1.0] * 60, 6)])
+@loop_over(("sequence", "updates"), [(FALLING, 7), ([1.0] * 60, 6)])
 def test_it_reports_the_last_window_and_how_many_there_were(sequence, updates):
     """Of a critic on its way to convergence, what it says at the end is worth writing."""
     rounds = play(ToConvergence(window=3, max_steps=7), sequence)
@@ -171,7 +172,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(bound, tmp_path):
             assert key.startswith(of_a_snapshot) or a[key] == b[key]
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@loop_over("bound", BOUNDS)
 def test_a_run_says_how_many_updates_it_took_and_counts_their_images(bound, tmp_path):
     """A line an iteration: its number of updates, an even one or the most, times the batch is how far nimg went."""
     train(wasserstein(d_steps=SOONER, **BOUNDS[bound]), tmp_path)
@@ -219,7 +220,7 @@ def test_a_critic_trained_to_convergence_finds_more_distance_than_one_step_does(
     assert all(torch.equal(value, at_rest[name]) for name, value in gan.G.state_dict().items())
 
 
-@pytest.mark.parametrize("name", losses.__all__)
+@loop_over("name", losses.__all__)
 def test_only_the_wasserstein_loss_estimates_that_distance(name):
     loss = getattr(losses, name)
     if not dataclasses.is_dataclass(loss):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loops import loop_over
 
 from equipoise.core.types import ImageSpec
 from equipoise.data import CIFAR10
@@ -84,8 +85,8 @@ def check(dataset, split: str) -> None:
     assert dataset.class_names[3] == "cat"
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("form", FORMS)
+@loop_over("split", ["train", "test"])
+@loop_over("form", FORMS)
 def test_every_form_is_the_same_images(tmp_path, monkeypatch, form, split):
     place = FORMS[form](tmp_path / "cifar10") if form != "npz" else npz(tmp_path / "cifar10.npz")
     check(CIFAR10(path=place, split=split).build(), split)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from PIL import Image
 from tiny import recipe
 
@@ -56,7 +57,7 @@ def test_a_hundred_labels_are_ten_per_class():
     assert len(set(few(digits, 10).labels)) == 10
 
 
-@pytest.mark.parametrize("labels", [None, np.arange(200) % 7], ids=["unlabelled", "labelled"])
+@loop_over("labels", [None, np.arange(200) % 7], ids=["unlabelled", "labelled"])
 def test_the_choice_is_random_and_a_larger_one_contains_it(labels):
     whole = dataset(labels)
     chosen = [set(numbers(few(whole, num))) for num in (1, 20, 21, 100, 200)]
@@ -105,7 +106,7 @@ def test_folders_zips_and_prepared_sets_give_the_same_few(tmp_path):
     assert next(InfiniteBatches(built[2], 16, seed=0)).x.shape == (16, 1, 8, 8)  # more than there are images
 
 
-@pytest.mark.parametrize("num", [0, 11, -1])
+@loop_over("num", [0, 11, -1])
 def test_more_images_than_there_are_is_refused(num):
     with pytest.raises(ValueError, match=rf"cannot choose {num} images of a data set of 10: ask for 1 to 10"):
         few(dataset([0] * 10), num)

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_trained, copy_in_order, count, of_g, spread
 from tiny import recipe
 from torch import nn
@@ -43,11 +44,11 @@ DISCRIMINATORS = {
     "discrimination": {"norm": "none", "minibatch": "discrimination"},
     "std": {"norm": "none", "minibatch": "std"},
 }
-every_generator = pytest.mark.parametrize("fields", GENERATORS.values(), ids=GENERATORS)
-every_discriminator = pytest.mark.parametrize("fields", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
-resolutions = pytest.mark.parametrize("resolution", [28, 32, 48, 64, 128])
-with_channels = pytest.mark.parametrize("channels", [1, 3])
-conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+every_generator = loop_over("fields", GENERATORS.values(), ids=GENERATORS)
+every_discriminator = loop_over("fields", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
+resolutions = loop_over("resolution", [28, 32, 48, 64, 128])
+with_channels = loop_over("channels", [1, 3])
+conditional_or_not = loop_over("conditional", [False, True], ids=["unconditional", "conditional"])
 
 
 def generator(spec=GREY, *, conditional=False, **fields):
@@ -131,7 +132,7 @@ def test_the_discriminator_is_the_network_written_out():
     assert_close(D(x).fun, copy_in_order(D, reference)(x))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("resolution", "widths"),
     {8: [1], 10: [1], 28: [2, 1], 32: [4, 2, 1], 64: [8, 4, 2, 1], 256: [8, 8, 8, 4, 2, 1]}.items(),
 )
@@ -144,7 +145,7 @@ def test_channels_double_towards_the_smallest_map_and_are_capped(resolution, wid
     assert down == [3 * w for w in reversed(widths)]
 
 
-@pytest.mark.parametrize("norm", [*NORMS[1:], "virtual"])
+@loop_over("norm", [*NORMS[1:], "virtual"])
 def test_neither_output_nor_input_is_normalised(norm):
     """DCGAN's rule: every layer but G's last and D's first."""
     normed = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
@@ -160,9 +161,7 @@ def test_neither_output_nor_input_is_normalised(norm):
         assert isinstance(body[3], normed)
 
 
-@pytest.mark.parametrize(
-    ("width", "groups"), {1: [1, 1], 2: [1, 2], 3: [1, 3], 6: [3, 6], 48: [24, 32], 64: [32, 32]}.items()
-)
+@loop_over(("width", "groups"), {1: [1, 1], 2: [1, 2], 3: [1, 3], 6: [3, 6], 48: [24, 32], 64: [32, 32]}.items())
 def test_group_norm_finds_its_groups(width, groups):
     """The most that divide, up to 32, of two features or more: of one, it would be instance norm."""
     G = generator(norm="group", width=width)
@@ -226,7 +225,7 @@ def check_initial_weights(net, normalised):
 
 
 @every_generator
-@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["28", "64x3"])
+@loop_over("spec", [GREY, COLOUR], ids=["28", "64x3"])
 def test_every_weight_of_the_generator_is_trained(fields, spec):
     """Biases too: none is before a norm, which would cancel it."""
     G = generator(spec, **fields)
@@ -236,7 +235,7 @@ def test_every_weight_of_the_generator_is_trained(fields, spec):
 
 
 @every_discriminator
-@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["28", "64x3"])
+@loop_over("spec", [GREY, COLOUR], ids=["28", "64x3"])
 def test_every_weight_of_the_discriminator_is_trained_also_through_a_gradient(fields, spec):
     D = spread(discriminator(spec, **fields))
     x = torch.randn(8, spec.channels, spec.resolution, spec.resolution, requires_grad=True)
@@ -247,7 +246,7 @@ def test_every_weight_of_the_discriminator_is_trained_also_through_a_gradient(fi
     assert_trained(D, least=1e-6)
 
 
-@pytest.mark.parametrize("normalizer", [n for n in normalizers.__all__ if n.endswith("Norm")])
+@loop_over("normalizer", [n for n in normalizers.__all__ if n.endswith("Norm")])
 def test_normalised_networks(normalizer):
     """Every weight there is, that of minibatch discrimination included; outputs and gradients stay finite."""
     G, D = generator(norm="virtual"), discriminator(norm="layer", minibatch="discrimination")
@@ -303,7 +302,7 @@ def test_conditional_batch_norm_shares_statistics_between_classes():
     assert_close(G(z, y), plain(z))
 
 
-@pytest.mark.parametrize("name", ["by_class", "biggan"])
+@loop_over("name", ["by_class", "biggan"])
 def test_standing_statistics_of_conditional_batch_norm(name):
     """Eval mode is training mode's on the batch that they come from."""
     G = spread(generator(**GENERATORS[name]))
@@ -313,7 +312,7 @@ def test_standing_statistics_of_conditional_batch_norm(name):
     assert_close(G.eval()(z, y), in_training, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("fields", "reason"),
     [
         ({"norm": "layer"}, "so norm=layer would apply nowhere. Set norm=batch"),
@@ -328,13 +327,13 @@ def test_conditional_batch_norm_that_cannot_be_is_refused(fields, reason):
         DCGANGenerator(**{"class_input": "batch_norm"} | fields)
 
 
-@pytest.mark.parametrize("class_input", ["batch_norm", "shared"])
+@loop_over("class_input", ["batch_norm", "shared"])
 def test_gains_of_each_class_need_a_generator_that_reads_it(class_input):
     with pytest.raises(ValueError, match=f"class_input={class_input} gives .* this generator reads no class"):
         generator(class_input=class_input)
 
 
-@pytest.mark.parametrize("name", ["concat", "by_class", "virtual_concat", "shared", "skip_z_concat", "biggan"])
+@loop_over("name", ["concat", "by_class", "virtual_concat", "shared", "skip_z_concat", "biggan"])
 def test_a_conditional_generator_needs_labels(name):
     fields = GENERATORS[name]
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, G\(z, y\)"):
@@ -380,9 +379,9 @@ def test_biggans_generator_is_the_network_written_out():
     assert_close(G(z, y), x)
 
 
-@pytest.mark.parametrize("name", ["biggan", "skip_z", "skip_z_concat"])
-@pytest.mark.parametrize("resolution", [8, 28, 64])
-@pytest.mark.parametrize("z_dim", [5, 10, 20, 23])
+@loop_over("name", ["biggan", "skip_z", "skip_z_concat"])
+@loop_over("resolution", [8, 28, 64])
+@loop_over("z_dim", [5, 10, 20, 23])
 def test_every_number_of_z_is_used_once(name, resolution, z_dim):
     """In order; each norm reads equally many, and what is left over goes to the first layer."""
     fields = GENERATORS[name]
@@ -401,7 +400,7 @@ def test_every_number_of_z_is_used_once(name, resolution, z_dim):
         assert all(torch.equal(c[:, :5], G.embed.weight[y]) for c in conditions)
 
 
-@pytest.mark.parametrize("name", ["biggan", "skip_z"])
+@loop_over("name", ["biggan", "skip_z"])
 def test_a_chunk_of_z_changes_its_own_layer_and_those_after_it(name):
     G = spread(generator(COLOUR, z_dim=10, **GENERATORS[name])).eval()
     z, y = torch.randn(3, 10), torch.tensor([1, 2, 3])
@@ -414,7 +413,7 @@ def test_a_chunk_of_z_changes_its_own_layer_and_those_after_it(name):
         assert not any(c[1:].any() for c in changed)
 
 
-@pytest.mark.parametrize("name", ["shared", "biggan"])
+@loop_over("name", ["shared", "biggan"])
 def test_the_embedding_is_shared(name):
     """One table, which learns from every layer; without skip_z the layers read the class alone, the first all of z."""
     G = generator(COLOUR, z_dim=10, **GENERATORS[name]).double()
@@ -456,7 +455,7 @@ def test_a_z_too_short_to_be_split_is_refused():
     generator(GREY, z_dim=4, skip_z=True)
 
 
-@pytest.mark.parametrize("name", ["batch", "by_class", "shared", "biggan"])
+@loop_over("name", ["batch", "by_class", "shared", "biggan"])
 def test_every_batch_norm_may_be_that_of_all_processes(name):
     G = generator(**GENERATORS[name] | {"norm": "sync_batch"})
     norms = [m for m in G.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -496,7 +495,7 @@ def test_the_minibatch_layers_let_d_compare_images(fields):
         assert torch.equal(gradient[1:], torch.zeros_like(gradient[1:]))
 
 
-@pytest.mark.parametrize("minibatch", ["discrimination", "std"])
+@loop_over("minibatch", ["discrimination", "std"])
 def test_a_minibatch_layer_tells_a_collapse_from_a_batch(minibatch):
     """The last features that the head reads, of eight images and of one image eight times."""
     D = spread(discriminator(norm="none", minibatch=minibatch))

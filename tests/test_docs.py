@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import yaml
-from loops import for_each
+from loops import for_each, loop_over
 from torch import nn
 from typer.testing import CliRunner
 
@@ -297,7 +297,7 @@ def test_a_table_of_components_says_what_their_docstrings_say():
     )
 
 
-@pytest.mark.parametrize(("table", "method"), [("checks", "check"), ("contradictions", "__post_init__")])
+@loop_over(("table", "method"), [("checks", "check"), ("contradictions", "__post_init__")])
 def test_the_tables_of_refusals_have_a_row_for_each_reason(table, method):
     """A docstring of another form fails here: `cases` raises."""
     tables = hook("tables")

@@ -19,6 +19,7 @@ import torch
 from commands import run
 from fixtures import fixture
 from held import Held
+from loops import loop_over
 from PIL import Image
 from processes import on_two_processes
 from runs import assert_resumes, assert_same_run, lines
@@ -280,7 +281,7 @@ def random_samples(num):
     return Held(features, p, rng.integers(0, 256, (num, 28, 28, 3), np.uint8))
 
 
-@pytest.mark.parametrize("name", OF_IMAGES)
+@loop_over("name", OF_IMAGES)
 def test_a_metric_gives_what_it_says_with_as_few_images_as_it_says(name):
     text = {"kid": "kid(subset_size=4)", "parzen": "parzen(validation=3,low=0.01,high=9)"}.get(name, name)
     metric = parse_metrics(text, "inception")[name]
@@ -338,7 +339,7 @@ def test_two_classes_of_one_name_are_no_list(tmp_path, monkeypatch):
 # ---- what metrics ask for ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*OF_IMAGES, *OF_RUNS])
+@loop_over("name", [*OF_IMAGES, *OF_RUNS])
 def test_a_metric_can_be_asked_what_it_needs(name):
     """Both sets, but for the probe; the network of a classifier for probabilities alone."""
     asked = needs(METRICS[name]())
@@ -410,7 +411,7 @@ def test_metrics_are_read_from_text():
     assert asked["pr"] == parse_metrics(["pr(k=2)"], "digits")["pr"]
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "message"),
     [
         ("kidd", "there is no metric 'kidd'; did you mean 'kid'"),
@@ -430,7 +431,7 @@ def test_a_metric_that_cannot_be_is_refused(text, message):
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("images", "against", "changes", "message"),
     [
         ("fake.npz", "real.npz", {"num": N + 1}, f"{N + 1} images are asked for, and .*fake.npz holds {N}"),
@@ -690,7 +691,7 @@ def test_a_generator_that_diverged_is_not_measured(tmp_path):
     assert not (tmp_path / "best").exists()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         ({"num": 30, "metrics": ("kid",)}, "needs at least 1000 generated"),
@@ -705,7 +706,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, changes, m
     assert not (tmp_path / "a" / "stats.jsonl").exists()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("fields", "message"),
     [
         ({"metrics": ("frechet",), "best": "recall"}, "best='recall' is not a number that"),

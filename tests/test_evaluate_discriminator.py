@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from commands import run
 from held import Held
+from loops import loop_over
 from processes import on_two_processes
 from runs import assert_same_run, lines, newest, saved
 from safetensors.torch import load_file, save_file
@@ -166,7 +167,7 @@ def of_body(body, head):
     return D
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "head",
     [
         Head(),
@@ -395,7 +396,7 @@ def refuses(monkeypatch):
     monkeypatch.setattr(FeatureNet, "__call__", lambda *_: pytest.fail("the work has begun"))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("images", "against", "names", "message"),
     [
         (

@@ -18,6 +18,7 @@ import torch
 import yaml
 from commands import run
 from fixtures import fixture, numbers
+from loops import loop_over
 from networks import of_g
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -160,7 +161,7 @@ def test_a_program_needs_nothing_of_equipoise(tmp_path, monkeypatch):
 # ---- normalisers -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm(), ExactSpectralNorm(), WeightNorm()], ids=repr)
+@loop_over("normalizer", [SpectralNorm(), ExactSpectralNorm(), WeightNorm()], ids=repr)
 def test_normalisers_are_folded_away(normalizer, tmp_path):
     config, spec = KINDS["one-hot"]
     net = config.build(spec)
@@ -349,7 +350,7 @@ def test_a_truncated_generator_stays_truncated(trained, tmp_path):
         export(path, "pt2", tmp_path / "g.pt2", truncation=0.5)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("recorded", "typed"),
     [
         (["/opt/venv/bin/equipoise", "train", "san", "runs/a"], "equipoise train san runs/a"),
@@ -405,7 +406,7 @@ def test_an_unknown_format(trained):
         export(trained, "onyx")
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@loop_over("to", FORMATS)
 def test_a_name_that_does_not_fit_the_format(trained, to, tmp_path):
     with pytest.raises(ValueError, match=r"NAME\.\w+; got|without an ending; got"):
         export(trained, to, tmp_path / "g.zip")
@@ -423,7 +424,7 @@ def test_an_empty_folder_is_filled(trained, tmp_path):
     assert (export(trained, "hub-folder", tmp_path / "new") / "README.md").exists()
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@loop_over("to", FORMATS)
 def test_a_run_without_a_generator(to, tmp_path):
     with pytest.raises(ValueError, match="holds no generator: give a run that has reached its first checkpoint"):
         export(tmp_path, to, tmp_path / f"g{FORMATS[to]}")
@@ -457,7 +458,7 @@ def test_files_that_are_damaged_or_foreign(folder):
         Generator.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+@loop_over("missing", ["onnx", "onnxscript"])
 def test_onnx_without_its_packages(trained, missing, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=r"pip install 'equipoise\[export\]'"):
@@ -498,7 +499,7 @@ def test_known_components_are_added_to_the_librarys(trained):
 # ---- of earlier versions ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "classes"), [("conditional", 3), ("unconditional", 0)])
+@loop_over(("name", "classes"), [("conditional", 3), ("unconditional", 0)])
 def test_a_generator_that_says_itself_whether_it_reads_the_class_is_read(name, classes, tmp_path):
     G = Generator.from_pretrained(fixture(f"old/{name}.safetensors"))
     assert G.spec == ImageSpec(8, 1, classes)

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from loops import loop_over
 
 from equipoise.core.files import free_name, read_file, read_json, remove_litter, set_aside
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("content", "message"),
     [
         (b"\xff\xfe\xfa", "x holds no JSON that can be read: .*can't decode"),

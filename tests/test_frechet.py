@@ -7,6 +7,7 @@ from operator import add
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.linalg import sqrtm
 
 from equipoise.data import ArrayDataset, Digits
@@ -308,7 +309,7 @@ def test_tensors_of_any_kind_and_lists_are_welcome(rng):
     assert frechet_distance(coarse, y) == pytest.approx(frechet_distance(coarse.double(), y), rel=1e-12)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("x", "message"),
     [
         (np.zeros(5), r"shape \(N, F\).*got shape \(5,\)"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from processes import on_two_processes
 from runs import assert_resumes, same
 from tiny import recipe
@@ -280,8 +281,8 @@ def test_it_trains(name):
         assert last < 0.7 * first
 
 
-@pytest.mark.parametrize("step", [d_step, g_step])
-@pytest.mark.parametrize("name", GAMES)
+@loop_over("step", [d_step, g_step])
+@loop_over("name", GAMES)
 def test_pieces_add_up(name, step):
     """The gradient of an update in pieces is that of the whole batch, whatever the game hands to D."""
     whole, pieces = (GAN.build(config(name, compute=Compute(micro_batch=size)), SPEC) for size in (None, N // 4))
@@ -440,7 +441,7 @@ def test_only_ds_update_sees_old_images():
     assert not torch.equal(D.show(piece).fake.x, gan.generate(batch, D.purpose, 9).x)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("game", "changes", "said"),
     [
         (Generation(reuse=True), {"g_batches": 2}, "reuse=true and g_batches=2 do not go together"),
@@ -517,7 +518,7 @@ def test_a_batch_maps_all_its_tensors():
     assert Batch(torch.zeros(2)).map(Tensor.neg).y is None
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "said"),
     [
         ({"compute": Compute(micro_batch=4)}, "micro_batch=4 and .* do not go together"),

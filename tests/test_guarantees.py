@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 
 from equipoise.doctor import voided
@@ -47,7 +48,7 @@ def net(norm=None):
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Identity() if norm is None else norm, nn.Flatten(), nn.Linear(48, 1))
 
 
-@pytest.mark.parametrize("penalty", GRADIENT, ids=named)
+@loop_over("penalty", GRADIENT, ids=named)
 def test_batch_norm_under_a_penalty_on_gradients(penalty):
     (said,) = voided(net(nn.BatchNorm2d(3)), terms=[penalty])
     assert said.startswith(f"D has batch norm (1) under {type(penalty).__name__}: ")
@@ -56,8 +57,8 @@ def test_batch_norm_under_a_penalty_on_gradients(penalty):
         assert (voided(net(norm), terms=[penalty]) == []) == (kind != "batch norm")
 
 
-@pytest.mark.parametrize("bound", BOUNDS, ids=lambda b: named(next(iter(b.values()))) if "normalizer" in b else str(b))
-@pytest.mark.parametrize("kind", NORMS)
+@loop_over("bound", BOUNDS, ids=lambda b: named(next(iter(b.values()))) if "normalizer" in b else str(b))
+@loop_over("kind", NORMS)
 def test_every_norm_of_activations_under_what_bounds_d(bound, kind):
     (said,) = voided(net(NORMS[kind]), **bound)
     assert said.startswith(f"D has {kind} (1) under ")
@@ -65,7 +66,7 @@ def test_every_norm_of_activations_under_what_bounds_d(bound, kind):
     assert voided(net(), **bound) == []
 
 
-@pytest.mark.parametrize("kind", NORMS)
+@loop_over("kind", NORMS)
 def test_such_a_norm_undoes_the_scale_of_a_layer(kind):
     """The reason: the layer before may shrink its weights tenfold, and the slope of D stays what it was."""
     torch.manual_seed(0)
@@ -102,7 +103,7 @@ def discriminator(san):
     return Discriminator(nn.Sequential(nn.Linear(2, 16), nn.ReLU()), Head(san=san).factory(0)(16))
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+@loop_over("san", [False, True], ids=["plain", "SAN"])
 def test_a_wasserstein_loss_wants_a_bound(san):
     D = discriminator(san)
     for nothing in ({}, {"normalizer": WeightNorm()}):

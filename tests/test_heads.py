@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from networks import CONDITIONINGS
 from torch import nn
 from torch.testing import assert_close
@@ -53,8 +54,8 @@ VECTORS = {
 SHAPES = {"vector": (N, F), "map": (N, F, 2, 4)}
 y = torch.tensor([0, 2, 1, 1, 0, 2])
 
-conditionings = pytest.mark.parametrize("conditioning", VECTORS)
-shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+conditionings = loop_over("conditioning", VECTORS)
+shapes = loop_over("shape", SHAPES.values(), ids=SHAPES)
 
 
 def build(conditioning, san, dtype=torch.float64):
@@ -98,7 +99,7 @@ def gradients_on_w(head, h, upstream):
 
 @conditionings
 @shapes
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_logits_are_the_inner_products(conditioning, shape, san):
     head, h = build(conditioning, san), torch.randn(shape, dtype=torch.float64)
     logits = head(h, y)
@@ -109,7 +110,7 @@ def test_logits_are_the_inner_products(conditioning, shape, san):
         assert logits.dir is None
 
 
-@pytest.mark.parametrize("conditioning", [*VECTORS, Auxiliary, SemiSupervised])
+@loop_over("conditioning", [*VECTORS, Auxiliary, SemiSupervised])
 def test_weights_start_at_the_asked_scale(conditioning):
     """N(0, std²), and std = 1/√F where none is given; each weight of 1,000 x 100 is pooled."""
     for std, wanted in ((None, 1 / math.sqrt(1000)), (0.02, 0.02), (1.0, 1.0)):
@@ -119,8 +120,8 @@ def test_weights_start_at_the_asked_scale(conditioning):
             assert abs(p.mean().item()) < 5 * wanted / math.sqrt(p.numel())
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
-@pytest.mark.parametrize("conditioning", [c for c in VECTORS if c != NoConditioning])
+@loop_over("san", [False, True], ids=["plain", "san"])
+@loop_over("conditioning", [c for c in VECTORS if c != NoConditioning])
 def test_a_conditional_head_needs_labels(conditioning, san):
     with pytest.raises(ValueError, match=r"conditioned on the class: call it with labels, D\(x, y\)"):
         build(conditioning, san)(torch.randn(N, F, dtype=torch.float64))
@@ -128,7 +129,7 @@ def test_a_conditional_head_needs_labels(conditioning, san):
         Head(conditioning(), san=san).factory(0)
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_an_unconditional_head_ignores_labels(san):
     head, h = build(NoConditioning, san), torch.randn(N, F, dtype=torch.float64)
     assert torch.equal(head(h).fun, head(h, y).fun)
@@ -214,7 +215,7 @@ def test_split_of_zero_is_finite():
 # ---- numbers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 @conditionings
 def test_logits_are_float32_under_autocast(conditioning, san):
     """The features may be bfloat16; their inner product is not rounded to bfloat16's 8 bits."""
@@ -229,8 +230,8 @@ def test_logits_are_float32_under_autocast(conditioning, san):
         assert_close(logits.dir, logits.fun)
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
-@pytest.mark.parametrize(
+@loop_over("san", [False, True], ids=["plain", "san"])
+@loop_over(
     ("given_dtype", "found"),
     [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
     ids=str,
@@ -258,7 +259,7 @@ def test_head_settings_choose_the_head():
 # ---- who learns classes, and from what ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@loop_over("conditioning", CONDITIONINGS)
 def test_a_head_says_which_images_teach_it_classes(conditioning):
     """All of them under an auxiliary classifier, the labelled ones for K + 1 classes; it gives `classes` just then."""
     head = Head(conditioning())
@@ -388,7 +389,7 @@ def scales(D):
     return [m for m in D.modules() if isinstance(m, LearnedScale)]
 
 
-@pytest.mark.parametrize("conditioning", ON_SAN)
+@loop_over("conditioning", ON_SAN)
 def test_renormalize_makes_unit_vectors_and_changes_no_logit(conditioning):
     D, x = whole(conditioning), torch.randn(N, 1, 2, 2, dtype=torch.float64)
     (module,) = scales(D)
@@ -515,7 +516,7 @@ def steps(gan, numbers):
         g_step(gan, real, 4 * i)
 
 
-@pytest.mark.parametrize("conditioning", ON_SAN)
+@loop_over("conditioning", ON_SAN)
 def test_the_trainer_renormalises_after_each_update_of_d(conditioning):
     gan = players(conditioning, scale="learned")
     (module,) = scales(gan.D)

@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 
 from equipoise.config import TrainConfig
 
@@ -81,7 +82,7 @@ def test_every_file_is_in_a_room():
     assert {module for module in FILES if module.count(".") == 1} == TOP
 
 
-@pytest.mark.parametrize("here", ORDER)
+@loop_over("here", ORDER)
 def test_imports_run_down(here):
     above = set(ORDER[ORDER.index(here) + 1 :])
     upwards = [(a, b) for a, homes in IMPORTS.items() if room(a) == here for b in sorted(homes) if room(b) in above]
@@ -143,7 +144,7 @@ TECHNIQUES = re.compile(
 """Words that name what a loop must not know. A technique is a term, a head, a game or an event; see docs/design.md."""
 
 
-@pytest.mark.parametrize("name", ["loop", "steps", "gan"])
+@loop_over("name", ["loop", "steps", "gan"])
 def test_the_loop_names_no_technique(name):
     text = FILES[f"equipoise.train.{name}"].read_text(encoding="utf-8")
     assert sorted({found.group() for found in TECHNIQUES.finditer(text)}) == []
@@ -155,7 +156,7 @@ def test_words_of_techniques_are_found():
     assert not TECHNIQUES.search("thousands of images")
 
 
-@pytest.mark.parametrize("module", sorted(module for module in FILES if room(module) == "train"))
+@loop_over("module", sorted(module for module in FILES if room(module) == "train"))
 def test_a_file_of_the_trainer_imports_few_names(module):
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     found = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.stats import entropy
 
 from equipoise.metrics import effective_classes, inception_score
@@ -22,13 +23,13 @@ def reference(p):
     return np.exp(np.mean([entropy(row, q) for row in p]))  # of two arguments it is KL
 
 
-@pytest.mark.parametrize("classes", [1, 2, 10, 200])
+@loop_over("classes", [1, 2, 10, 200])
 def test_is_the_number_of_classes_for_sure_and_evenly_spread_images(classes):
     p = np.tile(np.eye(classes), (10, 1))
     assert inception_score(p) == pytest.approx((classes, 0), rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("row", [[1.0, 0.0, 0.0], [0.2, 0.5, 0.3], [1 / 3, 1 / 3, 1 / 3]])
+@loop_over("row", [[1.0, 0.0, 0.0], [0.2, 0.5, 0.3], [1 / 3, 1 / 3, 1 / 3]])
 def test_is_1_where_all_images_get_the_same_answer(row):
     assert inception_score(np.tile(row, (50, 1))) == pytest.approx((1, 0), abs=1e-12)
 
@@ -84,7 +85,7 @@ def test_tensors_of_any_kind_and_lists_are_welcome(rng):
         assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("p", "splits", "message"),
     [
         (np.eye(3), 10, "3 images are too few for 10 splits: give more images or fewer splits"),

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from loops import loop_over
 from runs import assert_same_run, lines, same
 from safetensors.torch import load_file
 from tiny import recipe
@@ -95,7 +96,7 @@ def test_a_hang_up_that_nohup_has_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("number", [number for number in STOP if number != signal.SIGINT])
+@loop_over("number", [number for number in STOP if number != signal.SIGINT])
 def test_a_block_that_can_be_ended_names_the_signal(number):
     def work():
         send(number)
@@ -143,7 +144,7 @@ def test_a_run_killed_before_its_grid_has_all_files_after_the_next_start(tmp_pat
 # ---- torchrun --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("variables", "message"),
     [
         ({"RANK": "0"}, "RANK='0' WORLD_SIZE='' MASTER_ADDR='' MASTER_PORT='' in the environment announce no group"),
@@ -161,7 +162,7 @@ def test_half_a_launch_is_refused(tmp_path, monkeypatch, variables, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("codes", "expected"),
     [
         ({0: (143, 5), 1: (-15, 6)}, 143),

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -53,7 +54,7 @@ def test_the_bilinear_game():
     assert_close(torch.stack(torch.autograd.grad(value / 2, (x, y))), torch.tensor([0.7, -1.2]).double())
 
 
-@pytest.mark.parametrize(("psi", "theta"), [(0.5, 0.8), (-1.3, 0.2), (2.0, -1.5), (0.0, 0.4)])
+@loop_over(("psi", "theta"), [(0.5, 0.8), (-1.3, 0.2), (2.0, -1.5), (0.0, 0.4)])
 def test_the_dirac_gan(psi, theta):
     """v = s(ψθ) (θ, -ψ), so ½‖v‖² = ½ s² (ψ² + θ²), with the gradient s s' (ψ² + θ²) (θ, ψ) + s² (ψ, θ)."""
     a, b = scalars(psi, theta)
@@ -65,7 +66,7 @@ def test_the_dirac_gan(psi, theta):
     assert_close(torch.stack(torch.autograd.grad(value / 2, (a, b))), torch.tensor(wanted).double())
 
 
-@pytest.mark.parametrize("game", [bilinear, dirac])
+@loop_over("game", [bilinear, dirac])
 def test_the_gradient_is_the_transposed_jacobian_times_the_field(game):
     """∇ ½‖v‖² = v'ᵀ v, v' by differences of v, which autograd does not make."""
 
@@ -173,7 +174,7 @@ def test_both_players_have_the_same_penalty():
     assert any(p.grad.abs().sum() > 0 for p in d_weights)
 
 
-@pytest.mark.parametrize("loss", [Hinge(), Wasserstein()])
+@loop_over("loss", [Hinge(), Wasserstein()])
 def test_under_spectral_norm_and_with_weights_that_a_loss_does_not_read(loss):
     D, G = players(SpectralNorm())
     unread = nn.Parameter(torch.ones(3).double())

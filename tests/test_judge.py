@@ -7,6 +7,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.stats import entropy
 
 from equipoise.data import Digits
@@ -82,8 +83,8 @@ def test_sums_run_in_float64():
     assert mean_top_probability(p) == pytest.approx(float(p[0, 1]), rel=1e-12)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(
+@loop_over("metric", METRICS)
+@loop_over(
     ("bad", "message"),
     [
         (np.full(10, 0.1), r"shape \(N, K\).*got shape \(10,\)"),
@@ -98,7 +99,7 @@ def test_what_is_no_distribution_is_refused(metric, bad, message):
         metric(bad)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("y", "message"),
     [
         ([0, 1], r"as 3 integer class ids.*got int64 of shape \(2,\)"),
@@ -163,7 +164,7 @@ def test_a_judge_is_frozen_but_lets_gradients_reach_the_image():
     assert x.grad[1].abs().sum() == 0  # no statistics shared over the batch
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("images", "message"),
     [
         (np.zeros((2, 28, 28, 1), np.float32), r"uint8 \(N, H, W, C\).*got float32 of shape \(2, 28, 28, 1\)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from loops import loop_over
 from scipy.stats import wasserstein_distance
 
 from equipoise.metrics import kernel_distance, mmd2, sliced_wasserstein
@@ -65,7 +66,7 @@ def test_bad_subsets():
 # ---- sliced Wasserstein distance -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 25), (7, 30)])
+@loop_over(("n", "m"), [(40, 40), (40, 25), (7, 30)])
 def test_on_a_line_it_is_that_of_scipy(n, m):
     x, y = normal(n, 1), normal(m, 1, seed=1) * 2
     assert sliced_wasserstein(x, y, p=1, projections=3) == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0]))

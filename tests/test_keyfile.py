@@ -12,6 +12,7 @@ import pytest
 from commands import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loops import loop_over
 
 from equipoise.cli.options import raised_here
 from equipoise.config import build, to_text
@@ -78,7 +79,7 @@ SAME = replace(
 )
 
 
-@pytest.mark.parametrize("name", ["mine.yaml", "mine.yml", "MINE.YAML"])
+@loop_over("name", ["mine.yaml", "mine.yml", "MINE.YAML"])
 def test_a_yaml_file_is_a_recipe(name):
     assert load(written(EVERYTHING, name))[0] == SAME
 
@@ -150,7 +151,7 @@ def test_a_file_over_a_file():
 # ---- what YAML 1.1 would make of it -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "message"),
     [
         ("head: {san: yes}", "line 2, 'head.san': Head.san takes true or false, got 'yes'; did you mean true?"),
@@ -215,15 +216,15 @@ def test_mistakes_name_the_line_the_key_and_the_fix(text, message):
     assert message in refusal(f"recipe: dcgan_digits\n{text}\n")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "~", "---\n", "- 1\n- 2\n", "[1]", "Hinge", "5"])
-@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
+@loop_over("text", ["", "# nothing\n", "{}", "~", "---\n", "- 1\n- 2\n", "[1]", "Hinge", "5"])
+@loop_over("name", ["mine.yaml", "mine.json"])
 def test_a_file_holds_fields(text, name):
     said = refusal(text, name)
     assert said.startswith(f"cannot read {name}: ")
     assert "expected fields and their values" in said or name.endswith("json")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "message"),
     [
         ('{"loss": "Hinge",}', "line 1 column 18"),
@@ -257,7 +258,7 @@ def test_what_is_no_text_or_no_file():
         load("mine.txt")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "text",
     [
         "[" * 100_000,
@@ -273,7 +274,7 @@ def test_what_is_no_text_or_no_file():
     ],
     ids=range(10),
 )
-@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
+@loop_over("name", ["mine.yaml", "mine.json"])
 def test_hostile_files_are_answered_at_once(text, name):
     start = time.perf_counter()
     assert len(refusal(text, name)) < 2000

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from torch.testing import assert_close
 
 pytest.importorskip("matplotlib")
@@ -72,14 +73,14 @@ def factors(D, x):
     return norms[:-1] / norms[1:]
 
 
-@pytest.mark.parametrize("c", [0.3, 0.01])
+@loop_over("c", [0.3, 0.01])
 def test_random_signs_multiply_by_the_root_of_half_the_width(c):
     D = with_weights(critic(width=400, depth=5), lambda shape, i: c * torch.randn(shape, dtype=torch.float64).sign())
     x = torch.randn(50, 2, 1, 1, dtype=torch.float64)
     assert_close(factors(D, x), torch.full((4,), c * math.sqrt(200)).double(), rtol=0.15, atol=0)
 
 
-@pytest.mark.parametrize("c", [0.3, 0.01])
+@loop_over("c", [0.3, 0.01])
 def test_units_that_agree_multiply_by_half_the_width(c):
     """Weights c s_l s_{l-1}ᵀ: unit i is active where s_l is 1 there, which is in half of them."""
     width = 20
@@ -93,7 +94,7 @@ def test_units_that_agree_multiply_by_half_the_width(c):
 # ---- clipping ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [0.05, 0.003])
+@loop_over("bound", [0.05, 0.003])
 def test_weights_are_within_the_bound_after_every_step(bound):
     """Clipped after the step, not before it: steps of lr are as large as the bound."""
     D = critic(width=8, depth=2).float()
@@ -144,7 +145,7 @@ def vanished():
     return {name: critics[name] for name in VANISH}
 
 
-@pytest.mark.parametrize("name", VANISH)
+@loop_over("name", VANISH)
 def test_with_a_small_bound_the_gradient_vanishes_by_a_steady_factor(name, vanished):
     """That of random signs, because the critic learns nothing."""
     found = vanished[name]

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from torch.testing import assert_close
 
 pytest.importorskip("matplotlib")
@@ -115,8 +116,8 @@ def test_without_a_penalty_the_eigenvalues_are_imaginary():
         assert found.real.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("gamma", [0.1, 0.6, 3.0, 10.0])
-@pytest.mark.parametrize(
+@loop_over("gamma", [0.1, 0.6, 3.0, 10.0])
+@loop_over(
     "penalty",
     [
         lambda gamma: R1(gamma=gamma),
@@ -133,7 +134,7 @@ def test_zero_centred_penalties_move_them_to_the_left(penalty, gamma):
         assert found.real.max() < 0
 
 
-@pytest.mark.parametrize("std", [0.3, 1.0, 1.5])
+@loop_over("std", [0.3, 1.0, 1.5])
 def test_instance_noise_damps_where_the_loss_is_curved(std):
     """-κ/2 ± √(κ²/4 - f'(0)²), κ = std² (d_rr + d_ff); κ is -2 f''(0) std² in Mescheder et al. 2018, sec. 3.2."""
     for name, found in eigenvalues(Stabiliser(augment=InstanceNoise(std=std))).items():
@@ -159,7 +160,7 @@ def test_noise_values_are_those_of_a_standard_normal():
     assert len(set(values.tolist())) == len(values)
 
 
-@pytest.mark.parametrize("gamma", [0.1, 2.0])
+@loop_over("gamma", [0.1, 2.0])
 def test_consensus_damps_both_players(gamma):
     """v' - gamma v'ᵀv', of v' = ((0, c), (-c, 0)) (Mescheder et al. 2017, sec. 4)."""
     for name, found in eigenvalues(Stabiliser(joint=(Consensus(gamma=gamma),))).items():
@@ -215,7 +216,7 @@ def test_the_field_is_that_of_the_paper():
     assert_close(found, torch.stack([for_g, for_d], dim=-1))
 
 
-@pytest.mark.parametrize("D", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
+@loop_over("D", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
 def test_games_do_not_know_of_one_another(D):
     chosen = [loss for loss in LOSSES.values() if D.trains(loss)]
     known = list(stabilisers().values())
@@ -255,14 +256,14 @@ def test_a_direction_in_one_dimension_learns_nothing():
     assert_close(of_dir, torch.zeros_like(of_dir))
 
 
-@pytest.mark.parametrize("gamma", [0.6, 3.0])
+@loop_over("gamma", [0.6, 3.0])
 def test_r1_damps_the_features_of_a_san(gamma):
     """As a plain D's, with ψ scaled by ω_1 = 0.8."""
     for name, found in eigenvalues(Stabiliser((R1(gamma=gamma),)), FEATURES).items():
         assert_eigenvalues(found, -gamma * 0.64, 0.64 * SLOPE[name] ** 2)
 
 
-@pytest.mark.parametrize("name", [*stabilisers()])
+@loop_over("name", [*stabilisers()])
 def test_nothing_damps_the_direction_of_a_san(name):
     """Penalties read `fun`, which does not train it, and in the loss of `dir`, real - generated, noise cancels."""
     chosen = {key: loss for key, loss in LOSSES.items() if DIRECTION.trains(loss)}
@@ -295,7 +296,7 @@ def descents():
     return dirac_dynamics.descend(games, 160, LR)[0]
 
 
-@pytest.mark.parametrize(("i", "c"), [(0, 0.5), (1, 0.5), (2, 1.0)])
+@loop_over(("i", "c"), [(0, 0.5), (1, 0.5), (2, 1.0)])
 def test_at_once_leaves_and_in_turn_circles(descents, i, c):
     """A step of both players multiplies the distance by √(1 + (lr f'(0))²); steps in turn turn an ellipse."""
     at_once, in_turn = (descents[:, i, 0, :2] / descents[0, i, 0, :2]).T
@@ -303,7 +304,7 @@ def test_at_once_leaves_and_in_turn_circles(descents, i, c):
     assert 0.8 < in_turn.min() < in_turn.max() < 1.2
 
 
-@pytest.mark.parametrize(("step", "stable"), [(0.5, True), (1.9, True), (2.1, False), (4.0, False)])
+@loop_over(("step", "stable"), [(0.5, True), (1.9, True), (2.1, False), (4.0, False)])
 def test_steps_in_turn_circle_up_to_two(step, stable):
     """Up to lr f'(0) = 2 the eigenvalues of D's step, then G's, lie on the unit circle."""
     j = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)

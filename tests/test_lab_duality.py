@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -21,7 +22,7 @@ def pairs():
     return Duality(pairs=CHOSEN, points=300, steps=150, clips=(0.1, 0.01)).run()["pairs"]
 
 
-@pytest.mark.parametrize("name", [name for name in PAIRS if PAIRS[name][2] is not None])
+@loop_over("name", [name for name in PAIRS if PAIRS[name][2] is not None])
 def test_the_known_distances_are_those_of_many_points(name):
     real, fake, known = PAIRS[name]
     generator = torch.Generator().manual_seed(3)

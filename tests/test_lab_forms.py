@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from PIL import Image
 from scipy.integrate import quad
 from scipy.optimize import linear_sum_assignment, minimize
@@ -154,7 +155,7 @@ def test_the_command_gives_components(tmp_path):
     assert "SpectralNorm(iterations=2" in (tmp_path / "power_iteration.json").read_text()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("arguments", "message"),
     [
         (["saturatoin"], "there is no experiment 'saturatoin'; did you mean 'saturation'?"),
@@ -259,7 +260,7 @@ def test_divergences_of_gaussians_and_of_disjoint_densities():
     assert jsd(far[0], far[1], 0.01).item() == pytest.approx(math.log(2), abs=1e-9)
 
 
-@pytest.mark.parametrize("loss", [NonSaturating(0.1), Saturating(), Hinge(), LeastSquares(), SoftLeastSquares()])
+@loop_over("loss", [NonSaturating(0.1), Saturating(), Hinge(), LeastSquares(), SoftLeastSquares()])
 def test_the_expected_loss_is_that_of_independent_pairs(loss):
     t = torch.randn(5, dtype=torch.float64) * 2
     p, q = torch.rand(2, 5, dtype=torch.float64).softmax(1)

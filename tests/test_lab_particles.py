@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
@@ -16,7 +17,7 @@ from equipoise.losses import GradientPenalty, Hinge, LeastSquares, NonSaturating
 PENALTY = (GradientPenalty(),)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("loss", "push"),
     [
         (Saturating(), torch.sigmoid),

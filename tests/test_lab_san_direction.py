@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from torch.testing import assert_close
 
 from equipoise.core.types import RunError
@@ -95,7 +96,7 @@ def test_a_san_of_another_loss_finds_its_own_best(loss, features):
     assert angle(w, real.mean(0) - fake.mean(0)) > 2
 
 
-@pytest.mark.parametrize("loss", [Hinge(), Wasserstein(), NonSaturating(), SoftLeastSquares()], ids=repr)
+@loop_over("loss", [Hinge(), Wasserstein(), NonSaturating(), SoftLeastSquares()], ids=repr)
 def test_the_best_direction_is_where_the_direction_loss_pulls(loss, features):
     real, fake = (h.double() for h in features)
     w = torch.randn(10, dtype=torch.float64, requires_grad=True)

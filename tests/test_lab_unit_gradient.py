@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
@@ -32,7 +33,7 @@ def test_partners_are_those_of_optimal_transport(numbers):
     assert swapped > numbers["exact"]
 
 
-@pytest.mark.parametrize(("penalty", "median", "share"), [("two-sided", 0.95, 0.5), ("one-sided", 0.99, 0.9)])
+@loop_over(("penalty", "median", "share"), [("two-sided", 0.95, 0.5), ("one-sided", 0.99, 0.9)])
 def test_on_transport_lines_it_is_1_long_and_points_to_the_data(numbers, penalty, median, share):
     found = numbers["critics"][penalty]["gradients"]
     lines, others = found["transport lines"], found["random interpolates"]

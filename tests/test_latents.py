@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy import stats
 from torch.testing import assert_close
 
@@ -18,7 +19,7 @@ def generator(seed=0):
 # ---- truncation ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("t", [0.02, 0.3, 1.0, 2.0, 4.0])
+@loop_over("t", [0.02, 0.3, 1.0, 2.0, 4.0])
 def test_components_have_the_truncated_normal_distribution(t):
     z = truncated_normal((400, 50), t, generator())
     assert z.shape == (400, 50)
@@ -64,7 +65,7 @@ def test_components_keep_their_sign_and_order_and_shrink_with_the_threshold():
     assert_close(rows[2], quantiles, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("threshold", [0, -1.0, math.nan])
+@loop_over("threshold", [0, -1.0, math.nan])
 def test_bad_thresholds(threshold):
     with pytest.raises(ValueError, match=r"expected a truncation threshold above 0, such as 0\.5"):
         truncated_normal((3,), threshold, generator())
@@ -79,14 +80,14 @@ def plane(angle):
     return torch.stack([angle.cos(), angle.sin()], dim=-1) @ basis.T
 
 
-@pytest.mark.parametrize("omega", [1e-12, 1e-6, 0.01, 1.0, math.pi / 2, 3.0, math.pi - 1e-4])
+@loop_over("omega", [1e-12, 1e-6, 0.01, 1.0, math.pi / 2, 3.0, math.pi - 1e-4])
 def test_the_spherical_path_turns_at_constant_speed(omega):
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
     ends = plane(torch.tensor([0.3, 0.3 + omega], dtype=torch.float64))
     assert_close(slerp(ends[0], ends[1], t), plane(0.3 + omega * t), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", [slerp, lerp])
+@loop_over("path", [slerp, lerp])
 def test_paths_start_and_end_exactly_at_their_ends_for_many_pairs_at_once(path):
     a, b = torch.randn(2, 7, 100, generator=generator())
     assert torch.equal(path(a, b, 0.0), a)

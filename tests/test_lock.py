@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 from processes import on_two_processes
 from runs import newest
 from tiny import recipe
@@ -155,7 +156,7 @@ def test_a_disk_without_locks_is_named_and_the_run_goes_on(tmp_path, monkeypatch
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("note", [b"", b"\xff\xfe\x00\n[[[", b"x" * 10**6])
+@loop_over("note", [b"", b"\xff\xfe\x00\n[[[", b"x" * 10**6])
 def test_a_note_of_any_bytes_is_one_short_line(tmp_path, note):
     first = taken(tmp_path)
     (tmp_path / ".lock").write_bytes(note)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures import fixture
+from loops import loop_over
 from runs import assert_same_run, lines
 from tiny import recipe
 
@@ -49,7 +50,7 @@ def write(stats: Stats, nimg: int) -> None:
     stats.write(nimg, "none")
 
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+@loop_over("bad", BAD.values(), ids=BAD.keys())
 def test_a_damaged_line_is_kept_aside_and_the_others_stay_byte_for_byte(bad, tmp_path, capsys):
     path = tmp_path / "stats.jsonl"
     path.write_bytes(b"\n".join([GOOD[0], bad, GOOD[1], b'{"nimg": 24, "kimg": 0.024}', b""]))
@@ -141,7 +142,7 @@ def test_a_run_with_a_damaged_log_goes_on_to_the_same_weights(finished, tmp_path
     assert BAD["deep"] in (run_dir / "stats.jsonl.damaged").read_bytes()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("content", "message"),
     [
         (fixture("faults/03_config_not_utf8.txt").read_bytes, r"config\.txt is damaged: .*can't decode byte"),
@@ -198,7 +199,7 @@ def test_a_generator_is_read_without_the_runs_other_files(finished):
     assert Generator.from_pretrained(finished / "short").nimg == 80
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "content",
     [b"", b"\xff\xfe", b"words", b"equipoise: 1\ntorch: 2\n", b"[" * 100_000, b"x: " * 100, None],
     ids=["empty", "bytes", "words", "half", "deep", "keys", "unquoted"],

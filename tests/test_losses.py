@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from torch.testing import assert_close
 
 from equipoise.losses import (
@@ -76,7 +77,7 @@ def derivative(function, t):
     return torch.autograd.grad(function(t).sum(), t)[0]
 
 
-@pytest.mark.parametrize("loss", FORMULAS, ids=repr)
+@loop_over("loss", FORMULAS, ids=repr)
 def test_values_and_gradients_are_the_formulas(loss):
     d, g = FORMULAS[loss]
     real, fake = moderate()
@@ -94,7 +95,7 @@ def test_every_loss_has_a_formula_here():
 # ---- what every loss keeps, and a new one inherits --------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda c: c.__name__)
+@loop_over("loss", ALL, ids=lambda c: c.__name__)
 def test_is_elementwise(loss):
     """The (i, k) entry reads the (i, k) logits alone, and nothing is reduced."""
     real, fake = moderate(5, 2)
@@ -106,14 +107,14 @@ def test_is_elementwise(loss):
             assert_close(g[i, k], loss().g(fake[i, k], real[i, k]))
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@loop_over("loss", ALL, ids=lambda c: c.__name__)
+@loop_over("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_keeps_the_dtype(loss, dtype):
     real, fake = (t.to(dtype) for t in moderate())
     assert loss().d(real, fake).dtype == loss().g(fake, real).dtype == dtype
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda c: c.__name__)
+@loop_over("loss", ALL, ids=lambda c: c.__name__)
 def test_sign_convention(loss):
     """At logit 0, D wants real logits up and does not want fake ones up; G wants fake logits up."""
     zero = torch.zeros(1, dtype=torch.float64)
@@ -122,9 +123,9 @@ def test_sign_convention(loss):
     assert derivative(lambda t: loss().g(t, zero), zero) < 0
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("real", [-30.0, 0.0, 30.0])
-@pytest.mark.parametrize("fake", [-30.0, 0.0, 30.0])
+@loop_over("loss", ALL, ids=lambda c: c.__name__)
+@loop_over("real", [-30.0, 0.0, 30.0])
+@loop_over("fake", [-30.0, 0.0, 30.0])
 def test_is_finite_at_extreme_logits(loss, real, fake):
     r, f = (torch.tensor([t], requires_grad=True) for t in (real, fake))  # float32, as in training
     for value in (loss().d(r, f), loss().g(f, r)):
@@ -133,13 +134,13 @@ def test_is_finite_at_extreme_logits(loss, real, fake):
         assert all(g.isfinite().all() for g in gradients if g is not None)
 
 
-@pytest.mark.parametrize("loss", UNPAIRED, ids=lambda c: c.__name__)
+@loop_over("loss", UNPAIRED, ids=lambda c: c.__name__)
 def test_g_of_an_unpaired_loss_ignores_real(loss):
     real, fake = moderate()
     assert torch.equal(loss().g(fake, real), loss().g(fake))
 
 
-@pytest.mark.parametrize("loss", [c for c in ALL if c.paired], ids=lambda c: c.__name__)
+@loop_over("loss", [c for c in ALL if c.paired], ids=lambda c: c.__name__)
 def test_g_of_a_paired_loss_needs_real(loss):
     with pytest.raises(ValueError, match=rf"{loss.__name__}\.g compares with real images: pass their logits"):
         loss().g(torch.zeros(2, 1))
@@ -172,8 +173,8 @@ SATURATED = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("loss", "player", "t", "expected"), SATURATED)
+@loop_over("dtype", [torch.float32, torch.float64], ids=str)
+@loop_over(("loss", "player", "t", "expected"), SATURATED)
 def test_gradient_at_30(loss, player, t, expected, dtype):
     zero = torch.zeros(1, dtype=dtype)
     terms = {
@@ -185,7 +186,7 @@ def test_gradient_at_30(loss, player, t, expected, dtype):
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("t", [-30.0, -80.0])
+@loop_over("t", [-30.0, -80.0])
 def test_saturating_vanishes_where_d_is_sure_but_never_is_exactly_zero(t):
     """d/dt log(1 - s(t)) = -s(t), which float32 holds down to exp(-87)."""
     found = derivative(Saturating().g, torch.tensor([t])).item()
@@ -195,8 +196,8 @@ def test_saturating_vanishes_where_d_is_sure_but_never_is_exactly_zero(t):
 # ---- one-sided label smoothing ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [Saturating, NonSaturating])
-@pytest.mark.parametrize("a", [0.0, 0.1, 0.25])
+@loop_over("loss", [Saturating, NonSaturating])
+@loop_over("a", [0.0, 0.1, 0.25])
 def test_smoothing_is_the_cross_entropy_with_target_1_minus_a(loss, a):
     real, fake = moderate()
     bce = torch.nn.functional.binary_cross_entropy
@@ -205,7 +206,7 @@ def test_smoothing_is_the_cross_entropy_with_target_1_minus_a(loss, a):
     assert_close(loss(smoothing=a).d(real, fake), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("a", [0.0, 0.1, 0.3])
+@loop_over("a", [0.0, 0.1, 0.3])
 def test_optimal_discriminator_under_smoothing(a):
     """D* = (1 - a) p / (p + q) (Salimans et al. 2016), found by minimising p d(t, .) + q d(., t) over t."""
     p = torch.tensor([0.05, 0.3, 1.0, 2.0], dtype=torch.float64)
@@ -225,8 +226,8 @@ def test_smoothing_does_not_change_g():
         assert torch.equal(loss(smoothing=0.2).g(fake), loss().g(fake))
 
 
-@pytest.mark.parametrize("loss", [Saturating, NonSaturating])
-@pytest.mark.parametrize("a", [-0.1, 1.0])
+@loop_over("loss", [Saturating, NonSaturating])
+@loop_over("a", [-0.1, 1.0])
 def test_smoothing_out_of_range(loss, a):
     with pytest.raises(ValueError, match="smoothing"):
         loss(smoothing=a)

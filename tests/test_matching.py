@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,7 +20,7 @@ def features(n: int, *shape: int) -> torch.Tensor:
     return torch.randn(n, *shape or (5,), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 2, 4)], ids=["vectors", "maps"])
+@loop_over("shape", [(5,), (3, 2, 4)], ids=["vectors", "maps"])
 def test_the_value_is_the_squared_distance_of_the_means(shape):
     """Written out, over all pairs of images of a side: ‖(1/N) Σ x_i - (1/M) Σ y_j‖²."""
     real, fake = features(6, *shape), features(4, *shape)
@@ -61,7 +62,7 @@ def test_both_sides_have_a_gradient():
     assert fake.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+@loop_over("san", [False, True], ids=["plain", "SAN"])
 def test_g_alone_is_trained_through_the_features_of_a_discriminator(san):
     """And comes to match them, without ever fooling D."""
     D = Discriminator(nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2)), Head(san=san).factory(0)(16))

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from loops import loop_over
 from networks import assert_trained, shrunk
 from torch import nn
 from torch.testing import assert_close
@@ -54,8 +55,8 @@ for component in OTHERS:
     ALL[component.__name__] = shrunk(component(), width=4, attention=8)
     if hasattr(component, "checkpoint"):
         ALL[f"{component.__name__} checkpoint"] = shrunk(component(), width=4, attention=16, checkpoint=True)
-every = pytest.mark.parametrize("config", ALL.values(), ids=ALL)
-plain_and_san = pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+every = loop_over("config", ALL.values(), ids=ALL)
+plain_and_san = loop_over("san", [False, True], ids=["plain", "san"])
 
 
 def discriminator(config, join=3, san=False, spec=SPEC):
@@ -80,7 +81,7 @@ def blocks(net):
 
 @every
 @plain_and_san
-@pytest.mark.parametrize("join", [1, 3])
+@loop_over("join", [1, 3])
 def test_it_is_a_map_with_the_embedding_at_each_position(config, san, join):
     """The map after `join` blocks and attention there, e(y) behind its channels, what follows, and the head."""
     D, x = discriminator(config, join, san), images()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 
 from equipoise.compute.settings import Compute
 from equipoise.config import components, to_text
@@ -54,13 +55,13 @@ def test_all_other_fields_have_a_place():
     assert config.report.evaluation.every_kimg == 5.0
 
 
-@pytest.mark.parametrize("recipe", sorted(available()))
+@loop_over("recipe", sorted(available()))
 def test_a_config_of_today_stays_as_it_is(recipe):
     text = to_text(load(recipe)[0])
     assert of_today(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "TrainConfig(", "5", "TrainConfig()", "Hinge()", "(" * 500, "\0"])
+@loop_over("text", ["", "TrainConfig(", "5", "TrainConfig()", "Hinge()", "(" * 500, "\0"])
 def test_what_is_no_config_stays_as_it_is(text):
     assert of_today(text) == text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -57,7 +58,7 @@ def test_minibatch_discrimination_takes_features():
 # ---- minibatch standard deviation ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "group_size", "new_channels"), [(8, 4, 1), (6, 3, 2), (3, 4, 1), (6, 2, 3), (1, 4, 1)])
+@loop_over(("n", "group_size", "new_channels"), [(8, 4, 1), (6, 3, 2), (3, 4, 1), (6, 2, 3), (1, 4, 1)])
 def test_minibatch_std_of_each_group(n, group_size, new_channels):
     """Image i is in group i mod (N/G); new channel c is of the c-th block of features."""
     h = torch.randn(n, 6, 3, 2, dtype=torch.float64)
@@ -118,8 +119,8 @@ def with_std():
     return Discriminator(body, Head().factory(0)(32))
 
 
-@pytest.mark.parametrize("make", [with_discrimination, with_std])
-@pytest.mark.parametrize("collapsed", [False, True], ids=["spread", "collapsed"])
+@loop_over("make", [with_discrimination, with_std])
+@loop_over("collapsed", [False, True], ids=["spread", "collapsed"])
 def test_r1_through_a_comparing_layer(make, collapsed):
     """Its gradient reaches every weight, and is finite where all images are one."""
     D, x = make(), torch.randn(8, 1, 6, 6)

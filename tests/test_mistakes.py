@@ -11,6 +11,7 @@ from dataclasses import field, replace
 from typing import Any, ClassVar, Literal
 
 import pytest
+from loops import loop_over
 from pydantic import Field
 from test_config import KNOWN, REQUIRED, changed, every_component, example
 
@@ -77,7 +78,7 @@ def test_no_field_takes_an_object(name):
         assert repr(wrong) in said
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("make", "message"),
     [
         (lambda: R1(gama=2), "R1 has no field 'gama'; did you mean 'gamma'?"),
@@ -306,7 +307,7 @@ def test_a_path_that_exists_takes_fields(tmp_path, monkeypatch):
     assert changed(san_digits(), "data.resolution=8", "data=photos").data == Images("photos", resolution=8)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("items", "message"),
     [
         (
@@ -337,7 +338,7 @@ def test_a_choice_of_other_data_is_not_lost():
 # ---- paths -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["loss.", ".loss", "d_optim..lr", ".", "", "penalties.0."])
+@loop_over("path", ["loss.", ".loss", "d_optim..lr", ".", "", "penalties.0."])
 def test_a_path_lacks_no_field(path):
     with pytest.raises(ValueError, match=r"is not a path: expected fields joined by points, such as d_optim\.lr"):
         override(san_digits(), {path: Hinge()})

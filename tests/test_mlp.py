@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_trained, count, of_g
 from torch.testing import assert_close
 
@@ -14,7 +15,7 @@ from equipoise.models import Head, MLPDiscriminator, MLPGenerator, NoConditionin
 
 DIGITS = ImageSpec(resolution=28, channels=1, num_classes=10)
 COLOUR = ImageSpec(resolution=16, channels=3, num_classes=5)
-specs = pytest.mark.parametrize("spec", [DIGITS, COLOUR, ImageSpec(resolution=7)], ids=["28", "16x3", "7x3"])
+specs = loop_over("spec", [DIGITS, COLOUR, ImageSpec(resolution=7)], ids=["28", "16x3", "7x3"])
 
 
 def test_parameters_of_the_published_size():
@@ -28,7 +29,7 @@ def test_parameters_of_the_published_size():
     assert count(MLPDiscriminator(width=8, depth=1).build(DIGITS, Head().factory(0))) == (784 * 8 + 8) + 8
 
 
-@pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+@loop_over("conditional", [False, True], ids=["unconditional", "conditional"])
 def test_the_generator_is_relus_then_tanh(conditional):
     G = MLPGenerator(z_dim=6, width=16, depth=3).build(of_g(COLOUR, conditional))
     z, y = torch.randn(4, 6), torch.tensor([0, 4, 2, 2])
@@ -52,7 +53,7 @@ def test_the_discriminator_is_relus_then_the_head():
 
 
 @specs
-@pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+@loop_over("conditional", [False, True], ids=["unconditional", "conditional"])
 def test_any_size_and_every_weight_is_trained(spec, conditional):
     conditional = conditional and spec.num_classes > 0
     head = Head(Projection() if conditional else NoConditioning(), san=True)
@@ -79,7 +80,7 @@ def test_a_conditional_generator_needs_labels():
         G(torch.randn(2, 100))
 
 
-@pytest.mark.parametrize("field", ["width", "depth", "z_dim"])
+@loop_over("field", ["width", "depth", "z_dim"])
 def test_empty_networks_are_refused(field):
     with pytest.raises(ValueError, match=rf"MLPGenerator\.{field} takes a whole number of 1 or more, got 0"):
         MLPGenerator(**{field: 0})

@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import copy_in_order, count, narrow_fields, of_g, open_gates
 from torch import nn
 from torch.testing import assert_close
@@ -44,9 +45,9 @@ RESTING = re.compile(r"to_image\.[01]\.|body\.entries\.[12]\.from_image")
 """Layers for images of 7x7 and 14x14, which a network that has grown to 28x28 does not use."""
 GREY = ImageSpec(resolution=28, channels=1, num_classes=10)
 
-every_generator = pytest.mark.parametrize("generator", GENERATORS, ids=lambda c: c.__name__)
-every_discriminator = pytest.mark.parametrize("discriminator", DISCRIMINATORS, ids=lambda c: c.__name__)
-conditional_or_not = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+every_generator = loop_over("generator", GENERATORS, ids=lambda c: c.__name__)
+every_discriminator = loop_over("discriminator", DISCRIMINATORS, ids=lambda c: c.__name__)
+conditional_or_not = loop_over("conditional", [False, True], ids=["unconditional", "conditional"])
 
 
 def narrow(config, **fields):
@@ -75,7 +76,7 @@ def awake(net):
 # ---- the published layer tables --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@loop_over("classes", [0, 10])
 def test_tiny_generator_has_the_published_weights(classes):
     """convT 64 -> 256 k3, -> 128 k4, -> 64 k3, -> 1 k4, biases, and a gain and a bias per normalised channel."""
     wanted = (
@@ -99,7 +100,7 @@ def test_tiny_generator_is_the_published_network():
     assert_close(G(z), copy_in_order(G, reference)(z[:, :, None, None]))
 
 
-@pytest.mark.parametrize("batch_norm", [False, True], ids=["", "batch_norm"])
+@loop_over("batch_norm", [False, True], ids=["", "batch_norm"])
 def test_tiny_discriminator_is_the_published_network(batch_norm):
     """Its head, fed with the windows of the last map, is the last layer Conv2d(32, 1, 4, stride=2)."""
     reference = nn.Sequential(
@@ -115,7 +116,7 @@ def test_tiny_discriminator_is_the_published_network(batch_norm):
     assert count(D) == table
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@loop_over("classes", [0, 10])
 def test_san_generator_has_the_published_weights(classes):
     """Linear 100 (+ 100) -> 512·3·3, convT -> 256 k4, -> 128 k4, -> 1 k6, and an embedding of length 100."""
     embedding = classes * 100
@@ -179,7 +180,7 @@ def test_the_class_reaches_the_tiny_generator_as_a_one():
 # ---- initialisation --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("net", ["G", "D"])
+@loop_over("net", ["G", "D"])
 def test_dcgan_initialisation(net):
     """Convolutions N(0, 0.02²), batch-norm gains N(1, 0.02²) (not around 0), biases 0 (Radford et al. 2016)."""
     nets = {
@@ -206,7 +207,7 @@ def test_dcgan_initialisation(net):
 
 @every_generator
 @conditional_or_not
-@pytest.mark.parametrize("channels", [1, 3])
+@loop_over("channels", [1, 3])
 def test_a_generator_makes_images(generator, conditional, channels):
     cfg = narrow(generator)
     spec = dataclasses.replace(grey(generator), channels=channels)
@@ -264,7 +265,7 @@ def test_a_conditional_generator_needs_labels(generator):
 
 
 @every_discriminator
-@pytest.mark.parametrize(
+@loop_over(
     ("channels", "conditioning", "san"),
     [(1, NoConditioning, True), (3, Projection, False)],
     ids=["grey", "colour"],
@@ -285,7 +286,7 @@ def test_a_discriminator_reads_images_and_classes(discriminator, channels, condi
 
 
 @every_discriminator
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_every_weight_of_a_discriminator_is_trained(discriminator, san):
     spec = grey(discriminator)
     D = awake(narrow(discriminator).build(spec, Head(Projection(), san=san).factory(10)))
@@ -330,7 +331,7 @@ def last_map(body, x):
     return h, (4 if windows else h.shape[-1]), (2 if windows else 1)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "discriminator",
     [
         *(c() for c in DISCRIMINATORS if flattens_a_map(c)),
@@ -338,7 +339,7 @@ def last_map(body, x):
     ],
     ids=lambda c: f"{type(c).__name__}-{getattr(c, 'minibatch', '')}",
 )
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_the_class_joins_the_last_map(discriminator, san):
     """At each position, then a 1x1 convolution, and a last one as wide as the map (Reed et al. 2016, sec. 4.2)."""
     cfg = dataclasses.replace(discriminator, width=4)
@@ -363,7 +364,7 @@ def test_features_without_positions_meet_the_class_as_a_vector():
         assert_close(D(x, y).fun, hidden @ D.head.last.conditioning.linear.weight.T)
 
 
-@pytest.mark.parametrize("config", OF_28, ids=lambda c: c.__name__)
+@loop_over("config", OF_28, ids=lambda c: c.__name__)
 def test_another_resolution_is_refused(config):
     for resolution in (32, 14):
         spec = dataclasses.replace(GREY, resolution=resolution)
@@ -372,7 +373,7 @@ def test_another_resolution_is_refused(config):
             config().build(spec, *head)
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
+@loop_over("config", ALL, ids=lambda c: c.__name__)
 def test_equal_seeds_build_equal_networks(config):
     """On every process: they start equal without exchanging anything."""
     states = []

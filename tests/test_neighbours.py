@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.spatial import cKDTree
 
 from equipoise.metrics import density_coverage, distances, nearest_neighbours, precision_recall
@@ -25,7 +26,7 @@ def in_balls(x, y, k):
     return inside
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
+@loop_over("k", [1, 3, 5])
 def test_against_a_pair_at_a_time(k):
     x, y = normal(30), 0.7 * normal(23, seed=1) + 0.3
     of_real, of_fake = in_balls(x, y, k), in_balls(y, x, k)
@@ -66,7 +67,7 @@ def test_an_outlier_swells_precision_but_not_density():
     assert density_coverage(with_outlier, y).density < density_coverage(x, y).density + 0.25
 
 
-@pytest.mark.parametrize("k", [1, 4])
+@loop_over("k", [1, 4])
 def test_nearest_neighbours_against_a_tree(k):
     x, among = normal(40), normal(300, seed=1)
     found = nearest_neighbours(x, among, k=k)
@@ -91,9 +92,9 @@ def test_blocks_change_nothing(monkeypatch):
     np.testing.assert_array_equal(whole[2].indices, blocked[2].indices)
 
 
-@pytest.mark.parametrize("columns", [1, 5, 64, 127, 128, 192, 193, 700, 64 * 20])
-@pytest.mark.parametrize("k", [1, 2, 4, 19])
-@pytest.mark.parametrize("values", ["all differ", "many ties", "rising", "falling"])
+@loop_over("columns", [1, 5, 64, 127, 128, 192, 193, 700, 64 * 20])
+@loop_over("k", [1, 2, 4, 19])
+@loop_over("values", ["all differ", "many ties", "rising", "falling"])
 def test_the_smallest_are_found_wherever_they_are(columns, k, values):
     rng, k = np.random.default_rng(columns), min(k, columns)
     d2 = {
@@ -120,7 +121,7 @@ def test_tensors_are_welcome():
     assert precision_recall(torch.tensor(x, requires_grad=True), torch.tensor(y)) == precision_recall(x, y)
 
 
-@pytest.mark.parametrize("measure", [precision_recall, density_coverage])
+@loop_over("measure", [precision_recall, density_coverage])
 def test_bad_input(measure):
     x = normal(10)
     with pytest.raises(ValueError, match="expected k between 1 and 9, one less than the samples of each set, got k=10"):
@@ -138,7 +139,7 @@ def test_bad_neighbours():
         nearest_neighbours(normal(5), normal(5, 2))
 
 
-@pytest.mark.parametrize("features", [8, 64, 500])
+@loop_over("features", [8, 64, 500])
 def test_rounding_does_not_decide_about_the_border(features):
     """Each ball ends at the nearest other sample, and a generated one lies opposite: as far, up to rounding."""
     x = np.random.default_rng(features).standard_normal((60, features)) + 3

@@ -11,6 +11,7 @@ import pytest
 from fixtures import fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import loop_over
 from typer.testing import CliRunner
 
 from equipoise import recipes
@@ -60,7 +61,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@loop_over("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_answered_in_one_line(text, monkeypatch):
     monkeypatch.setattr(ast, "parse", lambda *_, **__: pytest.fail("it reached Python's parser, which may not survive"))
     start = time.perf_counter()
@@ -80,7 +81,7 @@ def test_fault_04():
     assert re.fullmatch(rf"error: cannot read '-----.*{TOO_DEEP}.*\n", result.output)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "value"),
     [
         ("[" * 98 + "1" + "]" * 98, None),
@@ -100,7 +101,7 @@ def test_what_is_within_the_limits_is_read(text, value):
     assert value is None or found == value
 
 
-@pytest.mark.parametrize("recipe", recipes.available())
+@loop_over("recipe", recipes.available())
 def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
     text = to_text(recipes.load(recipe)[0])
     monkeypatch.setattr("equipoise.core.nesting.DEEPEST", DEEPEST // 4)
@@ -111,7 +112,7 @@ def test_recipes_stay_far_below_the_limits(recipe, monkeypatch):
 # ---- overrides -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("path", "message"),
     [
         (
@@ -131,8 +132,8 @@ def test_paths(path, message):
     assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("text", ["[" + "5," * 4000 + "5]", "'" + "a" * 90_000 + "'", "Digits", "0x" + "f" * 900])
-@pytest.mark.parametrize("field", ["terms", "loss", "seed", "d_optim.lr", "head.conditioning", "batch_size"])
+@loop_over("text", ["[" + "5," * 4000 + "5]", "'" + "a" * 90_000 + "'", "Digits", "0x" + "f" * 900])
+@loop_over("field", ["terms", "loss", "seed", "d_optim.lr", "head.conditioning", "batch_size"])
 def test_a_message_is_no_longer_than_the_mistake(text, field):
     start = time.perf_counter()
     try:
@@ -177,7 +178,7 @@ def test_a_config_that_is_too_deep_cannot_be_saved():
 # ---- recipes of one's own ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("content", "message"),
     [
         (b"def recipe(:\n", "is not a Python file that can be read: invalid syntax"),

@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
@@ -54,7 +55,7 @@ def network():
     )
 
 
-kinds = pytest.mark.parametrize("kind", ["Linear", "Embedding", "Conv1d", "Conv2d", "ConvTranspose2d"])
+kinds = loop_over("kind", ["Linear", "Embedding", "Conv1d", "Conv2d", "ConvTranspose2d"])
 
 
 # ---- spectral norm -----------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_the_gradient_of_the_exact_norm_is_exact():
     assert (found * raw).sum().item() == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("normalizer", [ExactSpectralNorm, FrobeniusNorm])
+@loop_over("normalizer", [ExactSpectralNorm, FrobeniusNorm])
 def test_norms_are_float32_under_autocast(normalizer):
     """σ in bfloat16 would be off by 1 %."""
     layer = nn.Linear(64, 64)
@@ -233,7 +234,7 @@ def test_weight_norm_learns_a_length_and_a_direction_per_output(kind):
 # ---- skip --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("skip", "left"),
     [
         ((), {"body.0", "body.3.1", "head.conditioning.embed", "head.conditioning.linear"}),
@@ -243,14 +244,14 @@ def test_weight_norm_learns_a_length_and_a_direction_per_output(kind):
         (("*",), set()),
     ],
 )
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_skip(skip, left, normalizer):
     D = Discriminator(network(), Head(Projection()).factory(10)(3))
     normalizer(skip=skip)(D)
     assert {name for name, m in D.named_modules() if parametrize.is_parametrized(m)} == left
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_a_pattern_that_matches_nothing_is_refused(normalizer):
     net = network()
     with pytest.raises(ValueError, match=rf"{normalizer.__name__}\(.*'body\.0' matches no layer; .*0, 3\.1"):
@@ -273,7 +274,7 @@ def test_settings_are_checked():
 # ---- what every normaliser keeps, and a new one inherits ------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_a_normalised_network_trains_copies_and_loads(normalizer):
     net = network()
     normalizer(net)
@@ -290,7 +291,7 @@ def test_a_normalised_network_trains_copies_and_loads(normalizer):
         assert torch.equal(twin(x), net(x))
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_remove_keeps_the_outputs(normalizer):
     net = network()
     names = set(net.state_dict())
@@ -305,7 +306,7 @@ def test_remove_keeps_the_outputs(normalizer):
     assert set(net.state_dict()) == names
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_remove_leaves_frozen_weights_frozen(normalizer):
     """As those of `FreezeD`, which an optimiser that is built later must not find. Wrong: all are trained again."""
     net = network()
@@ -328,7 +329,7 @@ def test_remove_in_training_mode_does_not_move_the_singular_vectors():
     assert_close(net[0].weight.detach(), wanted, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_remove_from_a_copy_leaves_the_original_alone(normalizer):
     """As at each checkpoint of a run, which writes a copy of the generator that goes on training."""
     net, x = network(), torch.randn(4, 1, 6, 6)
@@ -373,7 +374,7 @@ def test_remove_keeps_requires_grad_and_takes_other_parametrisations():
     assert all(p.requires_grad for p in net.parameters())
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_works_on_a_generator(normalizer):
     """With transposed convolutions and batch norm, which SAGAN normalises too."""
     G = nn.Sequential(
@@ -387,7 +388,7 @@ def test_works_on_a_generator(normalizer):
     assert_close(remove(G)(torch.ones(2, 5)), before, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("normalizer", ALL, ids=lambda n: type(n).__name__)
+@loop_over("normalizer", ALL, ids=lambda n: type(n).__name__)
 def test_leaves_a_san_head_alone(normalizer):
     D = Discriminator(network(), Head(Projection(), san=True).factory(10)(3))
     normalizer(D)

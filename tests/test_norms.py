@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_trained
 from processes import on_two_processes
 from tiny import recipe
@@ -73,7 +74,7 @@ SHARING = {
 }
 
 
-@pytest.mark.parametrize("kind", SHARING)
+@loop_over("kind", SHARING)
 def test_a_norm_shares_statistics_over_what_it_says(kind):
     """Each value against mean and variance of the maps that share them, collected one by one."""
     h, layer = images(5), randomise(norm(kind, 4, groups=2).double())
@@ -86,7 +87,7 @@ def test_a_norm_shares_statistics_over_what_it_says(kind):
             assert_close(out[i, f], expected)
 
 
-@pytest.mark.parametrize("kind", ["none", *SHARING])
+@loop_over("kind", ["none", *SHARING])
 def test_a_norm_starts_with_gains_of_one_and_biases_of_zero(kind):
     parameters = dict(norm(kind, 4, groups=2).named_parameters())
     assert list(parameters) == ([] if kind == "none" else ["weight", "bias"])
@@ -99,7 +100,7 @@ def test_no_norm_is_the_identity():
     assert norm("none", 4)(h) is h
 
 
-@pytest.mark.parametrize("kind", ["none", *SHARING])
+@loop_over("kind", ["none", *SHARING])
 def test_only_batch_norm_mixes_images(kind):
     """The gradient of an image's output runs through other images under batch norm, and under no other."""
     layer, h = norm(kind, 4, groups=2).double(), images(5).requires_grad_()
@@ -108,7 +109,7 @@ def test_only_batch_norm_mixes_images(kind):
     assert (gradient[1:].abs().max() > 1e-3).item() == (kind in ("batch", "sync_batch"))
 
 
-@pytest.mark.parametrize("kind", ["layer", "instance", "group"])
+@loop_over("kind", ["layer", "instance", "group"])
 def test_norms_under_r1(kind):
     body = nn.Sequential(nn.Conv2d(1, 4, 3), norm(kind, 4, groups=2), nn.Tanh(), nn.Conv2d(4, 8, 3), nn.Tanh())
     if kind != "layer":
@@ -176,7 +177,7 @@ def test_conditional_batch_norm_needs_a_label_that_is_a_class():
             layer(h, torch.tensor([0, wrong]))
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+@loop_over("training", [True, False], ids=["training", "eval"])
 def test_linear_conditional_batch_norm_image_by_image(training):
     """Statistics of the batch, then a gain and a bias that are linear in the image's own vector."""
     layer, h, c = LinearConditionalBatchNorm(4, 3).double(), images(6), torch.randn(6, 3, dtype=torch.float64)
@@ -334,7 +335,7 @@ def test_training_on_two_processes_is_that_on_one(tmp_path):
 # ---- virtual batch norm --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 3, 2)], ids=["vectors", "maps"])
+@loop_over("shape", [(4,), (4, 3, 2)], ids=["vectors", "maps"])
 def test_vbn_normalises_by_the_reference_and_the_image_itself(shape):
     """Statistics of R + 1 images: each image's own counts once, as much as one image of the reference."""
     layer = randomise(VirtualBatchNorm(4).double())

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from loops import loop_over
 from torch.testing import assert_close
 
 from equipoise.core.types import Logits
@@ -31,9 +32,9 @@ ALL = [c() for name in losses.__all__ if dataclasses.is_dataclass(c := getattr(l
 UNPAIRED = [loss for loss in ALL if not loss.paired]
 SHAPES = [(8,), (8, 1), (8, 3), (8, 1, 4, 5), (8, 2, 3)]
 
-losses_ = pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
-unpaired = pytest.mark.parametrize("loss", UNPAIRED, ids=lambda loss: type(loss).__name__)
-paired = pytest.mark.parametrize("loss", [loss for loss in ALL if loss.paired], ids=lambda loss: type(loss).__name__)
+losses_ = loop_over("loss", ALL, ids=lambda loss: type(loss).__name__)
+unpaired = loop_over("loss", UNPAIRED, ids=lambda loss: type(loss).__name__)
+paired = loop_over("loss", [loss for loss in ALL if loss.paired], ids=lambda loss: type(loss).__name__)
 
 
 def draw(shape):
@@ -44,7 +45,7 @@ def draw(shape):
 
 
 @losses_
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@loop_over("shape", SHAPES, ids=str)
 def test_a_plain_tensor_of_any_shape_is_averaged(loss, shape):
     real, fake = draw(shape), draw(shape)
     assert_close(discriminator_loss(loss, real, fake), loss.d(real, fake).mean())
@@ -52,7 +53,7 @@ def test_a_plain_tensor_of_any_shape_is_averaged(loss, shape):
 
 
 @losses_
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@loop_over("shape", SHAPES, ids=str)
 def test_logits_are_read_like_the_tensor_they_hold(loss, shape):
     real, fake = draw(shape), draw(shape)
     assert_close(discriminator_loss(loss, Logits(real), Logits(fake)), discriminator_loss(loss, real, fake))
@@ -123,7 +124,7 @@ def test_as_many_logits_in_another_shape_are_refused():
             compare()
 
 
-@pytest.mark.parametrize("loss", [Hinge(), NonSaturating(smoothing=0.1), LeastSquares(a=-1.0, b=0.7)], ids=repr)
+@loop_over("loss", [Hinge(), NonSaturating(smoothing=0.1), LeastSquares(a=-1.0, b=0.7)], ids=repr)
 def test_of_unequal_batches_each_side_has_its_own_mean(loss):
     """The mean over all pairs of a real and a generated image. Wrong: a constant that counts twice."""
     real, fake = draw((6, 2)), draw((3, 2))
@@ -143,7 +144,7 @@ def test_a_scalar_is_refused():
         generator_loss(Hinge(), draw((8,)).mean())
 
 
-@pytest.mark.parametrize("output", [[], None, 1.0, "logits", {"fun": None}], ids=repr)
+@loop_over("output", [[], None, 1.0, "logits", {"fun": None}], ids=repr)
 def test_what_are_no_logits_is_refused(output):
     with pytest.raises(ValueError, match="expected logits as Logits, a tensor or a list of these, got"):
         generator_loss(Hinge(), output)
@@ -185,8 +186,8 @@ def test_each_output_has_its_own_direction_term(loss):
     assert_close(found, terms)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("loss", [Hinge(), Wasserstein()], ids=lambda loss: type(loss).__name__)
+@loop_over("normalize", [False, True])
+@loop_over("loss", [Hinge(), Wasserstein()], ids=lambda loss: type(loss).__name__)
 def test_direction_loss_of_linear_g_is_the_difference(loss, normalize):
     """fake - real, with weights r = 1 that normalisation cannot change (Takida et al. 2024)."""
     real, fake = draw((8, 2)), draw((8, 2))
@@ -194,7 +195,7 @@ def test_direction_loss_of_linear_g_is_the_difference(loss, normalize):
 
 
 @unpaired
-@pytest.mark.parametrize("normalize", [False, True])
+@loop_over("normalize", [False, True])
 def test_direction_loss_weighs_each_distribution_by_r(loss, normalize):
     """Its gradient on a real logit is -r/N and on a fake one +r/N with r = -g', divided by the batch mean of r."""
     real = torch.randn(8, 1, dtype=torch.float64).sub(1).requires_grad_(True)
@@ -283,7 +284,7 @@ def test_a_mean_weight_that_is_not_positive_is_refused():
         direction_loss(LeastSquares(), real, fake)
 
 
-@pytest.mark.parametrize("loss", [NonSaturating(), Saturating()], ids=lambda loss: type(loss).__name__)
+@loop_over("loss", [NonSaturating(), Saturating()], ids=lambda loss: type(loss).__name__)
 def test_a_sure_discriminator_has_a_finite_normalised_loss(loss):
     """Logits at which r underflows, for all images or for one: no pull, instead of 0/0."""
     for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
@@ -358,7 +359,7 @@ def test_flat_keeps_what_is_no_logit():
     assert kept.features is features
 
 
-@pytest.mark.parametrize("output", [draw((8, 1)), Logits(draw((8, 1))), [draw((8,)), Logits(draw((8, 1)))]])
+@loop_over("output", [draw((8, 1)), Logits(draw((8, 1))), [draw((8,)), Logits(draw((8, 1)))]])
 def test_what_does_not_classify_has_no_class_loss(output):
     with pytest.raises(ValueError, match=r"does not classify: .*head\.conditioning=Auxiliary .*classes=scores\)"):
         class_loss(output, y)

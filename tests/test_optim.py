@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -15,7 +16,7 @@ from equipoise.core.schedules import After, Linear
 from equipoise.rules import Adam, RMSprop, optim
 
 ALL = [c for name in optim.__all__ if dataclasses.is_dataclass(c := getattr(optim, name))]
-every_optimiser = pytest.mark.parametrize("config", ALL, ids=lambda c: c.__name__)
+every_optimiser = loop_over("config", ALL, ids=lambda c: c.__name__)
 falling = Linear(start=1e-3, end=0.0, kimg=1.0)
 
 

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -41,7 +42,7 @@ def net():
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Softplus(), nn.Linear(8, 3))
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS, ids=lambda c: c.__name__)
+@loop_over("normalizer", NORMALIZERS, ids=lambda c: c.__name__)
 def test_a_normalizer_returns_the_network(normalizer):
     D = net()
     assert normalizer()(D) is D
@@ -51,8 +52,8 @@ def test_sanify_keeps_the_type():
     assert type(sanify(net())) is nn.Sequential
 
 
-@pytest.mark.parametrize("loss", UNPAIRED, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("san", [False, True])
+@loop_over("loss", UNPAIRED, ids=lambda c: c.__name__)
+@loop_over("san", [False, True])
 def test_an_unpaired_loss_takes_other_numbers_of_real_and_generated_images(loss, san):
     """Each has a mean of its own: three copies of the generated images change nothing."""
     torch.manual_seed(1)
@@ -76,7 +77,7 @@ def test_other_logits_of_an_image_are_refused():
         discriminator_loss(Hinge(), torch.zeros(4, 2), torch.zeros(3, 1))
 
 
-@pytest.mark.parametrize("penalty", [R1, R2, GradientPenalty, Dragan, Drift], ids=lambda c: c.__name__)
+@loop_over("penalty", [R1, R2, GradientPenalty, Dragan, Drift], ids=lambda c: c.__name__)
 def test_penalties_take_plain_tensors(penalty):
     D, real, fake = net(), torch.randn(5, 3, 2, 2), torch.randn(5, 3, 2, 2)
 
@@ -92,9 +93,7 @@ def test_penalties_take_plain_tensors(penalty):
             values(real)
 
 
-@pytest.mark.parametrize(
-    "ask", [lambda logits: logits.mean(), lambda logits: logits.backward(), lambda logits: logits.shape]
-)
+@loop_over("ask", [lambda logits: logits.mean(), lambda logits: logits.backward(), lambda logits: logits.shape])
 def test_logits_say_where_the_tensor_is(ask):
     with pytest.raises(AttributeError, match=r"Take D\(x\)\.fun, the logits, or give D\(x\) to discriminator_loss"):
         ask(Logits(torch.zeros(2, 1)))

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy.integrate import trapezoid
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
@@ -144,7 +145,7 @@ def test_warns_where_a_better_one_may_lie_beyond(rng):
 # ---- what is given ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bandwidth", [0, -0.1, math.nan, math.inf])
+@loop_over("bandwidth", [0, -0.1, math.nan, math.inf])
 def test_what_is_no_bandwidth_is_refused(bandwidth):
     x = np.eye(3)
     with pytest.raises(ValueError, match=rf"standard deviation, finite and above 0; got {bandwidth:g}"):
@@ -158,7 +159,7 @@ def test_no_candidates_are_refused():
         parzen_bandwidth(np.eye(3), np.eye(3), [])
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("x", "message"),
     [
         (np.zeros(3), r"expected {} as points of shape \(N, F\).*got shape \(3,\); images are flattened by"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,7 +17,7 @@ from equipoise.core.types import Batch
 from equipoise.losses import R1, R2, Dragan, Drift, GradientPenalty, Penalty, penalties
 
 ALL = [c for name in penalties.__all__ if dataclasses.is_dataclass(c := getattr(penalties, name))]
-every_penalty = pytest.mark.parametrize("penalty", ALL, ids=lambda c: c.__name__)
+every_penalty = loop_over("penalty", ALL, ids=lambda c: c.__name__)
 
 
 def images(n, *shape, y=None):
@@ -50,15 +51,15 @@ def network():
 # ---- closed forms ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 64])
+@loop_over("n", [1, 2, 7, 64])
 def test_gradient_penalty_of_a_unit_norm_linear_critic_is_zero(n):
     """For every batch size: one norm over the batch would be √n."""
     value = GradientPenalty()(linear_critic(1.0), images(n), images(n))
     assert_close(value, torch.zeros(n, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 5])
-@pytest.mark.parametrize(("norm", "target"), [(3.0, 1.0), (0.5, 1.0), (3.0, 0.0), (3.0, 2.5)])
+@loop_over("n", [1, 5])
+@loop_over(("norm", "target"), [(3.0, 1.0), (0.5, 1.0), (3.0, 0.0), (3.0, 2.5)])
 def test_gradient_penalty_of_a_linear_critic(n, norm, target):
     value = GradientPenalty(target=target)(linear_critic(norm), images(n), images(n))
     assert_close(value, torch.full((n,), (norm - target) ** 2, dtype=torch.float64))
@@ -114,7 +115,7 @@ def test_the_one_sided_penalty_leaves_flat_images_alone():
     assert_close(slope, torch.tensor([0, 0, 1.0, 4.0], dtype=torch.float64))  # 2 (s - 1)
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty, Dragan])
+@loop_over("penalty", [GradientPenalty, Dragan])
 def test_the_zero_centred_penalty_is_the_squared_norm_and_nothing_else(penalty):
     """No √, no ε: 0 where the gradient is 0, also in float32, and 2 ‖a‖² as the slope in the scale of <a, x>."""
     flat = torch.zeros((), requires_grad=True)
@@ -132,7 +133,7 @@ def test_the_zero_centred_penalty_is_the_squared_norm_and_nothing_else(penalty):
     assert tiny.grad.item() == pytest.approx(2e-9, rel=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 6])
+@loop_over("n", [1, 6])
 def test_r1_and_r2_of_a_quadratic_critic(n):
     """‖Ax‖², on real and on fake images."""
     critic, A = quadratic_critic()
@@ -189,7 +190,7 @@ def test_dragan_looks_around_real_images():
     assert torch.corrcoef(u.view(100, 32).T).fill_diagonal_(0).abs().max() < 0.5
 
 
-@pytest.mark.parametrize("n", [1, 4])
+@loop_over("n", [1, 4])
 def test_dragan_of_a_batch_without_contrast_is_finite(n):
     """A batch of one, or of equal pixels: std 0, not NaN."""
     value = Dragan()(linear_critic(2.0), Batch(torch.ones(n, 2, 4, 4, dtype=torch.float64)), images(n))
@@ -197,7 +198,7 @@ def test_dragan_of_a_batch_without_contrast_is_finite(n):
     assert_close(Dragan()(lambda x, y: x.square(), Batch(torch.ones(1, 1)), images(1)), torch.ones(1))
 
 
-@pytest.mark.parametrize("fakes", [3, 1])
+@loop_over("fakes", [3, 1])
 def test_pairs_need_as_many_generated_images(fakes):
     """One generated image would silently be paired with all real ones."""
     with pytest.raises(ValueError, match=rf"one by one, got \(4, 2, 4, 4\) and \({fakes}, 2, 4, 4\)"):
@@ -282,7 +283,7 @@ def test_reaches_every_weight(penalty):
 
 
 @every_penalty
-@pytest.mark.parametrize("k", [1, 3])
+@loop_over("k", [1, 3])
 def test_a_critic_with_many_logits_is_summed(penalty, k):
     """(N, K) logits: the gradient is that of their sum, K times that of one of them repeated; drift is their mean."""
     k = 1 if penalty is Drift else k

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from reference import SPEC, Reference, Watch, assert_gradients, batch, build, small
 from torch import nn
 from torch.testing import assert_close
@@ -134,8 +135,8 @@ def test_batch_norm_and_what_it_remembers_are_those_of_a_piece():
 # ---- more images for G -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [NonSaturating(), RelativisticPairing()], ids=["unpaired", "paired"])
-@pytest.mark.parametrize("matching", [(), (FeatureMatching(strength=0.3),)], ids=["", "matching"])
+@loop_over("loss", [NonSaturating(), RelativisticPairing()], ids=["unpaired", "paired"])
+@loop_over("matching", [(), (FeatureMatching(strength=0.3),)], ids=["", "matching"])
 def test_g_learns_from_several_batches_of_one_set_of_labels(loss, matching):
     cfg = small(head=Head(Auxiliary()), loss=loss, terms=matching, g_batches=2)
     gan, real = build(cfg), batch()
@@ -250,7 +251,7 @@ def test_sizes_that_leave_a_remainder_are_refused_before_anything_is_written(tmp
         d_step(gan, batch(8), 0, batch(7))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("fields", "named"),
     [
         ({"head": Head(san=True, normalize_loss=True), "loss": SoftLeastSquares()}, "head.normalize_loss=true"),

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from tab import SMALL, TINY, decoded
 from torch.testing import assert_close
 
@@ -48,7 +49,7 @@ def offered(path):
     return {option.__name__ for option in next(knob for knob in KNOBS if knob.path == path).options}
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("path", "module"),
     [
         ("loss", losses),
@@ -133,8 +134,8 @@ VARIANTS = {
 } | {name: setting() for name, setting in SETTINGS.items()}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@loop_over("name", SETTINGS)
+@loop_over("variant", VARIANTS)
 def test_an_address_holds_the_setting(name, variant):
     query = written(name, VARIANTS[variant])
     assert read(query) == (name, VARIANTS[variant])
@@ -148,7 +149,7 @@ def test_an_address_says_what_differs_and_nothing_else():
     assert written("SN+SAN", other) == ("setting=SN%2BSAN&data.of=Grid(side=3)&terms=[R1(every=1)]&d_optim.lr=0.0004")
 
 
-@pytest.mark.parametrize("cfg", VARIANTS.values(), ids=VARIANTS)
+@loop_over("cfg", VARIANTS.values(), ids=VARIANTS)
 def test_every_text_on_the_page_is_the_value(cfg):
     def check(form, value):
         if isinstance(form, list):
@@ -167,7 +168,7 @@ def test_every_text_on_the_page_is_the_value(cfg):
         check(form, at(cfg, path))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("query", "message"),
     [
         ("setting=R2D2", "there is no setting 'R2D2'; known: .*R3GAN"),
@@ -639,7 +640,7 @@ def test_the_heat_map_goes_row_by_row_from_the_bottom():
         assert_close(heat[row, column], gan.value(middle)[0].detach())
 
 
-@pytest.mark.parametrize("of", [Ring(), Grid(), SwissRoll(), Line(theta=3.0), Ring(num=1, std=1e-3)], ids=repr)
+@loop_over("of", [Ring(), Grid(), SwissRoll(), Line(theta=3.0), Ring(num=1, std=1e-3)], ids=repr)
 def test_the_view_is_a_square_around_the_points(of):
     left, right, bottom, top = view_of(of)
     assert right - left == pytest.approx(top - bottom)

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 from PIL import Image
 
 pytest.importorskip("websockets", reason="needs the extra `playground`")
@@ -336,8 +337,8 @@ def test_two_tabs_go_the_same_way_and_a_closed_one_trains_no_more(browser, addre
         a.until("frame.iteration === 101")
 
 
-@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1000, 640), (390, 800)])
-@pytest.mark.parametrize("dark", [False, True])
+@loop_over(("width", "height"), [(1400, 900), (1000, 640), (390, 800)])
+@loop_over("dark", [False, True])
 def test_it_fits_the_window(browser, address, width, height, dark):
     with browser.page(f"{address}#setting=R1&{SMALL}", width=width, height=height, dark=dark) as page:
         page.click("#hundred")

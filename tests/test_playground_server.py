@@ -12,12 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import torch
+from loops import loop_over
 from tab import SMALL, TINY, opened
 from typer.testing import CliRunner
 
@@ -40,7 +40,7 @@ PAGE = ROOT / "equipoise" / "lab" / "playground"
 
 @pytest.fixture(scope="module")
 def address():
-    with servers.listening("127.0.0.1", 0, sessions=3) as (server, at):
+    with servers.listening("127.0.0.1", 0, sessions=2) as (server, at):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield at
@@ -69,7 +69,7 @@ def get(address, path="/", **headers):
     return response, content
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("path", "name", "kind"),
     [("/", "page.html", "html"), ("/playground.js", "playground.js", "javascript"), ("/style.css", "style.css", "css")],
 )
@@ -92,7 +92,7 @@ def test_there_is_nothing_else(address):
         assert get(address, path)[0].status == 404
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("host", "status"),
     [
         ("127.0.0.1:{port}", 200),
@@ -117,7 +117,7 @@ def test_a_name_that_is_not_the_servers_is_refused(address, host, status):
         assert answer.status == 403
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "https://127.0.0.1:{port}", "null"])
+@loop_over("origin", ["http://evil.example", "http://127.0.0.1", "https://127.0.0.1:{port}", "null"])
 def test_another_page_may_not_train(address, origin):
     origin = origin.format(port=urlsplit(address).port)
     with pytest.raises(InvalidStatus, match="HTTP 403"), opened(address, origin):
@@ -131,7 +131,16 @@ def test_without_an_origin_there_is_no_session(address):
         pytest.fail("it is open")
 
 
+def full(address):
+    """Whether a third tab is told that there is no room, and closed."""
+    with opened(address) as another:
+        with pytest.raises(ConnectionClosed, match="1013"):
+            another.drain()
+        return another.first == {"error": "2 tabs are training, and this server takes no more: close one, then reload."}
+
+
 def test_tabs_go_the_way_of_one_alone_and_end_when_they_are_closed(address):
+    """Of so many as there is room for. One ends without the closing handshake, as when a browser is killed."""
     alone = PointGAN(TINY)
     for _ in range(40):
         alone.iterate()
@@ -148,6 +157,7 @@ def test_tabs_go_the_way_of_one_alone_and_end_when_they_are_closed(address):
             while tab.frame is None or tab.frame[0]["iteration"] < 40:
                 tab.next()
             torch.testing.assert_close(torch.from_numpy(tab.frame[1]["points"].copy()), expected, rtol=0, atol=0)
+        assert full(address)
         assert len(multiprocessing.active_children()) == 2
         assert a.ask("set", changes={"loss": "Hinge"})["setting"]["query"].startswith("setting=minimax&")
         assert "loss" not in b.ask("pause")["setting"]["query"]
@@ -155,55 +165,31 @@ def test_tabs_go_the_way_of_one_alone_and_end_when_they_are_closed(address):
         a.socket.close()  # while it trains
         assert processes_left(1)
         assert b.ask("step", iterations=1)["playing"]
-    assert processes_left(0)
-
-
-def test_a_tab_that_vanishes_ends_its_process(address):
-    """Without the closing handshake, as when a browser is killed."""
-    with opened(address) as tab:
-        tab.ask("play")
-        assert processes_left(1)
-        tab.socket.socket.shutdown(socket.SHUT_RDWR)
-        assert processes_left(0)
-
-
-def test_there_is_room_for_so_many_tabs_and_then_a_message(address):
-    with ExitStack() as tabs:
-        first, *_ = [tabs.enter_context(opened(address)) for _ in range(3)]
-        with opened(address) as another:
-            assert another.first == {
-                "error": "3 tabs are training, and this server takes no more: close one, then reload."
-            }
-            with pytest.raises(ConnectionClosed, match="1013"):
-                another.drain()
-        first.socket.close()
-        assert processes_left(2)
-        with opened(address) as another:
+        with opened(address) as another:  # there is room again
             assert another.ask("play")["playing"]
+            assert processes_left(2)
+            another.socket.socket.shutdown(socket.SHUT_RDWR)
+            assert processes_left(1)
     assert processes_left(0)
 
 
-def test_a_process_that_dies_is_reported_to_its_page(address):
-    with opened(address) as tab:
-        tab.ask("play")
-        (process,) = multiprocessing.active_children()
-        os.kill(process.pid, signal.SIGKILL)
-        while (message := tab.next()) is None:
-            pass
-        assert message == {"error": "The process that trained for this page has ended. Reload to start another."}
-    assert processes_left(0)
-
-
-def test_what_is_too_long_closes_the_tab_and_nothing_else(address):
+def test_what_is_too_long_closes_the_tab_and_a_process_that_dies_is_reported_to_its_page(address):
     with opened(address) as tab, opened(address) as other:
         tab.socket.send("x" * (servers.MOST_BYTES + 1))
         with pytest.raises(ConnectionClosed, match="1009"):
             tab.drain()
+        assert processes_left(1)
         assert "error" not in other.ask("pause")
         other.socket.send(b"bytes")
         while (reply := other.next()) is None:
             pass
         assert reply["error"]
+        other.ask("play")
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, signal.SIGKILL)
+        while (message := other.next()) is None:
+            pass
+        assert message == {"error": "The process that trained for this page has ended. Reload to start another."}
     assert processes_left(0)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -242,7 +243,7 @@ def test_regularisers_that_did_not_change_go_on_remembering():
     assert gan.gan.memories("D") == []
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         ({"generator": MLPGenerator(z_dim=4)}, "generator cannot change"),
@@ -268,7 +269,7 @@ def test_what_was_made_with_the_networks_cannot_change(changes, message):
     assert all(torch.equal(a, b) for a, b in zip(weights(gan), before, strict=True))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         ({"data": Digits()}, r"expected points, such as data=Points\(of=Ring\), got data=Digits"),
@@ -301,7 +302,7 @@ def test_data_of_one_dimension_and_a_critic_trained_to_convergence():
 # ---- the ten settings ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@loop_over("name", SETTINGS)
 def test_a_setting_trains_and_reads_back(name):
     cfg = SETTINGS[name](tiny())
     gan = PointGAN(cfg)  # warnings are errors: no guarantee is voided

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from runs import assert_resumes
 from tiny import recipe
 from torch import nn
@@ -116,7 +117,7 @@ def test_a_compiled_player_trains_alike_and_its_penalties_differentiate_twice(mo
     assert (ends[0] - ends[1]).abs().mean() < 1e-6  # Adam's first step is 1e-3 long, whatever the size of a gradient
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         (
@@ -247,7 +248,7 @@ def test_images_outlive_a_replay_of_their_cuda_graph(monkeypatch):
         assert (x.data_ptr() != made[0].data_ptr()) == copied
 
 
-@pytest.mark.parametrize(("given", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])
+@loop_over(("given", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])
 def test_modes_of_the_compiler_are_passed_on(given, mode, monkeypatch):
     modes = []
     monkeypatch.setattr(nn.Module, "compile", lambda _, mode: modes.append(mode))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from scipy.optimize import minimize
 from torch import nn
 
@@ -20,7 +21,7 @@ def blobs(n, seed=0, spread=1.0):
     return centres[y] + spread * rng.standard_normal((n, 3)), y
 
 
-@pytest.mark.parametrize("C", [0.01, 1.0, 30.0])
+@loop_over("C", [0.01, 1.0, 30.0])
 def test_it_is_the_minimum_that_scipy_finds_for_each_class(C):
     x, y = blobs(80)
     found = linear_svm(x, y, C=C)

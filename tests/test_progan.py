@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import count, of_g
 from torch import nn
 from torch.testing import assert_close
@@ -110,8 +111,8 @@ def test_channels_halve_beyond(width, full_until, wanted):
     assert D.body.entries[0].from_image[0].out_channels == wanted
 
 
-@pytest.mark.parametrize(("resolution", "base"), [(4, 4), (7, 7), (8, 4), (28, 7), (48, 6), (80, 5), (14, 7)])
-@pytest.mark.parametrize("channels", [1, 3])
+@loop_over(("resolution", "base"), [(4, 4), (7, 7), (8, 4), (28, 7), (48, 6), (80, 5), (14, 7)])
+@loop_over("channels", [1, 3])
 def test_other_sizes(resolution, base, channels):
     spec = ImageSpec(resolution, channels)
     G, D = small_g().build(spec), build_d(small_d(), spec)
@@ -127,7 +128,7 @@ def test_other_sizes(resolution, base, channels):
         set_lod(G, doublings + 0.5)
 
 
-@pytest.mark.parametrize("cfg", [ProGANGenerator(), ProGANDiscriminator()], ids=["G", "D"])
+@loop_over("cfg", [ProGANGenerator(), ProGANDiscriminator()], ids=["G", "D"])
 def test_a_size_without_halvings_is_refused_with_the_nearest(cfg):
     head = () if isinstance(cfg, ProGANGenerator) else (Head().factory(0),)
     with pytest.raises(ValueError, match=r"data.resolution=32 or data.resolution=40"):
@@ -220,7 +221,7 @@ def test_at_alpha_0_a_net_is_the_smaller_one_and_at_alpha_1_the_larger_one_exact
     assert not torch.equal(at_level(D, 0)(x).fun, at_level(D, 1)(x).fun)
 
 
-@pytest.mark.parametrize("alpha", [1e-6, 0.25, 0.5, 0.75, 1 - 1e-6])
+@loop_over("alpha", [1e-6, 0.25, 0.5, 0.75, 1 - 1e-6])
 def test_in_between_the_images_are_a_mixture(alpha):
     """alpha of the larger size, 1 - alpha of the smaller, before tanh; and the maps in D likewise."""
     G, D, z, x = small_g(output="linear").build(WITHOUT_CLASSES), build_d(small_d()), noise(), pictures()
@@ -249,8 +250,8 @@ def test_layers_that_are_not_grown_are_not_used():
     assert wanted[0].shape == (4, 3, 32, 32)
 
 
-@pytest.mark.parametrize("lod", [0.0, 0.3, 1.0, 2.7, 3.0])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("lod", [0.0, 0.3, 1.0, 2.7, 3.0])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_every_weight_in_use_has_a_gradient_and_no_other(lod, san):
     G, D = (
         at_level(small_g().build(SPEC), lod),
@@ -296,7 +297,7 @@ def test_autocast_agrees_with_float32(lod):
     assert_close(logits, D(x).fun, atol=0.1, rtol=0.1)
 
 
-@pytest.mark.parametrize("lod", [0.0, 0.4, 2.0])
+@loop_over("lod", [0.0, 0.4, 2.0])
 def test_the_gradient_of_the_gradient_is_right(lod):
     """Double backward through D, mixtures and halvings included, against differences in float64."""
     D = at_level(build_d(small_d(width=2), ImageSpec(16, 1)).double(), lod)
@@ -342,9 +343,7 @@ def layers_of(net):
     return [m for m in net.modules() if hasattr(m, "parametrizations")]
 
 
-@pytest.mark.parametrize(
-    "cfg", [ProGANDiscriminator(width=32), DCGANDiscriminator(norm="none"), MLPDiscriminator()], ids=repr
-)
+@loop_over("cfg", [ProGANDiscriminator(width=32), DCGANDiscriminator(norm="none"), MLPDiscriminator()], ids=repr)
 def test_equalised_weights_have_size_1_and_the_net_computes_what_it_did(cfg):
     """Any architecture, within the error of a draw of so many weights."""
     D = build_d(cfg)
@@ -481,8 +480,8 @@ def test_drift_is_float32_under_autocast():
 # ---- with everything else ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, PerClass, Auxiliary, Hidden, Input])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("conditioning", [NoConditioning, Projection, PerClass, Auxiliary, Hidden, Input])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_both_steps_in_the_middle_of_a_fade(conditioning, san):
     """With either head and every conditioning, all that is in use moves, and nothing else."""
     head = Head(conditioning(), san=san)
@@ -509,7 +508,7 @@ def test_both_steps_in_the_middle_of_a_fade(conditioning, san):
     assert all(p.isfinite().all() for net in (gan.G, gan.D) for p in net.parameters())
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "changes",
     [
         {"loss": Hinge(), "d_normalizer": SpectralNorm(), "terms": ()},
@@ -547,7 +546,7 @@ def test_the_recipe_has_the_numbers_of_the_paper():
     assert cfg.growth.lod(12_800_000, 1024) == 0 < cfg.growth.lod(12_799_000, 1024)
 
 
-@pytest.mark.parametrize("size", [14, 6, 3])
+@loop_over("size", [14, 6, 3])
 def test_the_deviation_is_that_of_the_whole_batch(size):
     """Whatever its size, as in the paper: one number for all images."""
     cfg = override(recipes.load("progan")[0], {"discriminator.width": 4})

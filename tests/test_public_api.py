@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from loops import loop_over
 
 import equipoise
 
@@ -25,7 +26,7 @@ def python(code):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", LISTED)
+@loop_over("name", LISTED)
 def test_every_listed_name_is_there(name):
     assert name in equipoise.__all__
     assert name in dir(equipoise)
@@ -79,21 +80,22 @@ def test_the_package_is_typed():
 HEAVY = ("torch", "numpy")
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import equipoise; equipoise.__version__; dir(equipoise)",
-        "from equipoise.cli.app import app; app(['--help'], standalone_mode=False)",
-        "from equipoise.cli.app import app; app(['train', '--help'], standalone_mode=False)",
-        "from equipoise.cli.app import app; app(['evaluate', '--help'], standalone_mode=False)",
-        "from equipoise.cli.app import app; app(['recipes'], standalone_mode=False)",
-    ],
-    ids=["import", "--help", "train --help", "evaluate --help", "recipes"],
-)
-def test_torch_is_not_imported(code):
-    """Importing it takes seconds."""
-    printed = python(f"import sys; {code}; print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])")
-    assert printed.splitlines()[-1] == "LOADED []"
+COMMANDS = ([], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes"])
+
+
+def test_torch_is_not_imported():
+    """Importing it takes seconds. In one interpreter: each command adds its imports to those before it."""
+    code = f"""if True:
+        import sys, equipoise
+        equipoise.__version__, dir(equipoise)
+        for arguments in {COMMANDS!r}:
+            if arguments:
+                from equipoise.cli.app import app
+                app(arguments, standalone_mode=False)
+            print("LOADED", arguments, [m for m in {HEAVY!r} if m in sys.modules])
+    """
+    found = [line for line in python(code).splitlines() if line.startswith("LOADED")]
+    assert found == [f"LOADED {arguments} []" for arguments in COMMANDS]
 
 
 def test_a_name_imports_only_its_home():

@@ -6,9 +6,9 @@ import re
 import time
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import loop_over
 
 from equipoise.config import components, override, to_text
 from equipoise.core.grammar import parse
@@ -21,7 +21,7 @@ from equipoise.weights import SpectralNorm
 KNOWN = components()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "path",
     [
         r"C:\Users\me\photos",
@@ -55,7 +55,7 @@ def test_a_directory_of_that_name_is_data(tmp_path, monkeypatch):
     assert override(dcgan_digits(), {"data": parse(r"C:\Users\me\new", KNOWN)}).data == Images(r"C:\Users\me\new")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("text", "value"),
     [
         (r"'C:\\new'", r"C:\new"),
@@ -110,7 +110,7 @@ def test_text_without_a_backslash_is_left_as_it_is():
         assert as_python(text) == as_saved(text) == text
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "piece",
     ['"C:\\', "'C:\\\"", "\\\\a\\'", "'\\\\a\"", "'\\N", "\\", "'''\\", '"x\\\n\\', "'\\000", "'" + "\\\\", 'x"C:\\'],
 )

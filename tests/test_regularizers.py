@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -26,9 +27,9 @@ from equipoise.nn import Discriminator
 from equipoise.weights import ExactSpectralNorm, FrobeniusNorm, SpectralNorm, WeightNorm
 
 ALL = [c for name in regularizers.__all__ if dataclasses.is_dataclass(c := getattr(regularizers, name))]
-every_regularizer = pytest.mark.parametrize("regularizer", ALL, ids=lambda c: c.__name__)
+every_regularizer = loop_over("regularizer", ALL, ids=lambda c: c.__name__)
 MEMORYLESS = [c for c in ALL if c is not HistoricalAverage]
-memoryless = pytest.mark.parametrize("regularizer", MEMORYLESS, ids=lambda c: c.__name__)
+memoryless = loop_over("regularizer", MEMORYLESS, ids=lambda c: c.__name__)
 
 
 def linear(*shape):
@@ -110,7 +111,7 @@ def test_the_gradient_of_the_spectral_norm_penalty_is_sigma_u_v():
     assert_close(layer.weight.grad, 0.3 * s[0] * torch.outer(left[:, 0], right[0]))
 
 
-@pytest.mark.parametrize("bound", [0.5, 1.0, 2.0])
+@loop_over("bound", [0.5, 1.0, 2.0])
 def test_singular_value_penalty_is_the_sum_over_values_above_the_bound(bound):
     net = network()
     wanted = sum((torch.linalg.svdvals(m) - bound).clamp_min(0).square().sum() for m in matrices(net))
@@ -228,7 +229,7 @@ def test_weights():
 
 
 @every_regularizer
-@pytest.mark.parametrize("normalizer", [None, SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [None, SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_is_a_scalar_whose_gradient_reaches_the_weights_and_nothing_moves(regularizer, normalizer):
     """Not even the singular vectors of a spectral norm, in training mode."""
     net = network()

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_each_moves_its_class, assert_trained, count, of_g
 from torch import nn
 from torch.testing import assert_close
@@ -51,9 +52,9 @@ DISCRIMINATORS = {
     "GP64": ResNetCritic(width=4),
     "GP64 without norm": ResNetCritic(width=4, norm="none"),
 }
-every_generator = pytest.mark.parametrize("fields", GENERATORS.values(), ids=GENERATORS)
-every_discriminator = pytest.mark.parametrize("config", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
-resolutions = pytest.mark.parametrize("resolution", SIZES)
+every_generator = loop_over("fields", GENERATORS.values(), ids=GENERATORS)
+every_discriminator = loop_over("config", DISCRIMINATORS.values(), ids=DISCRIMINATORS)
+resolutions = loop_over("resolution", SIZES)
 
 
 def generator(spec=COLOUR, *, conditional=False, **fields):
@@ -124,8 +125,8 @@ def test_the_block_of_the_conditional_generator():
     assert_close(block(x, y), h + conv(block.shortcut, doubled(x)))
 
 
-@pytest.mark.parametrize("halve", [True, False], ids=["halve", "keep"])
-@pytest.mark.parametrize(("c_in", "c_out"), [(3, 5), (3, 3)])
+@loop_over("halve", [True, False], ids=["halve", "keep"])
+@loop_over(("c_in", "c_out"), [(3, 5), (3, 3)])
 def test_the_block_of_the_discriminator(halve, c_in, c_out):
     """ReLU, 3x3, ReLU, 3x3, mean; 1x1, mean beside it, or nothing where nothing changes."""
     block = spread(DownBlock(c_in, c_out, halve=halve)).double()
@@ -163,7 +164,7 @@ def test_the_first_block_of_the_discriminator():
 # ---- the tables ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("config", "resolution", "linear", "outputs"),
     [
         (ResNetGenerator(width=256, channels="constant"), 32, 256, [256, 256, 256]),
@@ -186,7 +187,7 @@ def test_channels_of_the_generators(config, resolution, linear, outputs):
     assert G.conv.weight.shape == (3, outputs[-1], 3, 3)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("config", "resolution", "outputs", "maps"),
     [
         (ResNetDiscriminator(width=128, channels="constant"), 32, [128] * 4, [16, 8, 8, 8]),
@@ -237,7 +238,7 @@ def test_weights_of_sngan_32():
     assert count(on_meta(ResNetDiscriminator(width=128, channels="constant", pool="mean"), 32)) == published
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("resolution", "widths", "G", "D"),
     [
         (48, [512, 256, 128, 64], 4_878_083, 10_141_441),
@@ -297,8 +298,8 @@ def test_weights_of_wgan_gp_64():
 
 
 @resolutions
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("conditional", [False, True], ids=["", "classes"])
+@loop_over("channels", [1, 3])
+@loop_over("conditional", [False, True], ids=["", "classes"])
 def test_shapes(resolution, channels, conditional):
     spec = ImageSpec(resolution, channels, 10)
     y = torch.tensor([4, 2, 9])
@@ -357,7 +358,7 @@ def test_the_class_may_join_the_features(config):
     assert_close(D(x, y).fun, hidden.flatten(1) @ vector.T)
 
 
-@pytest.mark.parametrize("config", [ResNetGenerator(), ResNetDiscriminator(), ResNetCritic()])
+@loop_over("config", [ResNetGenerator(), ResNetDiscriminator(), ResNetCritic()])
 def test_impossible_sizes_are_refused_with_the_nearest(config):
     with pytest.raises(ValueError, match=r"50 is none of these numbers.*data.resolution=48 or data.resolution=56"):
         on_meta(config, 50)
@@ -445,7 +446,7 @@ def test_an_image_of_the_discriminator_is_its_own(config):
 
 
 @every_discriminator
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_spectral_norm_reaches_every_layer(config, san):
     D = discriminator(config, head=Head(Projection(), san=san))
     SpectralNorm()(D)
@@ -515,9 +516,9 @@ def narrow(name, **changes):
     return override(load(name)[0], {"generator.width": 2, "discriminator.width": 2} | RECIPES[name] | changes)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
-@pytest.mark.parametrize("resolution", [32, 64])
+@loop_over("name", RECIPES)
+@loop_over("san", [False, True], ids=["plain", "san"])
+@loop_over("resolution", [32, 64])
 def test_both_steps_of_the_recipes(name, san, resolution):
     cfg = narrow(name, **{"head.san": san})
     gan = GAN.build(cfg, ImageSpec(resolution, 3, 10))

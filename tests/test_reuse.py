@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from runs import assert_resumes
 from tiny import recipe
 from torch import nn
@@ -118,10 +119,10 @@ def test_it_saves_one_forward_of_g():
     ],
 )
 def test_resumes_bit_for_bit(changes, tmp_path):
-    assert_resumes(replace(recipe(), game=Generation(reuse=True), **changes), tmp_path)
+    assert_resumes(replace(recipe(), total_kimg=0.096, game=Generation(reuse=True), **changes), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"g_batches": 2}, {"compute.micro_batch": 4}])
+@loop_over("changes", [{"g_batches": 2}, {"compute.micro_batch": 4}])
 def test_where_other_images_are_needed_it_is_refused(changes):
     with pytest.raises(ValueError, match=r"game.reuse=true and (g_batches|compute.micro_batch)=.*game.reuse=false"):
         override(recipe(), {"game.reuse": True} | changes)

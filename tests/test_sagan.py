@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import assert_trained, count, of_g, open_gates
 from torch import nn
 from torch.testing import assert_close
@@ -76,7 +77,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize(("resolution", "up", "down"), PUBLISHED, ids=lambda v: v if isinstance(v, int) else "")
+@loop_over(("resolution", "up", "down"), PUBLISHED, ids=lambda v: v if isinstance(v, int) else "")
 def test_channel_tables_and_maps(resolution, up, down):
     """Width 3, what each block is given and makes, and where attention stands: in both networks on the same map."""
     spec = ImageSpec(resolution, channels=3, num_classes=0)
@@ -106,8 +107,8 @@ def test_channel_tables_and_maps(resolution, up, down):
     assert [shape[2] for shape in shapes["D"] if shape[0] is SelfAttention] == [place]
 
 
-@pytest.mark.parametrize("resolution", sorted(size for size in SIZES if size <= 56))
-@pytest.mark.parametrize("channels", [1, 3])
+@loop_over("resolution", sorted(size for size in SIZES if size <= 56))
+@loop_over("channels", [1, 3])
 def test_sizes_between(resolution, channels):
     spec = ImageSpec(resolution, channels, num_classes=4)
     x = generator(spec, conditional=True)(noise(), torch.tensor([0, 1, 3]))
@@ -118,9 +119,7 @@ def test_sizes_between(resolution, channels):
     assert [m for m in D.modules() if isinstance(m, SelfAttention)]
 
 
-@pytest.mark.parametrize(
-    ("resolution", "near"), [(8, "16"), (14, "16"), (30, "28 or data.resolution=32"), (1024, "896")]
-)
+@loop_over(("resolution", "near"), [(8, "16"), (14, "16"), (30, "28 or data.resolution=32"), (1024, "896")])
 def test_other_sizes_are_refused(resolution, near):
     spec = ImageSpec(resolution, 3)
     message = f"SAGAN{{}} doubles or halves .* {resolution} is none of .*data.resolution={near}, or"
@@ -180,7 +179,7 @@ def test_the_generator_is_the_published_one():
     assert_close(G(z, y), conv(G.last[2], last.relu()).tanh(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("resolution", [32, 64])
+@loop_over("resolution", [32, 64])
 def test_the_discriminator_is_the_published_one(resolution):
     """The first block averages before its shortcut, the others after it; the last halves no map; ReLU, sum, head."""
     spec = dataclasses.replace(SMALL, resolution=resolution)
@@ -228,8 +227,8 @@ def test_xavier_weights():
 # ---- what holds of both networks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("conditional", [False, True])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_every_weight_is_trained(conditional, san):
     G = generator(conditional=conditional)
     D = discriminator(head=Head(Projection() if conditional else NoConditioning(), san=san))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations as new
 from torch.nn.utils import parametrize
@@ -475,7 +476,7 @@ def test_the_same_logits_at_two_places():
     assert [type(t) for t in (*more.values(), detached)] == [Tensor] * 3
 
 
-@pytest.mark.parametrize("layers", ["adv", ["adv"]], ids=["name", "list"])
+@loop_over("layers", ["adv", ["adv"]], ids=["name", "list"])
 def test_named_layers_alone_are_converted(layers):
     D = sanify(AuxiliaryClassifier(), layers)
     for net in (D, copy.deepcopy(D)):
@@ -542,7 +543,7 @@ RESHAPES = {
 }
 
 
-@pytest.mark.parametrize("reshape", RESHAPES.values(), ids=RESHAPES)
+@loop_over("reshape", RESHAPES.values(), ids=RESHAPES)
 def test_reshapes(reshape):
     class Net(nn.Linear):
         def forward(self, x):
@@ -572,7 +573,7 @@ def saved_and_loaded(D):
     return torch.load(buffer, weights_only=False)
 
 
-@pytest.mark.parametrize(("name", "copied"), [("spectral norm", copy.deepcopy), ("mlp", saved_and_loaded)])
+@loop_over(("name", "copied"), [("spectral norm", copy.deepcopy), ("mlp", saved_and_loaded)])
 def test_copies_are_independent(name, copied):
     case = CASES[name]
     D = sanify(case.build())
@@ -626,7 +627,7 @@ def test_logits_of_a_half_precision_network_are_float32():
     assert logits.fun.dtype == logits.dir.dtype == torch.float32
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@loop_over("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(context):
     plain, san = both(CASES["patchgan"], "eval")
     x = CASES["patchgan"].inputs()
@@ -716,7 +717,7 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize(("then", "message"), AFTER.values(), ids=AFTER)
+@loop_over(("then", "message"), AFTER.values(), ids=AFTER)
 def test_anything_but_reshapes_after_the_last_layer_is_refused(then, message):
     D = sanify(Then(then))
     with pytest.raises(ValueError, match=message):
@@ -770,7 +771,7 @@ def test_a_projection_discriminator_is_pointed_to_heads():
         sanify(Net())(torch.randn(3, 2), torch.tensor([0, 1, 2]))
 
 
-@pytest.mark.parametrize("norm", [lambda m: m, new.spectral_norm, new.weight_norm, nn.utils.spectral_norm])
+@loop_over("norm", [lambda m: m, new.spectral_norm, new.weight_norm, nn.utils.spectral_norm])
 def test_the_layer_is_named_under_every_norm(norm):
     net = Then(nn.Sigmoid())
     net.fc = norm(net.fc)
@@ -847,7 +848,7 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.mark.parametrize(("make", "layers", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@loop_over(("make", "layers", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_refused_at_conversion(make, layers, message):
     with pytest.raises(ValueError, match=message):
         sanify(make(), layers)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from processes import on_two_processes
 
 from equipoise.compute.shares import rank_0_first, share, together
@@ -17,7 +18,7 @@ def test_one_process_does_everything():
     assert rank_0_first(lambda: 3) == 3
 
 
-@pytest.mark.parametrize("num", [0, 1, 4, 5])
+@loop_over("num", [0, 1, 4, 5])
 def test_two_processes_share_out_and_find_all_in_order(tmp_path, num):
     def work(rank):
         own = list(share(range(num)))
@@ -28,8 +29,8 @@ def test_two_processes_share_out_and_find_all_in_order(tmp_path, num):
     ]
 
 
-@pytest.mark.parametrize("kind", [ValueError, RunError])
-@pytest.mark.parametrize("failing", [0, 1])
+@loop_over("kind", [ValueError, RunError])
+@loop_over("failing", [0, 1])
 def test_what_one_process_raises_all_raise(tmp_path, failing, kind):
     def work(rank):
         def own():

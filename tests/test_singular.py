@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from reference import SPEC, small
 from runs import lines
 from safetensors.torch import load_file
@@ -60,7 +61,7 @@ def test_weighted_layers_are_found_with_their_names():
     assert [name for name, _ in weighted_layers(D)] == ["body.0", "body.2"]
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_the_effective_weight_is_the_one_of_eval_mode_and_reading_it_moves_nothing(normalizer):
     net = network()
     normalizer()(net)
@@ -112,7 +113,7 @@ def test_the_gradient_of_squared_singular_values():
         assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@loop_over("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_nan_and_no_error(bad):
     """LAPACK fails on it, in the middle of a run that has an error of its own for NaN."""
     net = nn.Linear(3, 3)
@@ -215,7 +216,7 @@ def test_the_bound_bounds_every_convolution(kernel, stride, dilation, padding, g
     assert torch.linalg.svdvals(rows)[0] <= lipschitz_bound(layer) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_the_bound_bounds_a_network(normalizer):
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),
@@ -241,7 +242,7 @@ REPEATED = {
 }
 
 
-@pytest.mark.parametrize("net", REPEATED.values(), ids=REPEATED)
+@loop_over("net", REPEATED.values(), ids=REPEATED)
 def test_a_layer_counts_as_often_as_it_stands_in_the_chain(net):
     """Attained: every x > 0 goes through, along the same singular vector each time."""
     nn.init.constant_(LAYER.weight, 2)  # σ = 6
@@ -253,7 +254,7 @@ def test_a_layer_counts_as_often_as_it_stands_in_the_chain(net):
         assert_close(spectral_stats(D)["D/lipschitz"], slope, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
+@loop_over("normalizer", [SpectralNorm, ExactSpectralNorm, FrobeniusNorm, WeightNorm])
 def test_a_layer_that_stands_in_the_chain_twice_is_normalised_once(normalizer):
     """Of a rank-one weight both norms are its σ, so the bound is 1; weight norm leaves it as it was."""
     net = copy.deepcopy(REPEATED["part"])
@@ -277,7 +278,7 @@ def test_embeddings_take_no_part_in_the_bound():
 # ---- what a run reports ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection, PerClass, Hidden, Auxiliary])
+@loop_over("conditioning", [NoConditioning, Projection, PerClass, Hidden, Auxiliary])
 def test_of_a_san_head_the_length_of_its_longest_vector_is_reported(conditioning):
     """max_y ‖w(y)‖, written out from the weights: what multiplies the features' Lipschitz constant at most."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU())
@@ -323,7 +324,7 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("D", CHAINS.values(), ids=CHAINS)
+@loop_over("D", CHAINS.values(), ids=CHAINS)
 def test_each_layer_is_decomposed_once_and_the_bound_is_that_of_the_body(D, monkeypatch):
     decomposed = []
 

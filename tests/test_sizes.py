@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from tiny import recipe
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec, RunError, component
-from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator, NoConditioning
+from equipoise.models import GeneratorConfig, MLPDiscriminator, MLPGenerator, NoConditioning, bounded
 from equipoise.models.counts import on_meta
 from equipoise.train import GAN, Memory, d_step, fit_or_say_so, g_step, host_memory, require_fitting, train
 from equipoise.train import memory as sizes
@@ -31,7 +32,7 @@ def perceptrons():
     return replace(recipe(), **nets, head=head, d_normalizer=NoNormalizer())
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("changes", "message"),
     [
         ({"generator.z_dim": 10**9}, "generator is too large: its weights and their gradients do not fit into"),
@@ -52,10 +53,12 @@ def test_what_cannot_fit_is_refused_before_it_is_built(tmp_path, changes, messag
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_without_an_end_is_refused():
+def test_a_network_without_an_end_is_refused(monkeypatch):
+    assert bounded.MOST_WEIGHTS == 10_000
+    monkeypatch.setattr(bounded, "MOST_WEIGHTS", 500)
     for player in ("generator", "discriminator"):
         cfg = override(perceptrons(), {f"{player}.depth": 10**9})
-        with pytest.raises(ValueError, match=f"{player} is too deep: it has more than 10000 weights"):
+        with pytest.raises(ValueError, match=f"{player} is too deep: it has more than 500 weights"):
             require_fitting(cfg, SPEC, IMAGES, CPU)
     deep = MLPGenerator(depth=10**9)
     with pytest.raises(ValueError, match="generator is too deep"):  # `equipoise models`
@@ -145,7 +148,7 @@ def test_the_smallest_limit_counts(monkeypatch, tmp_path):
     assert host_memory() == Memory(3000, "its control group")
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "error",
     [
         MemoryError(),

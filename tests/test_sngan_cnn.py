@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from loops import loop_over
 from networks import assert_each_moves_its_class, assert_trained, copy_in_order, count, spread
 from torch import nn
 from torch.testing import assert_close
@@ -28,7 +29,7 @@ def up(a, b):
     return nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
 
 
-@pytest.mark.parametrize(("resolution", "base"), [(32, 4), (48, 6)])
+@loop_over(("resolution", "base"), [(32, 4), (48, 6)])
 def test_the_generator_is_the_published_network(resolution, base):
     """Table 3a: dense to base² x 8w, three transposed convolutions to 4w, 2w, w, a 3x3 convolution."""
     reference = nn.Sequential(
@@ -40,7 +41,7 @@ def test_the_generator_is_the_published_network(resolution, base):
     assert_close(G(z), copy_in_order(G, reference)(z))
 
 
-@pytest.mark.parametrize(("resolution", "base"), [(32, 4), (48, 6)])
+@loop_over(("resolution", "base"), [(32, 4), (48, 6)])
 def test_the_discriminator_is_the_published_network(resolution, base):
     """Table 3b: 3x3 w, 4x4 w, 3x3 2w, 4x4 2w, 3x3 4w, 4x4 4w, 3x3 8w, with stride 1 and 2 in turn, LeakyReLU 0.1."""
     layers, c_in = [], 3
@@ -69,9 +70,9 @@ def test_parameters():
     assert count(D) == wanted == 2_935_873 - 1
 
 
-@pytest.mark.parametrize("resolution", [8, 28, 32, 48, 64, 128])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "san"])
+@loop_over("resolution", [8, 28, 32, 48, 64, 128])
+@loop_over("channels", [1, 3])
+@loop_over("san", [False, True], ids=["plain", "san"])
 def test_shapes(resolution, channels, san):
     y = torch.tensor([4, 2, 9])
     for conditional in (False, True):
@@ -120,7 +121,7 @@ def test_statistics_of_all_processes():
     assert [type(m) for m in norms] == [SyncBatchNorm] * 4
 
 
-@pytest.mark.parametrize("conditional", [False, True])
+@loop_over("conditional", [False, True])
 def test_every_weight_is_trained_also_through_a_gradient(conditional):
     G, D = spread(generator(conditional=conditional), ndim=2), spread(discriminator(head=Head(Projection())), ndim=2)
     y = torch.arange(10)

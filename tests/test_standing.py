@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from processes import on_two_processes
 from tiny import recipe
 from torch import nn
@@ -139,7 +140,7 @@ def of_truncated(num_classes, passes):
     return truncated(G, 0.5, passes=passes).net
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("made", "passes", "images"),
     [
         (lambda: of_run(1000, batch_size=64), 20, 64),
@@ -160,7 +161,7 @@ def test_all_classes_are_seen_equally_often(made, passes, images):
     assert counts.max() - counts.min() <= 1
 
 
-@pytest.mark.parametrize("num_classes", [40, 1000])
+@loop_over("num_classes", [40, 1000])
 def test_statistics_are_those_of_all_classes(num_classes):
     """20 batches of 64 are all of 40 classes 32 times; batches of 50, all of 1,000 classes once."""
     net = of_run(num_classes, batch_size={40: 64, 1000: 50}[num_classes])

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from runs import lines
 from torch import nn
 
@@ -39,7 +40,7 @@ def test_a_resumed_run_forgets_what_was_written_after_its_checkpoint(tmp_path):
     assert [line["nimg"] for line in lines(tmp_path)] == [10, 20]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@loop_over("bad", [float("nan"), float("inf"), float("-inf")])
 def test_the_first_value_that_is_not_finite_is_named_with_its_place(tmp_path, bad):
     with Stats(tmp_path, total_kimg=1, start=0) as stats:
         stats.add({"D/loss": torch.tensor(1.0), "D/real": torch.tensor(1.0)}, 10)

@@ -24,6 +24,7 @@ import pytest
 from fixtures import fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loops import loop_over
 from PIL import Image
 from test_data_cifar import pickled
 from test_data_mnist import FILES
@@ -122,7 +123,7 @@ def no_bytes(part: object) -> str | None:
     return "bytes" if isinstance(part, bytes) else None
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("name", "message"),
     [
         ("07_member_no_array.npz", r"07_member_no_array\.npz is not a readable \.npz file .*not a plain NumPy array"),
@@ -154,7 +155,7 @@ def test_a_slash_is_no_class(tmp_path):
 # ---- what may be opened --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("files", "hostile", "source"),
     [
         ({}, "pipe", "pipe"),
@@ -166,7 +167,7 @@ def test_a_slash_is_no_class(tmp_path):
         ({"info.json": described()}, "images-00000.npy", ""),
     ],
 )
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+@loop_over("kind", ["pipe", "socket", "device"])
 def test_regular_files_only(tmp_path, files, hostile, source, kind):
     place = folder(tmp_path / "set", {name: content for name, content in files.items() if name != hostile})
     if kind == "pipe":
@@ -518,7 +519,7 @@ def nested_keys() -> bytes:
     return b"\x80\x02}(" + b")" + b"".join(b"q%c0h%ch%c\x86" % (i, i, i) for i in range(60)) + b"K\x01u."
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("content", "words"),
     [
         (nested_keys(), ["its keys are not text"]),
@@ -559,7 +560,7 @@ def backwards() -> bytes:
     return gzip.compress(bytes(block) + bytes(2048))
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("content", "words"),
     [
         (backwards(), ["its parts overlap"]),
@@ -600,7 +601,7 @@ def opened(name: str, place: Path):
     return open_dataset(place / f"x.{name.split()[-1]}" if name.endswith(("npz", "zip")) else place)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@loop_over("name", WHOLE)
 def test_the_sets_open_as_they_are(tmp_path, name):
     everything(opened(name, folder(tmp_path / "set", WHOLE[name][0])))
 

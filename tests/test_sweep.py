@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
+from loops import loop_over
 from PIL import Image
 from scipy import stats
 from tiny import recipe
@@ -126,7 +127,7 @@ def test_thresholds():
     assert thresholds("1", 10) == [1.0]
 
 
-@pytest.mark.parametrize("text", ["", "a:b", "1:", "1:2:3", "1:2,3"])
+@loop_over("text", ["", "a:b", "1:", "1:2:3", "1:2,3"])
 def test_text_that_is_no_thresholds(text):
     with pytest.raises(ValueError, match=r"given as LOW:HIGH, such as 0\.2:2\.0, or as a list"):
         thresholds(text, 10)
@@ -196,7 +197,7 @@ def test_interpolate_writes_a_strip_and_a_film(trained, tmp_path):
         assert film.format == "GIF"
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("options", "message"),
     [
         (["--from", "3"], "--from takes a seed and an index separated by /, such as 0/1; got '3'"),

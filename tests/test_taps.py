@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
+from loops import loop_over
 from torch.testing import assert_close
 
 from equipoise.compute.convolutions import Convolution, by_taps
@@ -21,7 +21,7 @@ CASES = {
     "transposed, gaps": (Convolution(True, (3, 2), (0, 1), (1, 0)), 2, (4, 4)),
 }
 
-cases = pytest.mark.parametrize("name", CASES)
+cases = loop_over("name", CASES)
 
 
 def tensors(name):
@@ -60,7 +60,7 @@ def test_only_what_is_asked_for_is_computed(monkeypatch):
     torch.autograd.grad(by_taps(convolution, x, w.detach()).sum(), x)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@loop_over("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_gradient_lies_in_memory_as_the_weight_and_is_as_wide(layout):
     x = torch.randn(2, 3, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=layout)
     w = torch.randn(5, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
@@ -81,7 +81,7 @@ def test_second_derivatives_in_bfloat16_reach_a_float32_weight():
     assert (found[0] - found[1]).norm() < 0.02 * found[1].norm()
 
 
-@pytest.mark.parametrize("transform", ["grad by the input", "grad by the weight", "of each image"])
+@loop_over("transform", ["grad by the input", "grad by the weight", "of each image"])
 def test_it_goes_through_torch_func(transform):
     convolution, (x, w, bias) = tensors("deep layer of D")
 

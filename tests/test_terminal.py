@@ -13,6 +13,9 @@ import pytest
 from equipoise.compute.terminal import Surviving, surviving
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # benchmarks are no part of the package
+
+from benchmarks.victims import Victim  # noqa: E402
 
 
 @pytest.fixture
@@ -100,13 +103,30 @@ def command(*arguments: object, redirect: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("redirect", ["2>&1 | true", ">&- 2>&-"])
-def test_training_outlives_its_terminal(tmp_path, redirect):
-    """To the end, with the usual exit code and without a word, also when the interpreter shuts down."""
-    done = command("train", f"{HERE / 'tiny.py'}:recipe", tmp_path / "run", "total_kimg=0.04", redirect=redirect)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+def assert_trained(run_dir):
+    (checkpoint,) = (run_dir / "checkpoints").iterdir()
     assert checkpoint.name == "000000000040"
+
+
+def test_training_outlives_its_terminal(tmp_path):
+    """To the end, with the usual exit code and without a word, also when the interpreter shuts down."""
+    done = command("train", f"{HERE / 'tiny.py'}:recipe", tmp_path / "run", "total_kimg=0.04", redirect="2>&1 | true")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_trained(tmp_path / "run")
+
+
+def test_training_without_streams_reaches_its_end(tmp_path):
+    """As after `>&- 2>&-`: files that a run opens get their descriptors."""
+
+    def close():
+        os.close(1)
+        os.close(2)
+        sys.stdout = sys.stderr = None
+
+    arguments = ["train", f"{HERE / 'tiny.py'}:recipe", str(tmp_path / "run"), "total_kimg=0.04"]
+    ended = Victim(arguments, tmp_path / "log", before=close).end(100)
+    assert (ended.code, ended.said) == (0, "")
+    assert_trained(tmp_path / "run")
 
 
 def test_a_listing_into_a_closed_pipe_or_a_full_disk_ends_quietly():

@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import loop_over
 from scipy.integrate import quad
 from torch.testing import assert_close
 
@@ -50,7 +51,7 @@ def test_every_distribution_is_tested_here():
     assert final == {type(distribution) for distribution in ALL}
 
 
-@pytest.mark.parametrize("distribution", ALL, ids=repr)
+@loop_over("distribution", ALL, ids=repr)
 def test_samples(distribution):
     x = distribution.sample(100, seeded())
     assert x.shape == (100, distribution.dim)
@@ -65,7 +66,7 @@ def test_samples(distribution):
     assert distribution.sample(1, seeded()).shape == (1, distribution.dim)
 
 
-@pytest.mark.parametrize("distribution", DENSITIES, ids=repr)
+@loop_over("distribution", DENSITIES, ids=repr)
 def test_densities(distribution):
     x = distribution.sample(20, seeded())
     p = distribution.log_density(x)
@@ -92,7 +93,7 @@ def lattice(half: float, step: float, dim: int):
     return torch.cartesian_prod(*[at] * dim).reshape(-1, dim)
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("density", "half", "step"),
     [
         (Ring(), 2.2, 0.012),
@@ -142,7 +143,7 @@ def moments(distribution):
             return double(theta), double(theta**2)[0]
 
 
-@pytest.mark.parametrize("distribution", ALL, ids=repr)
+@loop_over("distribution", ALL, ids=repr)
 def test_samples_have_the_moments(distribution):
     x = distribution.sample(50_000, seeded()).double()
     mean, square = moments(distribution)
@@ -150,7 +151,7 @@ def test_samples_have_the_moments(distribution):
         close(values, float(expected), float(values.std()) + 1e-9)
 
 
-@pytest.mark.parametrize("mixture", [Ring(), Grid()], ids=repr)
+@loop_over("mixture", [Ring(), Grid()], ids=repr)
 def test_samples_are_gaussians_around_the_modes(mixture):
     x = mixture.sample(20_000, seeded()).double()
     mode = torch.cdist(x, mixture.modes).argmin(1)
@@ -162,7 +163,7 @@ def test_samples_are_gaussians_around_the_modes(mixture):
     assert np.abs(np.corrcoef(np.column_stack([noise, mode]).T) - np.eye(3)).max() < 0.04
 
 
-@pytest.mark.parametrize("mixture", [Mixture1D(), UNEQUAL], ids=repr)
+@loop_over("mixture", [Mixture1D(), UNEQUAL], ids=repr)
 def test_samples_on_the_line_have_the_distribution(mixture):
     x = mixture.sample(20_000, seeded())[:, 0].numpy()
     assert scipy.stats.kstest(x, lambda values: mixed_cdf(mixture, values)).pvalue > 1e-3
@@ -173,7 +174,7 @@ def mixed_cdf(mixture, values):
     return each @ mixture.shares.numpy()
 
 
-@pytest.mark.parametrize("mixture", MIXTURES, ids=repr)
+@loop_over("mixture", MIXTURES, ids=repr)
 def test_the_density_of_a_mixture_is_scipys(mixture):
     x = torch.cat([mixture.sample(50, seeded()).double(), torch.randn(50, mixture.dim).double() * 3])
     parts = zip(mixture.modes.numpy(), mixture.spreads.numpy(), mixture.shares.numpy(), strict=True)
@@ -214,7 +215,7 @@ def test_shares_are_in_proportion():
     assert_close(Mixture1D(means=(0.0, 1.0, 2.0), stds=(1.0,) * 3).shares, torch.full((3,), 1 / 3).double())
 
 
-@pytest.mark.parametrize("mixture", [m for m in MIXTURES if m is not UNEQUAL], ids=repr)
+@loop_over("mixture", [m for m in MIXTURES if m is not UNEQUAL], ids=repr)
 def test_points_belong_to_the_nearest_mode(mixture):
     order = torch.randperm(len(mixture.modes))
     offset = torch.zeros(mixture.dim)
@@ -224,7 +225,7 @@ def test_points_belong_to_the_nearest_mode(mixture):
     assert torch.equal(assigned, order)
 
 
-@pytest.mark.parametrize("mixture", [Ring(), Grid()])
+@loop_over("mixture", [Ring(), Grid()])
 def test_points_farther_than_three_standard_deviations_belong_to_none(mixture):
     """By their distance, not by each coordinate."""
     mode, std = mixture.modes[3], mixture.std
@@ -257,7 +258,7 @@ def test_points_of_another_shape_are_refused():
 # ---- the Swiss roll --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("roll", [SwissRoll(), SwissRoll(noise=2.0, scale=3.0), SwissRoll(noise=0.05, scale=1.0)])
+@loop_over("roll", [SwissRoll(), SwissRoll(noise=2.0, scale=3.0), SwissRoll(noise=0.05, scale=1.0)])
 def test_its_density_is_the_integral(roll):
     """∫ N(x; t (cos t, sin t)/scale, (noise/scale)² I) dt / 3π, by scipy."""
     low, high = 1.5 * math.pi, 4.5 * math.pi
@@ -370,8 +371,8 @@ def test_kl_is_scipys(counts):
 # ---- Wasserstein ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize("num", [1, 2, 6])
+@loop_over("dim", [1, 2, 3])
+@loop_over("num", [1, 2, 6])
 def test_is_the_best_of_all_pairings(dim, num):
     x, y = torch.randn(num, dim), torch.randn(num, dim)
     costs = [(x.double() - y[list(order)].double()).norm(dim=1).mean() for order in itertools.permutations(range(num))]
@@ -382,7 +383,7 @@ def test_is_the_best_of_all_pairings(dim, num):
     assert float((x.double() - y[partner].double()).norm(dim=1).mean()) == pytest.approx(wasserstein(x, y), rel=1e-12)
 
 
-@pytest.mark.parametrize("dim", [1, 2])
+@loop_over("dim", [1, 2])
 def test_of_shifted_points_is_the_shift(dim):
     """In whatever order; of close points far from 0 too, where ‖x‖² - 2 <x, y> + ‖y‖² has no digits left."""
     x = torch.randn(60, dim).double()
@@ -461,7 +462,7 @@ def test_as_components():
             kind()
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("make", "match"),
     [
         (lambda: Ring(std=0.0), "std"),

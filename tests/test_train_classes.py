@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from reference import Reference, Watch, assert_gradients, batch, build, cross_entropy, small
 from runs import assert_resumes, lines
 from tiny import recipe
@@ -20,7 +21,7 @@ from equipoise.models import Auxiliary, Head, SemiSupervised
 from equipoise.train import d_step, g_step, train
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+@loop_over("san", [False, True], ids=["plain", "SAN"])
 def test_with_an_auxiliary_classifier_both_players_also_minimise_the_cross_entropy(san):
     """D on real and generated images, G on generated ones (Odena et al. 2017)."""
     cfg = small(head=Head(Auxiliary(), san=san), loss=Hinge())
@@ -142,7 +143,7 @@ def test_other_heads_are_taught_nothing(tmp_path, monkeypatch):
     train(override(recipe(), {"head": Head(Auxiliary()), "total_kimg": 0.016}), tmp_path)
 
 
-@pytest.mark.parametrize("labelled", [9, 10**8])
+@loop_over("labelled", [9, 10**8])
 def test_fewer_labelled_images_than_classes_or_more_than_there_are_are_refused(labelled, tmp_path):
     """With 9 of 10 classes, the cross-entropy would say that there is no tenth."""
     with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from reference import Reference, Watch, assert_gradients, batch, build, games, small
 from runs import assert_resumes, lines
 from tiny import recipe
@@ -14,10 +15,8 @@ from equipoise.losses import adversarial as losses
 from equipoise.train import d_step, g_step
 
 
-@pytest.mark.parametrize(
-    "loss", [NonSaturating(), Saturating(), losses.RelativisticPairing()], ids=["plain", "minimax", "paired"]
-)
-@pytest.mark.parametrize("every", [1, 2])
+@loop_over("loss", [NonSaturating(), Saturating(), losses.RelativisticPairing()], ids=["plain", "minimax", "paired"])
+@loop_over("every", [1, 2])
 def test_consensus_adds_the_gradient_of_half_the_squared_field_to_both_players(loss, every):
     """own loss + every · gamma/2 · (‖∇_θ L_D‖² + ‖∇_φ L_G‖²), differentiated by each player's own weights."""
     cfg = small(loss=loss, terms=(Consensus(gamma=0.7, every=every),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from reference import Reference, Watch, assert_gradients, batch, build, games, small
 
 from equipoise.losses import Consensus, FeatureMatching, GradientPenalty
@@ -15,10 +16,8 @@ UNPAIRED = [getattr(losses, name)() for name in losses.__all__ if name not in ("
 CASES = [(loss, san) for loss in UNPAIRED for san in (False, True)] + [(losses.RelativisticPairing(), False)]
 
 
-@pytest.mark.parametrize(
-    ("loss", "san"), CASES, ids=[f"{type(loss).__name__}-{'SAN' if san else 'plain'}" for loss, san in CASES]
-)
-@pytest.mark.parametrize("adversarial", [False, True], ids=["alone", "besides"])
+@loop_over(("loss", "san"), CASES, ids=[f"{type(loss).__name__}-{'SAN' if san else 'plain'}" for loss, san in CASES])
+@loop_over("adversarial", [False, True], ids=["alone", "besides"])
 def test_gs_gradient_is_that_of_feature_matching_alone_or_besides_its_loss(loss, san, adversarial):
     """strength ‖mean f(x) - mean f(G(z))‖², f what comes out of D's body."""
     matching = FeatureMatching(strength=0.3, adversarial=adversarial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from processes import free_port
 from runs import newest, same, saved
 from torch.testing import assert_close
 from worker import cfg
@@ -66,12 +66,6 @@ def assert_went_on_from_80(notes, said):
     assert resumed == {"resumed.0.0": 0, "resumed.0.1": 0, "resumed.1.0": 80, "resumed.1.1": 80}, said
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("localhost", 0))
-        return int(listening.getsockname()[1])
-
-
 def two_nodes(*options: str, places: list[Path], notes: Path, death: tuple[int, ...] = ()) -> str:
     """What two nodes said, each of one process with the run directory that is its own of `places`."""
     meet = ("--rdzv_backend", "c10d", "--rdzv_id", notes.parent.name, "--rdzv_endpoint", f"localhost:{free_port()}")
@@ -84,28 +78,20 @@ def two_nodes(*options: str, places: list[Path], notes: Path, death: tuple[int, 
             node.terminate()
 
 
-def test_two_nodes_train_as_one_process_and_only_the_first_needs_the_disk(undisturbed, tmp_path):
-    notes, places = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
-    said = two_nodes(places=places, notes=notes)
-    (run_dir,) = (place for place in places if place.exists())
-    assert_ends_alike(undisturbed, run_dir, notes, said)
-
-
 def test_kill_9_of_one_rank_costs_at_most_a_checkpoint_interval(undisturbed, tmp_path):
-    """Rank 0, which writes, after 136 images. Checkpoints are 80 apart: it goes on from 80, as if nothing had been."""
+    """Rank 1 after 136 images, while rank 0 lives. Checkpoints are 80 apart: both resume at 80 and lose nothing."""
     notes, run_dir = tmp_path / "notes", tmp_path / "run"
     options = ("--standalone", "--nproc_per_node", "2", "--max-restarts", "1")
-    run = torchrun(*options, run_dir=run_dir, notes=notes, death=(0, 136))
+    run = torchrun(*options, run_dir=run_dir, notes=notes, death=(1, 136))
     said = output(run)
     assert_went_on_from_80(notes, said)
     assert_ends_alike(undisturbed, run_dir, notes, said)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_kill_9_on_one_of_two_nodes_costs_no_more(undisturbed, tmp_path, victim):
-    """Nodes keep their ranks when processes start anew, so only the one with rank 0 needs the disk, also then."""
+def test_kill_9_on_one_of_two_nodes_costs_no_more_and_only_the_first_needs_the_disk(undisturbed, tmp_path):
+    """Rank 0, which writes. Nodes keep their ranks when processes start anew, so the disk is where it was."""
     notes, places = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
-    said = two_nodes("--max-restarts", "1", places=places, notes=notes, death=(victim, 136))
+    said = two_nodes("--max-restarts", "1", places=places, notes=notes, death=(0, 136))
     (run_dir,) = (place for place in places if place.exists())
     assert_went_on_from_80(notes, said)
     assert_ends_alike(undisturbed, run_dir, notes, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loops import loop_over
 from reference import Watch, batch, build, small
 from torch import nn
 
@@ -34,7 +35,7 @@ class Cut(Penalty):
         return value.detach() if self.how == "detach" else value
 
 
-@pytest.mark.parametrize("how", ["no_grad", "create_graph", "detach"])
+@loop_over("how", ["no_grad", "create_graph", "detach"])
 def test_a_penalty_that_trains_nothing_is_refused(how):
     """It would be reported, and do nothing. After the error D's weights rest, as between steps."""
     gan = build(small(terms=(R1(every=1), Cut(how))))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from reference import Reference, Watch, assert_gradients, batch, build, small
 from runs import assert_resumes, lines, newest, saved
 from tiny import recipe
@@ -43,7 +44,7 @@ def regularised(reference, player, update):
     return total
 
 
-@pytest.mark.parametrize("update", [0, 2, 3, 5, 6])
+@loop_over("update", [0, 2, 3, 5, 6])
 def test_ds_gradient_is_that_of_its_loss_and_its_regularizers(update):
     gan, real = build(small(terms=TERMS)), batch()
     watch, reference = Watch(gan), Reference(gan)
@@ -62,7 +63,7 @@ def test_ds_gradient_is_that_of_its_loss_and_its_regularizers(update):
         )
 
 
-@pytest.mark.parametrize("d_steps", [1, 2])
+@loop_over("d_steps", [1, 2])
 def test_gs_gradient_is_that_of_its_loss_and_its_regularizers(d_steps):
     """`every` counts updates of G, also where D makes more of them. Few pixels: correlations are a pair's each."""
     cfg = small(terms=tuple(replace(term, player="G") for term in TERMS), d_steps=d_steps)

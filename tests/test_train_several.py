@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from reference import Reference, Watch, assert_gradients, batch, build, cross_entropy, small
 from runs import assert_resumes, lines
 from torch import nn
@@ -58,7 +59,7 @@ def game(loss, real, fake):
     return d, g
 
 
-ON_TWO_SCALES = pytest.mark.parametrize(
+ON_TWO_SCALES = loop_over(
     ("loss", "san"),
     [(NonSaturating(), False), (Hinge(), True), (losses.RelativisticPairing(), False)],
     ids=["plain", "SAN", "paired"],
@@ -86,7 +87,7 @@ def test_ds_gradient_is_that_of_the_sum_of_both_losses_and_a_penalty_on_all_logi
 
 
 @ON_TWO_SCALES
-@pytest.mark.parametrize("adversarial", [False, True], ids=["alone", "besides"])
+@loop_over("adversarial", [False, True], ids=["alone", "besides"])
 def test_gs_gradient_is_that_of_both_losses_and_of_the_features_of_both(loss, san, adversarial):
     matching = FeatureMatching(strength=0.3, adversarial=adversarial)
     gan, real = two_scales(loss=loss, head=Head(san=san), terms=(matching,)), batch(pixels=8)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from reference import SPEC, Reference, Watch, assert_gradients, batch, build, cross_entropy, small
 from torch.nn.utils import parametrize
 
@@ -24,7 +25,7 @@ from equipoise.train import GAN, d_step, g_step, train
 from equipoise.weights import NoNormalizer, WeightNorm
 
 
-@pytest.mark.parametrize(("nimg", "weight"), [(0, 0.5), (8, 2.0), (16, 3.5), (80, 3.5)])
+@loop_over(("nimg", "weight"), [(0, 0.5), (8, 2.0), (16, 3.5), (80, 3.5)])
 def test_a_term_of_the_loss_has_the_weight_of_its_moment(nimg, weight):
     """Wrong: the weight that the schedule begins with, at every update."""
     gan, real = build(small(terms=(FeatureMatching(strength=Linear(start=0.5, end=3.5, kimg=0.016)),))), batch()
@@ -38,7 +39,7 @@ def test_a_term_of_the_loss_has_the_weight_of_its_moment(nimg, weight):
     assert stats["G/FeatureMatching"].item() == pytest.approx(distance.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("nimg", "weight"), [(0, 0.5), (8, 2.0), (80, 3.5)])
+@loop_over(("nimg", "weight"), [(0, 0.5), (8, 2.0), (80, 3.5)])
 def test_a_penalty_has_the_weight_of_its_moment(nimg, weight):
     """Its own backward has it: the gradient is that of a penalty whose weight is constant and the same."""
     found = []
@@ -70,7 +71,7 @@ def test_every_update_of_each_player_has_noise_of_its_own():
             assert not (one == other).any()
 
 
-@pytest.mark.parametrize("classes", [Auxiliary(), SemiSupervised(labelled=20)], ids=["auxiliary", "semi-supervised"])
+@loop_over("classes", [Auxiliary(), SemiSupervised(labelled=20)], ids=["auxiliary", "semi-supervised"])
 def test_matching_in_place_of_the_adversarial_loss_leaves_the_loss_of_classes(classes):
     """Wrong: a term that replaces G's adversarial loss takes every loss of G away."""
     cfg = small(head=Head(classes), terms=(FeatureMatching(adversarial=False),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from loops import loop_over
 from reference import SPEC
 from tiny import recipe
 
@@ -23,19 +24,19 @@ def build_on_28(**changes):
     return GAN.build(override(recipe(), changes), SPEC)
 
 
-@pytest.mark.parametrize("penalty", [R1(), GradientPenalty(), Dragan()], ids=lambda p: type(p).__name__)
+@loop_over("penalty", [R1(), GradientPenalty(), Dragan()], ids=lambda p: type(p).__name__)
 def test_batch_norm_under_a_gradient_penalty_is_warned_of(penalty):
     with pytest.warns(UserWarning, match=rf"D has batch norm \(body\..*\) under {type(penalty).__name__}: .*its whole"):
         build_on_28(**BATCH_NORM | {"terms": (penalty,)})
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
+@loop_over("normalizer", [SpectralNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
 def test_batch_norm_under_a_normaliser_that_bounds_d_is_warned_of(normalizer):
     with pytest.warns(UserWarning, match=rf"under {type(normalizer).__name__}: batch norm divides .* has no bound"):
         build_on_28(**BATCH_NORM | {"d_normalizer": normalizer})
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "instance", "group"])
+@loop_over("norm", ["batch", "layer", "instance", "group"])
 def test_a_norm_of_activations_under_clipping_is_warned_of(norm):
     discriminator = DCGANDiscriminator(width=2, norm=norm)
     clipped = {"discriminator": discriminator, "d_normalizer": NoNormalizer(), "constraints": (ClipWeights(),)}

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from networks import narrow_fields
 from runs import same
 from tiny import recipe
@@ -74,15 +75,15 @@ FROZEN = {
 FROZEN[3] = [*FROZEN[2], "body.3.1.weight", "body.3.1.bias", "body.5.weight", "body.5.bias"]
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
-@pytest.mark.parametrize("conditioning", [NoConditioning, Projection])
-@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+@loop_over("san", [False, True], ids=["plain", "SAN"])
+@loop_over("conditioning", [NoConditioning, Projection])
+@loop_over("layers", [0, 1, 2, 3])
 def test_the_first_layers_and_the_norms_between_them_are_frozen(layers, conditioning, san):
     D = Discriminator(body(), Head(conditioning=conditioning(), san=san).factory(3)(6))
     assert names(D, FreezeD("runs/a", layers=layers).frozen(D)) == FROZEN[layers]
 
 
-@pytest.mark.parametrize("normalizer", [SpectralNorm(), WeightNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
+@loop_over("normalizer", [SpectralNorm(), WeightNorm(), FrobeniusNorm()], ids=lambda n: type(n).__name__)
 def test_the_weights_that_a_normaliser_reads_are_frozen(normalizer):
     D = Discriminator(body(), Head().factory(0)(6))
     normalizer(D)
@@ -101,7 +102,7 @@ def test_of_somebody_elses_network_all_layers_but_the_last_can_be_frozen():
         FreezeD("runs/a", layers=2).frozen(D)
 
 
-@pytest.mark.parametrize("san", [False, True], ids=["plain", "SAN"])
+@loop_over("san", [False, True], ids=["plain", "SAN"])
 def test_the_head_is_always_trained(san):
     D = Discriminator(body(), Head(san=san).factory(0)(6))
     with pytest.raises(ValueError, match=r"layers=4\) freezes more layers than the Discriminator.* from 0 to 3\."):
@@ -252,7 +253,7 @@ def test_the_networks_of_a_recipe_can_be_frozen():
 DISCRIMINATORS = [name for name in models.__all__ if name.endswith("Discriminator")]
 
 
-@pytest.mark.parametrize("name", DISCRIMINATORS)
+@loop_over("name", DISCRIMINATORS)
 def test_every_network_of_the_library_can_spare_what_is_frozen_unless_told_otherwise(name):
     config = getattr(models, name)
     fields = narrow_fields(config, 4)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loops import loop_over
 from runs import assert_same_run, newest
 from tiny import recipe
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from equipoise.train.steps import iteration
 from equipoise.train.tuning import Manner, choose, precisions_of
 from equipoise.weights import NoNormalizer
 
-MEASURED = replace(recipe(), compute=Compute(precision="auto", convolutions="measured"))
+MEASURED = replace(recipe(), total_kimg=0.08, compute=Compute(precision="auto", convolutions="measured"))
 
 
 def built(cfg=MEASURED):
@@ -81,7 +82,7 @@ def test_a_run_that_goes_on_computes_as_before(tmp_path):
     assert (tmp_path / "cut" / "tuned.json").read_bytes() == choices
 
 
-@pytest.mark.parametrize(
+@loop_over(
     "content",
     [
         *(b"{", b"[]", b"null", b'{"precision": "bf16"}', b'{"precision": 1, "layout": 1, "convolutions": 1}'),

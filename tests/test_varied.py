@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import loop_over
 from networks import count, of_g
 from torch import nn
 from torch.testing import assert_close
@@ -106,7 +107,7 @@ def test_an_unknown_nonlinearity_is_refused():
 # ---- the varied DCGAN -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", FUNCTIONS)
+@loop_over("kind", FUNCTIONS)
 def test_the_baseline_is_the_network_written_out(kind):
     """Linear, two transposed 5x5 convolutions with batch norm, and one that ends in tanh; 5x5 convolutions in D."""
     f = FUNCTIONS[kind]
@@ -140,7 +141,7 @@ def test_weights_of_the_baseline():
     assert count(on_meta(VariedDiscriminator(), 64)) == D - (512 + 256 + 128) - 1
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@loop_over("depth", DEPTHS)
 def test_depth_counts_layers_with_weights(depth):
     """In G with its linear layer, in D with the head; the others keep size and channels, evenly over the maps."""
     G, D = on_meta(VariedGenerator(depth=depth), 32), on_meta(VariedDiscriminator(depth=depth), 32)
@@ -179,7 +180,7 @@ def test_gated_layers_have_twice_the_channels_inside():
     assert norms == [8, 16, 16, 32, 32, 32]  # of what the gate reads, but of the first layer
 
 
-@pytest.mark.parametrize(
+@loop_over(
     ("g_norm", "d_norm", "layers"),
     [
         ("none", "none", ()),
@@ -244,7 +245,7 @@ def test_weights_of_the_101_layer_networks():
     assert count(on_meta(BottleneckDiscriminator(), 64)) == D
 
 
-@pytest.mark.parametrize("resize", ["none", "up", "down"])
+@loop_over("resize", ["none", "up", "down"])
 def test_the_bottleneck_block(resize):
     """ReLU, 1x1, ReLU, 3x3, ReLU, 1x1, norm; three tenths of it beside the shortcut."""
     c_in, c_out = (6, 6) if resize == "none" else (6, 4)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from scipy import stats
 from torch import nn
 from torch.testing import assert_close
@@ -72,7 +73,7 @@ def of_mixed_vectors(net, a, b, t, z):
     return net(z, torch.zeros(len(z), dtype=torch.int64))
 
 
-@pytest.mark.parametrize("config", CONDITIONAL.values(), ids=CONDITIONAL)
+@loop_over("config", CONDITIONAL.values(), ids=CONDITIONAL)
 def test_classes_are_mixed_as_their_vectors(config):
     G = build(config)
     z = torch.randn(4, config.z_dim)
@@ -119,7 +120,7 @@ def test_an_image_is_named_by_its_place_in_the_samples():
     assert latent(build(CONDITIONAL["embedding"]), 7, label=2).y == 2
 
 
-@pytest.mark.parametrize("name", ["embedding", "batch norms"])
+@loop_over("name", ["embedding", "batch norms"])
 def test_interpolation_goes_from_image_to_image_and_class_to_class(name):
     G = build(CONDITIONAL[name])
     x = np.concatenate([x for x, _ in sample(G, 20)])
@@ -171,7 +172,7 @@ def test_arithmetic_is_that_of_means():
         arithmetic(G, plus=[[1], []])
 
 
-@pytest.mark.parametrize("G", [unconditional(), build(CONDITIONAL["embedding"])], ids=["unconditional", "conditional"])
+@loop_over("G", [unconditional(), build(CONDITIONAL["embedding"])], ids=["unconditional", "conditional"])
 def test_the_picture_of_arithmetic_has_a_row_for_each_mean(G):
     x = np.concatenate([x for x, _ in sample(G, 20)])
     plus, minus = [[3, 17, 8], [6]], [[5, 2]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from loops import loop_over
 from torch import nn
 from torch.testing import assert_close
 
@@ -101,8 +102,8 @@ DISCRIMINATORS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("name", GENERATORS)
+@loop_over("mode", ["eval", "train"])
+@loop_over("name", GENERATORS)
 def test_generators(name, mode):
     arrays, (cfg, spec, normalizer) = tensors(name), GENERATORS[name]
     G = cfg.build(spec)
@@ -112,8 +113,8 @@ def test_generators(name, mode):
     assert_same(G(arrays["z"], arrays["y"]), arrays[f"{mode}/images"])
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("name", DISCRIMINATORS)
+@loop_over("mode", ["eval", "train"])
+@loop_over("name", DISCRIMINATORS)
 def test_discriminators(name, mode):
     """Logits, their gradient with respect to the images, and what R1 makes of it."""
     arrays, (head, cfg, spec) = tensors(name), DISCRIMINATORS[name]
@@ -208,7 +209,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@loop_over("name", LOSSES)
 def test_losses(name):
     arrays, loss = tensors("losses"), LOSSES[name]
     real, fake = (arrays[key].requires_grad_(True) for key in ("real", "fake"))
@@ -231,7 +232,7 @@ def test_the_loss_of_k_plus_1_classes():
     assert_same(unlabelled / 2, arrays["loss_unlabelled_halved"])
 
 
-@pytest.mark.parametrize("name", ["hinge", "soft_least_squares"])
+@loop_over("name", ["hinge", "soft_least_squares"])
 def test_san_heads(name):
     """The loss, and its gradient for the direction, for its length, and for the features of both kinds of images."""
     arrays = tensors("san_head")
@@ -256,7 +257,7 @@ PENALTIES = {
 }
 
 
-@pytest.mark.parametrize("name", PENALTIES)
+@loop_over("name", PENALTIES)
 def test_penalties(name, monkeypatch):
     """A value per image, unweighted, and what it does to D's weights."""
     arrays = tensors("penalties")
@@ -286,7 +287,7 @@ def test_penalties(name, monkeypatch):
 # ---- metrics and schedules -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [3, 5])
+@loop_over("k", [3, 5])
 def test_precision_recall_density_coverage(k):
     arrays = numbers("zoo/metrics.npz")
     sets = arrays["real"], arrays["fake"]
@@ -305,7 +306,7 @@ def test_distances_of_distributions():
     assert found == pytest.approx(exact, rel=1e-9) != pytest.approx(off, rel=1e-9)
 
 
-@pytest.mark.parametrize("splits", [1, 4])
+@loop_over("splits", [1, 4])
 def test_inception_score(splits):
     arrays = tensors("metrics")
     found = inception_score(arrays["logits"].softmax(1), splits)
