@@ -108,9 +108,7 @@ class Phases(NamedTuple):
         return cls(reads, (-first, first + -(-length // up) + kernel - 1 - size), length)
 
 
-def depthwise(
-    x: Tensor, kernels: Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)
-) -> Tensor:
+def depthwise(x: Tensor, kernels: Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)) -> Tensor:
     """Correlate each channel of x (N, C, H, W) with each of the kernels (M, k, l) -> (N, C · M, H', W')."""
     C = x.shape[1]
     return F.conv2d(x, kernels.unsqueeze(1).repeat(C, 1, 1, 1), stride=stride, padding=padding, groups=C)
