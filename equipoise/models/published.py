@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -246,17 +247,14 @@ SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
 }
 
 
-def stylegan3(size: int, kind: Literal["T", "R"], channel_base: int) -> Pair:
-    """Of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
-    both = {"magnitude_ema_beta": 0.5 ** (32 / 20000)}
-    of_r = {"channel_base": 2 * channel_base, "channel_max": 1024, "kernel": 1, "radial": True}
-    G = StyleGAN3Generator(**both, **(of_r if kind == "R" else {"channel_base": channel_base}))
-    return Pair("Karras et al. 2021", ImageSpec(size), G, StyleGAN2Discriminator(channel_base=channel_base))
+def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
+    """T and R of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
+    beta = 0.5 ** (32 / 20000)  # for batches of 32
+    T = StyleGAN3Generator(channel_base=channel_base, magnitude_ema_beta=beta)
+    R = replace(T, channel_base=2 * channel_base, channel_max=1024, kernel=1, radial=True)
+    D = StyleGAN2Discriminator(channel_base=channel_base)
+    made = {f"stylegan3_t_{size}": T, f"stylegan3_r_{size}": R}
+    return {name: Pair("Karras et al. 2021", ImageSpec(size), G, D) for name, G in made.items()}
 
 
-PUBLISHED = {
-    "stylegan3_t_256": stylegan3(256, "T", 16384),
-    "stylegan3_r_256": stylegan3(256, "R", 16384),
-    "stylegan3_t_1024": stylegan3(1024, "T", 32768),
-    "stylegan3_r_1024": stylegan3(1024, "R", 32768),
-}
+PUBLISHED = stylegan3(256, 16384) | stylegan3(1024, 32768)
