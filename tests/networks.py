@@ -37,6 +37,19 @@ def published_with(field):
     return pairs
 
 
+STYLED = {"w_dim": 16, "mapping_layers": 2}
+"""Small mapping networks."""
+
+
+def narrow_fields(component, width):
+    """What gives an architecture layers of `width` channels. Style-based ones have them up to maps of 32 pixels."""
+    known = {field.name for field in fields_of(component)}
+    if "width" in known:
+        return {"width": width}
+    fields = STYLED | {"channel_base": 32 * width, "channel_max": width, "group_channels": 0}
+    return {name: value for name, value in fields.items() if name in known}
+
+
 def of_g(spec, conditional):
     """The data as a generator sees it that reads the class, or does not."""
     return spec if conditional else replace(spec, num_classes=0)

@@ -15,7 +15,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import CONDITIONINGS
+from networks import CONDITIONINGS, narrow_fields
 from pairwise import covering_array, pairs_in, pairs_of
 from torch import nn
 from torch.testing import assert_close
@@ -129,9 +129,9 @@ def all_variants(module, base=object):
 def fields_for(component):
     """What makes a component small, and visible from the first step on."""
     if issubclass(component, models.GeneratorConfig):
-        return {"z_dim": 8, "width": component.narrowest}
+        return {"z_dim": 8, **narrow_fields(component, component.narrowest)}
     if issubclass(component, models.DiscriminatorConfig):
-        return {"width": component.narrowest}
+        return narrow_fields(component, component.narrowest)
     if component is ADA:  # p starts at 0
         return {"groups": get_args(get_args(get_type_hints(ADA)["groups"])[0]), "initial": 0.5}
     if component is ClipWeights:  # five layers of 0.01 in a row leave G no gradient that float32 could add
@@ -348,10 +348,11 @@ def may_cancel(weight, cfg):
     That of a bias before batch norm is. So may be that of a hidden layer's class embedding where the layer is linear in
     its features, as small ones make it: it adds the same to the logits of real and of generated images, and cancels in
     a loss of their difference. The layers between images and maps smaller than the full size rest in a
-    network that has grown to it.
+    network that has grown to it. A normalised mapping network in the head is so deep, and learns so slowly, that
+    float32 may hold nothing of its gradients.
     """
     cancels = bool(cfg.constraints) or isinstance(cfg.loss, Wasserstein)
-    resting = "to_image" in weight or "from_image" in weight
+    resting = "to_image" in weight or "from_image" in weight or "conditioning.mapping" in weight
     return weight.endswith("bias") or resting or ("head.join.embed" in weight and cancels)
 
 
@@ -493,8 +494,11 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
         "the loss must be its cross-entropy",
     ),
     ("conditioning", "head"): (
-        lambda conditioning, head: head().san and conditioning is SemiSupervised,
-        "not linear in the features",
+        lambda conditioning, head: (
+            (head().san and conditioning is SemiSupervised)
+            or (head().scale == "learned" and conditioning is models.MappedProjection)
+        ),
+        "not linear in the features|a network computes these vectors",
     ),
     ("generator", "conditioning"): (
         lambda generator, conditioning: (
@@ -649,10 +653,19 @@ def test_loss_conditioning_head_normalizer(case):
     check(settings(**case))
 
 
+def meets(network, partner, other):
+    """`partner`, or `other` where no size of images suits both."""
+    try:
+        spec_of(*((network, partner) if network in GENERATORS else (partner, network)))
+    except AssertionError:
+        return other
+    return partner
+
+
 PAIRS = [
-    *((generator, SANDigitsDiscriminator) for generator in GENERATORS),
+    *((generator, meets(generator, SANDigitsDiscriminator, MLPDiscriminator)) for generator in GENERATORS),
     *(
-        (SANDigitsGenerator, discriminator)
+        (meets(discriminator, SANDigitsGenerator, MLPGenerator), discriminator)
         for discriminator in DISCRIMINATORS
         if discriminator != SANDigitsDiscriminator
     ),

@@ -11,7 +11,17 @@ from torch.testing import assert_close
 
 from equipoise.core.types import ImageSpec
 from equipoise.losses import Hinge, NonSaturating, Saturating, class_loss, discriminator_loss, generator_loss
-from equipoise.models import Auxiliary, Head, Hidden, Input, NoConditioning, PerClass, Projection, SemiSupervised
+from equipoise.models import (
+    Auxiliary,
+    Head,
+    Hidden,
+    Input,
+    MappedProjection,
+    NoConditioning,
+    PerClass,
+    Projection,
+    SemiSupervised,
+)
 from equipoise.nn import (
     AuxiliaryHead,
     Discriminator,
@@ -29,7 +39,7 @@ N, C, SIZE, K, F = 6, 2, 4, 3, 5
 SPEC = ImageSpec(SIZE, C, K)
 y = torch.tensor([0, 2, 1, 1, 0, 2])
 
-READS = (Projection, PerClass, Input, Hidden)
+READS = (Projection, PerClass, MappedProjection, Input, Hidden)
 CLASSIFIES = (Auxiliary, SemiSupervised)
 CASES = [(c, san) for c in CONDITIONINGS for san in (False, True) if not (san and c == SemiSupervised)]
 
@@ -336,6 +346,9 @@ def test_normalisers_reach_all_but_san_heads(conditioning, san):
     vector = {
         Projection: {f"{last}.conditioning.linear", f"{last}.conditioning.embed"},
         PerClass: {f"{last}.conditioning.embed"},
+        MappedProjection: {
+            f"{last}.conditioning.{n}" for n in ("out", "mapping.embed", *(f"mapping.fc{i}" for i in range(8)))
+        },
         SemiSupervised: set(),
     }.get(conditioning, {f"{last}.conditioning.linear"})
     beside = {

@@ -30,10 +30,13 @@ from equipoise.nn import (
     upsample,
 )
 from equipoise.weights import (
+    ClipSingularValues,
+    ClipWeights,
     EqualizedLearningRate,
     ExactSpectralNorm,
     FrobeniusNorm,
     SpectralNorm,
+    UnitSphere,
     WeightNorm,
     effective_weight,
     spectral_norms,
@@ -326,3 +329,18 @@ def test_styles_are_mixed_in_training_only():
     G.mixing = 0.0
     G(z)
     assert torch.equal(G.synthesis.seen[0], plain)
+
+
+def test_constraints_hold_for_the_weights_that_layers_compute_with():
+    for make in (
+        lambda: ScaledLinear(6, 4, lr_multiplier=0.01),
+        lambda: ScaledConv2d(3, 4),
+        lambda: ScaledEmbedding(5, 4),
+    ):
+        net = nn.Sequential(make())
+        ClipSingularValues(bound=0.3)(net)
+        assert spectral_norms(net)["0"].item() == pytest.approx(0.3)
+        UnitSphere()(net)
+        assert effective_weight(net[0]).norm().item() == pytest.approx(1)
+        ClipWeights(bound=0.1)(net)
+        assert effective_weight(net[0]).abs().max().item() == pytest.approx(0.1)

@@ -11,14 +11,14 @@ from torch import nn
 
 from equipoise.core.types import component
 
-from .matrices import as_matrix, clip_singular_values, output_axis, weighted_layers
+from .matrices import as_matrix, clip_singular_values, gain_of, output_axis, weighted_layers
 from .normalizers import NoNormalizer
 
 __all__ = ["ClipSingularValues", "ClipWeights", "Constraint", "UnitSphere"]
 
 
 class Constraint(ABC):
-    """A set that D's weights stay in."""
+    """A set that D's weights stay in: those that layers compute with, gain · W of equalised layers."""
 
     bounds: ClassVar[bool] = False
     """Whether it bounds D's Lipschitz constant."""
@@ -54,8 +54,9 @@ class ClipWeights(Constraint):
     @torch.no_grad()
     def __call__(self, net: nn.Module) -> None:
         for _, layer in weighted_layers(net):
-            for weight in layer.parameters():
-                weight.clamp_(-self.bound, self.bound)
+            for name, weight in layer.named_parameters():
+                bound = self.bound / (gain_of(layer) if name == "weight" else getattr(layer, "lr_multiplier", 1.0))
+                weight.clamp_(-bound, bound)
 
 
 @component
@@ -74,7 +75,7 @@ class ClipSingularValues(Constraint):
         """Raises ValueError if a layer is normalised."""
         for layer, weight in stored_weights(net, self):
             axis = output_axis(layer)
-            clipped = clip_singular_values(as_matrix(weight, axis), self.bound)  # (C_out, the rest)
+            clipped = clip_singular_values(as_matrix(weight, axis), self.bound / gain_of(layer))  # (C_out, the rest)
             weight.copy_(clipped.view_as(weight.movedim(axis, 0)).movedim(0, axis))
 
 
@@ -90,8 +91,8 @@ class UnitSphere(Constraint):
     @torch.no_grad()
     def __call__(self, net: nn.Module) -> None:
         """Raises ValueError if a layer is normalised."""
-        for _, weight in stored_weights(net, self):
-            weight.div_(torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny))
+        for layer, weight in stored_weights(net, self):
+            weight.div_(gain_of(layer) * torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny))
 
 
 def stored_weights(net: nn.Module, constraint: Constraint) -> list[tuple[nn.Module, nn.Parameter]]:

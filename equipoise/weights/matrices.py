@@ -57,8 +57,13 @@ def effective_weight(layer: nn.Module) -> Tensor:
     In training mode a plain ``layer.weight`` would move the singular vectors of a spectral norm. Layers that scale
     their weight (`SCALED`) compute with gain · W.
     """
-    weight = normalised_weight(layer)
-    return weight * layer.gain if isinstance(layer, SCALED) and layer.gain != 1 else weight
+    weight, gain = normalised_weight(layer), gain_of(layer)
+    return weight if gain == 1 else weight * gain
+
+
+def gain_of(layer: nn.Module) -> float:
+    """The constant with which `layer` multiplies its weight: 1 but for `SCALED` layers."""
+    return layer.gain if isinstance(layer, SCALED) else 1.0
 
 
 def normalised_weight(layer: nn.Module) -> Tensor:
