@@ -12,14 +12,14 @@ from loops import loop_over
 from scipy import stats
 from torch.testing import assert_close
 
-from equipoise.augment import ADA, Augment, Augmentation, Chain, DiffAugment, InstanceNoise, Means, NoAugment
+from equipoise.augment import ADA, Augment, Augmentation, Chain, DiffAugment, FadingBlur, InstanceNoise, Means, NoAugment
 from equipoise.augment.diffaugment import cut_out, recolored, translated
 from equipoise.config import components
 from equipoise.core.grammar import parse
 from equipoise.core.schedules import Cosine, Linear
 
 P = 0.01  # level of every statistical test; seeds are fixed, so a test that passes once always does
-ALL = (NoAugment, ADA, DiffAugment, InstanceNoise, Chain)
+ALL = (NoAugment, ADA, DiffAugment, FadingBlur, InstanceNoise, Chain)
 SIGN = torch.tensor(1.0)
 DRAWS = ("brightness", "saturation", "contrast")
 every_augment = pytest.mark.parametrize("augment", ALL, ids=lambda c: c.__name__)

@@ -394,6 +394,8 @@ def wanted_of_d(cfg):
         wanted.add("D/accuracy")
     if cfg.augment.held_out:
         wanted.add("D/held_out")
+    if cfg.augment.all_passes and any(isinstance(term, Penalty) and term.on_real for term in cfg.terms):
+        wanted.add("D/sign_again")
     return wanted
 
 
