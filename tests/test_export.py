@@ -46,7 +46,7 @@ from equipoise.generate import (
     truncated,
 )
 from equipoise.generate.export import traced
-from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator
+from equipoise.models import DCGANGenerator, MLPGenerator, SANDigitsGenerator, StyleGAN2Generator
 from equipoise.nn import VirtualBatchNorm
 from equipoise.rules import Evaluate
 from equipoise.runs import read_run
@@ -60,6 +60,10 @@ KINDS = {
     "gains of each class": (dataclasses.replace(dcgan, class_input="batch_norm", norm="sync_batch"), GREY),
     "shared embedding, skip_z": (
         dataclasses.replace(dcgan, class_input="shared", skip_z=True, embed=5),
+        COLOUR,
+    ),
+    "styles": (
+        StyleGAN2Generator(z_dim=9, w_dim=8, mapping_layers=2, channel_base=64, channel_max=4),
         COLOUR,
     ),
     "virtual batch norm": (DCGANGenerator(z_dim=9, width=4, norm="virtual"), of_g(GREY, False)),

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures import numbers
 from networks import count
+from PIL import Image
+from processes import on_two_processes
+from runs import assert_resumes, saved
 from torch import nn
 from torch.testing import assert_close
 
-from equipoise.core.types import ImageSpec
+from benchmarks.stylegan import plain
+from equipoise.compute.settings import Compute
+from equipoise.config import TrainConfig
+from equipoise.core.types import Batch, ImageSpec
+from equipoise.data import Digits, Images
+from equipoise.generate import Generator
+from equipoise.losses import R1, NonSaturating
 from equipoise.models import (
     Head,
     MappedProjection,
@@ -22,7 +33,8 @@ from equipoise.models import (
     StyleGAN2Generator,
 )
 from equipoise.models.published import network
-from equipoise.rules import Adam
+from equipoise.rules import Adam, Report
+from equipoise.train import GAN, d_step, g_step
 
 FILES = (
     "cifar_r32_cond",
@@ -331,3 +343,119 @@ def test_published_arguments():
     }
     clamps = [network(kind, D, weights).net.body.b16.conv1.clamp for kind in ("stylegan2/D", "stylegan3/D")]
     assert clamps == [None, 256]
+
+
+# ---- in the loop -----------------------------------------------------------------------------------------
+
+
+def small_run(tmp_path, **changes):
+    """A config on a folder of images of 16x16 pixels in two classes, and their folder."""
+    folder = tmp_path / "images"
+    if not folder.exists():
+        noise = np.random.default_rng(0)
+        for i in range(16):
+            path = folder / str(i % 2) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    fields = {
+        "data": Images(path=str(folder)),
+        "generator": small_g(),
+        "discriminator": small_d(),
+        "head": Head(MappedProjection(layers=2)),
+        "loss": NonSaturating(),
+        "terms": (R1(every=2),),
+        "g_optim": Adam(lr=0.0025, betas=(0.0, 0.99)),
+        "d_optim": Adam(lr=0.0025, betas=(0.0, 0.99)),
+        "batch_size": 8,
+        "total_kimg": 0.048,
+        "report": Report(log_kimg=0.008, snapshot_kimg=0.016),
+    }
+    return TrainConfig(**fields | changes)
+
+
+def test_a_run_trains_and_resumes_bit_for_bit(tmp_path):
+    """Styles, noise and w_avg included; the average of G copies w_avg, and its file gives the same images."""
+    cfg = small_run(tmp_path)
+    assert_resumes(cfg, tmp_path)
+    G, ema = (saved(tmp_path / "whole", name) for name in ("G", "ema"))
+    assert G["mapping.w_avg"].abs().max() > 0
+    assert torch.equal(G["mapping.w_avg"], ema["mapping.w_avg"])
+    assert not torch.equal(G["synthesis.b8.conv0.weight"], ema["synthesis.b8.conv0.weight"])
+    run = Generator.from_pretrained(tmp_path / "whole")
+    z, y = torch.randn(3, 8), torch.tensor([0, 1, 0])
+    again = cfg.generator.build(ImageSpec(16, 3, 2)).eval()
+    again.load_state_dict(ema)
+    with torch.no_grad():
+        assert_close(run.net(z, y), again(z, y))
+
+
+def test_an_update_in_pieces(tmp_path):
+    """Without chance in G and groups in D, two pieces make the update of one; w_avg moves."""
+    found = []
+    for micro_batch in (None, 4):
+        fields = {
+            "generator": small_g(mixing=0.0, noise=False),
+            "discriminator": small_d(group_channels=0),
+            "compute": Compute(micro_batch=micro_batch),
+        }
+        gan = GAN.build(small_run(tmp_path, **fields), ImageSpec(16, 3, 2))
+        images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        real = Batch(images, torch.arange(8) % 2)
+        d_step(gan, real, 0)
+        before = gan.G.mapping.w_avg.clone()
+        g_step(gan, real, 0)
+        found.append({n: p for n, p in gan.G.named_parameters() if "synthesis" in n})
+        assert (gan.G.mapping.w_avg - before).abs().max() > 0
+    for name, p in found[0].items():
+        assert_close(found[1][name], p, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_the_average_of_styles_is_of_all_processes(tmp_path):
+    """Two processes with half of the batch each, of different sizes, move w_avg as one with all of it."""
+    z = torch.randn(6, 8)
+
+    def work(rank):
+        M = small_g().build(ImageSpec(16)).mapping
+        torch.manual_seed(0)
+        for p in M.parameters():
+            nn.init.normal_(p)
+        M(z[:4] if rank == 0 else z[4:])
+        return M.w_avg
+
+    first, second = on_two_processes(work, tmp_path / "store")
+    torch.manual_seed(0)
+    M = small_g().build(ImageSpec(16)).mapping
+    torch.manual_seed(0)
+    for p in M.parameters():
+        nn.init.normal_(p)
+    M(z)
+    assert torch.equal(first, second)
+    assert_close(first, M.w_avg)
+
+
+def test_the_plain_form_computes_the_same_updates():
+    """The benchmark compares equal functions: zeros inserted and one convolution per image, beside ours."""
+    weights = []
+    for form in (nullcontext, plain):
+        with form():
+            gan = GAN.build(small_run_without_data(), ImageSpec(16, 3, 2))
+            real = Batch(
+                torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 1])
+            )
+            torch.manual_seed(0)
+            stats = d_step(gan, real, 0) | g_step(gan, real, 0)
+            weights.append(stats)
+    for name, value in weights[0].items():
+        assert_close(weights[1][name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def small_run_without_data():
+    return TrainConfig(
+        data=Digits(),
+        generator=small_g(architecture="resnet"),
+        discriminator=small_d(),
+        head=Head(Projection()),
+        loss=NonSaturating(),
+        terms=(R1(every=1),),
+        batch_size=4,
+    )

@@ -6,22 +6,27 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures import numbers
 from networks import count
+from PIL import Image
 from processes import on_two_processes
+from runs import assert_resumes, saved
 from tiny import recipe
 from torch.testing import assert_close
 
 from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
+from equipoise.data import Images
+from equipoise.generate import Generator
 from equipoise.models import Head, StyleGAN2Discriminator, StyleGAN3Generator
 from equipoise.models.published import network, stylegan3_settings
 from equipoise.models.stylegan3 import stages
 from equipoise.nn import FourierInput, user_transform
-from equipoise.rules import Generation
+from equipoise.rules import Generation, Report
 from equipoise.train import GAN, d_step, g_step
 from equipoise.weights import NoNormalizer
 
@@ -366,6 +371,26 @@ def test_training_moves_the_averages_in_the_update_of_d_alone():
     g_step(gan, real, 0)
     assert moved(gan.G, before) == {False}
     assert steps == [False, True]
+
+
+def test_a_run_resumes_bit_for_bit(tmp_path):
+    """Averages included; the average of G copies them, and its file gives the same images."""
+    noise = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(16):
+        Image.fromarray(noise.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    report = Report(log_kimg=0.008, snapshot_kimg=0.016)
+    fields = {"data": Images(path=str(tmp_path / "images")), "batch_size": 8, "total_kimg": 0.048, "report": report}
+    cfg = run(**fields)
+    assert_resumes(cfg, tmp_path)
+    G, ema = (saved(tmp_path / "whole", name) for name in ("G", "ema"))
+    for name in averages(cfg.generator.build(ImageSpec(16, 3))):
+        assert (G[name] != (0 if name == "mapping.w_avg" else 1)).any()
+        assert torch.equal(G[name], ema[name]), name
+    again, z = cfg.generator.build(ImageSpec(16, 3)).eval(), torch.randn(3, 8)
+    again.load_state_dict(ema)
+    with torch.no_grad():
+        assert_close(Generator.from_pretrained(tmp_path / "whole").net(z), again(z))
 
 
 def test_reused_images_are_refused():

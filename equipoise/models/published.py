@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping
+=======
+from collections.abc import Mapping
+from dataclasses import replace
+>>>>>>> sg3
 from typing import Any
 
 import torch
@@ -11,7 +16,11 @@ from torch import Tensor, nn
 from equipoise.core.misfits import first_of, misfits
 from equipoise.core.types import ImageSpec
 
+<<<<<<< HEAD
 from .base import GeneratorConfig
+=======
+from .base import Pair
+>>>>>>> sg3
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
@@ -240,7 +249,22 @@ MAKERS = {
     "stylegan3/D": stylegan3_discriminator,
 }
 
+<<<<<<< HEAD
 SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
     "stylegan2/G": stylegan2_settings,
     "stylegan3/G": stylegan3_settings,
 }
+=======
+
+def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
+    """T and R of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
+    beta = 0.5 ** (32 / 20000)  # for batches of 32
+    T = StyleGAN3Generator(channel_base=channel_base, magnitude_ema_beta=beta)
+    R = replace(T, channel_base=2 * channel_base, channel_max=1024, kernel=1, radial=True)
+    D = StyleGAN2Discriminator(channel_base=channel_base)
+    made = {f"stylegan3_t_{size}": T, f"stylegan3_r_{size}": R}
+    return {name: Pair("Karras et al. 2021", ImageSpec(size), G, D) for name, G in made.items()}
+
+
+PUBLISHED = stylegan3(256, 16384) | stylegan3(1024, 32768)
+>>>>>>> sg3

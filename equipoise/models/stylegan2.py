@@ -25,6 +25,7 @@ from equipoise.nn import (
     convolution_down,
     convolution_up,
     downsample,
+    lrelu_gain,
     modulated_convolution,
     scaled_lrelu,
     upsample,
@@ -54,6 +55,11 @@ def maps(spec: ImageSpec, name: str) -> list[int]:
             f"--resolution {near}`) or choose another architecture."
         )
     return [4 << k for k in range(spec.resolution.bit_length() - 2)]
+
+
+def arranged(h: Tensor) -> Tensor:
+    """`h` with the channels of each pixel side by side in memory, an order that convolutions keep: faster on CPUs."""
+    return h.contiguous(memory_format=torch.channels_last)
 
 
 def channels(size: int, base: int, most: int) -> int:
@@ -147,7 +153,7 @@ class Synthesis(nn.Module):
             first = max(2 * i - 1, 0)
             h, image = self.get_submodule(f"b{size}")(h, image, styles[first : 2 * i + 2], noise_mode)
         assert image is not None
-        return image
+        return image.contiguous()
 
 
 class SynthesisBlock(nn.Module):
@@ -178,7 +184,7 @@ class SynthesisBlock(nn.Module):
         *_, before, style, of_image = [styles[0], *styles]
         half = math.sqrt(0.5)
         if self.first:
-            h = self.const.expand(len(style), -1, -1, -1)
+            h = arranged(self.const.expand(len(style), -1, -1, -1))
             h = self.conv1(h, style, noise_mode)
         elif self.residual:
             y = self.skip(h, gain=half)
@@ -214,12 +220,21 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, h: Tensor, w: Tensor, noise_mode: NoiseMode, gain: float = 1.0) -> Tensor:
         """gain: factor of the output, and of the clamp."""
-        styles = style(self.affine, w)
-        h = modulated_convolution(h, self.weight, styles, up=self.up, padding=1, filter=self.resample_filter)
+        styles, scale = style(self.affine, w), lrelu_gain(gain)
+        h = modulated_convolution(
+            h,
+            self.weight,
+            styles,
+            up=self.up,
+            padding=1,
+            filter=self.resample_filter,
+            gain=scale,
+            bias=self.bias * scale,
+        )
         noise = self.noise(h, noise_mode)
         if noise is not None:
-            h = h + noise
-        return scaled_lrelu(h + self.bias.to(h.dtype)[:, None, None], gain=gain, clamp=self.clamp)
+            h = h.add_(scale * noise)
+        return scaled_lrelu(h, gain=gain, clamp=self.clamp, scaled=True)
 
     def noise(self, h: Tensor, mode: NoiseMode) -> Tensor | None:
         """Noise for maps h, (N, 1, H, W) or (H, W), or None."""
@@ -240,8 +255,11 @@ class ToRGB(nn.Module):
         self.affine = ScaledLinear(cfg.w_dim, c_in, bias_init=1.0)
 
     def forward(self, h: Tensor, w: Tensor) -> Tensor:
-        x = modulated_convolution(h, self.weight, style(self.affine, w) * self.gain, demodulate=False)
-        x = x.to(torch.promote_types(x.dtype, torch.float32)) + self.bias[:, None, None]
+        scales = (style(self.affine, w) * self.gain).to(h.dtype)
+        own = self.weight.flatten(1).to(h.dtype) * scales[:, None]  # a 1x1 convolution for each image: (N, 3, I)
+        x = torch.bmm(h.movedim(1, -1).flatten(1, 2), own.mT)  # (N, H · W, 3)
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) + self.bias
+        x = x.mT.unflatten(2, h.shape[2:])
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -318,7 +336,7 @@ class Body(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor | None = None
-        image: Tensor | None = x
+        image: Tensor | None = arranged(x)
         for name in self.names:
             h, image = self.get_submodule(name)(h, image)
         assert h is not None
@@ -367,12 +385,14 @@ class Layer(ScaledConv2d):
 
     def forward(self, h: Tensor, gain: float = 1.0) -> Tensor:
         """gain: factor of the output, and of the clamp."""
-        weight = self.weight * self.gain
+        scale = lrelu_gain(gain)
+        assert self.bias is not None
+        weight, bias = self.weight * (self.gain * scale), self.bias * scale
         if self.down == 2:
-            h = convolution_down(h, weight, self.resample_filter, self.bias)
+            h = convolution_down(h, weight, self.resample_filter, bias)
         else:
-            h = F.conv2d(h, weight, self.bias, padding=self.padding)
-        return scaled_lrelu(h, gain=gain, clamp=self.clamp)
+            h = F.conv2d(h, weight, bias, padding=self.padding)
+        return scaled_lrelu(h, gain=gain, clamp=self.clamp, scaled=True)
 
 
 class Epilogue(nn.Module):

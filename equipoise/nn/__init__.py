@@ -48,7 +48,7 @@ from .norms import (
 from .per_label import PerLabel
 from .resample import detail, enlarge, shrink
 from .san import sanify
-from .scaled import ScaledConv2d, ScaledEmbedding, ScaledLinear, scaled_lrelu
+from .scaled import ScaledConv2d, ScaledEmbedding, ScaledLinear, lrelu_gain, scaled_lrelu
 from .styled import NoiseMode, StyledGenerator
 from .tracing import Call, Origin, Place, Raw, Trace, replaced
 
@@ -114,6 +114,7 @@ __all__ = [
     "joined",
     "labels",
     "lowpass",
+    "lrelu_gain",
     "modulated_convolution",
     "nonlinearity",
     "norm",

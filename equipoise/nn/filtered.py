@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import Padding, padded, upfirdn
+from .filters import Padding, upfirdn
 
 __all__ = ["filtered_lrelu"]
 
@@ -85,7 +85,9 @@ def along(x: Tensor, taps: Tensor, up: int, padding: tuple[int, int], axis: int)
     stride, crop = ((1, up), (0, both)) if columns else ((up, 1), (both, 0))
     x = F.conv_transpose2d(x, kernel, stride=stride, padding=crop, groups=channels)
     rest = (both - left, both - right)
-    return padded(x, rest if columns else (0, 0, *rest))
+    if not any(rest):
+        return x  # instead of a copy
+    return F.pad(x, rest if columns else (0, 0, *rest))
 
 
 MATRIX = 12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,11 +67,13 @@ def resampled(x: Tensor, taps: Tensor, up: tuple[int, int], down: tuple[int, int
     """`upfirdn` as a correlation with taps (taps_y, taps_x). up, down: (of y, of x)."""
     x0, x1, y0, y1 = padding
     if up == (1, 1):
-        return depthwise(padded(x, padding), taps[None], down)
+        if x0 == x1 >= 0 and y0 == y1 >= 0:  # which the convolution pads itself, without a copy
+            return depthwise(x, taps[None], down, (y0, x0))
+        return depthwise(F.pad(x, padding), taps[None], down)
     rows = Phases.of(x.shape[2], up[0], (y0, y1), taps.shape[0])
     columns = Phases.of(x.shape[3], up[1], (x0, x1), taps.shape[1])
     kernels = torch.einsum("pkt,tu,qlu->pqkl", rows.taps.to(taps), taps, columns.taps.to(taps)).flatten(0, 1)
-    y = depthwise(padded(x, (*columns.padding, *rows.padding)), kernels, (1, 1))  # (N, C · up², H, W)
+    y = depthwise(F.pad(x, (*columns.padding, *rows.padding)), kernels, (1, 1))  # (N, C · up², H, W)
     y = y.unflatten(1, (x.shape[1], *up)).permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3)
     out: Tensor = y[:, :, : rows.length : down[0], : columns.length : down[1]]
     return out
@@ -107,14 +108,10 @@ class Phases(NamedTuple):
         return cls(reads, (-first, first + -(-length // up) + kernel - 1 - size), length)
 
 
-def depthwise(x: Tensor, kernels: Tensor, stride: tuple[int, int]) -> Tensor:
+def depthwise(x: Tensor, kernels: Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)) -> Tensor:
     """Correlate each channel of x (N, C, H, W) with each of the kernels (M, k, l) -> (N, C · M, H', W')."""
-    return F.conv2d(x, kernels.unsqueeze(1).repeat(x.shape[1], 1, 1, 1), stride=stride, groups=x.shape[1])
-
-
-def padded(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """X with zeros around it; x itself, not a copy, if there are none."""
-    return F.pad(x, padding) if any(padding) else x
+    C = x.shape[1]
+    return F.conv2d(x, kernels.unsqueeze(1).repeat(C, 1, 1, 1), stride=stride, padding=padding, groups=C)
 
 
 def pair(factor: Factor) -> tuple[int, int]:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.compute.precision import without_autocast
-
-from .scaled import ScaledLinear
 
 __all__ = ["FourierInput", "user_transform"]
 
@@ -46,10 +45,7 @@ class FourierInput(nn.Module):
         # exp(-r² / 2) of a normal pair is uniform in [0, 1], and its root is the radius of an even draw from the disc.
         freqs = bandwidth * freqs / radii * (-radii.square() / 4).exp()
         self.weight = nn.Parameter(torch.randn(channels, channels))
-        self.affine = ScaledLinear(w_dim, 4)
-        with torch.no_grad():
-            self.affine.weight.zero_()
-            self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        self.affine = Affine(w_dim)
         self.register_buffer("transform", torch.eye(3))
         self.register_buffer("freqs", freqs)
         self.register_buffer("phases", torch.rand(channels) - 0.5)
@@ -79,6 +75,22 @@ class FourierInput(nn.Module):
         move = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1).unflatten(1, (3, 3))
         motion: Tensor = turn @ move @ self.transform
         return motion
+
+
+class Affine(nn.Module):
+    """w (N, w_dim) -> (r_c, r_s, t_x, t_y), (N, 4): a layer whose learning rate is equalised, at first (1, 0, 0, 0).
+
+    Not an `nn.Linear`: a normaliser would divide its weight, which starts at 0, by its size.
+    """
+
+    def __init__(self, w_dim: int):
+        super().__init__()
+        self.gain = 1 / math.sqrt(w_dim)
+        self.weight = nn.Parameter(torch.zeros(4, w_dim))
+        self.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+
+    def forward(self, w: Tensor) -> Tensor:
+        return F.linear(w, self.weight * self.gain, self.bias)
 
 
 def user_transform(translate: Sequence[float] = (0.0, 0.0), angle: float = 0.0) -> Tensor:

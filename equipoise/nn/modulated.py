@@ -23,6 +23,8 @@ def modulated_convolution(
     padding: int = 0,
     filter: Tensor | None = None,  # noqa: A002
     input_gain: Tensor | None = None,
+    gain: float = 1.0,
+    bias: Tensor | None = None,
     fused: bool = False,
 ) -> Tensor:
     """Convolve image n with the weights w'_oikl = s_ni w_oikl, divided by their length over i, k, l if `demodulate`.
@@ -34,6 +36,8 @@ def modulated_convolution(
     padding: zeros on each side, for up = 1.
     filter: None: `blur_filter`.
     input_gain: (), (I,) or (N, I), a factor of the input that demodulation does not see (Karras et al. 2021).
+    gain: factor of the output.
+    bias: (O,), added last.
     fused: convolve each image with its own weights, by groups. False: scale the input by s, convolve all images with
         the same weights, and divide the output: the same function up to rounding, faster on CPUs, and there is no copy
         of the weights for each image.
@@ -41,9 +45,16 @@ def modulated_convolution(
     factors = demodulation(weight, styles) if demodulate else None  # (N, O)
     scales = styles if input_gain is None else styles * input_gain.to(styles.dtype)
     if fused:
-        return by_groups(x, weight, scales, factors, up, padding, filter)
+        y = by_groups(x, weight, scales * gain, factors, up, padding, filter)
+        return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+    if factors is None:
+        scales = scales * gain
     y = convolved(x * scales.to(x.dtype)[:, :, None, None], weight, up, padding, filter)
-    return y if factors is None else y * factors.to(y.dtype)[:, :, None, None]
+    factors = None if factors is None else (factors * gain).to(y.dtype)[:, :, None, None]
+    shift = None if bias is None else bias.to(y.dtype)[:, None, None]
+    if factors is None or shift is None:
+        return y + shift if factors is None and shift is not None else y if factors is None else y * factors
+    return torch.addcmul(shift, y, factors)  # one pass over the maps
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:

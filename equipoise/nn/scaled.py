@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ScaledConv2d", "ScaledEmbedding", "ScaledLinear", "scaled_lrelu"]
+__all__ = ["ScaledConv2d", "ScaledEmbedding", "ScaledLinear", "lrelu_gain", "scaled_lrelu"]
 
 
 class ScaledLinear(nn.Linear):
@@ -75,10 +75,20 @@ class ScaledEmbedding(nn.Embedding):
         return super().forward(y) * self.gain
 
 
-def scaled_lrelu(h: Tensor, *, gain: float = 1.0, clamp: float | None = None) -> Tensor:
+def scaled_lrelu(h: Tensor, *, gain: float = 1.0, clamp: float | None = None, scaled: bool = False) -> Tensor:
     """√2 · gain · lrelu(h), slope 0.2, then clamped to ±clamp · gain; the clamp is not multiplied by √2.
 
     √2 keeps the size of activations where weights have variance 1 / inputs (Karras et al. 2020, in the authors' code).
+
+    scaled: h has been multiplied by `lrelu_gain(gain)` already, with a layer's weights, and may be overwritten: √2 ·
+        gain · lrelu(h) = lrelu(√2 · gain · h).
     """
-    h = F.leaky_relu(h, 0.2) * (math.sqrt(2) * gain)
+    if not scaled:
+        h = h * lrelu_gain(gain)
+    h = F.leaky_relu_(h, 0.2)
     return h if clamp is None else h.clamp(-clamp * gain, clamp * gain)
+
+
+def lrelu_gain(gain: float) -> float:
+    """√2 · gain, the factor of `scaled_lrelu`."""
+    return math.sqrt(2) * gain
