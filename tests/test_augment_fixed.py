@@ -12,7 +12,17 @@ from loops import loop_over
 from scipy import stats
 from torch.testing import assert_close
 
-from equipoise.augment import ADA, Augment, Augmentation, Chain, DiffAugment, FadingBlur, InstanceNoise, Means, NoAugment
+from equipoise.augment import (
+    ADA,
+    Augment,
+    Augmentation,
+    Chain,
+    DiffAugment,
+    FadingBlur,
+    InstanceNoise,
+    Means,
+    NoAugment,
+)
 from equipoise.augment.diffaugment import cut_out, recolored, translated
 from equipoise.config import components
 from equipoise.core.grammar import parse

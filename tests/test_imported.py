@@ -212,11 +212,12 @@ def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_
 
     The inverse conversion is this file's own.
     """
-    for architecture, classes, layers in (("skip", 0, 2), ("resnet", 3, 2), ("skip", 3, 0)):
+    for architecture, classes, layers in (("skip", 0, 2), ("resnet", 3, 2), ("skip", 3, 0), ("orig", 0, 2)):
         g = StyleGAN2Generator(
             z_dim=5, w_dim=6, mapping_layers=2, channel_base=64, channel_max=4, architecture=architecture, mixing=0.0
         )
-        d = StyleGAN2Discriminator(channel_base=64, channel_max=4, group_size=2)
+        of_d = "orig" if architecture == "orig" else "resnet"
+        d = StyleGAN2Discriminator(channel_base=64, channel_max=4, group_size=2, architecture=of_d)
         spec = ImageSpec(32, 3, classes)
         torch.manual_seed(classes)
         G = g.build(spec)
@@ -224,18 +225,27 @@ def test_tensorflow_networks_have_the_images_of_the_same_weights_in_pytorch(tmp_
         for tensor in (*G.state_dict().items(), *D.state_dict().items()):
             if "resample_filter" not in tensor[0]:
                 tensor[1].copy_(torch.randn_like(tensor[1]))
-        of_d = {}
+        d_state = {}
         for name, value in D.state_dict().items():
             place, _, rest = name.partition(".")
             rest = rest.removeprefix("conditioning.")
-            of_d[rest.replace("out.", "b4.out.").replace("linear.", "b4.out.") if place == "head" else rest] = value
+            d_state[rest.replace("out.", "b4.out.").replace("linear.", "b4.out.") if place == "head" else rest] = value
         g_kwargs = {"latent_size": 5, "dlatent_size": 6, "resolution": 32, "mapping_layers": 2, "label_size": classes}
         g_kwargs |= {"fmap_base": 32, "fmap_max": 4, "architecture": architecture, "truncation_psi": 0.5}
         d_kwargs = {"resolution": 32, "fmap_base": 32, "fmap_max": 4, "mbstd_group_size": 2, "label_size": classes}
         d_kwargs |= {"mapping_layers": layers, "mapping_lrmul": 0.01} if layers else {}
         net = g_kwargs, to_tensorflow(G.state_dict(), 32) | {"lod": np.float32(0)}
+        d_net = d_kwargs, to_tensorflow(d_state, 32)
+        if architecture == "orig":  # named by level, as in a growing network, and with what only growing needs
+            for variables in (net[1], d_net[1]):
+                for name in list(variables):
+                    for layer in ("ToRGB", "FromRGB"):
+                        if name.rpartition("/")[0].endswith(f"32x32/{layer}"):
+                            level = name.replace(f"32x32/{layer}", f"{layer}_lod0")
+                            variables[level] = variables.pop(name)
+                            variables[level.replace("lod0", "lod1")] = variables[level]
         path = tmp_path / f"{architecture}{layers}.pkl"
-        path.write_bytes(tensorflow_file((net, (d_kwargs, to_tensorflow(of_d, 32)), net)))
+        path.write_bytes(tensorflow_file((net, d_net, net)))
         import_published(path, tmp_path / path.stem)
         z, y = torch.randn(4, 5), torch.tensor([0, 1, 2, 0]) % classes if classes else None
         generator = Generator.from_pretrained(tmp_path / path.stem)

@@ -109,6 +109,8 @@ class Recorded:
         value = self.given.get(name)
         if value is None:
             return default
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
         if type(value) is not type(default):
             raise ValueError(f"its {name} is a {type(value).__name__}, and a {type(default).__name__} was expected")
         found: T = value
