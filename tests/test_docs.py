@@ -240,7 +240,8 @@ def test_the_tree_in_the_design_is_the_tree():
         top = re.match(r"  (\w+\.pyi?) ", line)
         folder = Path(inside[1]) if inside else folder
         named |= {Path(top[1])} if top else {folder / name for name in re.findall(r"\w+\.py\b", line)}
-    architectures = {path for path in files if "\nPUBLISHED = " in (package / path).read_text("utf-8")}
+    settings = re.compile(r"^PUBLISHED = |^class \w+\((Generator|Discriminator)Config\)", re.MULTILINE)
+    architectures = {path for path in files if settings.search((package / path).read_text("utf-8"))}
     files = [path for path in files if path.parent != Path("models") or path not in architectures]
     assert named == {path for path in files if path.parent == Path() or path.name != "__init__.py"}
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from equipoise.core.types import ImageSpec
 
-from .base import Pair
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
@@ -225,16 +223,3 @@ MAKERS = {
     "stylegan3/G": stylegan3_generator,
     "stylegan3/D": stylegan3_discriminator,
 }
-
-
-def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
-    """T and R of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
-    beta = 0.5 ** (32 / 20000)  # for batches of 32
-    T = StyleGAN3Generator(channel_base=channel_base, magnitude_ema_beta=beta)
-    R = replace(T, channel_base=2 * channel_base, channel_max=1024, kernel=1, radial=True)
-    D = StyleGAN2Discriminator(channel_base=channel_base)
-    made = {f"stylegan3_t_{size}": T, f"stylegan3_r_{size}": R}
-    return {name: Pair("Karras et al. 2021", ImageSpec(size), G, D) for name, G in made.items()}
-
-
-PUBLISHED = stylegan3(256, 16384) | stylegan3(1024, 32768)
