@@ -79,12 +79,16 @@ FIRST: dict[str, tuple[str, ...]] = {
     "models/progan.py": ("progan",),
     "models/resnet.py": ("resnet", "zoo_fixtures"),
     "models/stylegan2.py": ("stylegan2",),
+    "models/stylegan3.py": ("stylegan3",),
     "nn/attention.py": ("attention_layer", "attention"),
     "nn/conditioning.py": ("conditioning", "heads"),
     "nn/filters.py": ("styled_layers", "stylegan2"),
     "nn/heads.py": ("heads", "conditioning"),
     "nn/mapping.py": ("styled_layers", "stylegan2"),
     "nn/minibatch.py": ("minibatch",),
+    "nn/filtered.py": ("filtered", "stylegan3"),
+    "nn/fourier.py": ("stylegan3",),
+    "nn/lowpass.py": ("filtered", "stylegan3"),
     "nn/modulated.py": ("styled_layers", "stylegan2"),
     "nn/norms.py": ("norms",),
     "nn/residual.py": ("resnet", "biggan", "sagan", "zoo_fixtures"),
@@ -120,6 +124,82 @@ EQUIVALENT: dict[str, str] = {
     "adds none; `inputs` saves computing them",
 }
 """Wrong versions that compute the same, by name, and why."""
+
+
+FILTERED = (
+    Mutant(
+        "a filter with the other layer's band",
+        "models/stylegan3.py",
+        "lowpass(self.up_taps, self.before.cutoff",
+        "lowpass(self.up_taps, self.after.cutoff",
+    ),
+    Mutant("padding split the other way", "models/stylegan3.py", "low = (total + up) // 2", "low = total // 2"),
+    Mutant(
+        "separable filters in StyleGAN3-R",
+        "models/stylegan3.py",
+        "design = radial_lowpass if self.radial else lowpass",
+        "design = lowpass",
+    ),
+    Mutant(
+        "radial filters in critically sampled layers",
+        "models/stylegan3.py",
+        "radial = cfg.radial and index < cfg.layers - cfg.num_critical",
+        "radial = cfg.radial",
+    ),
+    Mutant(
+        "the magnitude not under the root",
+        "models/stylegan3.py",
+        "input_gain=self.magnitude_ema.rsqrt()",
+        "input_gain=self.magnitude_ema.reciprocal()",
+    ),
+    Mutant(
+        "the layer that makes images demodulates",
+        "models/stylegan3.py",
+        "demodulate=not stage.makes_image",
+        "demodulate=True",
+    ),
+    Mutant(
+        "averages follow G's update",
+        "models/stylegan3.py",
+        "self.training and not torch.is_grad_enabled() if update is None",
+        "self.training if update is None",
+    ),
+    Mutant(
+        "each process keeps its own magnitude",
+        "models/stylegan3.py",
+        "stack_ranks(torch.stack([mean, count])).unbind(1)",
+        "torch.stack([mean, count])[None].unbind(1)",
+    ),
+    Mutant(
+        "no damping of frequencies above the band", "nn/fourier.py", "amplitudes.clamp(0, 1)", "amplitudes.clamp(1, 1)"
+    ),
+    Mutant(
+        "the user's transform after that of w",
+        "nn/fourier.py",
+        "turn @ move @ self.transform",
+        "self.transform @ turn @ move",
+    ),
+    Mutant(
+        "phases moved by the turned frequencies",
+        "nn/fourier.py",
+        "self.freqs @ motion[:, :2, 2:]",
+        "self.freqs @ motion[:, :2, :2].mT @ motion[:, :2, 2:]",
+    ),
+    Mutant(
+        "the clamp below the high rate",
+        "nn/filtered.py",
+        "x = F.hardtanh(x, -clamp, clamp)",
+        "x = F.hardtanh(x, -2 * clamp, 2 * clamp)",
+    ),
+    Mutant("upsampling without its gain", "nn/filtered.py", "gain * up**2, flip)", "gain * up, flip)"),
+    Mutant(
+        "a transposed convolution cropped by a sample less",
+        "nn/filtered.py",
+        "len(taps) - up - after",
+        "len(taps) - 1 - after",
+    ),
+    Mutant("a wide window for a narrow band", "nn/lowpass.py", "width / (rate / 2)", "width / rate"),
+)
 
 
 AUGMENT = (
@@ -1577,6 +1657,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *GENERATORS,
     *NETWORKS,
     *STYLES,
+    *FILTERED,
     *WEIGHTS,
     *RULES,
     *TRAIN,

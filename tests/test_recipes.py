@@ -101,7 +101,8 @@ def test_names_its_paper(name):
 def test_its_networks_are_built_and_fit(name, labelled):
     """G's images enter D, normalised as the recipe says; conditional ones refuse data without labels."""
     cfg = config(name)
-    spec = ImageSpec(resolution=28, channels=1, num_classes=10 if labelled else 0)
+    size = 32 if cfg.generator.styled else 28
+    spec = ImageSpec(resolution=size, channels=1, num_classes=10 if labelled else 0)
     if cfg.head.conditioning != NoConditioning() and not labelled:
         with pytest.raises(ValueError, match="needs labelled data and this data has no labels"):
             GAN.build(cfg, spec)
@@ -110,7 +111,9 @@ def test_its_networks_are_built_and_fit(name, labelled):
         ):
             cfg.head.build(cfg.discriminator.build, spec)
         return
-    cfg = override(cfg, {f"{p}.width": 16 for p in ("generator", "discriminator") if getattr(cfg, p).width > 16})
+    width = "channel_max" if cfg.generator.styled else "width"
+    wide = [p for p in ("generator", "discriminator") if getattr(getattr(cfg, p), width) > 16]
+    cfg = override(cfg, {f"{p}.{width}": 16 for p in wide})
     G = cfg.generator.build(cfg.head.conditioning.generator_spec(spec))
     D = cfg.head.build(cfg.discriminator.build, spec)
     cfg.g_normalizer(G)

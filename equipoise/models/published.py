@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from equipoise.core.misfits import first_of, misfits
 from equipoise.core.types import ImageSpec
 
-from .base import GeneratorConfig, Pair
+from .base import GeneratorConfig
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
@@ -245,16 +244,3 @@ SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
     "stylegan2/G": stylegan2_settings,
     "stylegan3/G": stylegan3_settings,
 }
-
-
-def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
-    """T and R of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
-    beta = 0.5 ** (32 / 20000)  # for batches of 32
-    T = StyleGAN3Generator(channel_base=channel_base, magnitude_ema_beta=beta)
-    R = replace(T, channel_base=2 * channel_base, channel_max=1024, kernel=1, radial=True)
-    D = StyleGAN2Discriminator(channel_base=channel_base)
-    made = {f"stylegan3_t_{size}": T, f"stylegan3_r_{size}": R}
-    return {name: Pair("Karras et al. 2021", ImageSpec(size), G, D) for name, G in made.items()}
-
-
-PUBLISHED = stylegan3(256, 16384) | stylegan3(1024, 32768)

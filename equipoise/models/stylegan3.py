@@ -104,7 +104,11 @@ class StyleGAN3Generator(GeneratorConfig):
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless `num_critical` is below `layers` and each band ends below its stopband."""
+        """Raises ValueError for `num_critical` of `layers` or more: no layer would raise the rate. Set it below.
+
+        Raises ValueError for a stopband that does not lie above its cutoff: a filter needs a band to fall in. Set
+        `first_stopband` above `first_cutoff`, and `last_stopband_rel` above 1.
+        """
         if self.num_critical >= self.layers:
             raise ValueError(
                 f"StyleGAN3Generator(layers={self.layers}, num_critical={self.num_critical}): all layers would be "
