@@ -234,6 +234,7 @@ def test_the_published_controller():
         ((1.0, 1.0, 0.0, 0.0), (0.0, None, None, None), -1),
         ((1.0, 1.0, 0.25, 0.0), (1.0, None, None, None), +1),  # 0.65 of five passes; the mean of the four is 0.5625
         ((1.0, 1.0, 1.0, 0.0), (-1.0, None, None, None), -1),
+        ((0.5, 0.5, 0.5, 0.5), (0.9, None, None, None), -1),  # 2.9 of 5, not of 4
         ((0.7, 0.7, 0.7, 0.7), (None, None, None, None), +1),
     ]:
         module = ADA(initial=0.5, kimg=1, most=None, all_passes=True).build()
@@ -251,7 +252,12 @@ def test_the_published_controller():
     for i in range(1, 5):
         module.adapt(ABOVE, 32)
         assert_close(module.p.item(), i / 2, rtol=1e-6, atol=0)
-    assert module(torch.randn(64, 3, 12, 12)).isfinite().all()
+    x, found = torch.randn(16, 3, 12, 12), []
+    for p in (1.0, 2.0):  # all fire, at 1 as above
+        module.p.fill_(p)
+        torch.manual_seed(0)
+        found.append(module(x))
+    assert torch.equal(*found)
     for _ in range(6):
         module.adapt(BELOW, 32)
     assert module.p == 0
