@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable, Mapping
-=======
-from collections.abc import Mapping
 from dataclasses import replace
->>>>>>> sg3
 from typing import Any
 
 import torch
@@ -16,11 +12,7 @@ from torch import Tensor, nn
 from equipoise.core.misfits import first_of, misfits
 from equipoise.core.types import ImageSpec
 
-<<<<<<< HEAD
-from .base import GeneratorConfig
-=======
-from .base import Pair
->>>>>>> sg3
+from .base import GeneratorConfig, Pair
 from .conditioning import MappedProjection
 from .head import Head
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
@@ -249,12 +241,11 @@ MAKERS = {
     "stylegan3/D": stylegan3_discriminator,
 }
 
-<<<<<<< HEAD
 SETTINGS: dict[str, Callable[[Config], tuple[GeneratorConfig, ImageSpec]]] = {
     "stylegan2/G": stylegan2_settings,
     "stylegan3/G": stylegan3_settings,
 }
-=======
+
 
 def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
     """T and R of Karras et al. 2021. channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions."""
@@ -267,4 +258,3 @@ def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
 
 
 PUBLISHED = stylegan3(256, 16384) | stylegan3(1024, 32768)
->>>>>>> sg3
