@@ -2,6 +2,7 @@
 
     python scripts/mutate.py --quick          the tests that are most likely to notice (`mutants.FIRST`)
     python scripts/mutate.py --survivors      all tests, for those that survived so far
+    python scripts/mutate.py --again          the one test that noticed it last time, for each
     python scripts/mutate.py --only growth    those with this in their name or file
     python scripts/mutate.py --table          print the results as Markdown
 
@@ -50,7 +51,7 @@ class Result(NamedTuple):
     test: str | None
     seconds: float
     tests: str
-    """Which were run: "quick" or "all"."""
+    """Which were run: "quick", "again" or "all"."""
 
 
 # ---- a wrong version ---------------------------------------------------------------------------------------
@@ -174,18 +175,26 @@ def in_copy(copy: Path, arguments: list[str], plugin: FirstFailure) -> int:
     return int(pytest.main([*arguments, *options], plugins=[plugin]))
 
 
-def run(mutant: Mutant, copy: Path, limit: float, *, every: bool) -> Result:
-    """Try a wrong version."""
+def chosen_tests(mutant: Mutant, asked: argparse.Namespace, last: Result | None) -> tuple[str, list[str]]:
+    """Which tests are to be run, in a word, and their names. last: the result so far."""
+    if asked.again and last is not None and (last.test or "").startswith("tests/"):
+        assert last.test is not None
+        return "again", [last.test.partition("[")[0]]
+    return ("quick", quick(mutant)) if asked.quick or asked.again else ("all", all_tests(mutant))
+
+
+def run(mutant: Mutant, copy: Path, limit: float, kind: str, tests: list[str]) -> Result:
+    """Try a wrong version. kind: of the tests, in a word."""
     path, start = copy / "equipoise" / mutant.file, time.monotonic()
     intact, times = path.read_text(encoding="utf-8"), path.stat()
     path.write_text(applied(mutant), encoding="utf-8")
     try:
-        failed = failures(copy, all_tests(mutant) if every else quick(mutant), limit, "-x")
+        failed = failures(copy, tests, limit, "-x")
     finally:
         path.write_text(intact, encoding="utf-8")
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # compiled files are valid again
     seconds = round(time.monotonic() - start, 1)
-    return Result(mutant.file, failed[0] if failed else None, seconds, "all" if every else "quick")
+    return Result(mutant.file, failed[0] if failed else None, seconds, kind)
 
 
 def confirmed(results: dict[str, Result], copy: Path, limit: float) -> dict[str, Result]:
@@ -233,6 +242,7 @@ def chosen(asked: argparse.Namespace, results: dict[str, Result]) -> list[Mutant
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="run the tests of `FIRST` alone")
+    parser.add_argument("--again", action="store_true", help="run the test that noticed it last time alone")
     parser.add_argument("--survivors", action="store_true", help="those that survived so far")
     parser.add_argument("--missing", action="store_true", help="those without a result")
     parser.add_argument("--only", default="", help="those with this in their name or file")
@@ -250,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         copy, ran = Path(folder) / "copy", chosen(asked, results)
         shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
         for i, mutant in enumerate(ran, 1):
-            result = results[mutant.name] = run(mutant, copy, asked.limit, every=not asked.quick)
+            kind, tests = chosen_tests(mutant, asked, results.get(mutant.name))
+            result = results[mutant.name] = run(mutant, copy, asked.limit, kind, tests)
             write(asked.json, results)
             verdict = result.test or "SURVIVED"
             print(f"{i}/{len(ran)} {mutant.file}: {mutant.name}: {verdict} ({result.seconds:.0f} s)", flush=True)

@@ -542,8 +542,8 @@ def label(case):
     return "-".join(choice for choice in case.values() if choice != "none")
 
 
-@loop_over("part", range(PARTS))
-@loop_over("kind", ALL_AXES)
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("kind", ALL_AXES)
 def test_pairs(kind, part):
     """Each pair of loss, conditioning, head, normaliser, term and network is among them.
 

@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -216,7 +217,9 @@ def test_signatures_in_the_design_are_the_signatures():
 
 
 @functools.cache
+@cache
 def hook(name: str) -> types.ModuleType:
+    """A hook of the documentation, which keeps its tables: that of the networks takes seconds."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "hooks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

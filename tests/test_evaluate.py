@@ -7,7 +7,6 @@ import importlib
 import json
 import math
 import pkgutil
-import subprocess
 import sys
 import zipfile
 from functools import partial
@@ -21,9 +20,10 @@ from fixtures import fixture
 from held import Held
 from loops import loop_over
 from PIL import Image
-from processes import on_two_processes
+from processes import command_on_two_processes, on_two_processes
 from runs import assert_resumes, assert_same_run, lines
 from tiny import recipe
+from torch.distributed.run import parse_args
 
 import equipoise
 from equipoise import metrics
@@ -520,11 +520,12 @@ def test_the_command_prints_a_table_and_writes_every_setting(files, tmp_path):
 
 def test_the_command_on_two_processes_writes_once(files, tmp_path):
     """`--` keeps torchrun from reading --num as an abbreviation of its own options."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--"]
     asked = ["--metrics", "frechet,pr", "--features", "digits", "--num", "100", "--out", tmp_path / "two.json"]
-    evaluation = ["equipoise", "evaluate", files / "fake.npz", "--against", files / "real.npz", *asked]
-    done = subprocess.run([*command, *evaluation], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.count("precision") == 1
+    evaluation = [str(a) for a in ("evaluate", files / "fake.npz", "--against", files / "real.npz", *asked)]
+    read = parse_args(["--standalone", "--nproc_per_node", "2", "-m", "--", "equipoise", *evaluation])
+    assert (read.training_script, read.training_script_args) == ("equipoise", evaluation)
+    said = command_on_two_processes(evaluation, tmp_path)
+    assert said.count("precision") == 1, said
     alone = digits(files / "fake.npz", files / "real.npz", "frechet,pr", num=100)
     same_within(json.loads((tmp_path / "two.json").read_text()), json.loads(alone.json()), 1e-10)
 

@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import pickle
 from dataclasses import fields, replace
 
 import numpy as np
@@ -59,6 +60,23 @@ def short(kind, **changes):
 @pytest.fixture(scope="module")
 def found():
     return {kind: short(kind).run() for kind in (RingGAN, GridGAN, SwissRollGAN)}
+
+
+def in_forks(monkeypatch):
+    """Processes that import nothing anew. What a new interpreter needs is asked for: the way, and tasks as pickles."""
+    fork = multiprocessing.get_context("fork")
+
+    def context(way):
+        assert way == "spawn"
+        return fork
+
+    def process(args, **options):
+        pickle.dumps(args[1])
+        return fork_process(args=args, **options)
+
+    fork_process = fork.Process
+    monkeypatch.setattr(multiprocessing, "get_context", context)
+    monkeypatch.setattr(fork, "Process", lambda **options: process(**options), raising=False)
 
 
 @pytest.fixture
@@ -247,6 +265,7 @@ def test_equal_settings_find_equal_numbers_on_any_number_of_threads(kind, found,
 
 
 def test_a_comparison_in_two_processes_finds_what_one_finds(monkeypatch):
+    in_forks(monkeypatch)
     monkeypatch.setattr(shared, "SETTINGS", {name: SETTINGS[name] for name in ("minimax", "R1")})
     numbers = {}
     for workers in (1, 2):
@@ -280,8 +299,7 @@ def test_a_row_of_the_table_is_mean_and_range():
 
 
 def test_what_is_raised_in_a_process_is_raised_and_a_dead_process_is_noticed(monkeypatch):
-    fork = multiprocessing.get_context("fork")  # which imports nothing anew
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork)
+    in_forks(monkeypatch)
     with pytest.raises(TypeError, match="not subscriptable"):
         list(spread(glob.iglob, [3], 2))
     with pytest.raises(RunError, match="a process died at job 1 of 1: there may be too little memory"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))  # no part of the package
 
 from mutants import EQUIVALENT, FIRST, MUTANTS, Mutant  # noqa: E402
-from mutate import Result, all_tests, applied, code, quick, table  # noqa: E402
+from mutate import Result, all_tests, applied, chosen_tests, code, quick, table  # noqa: E402
 
 SAMPLE = Mutant("a mistake", "losses/sample.py", "a + b", "a - b")
 
@@ -47,6 +48,15 @@ def test_all_tests_are_run_where_the_quick_ones_see_nothing():
     tests = all_tests(mutant)
     assert tests[: len(quick(mutant))] == quick(mutant)
     assert sorted(tests) == sorted(f"tests/{path.name}" for path in ROOT.glob("tests/test_*.py"))
+
+
+def test_again_is_the_test_that_noticed_it_last_time_with_all_its_values():
+    mutant, again = MUTANTS[0], Namespace(again=True, quick=False)
+    noticed = Result(mutant.file, "tests/test_a.py::test_b[c]", 1.0, "quick")
+    assert chosen_tests(mutant, again, noticed) == ("again", ["tests/test_a.py::test_b"])
+    for last in (None, noticed._replace(test=None), noticed._replace(test="timeout")):
+        assert chosen_tests(mutant, again, last) == ("quick", quick(mutant))
+    assert chosen_tests(mutant, Namespace(again=False, quick=False), noticed) == ("all", all_tests(mutant))
 
 
 def test_a_mistake_is_written_into_the_file(project):

@@ -1,7 +1,6 @@
 """The loop as a whole: determinism, resuming, several processes, signals, divergence."""
 
 import gc
-import os
 import random
 import re
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import free_port
+from processes import command_on_two_processes
 from runs import assert_same_run, lines, same, saved
 from tiny import recipe
 from torch import nn
@@ -162,15 +161,10 @@ def plain() -> TrainConfig:
 
 
 def on_two_processes(run_dir: Path, *overrides: str) -> str:
-    """Train `plain` there; what was said. No exit code is judged: gloo may abort at exit, after the work is done."""
-    arguments = ["train", f"{HERE / 'test_train.py'}:plain", str(run_dir), *overrides]
-    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
-
-    def process(rank: int) -> Victim:
-        env = meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        return Victim(arguments, run_dir.with_suffix(f".{rank}.log"), before=lambda: os.environ.update(env))
-
-    return "".join(process.end(100).said for process in [process(0), process(1)])
+    """Train `plain` there; what was said."""
+    return command_on_two_processes(
+        ["train", f"{HERE / 'test_train.py'}:plain", str(run_dir), *overrides], run_dir.parent
+    )
 
 
 def test_two_processes_equal_one_also_when_only_one_of_them_began(tmp_path):

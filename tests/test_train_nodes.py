@@ -1,4 +1,4 @@
-"""`torchrun` as people run it: on two nodes, here two process groups on loopback, and with restarts."""
+"""`torchrun` with restarts on two nodes, which are here two process groups on loopback."""
 
 from __future__ import annotations
 
@@ -61,11 +61,6 @@ def assert_ends_alike(undisturbed, run_dir, notes, said):
         assert_close(saved(run_dir, name), saved(undisturbed, name), rtol=0, atol=1e-5)
 
 
-def assert_went_on_from_80(notes, said):
-    resumed = {path.name: int(path.read_text()) for path in notes.glob("resumed.*")}
-    assert resumed == {"resumed.0.0": 0, "resumed.0.1": 0, "resumed.1.0": 80, "resumed.1.1": 80}, said
-
-
 def two_nodes(*options: str, places: list[Path], notes: Path, death: tuple[int, ...] = ()) -> str:
     """What two nodes said, each of one process with the run directory that is its own of `places`."""
     meet = ("--rdzv_backend", "c10d", "--rdzv_id", notes.parent.name, "--rdzv_endpoint", f"localhost:{free_port()}")
@@ -78,22 +73,18 @@ def two_nodes(*options: str, places: list[Path], notes: Path, death: tuple[int, 
             node.terminate()
 
 
-def test_kill_9_of_one_rank_costs_at_most_a_checkpoint_interval(undisturbed, tmp_path):
-    """Rank 1 after 136 images, while rank 0 lives. Checkpoints are 80 apart: both resume at 80 and lose nothing."""
-    notes, run_dir = tmp_path / "notes", tmp_path / "run"
-    options = ("--standalone", "--nproc_per_node", "2", "--max-restarts", "1")
-    run = torchrun(*options, run_dir=run_dir, notes=notes, death=(1, 136))
-    said = output(run)
-    assert_went_on_from_80(notes, said)
-    assert_ends_alike(undisturbed, run_dir, notes, said)
+def test_kill_9_on_two_nodes_costs_at_most_a_checkpoint_interval_and_only_the_first_needs_the_disk(
+    undisturbed, tmp_path
+):
+    """Of rank 0, which writes, and of rank 1 in the life after that. Checkpoints are 80 apart: nothing else is lost.
 
-
-def test_kill_9_on_one_of_two_nodes_costs_no_more_and_only_the_first_needs_the_disk(undisturbed, tmp_path):
-    """Rank 0, which writes. Nodes keep their ranks when processes start anew, so the disk is where it was."""
+    Nodes keep their ranks when processes start anew, so the disk is where it was.
+    """
     notes, places = tmp_path / "notes", [tmp_path / "first", tmp_path / "second"]
-    said = two_nodes("--max-restarts", "1", places=places, notes=notes, death=(0, 136))
+    said = two_nodes("--max-restarts", "2", places=places, notes=notes, death=(0, 136, 1, 200))
     (run_dir,) = (place for place in places if place.exists())
-    assert_went_on_from_80(notes, said)
+    resumed = {path.name: int(path.read_text()) for path in notes.glob("resumed.*")}
+    assert resumed == {f"resumed.{life}.{rank}": 80 * life for life in range(3) for rank in (0, 1)}, said
     assert_ends_alike(undisturbed, run_dir, notes, said)
 
 

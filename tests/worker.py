@@ -1,7 +1,7 @@
-"""One of several processes that train together, as `torchrun` starts it: worker.py RUN_DIR NOTES [RANK NIMG].
+"""One of several processes that train together, as `torchrun` starts it: worker.py RUN_DIR NOTES [RANK NIMG] ....
 
 In the folder NOTES it writes where each of its lives resumed and, at the end, the weights that it holds. RANK kills
-itself in D's update at NIMG, as `kill -9` would, in its first life.
+itself in D's update at NIMG, as `kill -9` would: the first of them in the first life, the second in the second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def cfg() -> TrainConfig:
     return small(terms=(R1(every=3),), d_optim=adam, g_optim=adam, total_kimg=0.24, **{"report.snapshot_kimg": 0.08})
 
 
-def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None:
+def main(run_dir: Path, notes: Path, *deaths: int) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     life = len(list(notes.glob(f"resumed.*.{rank}")))  # torchrun's own count may differ between nodes
@@ -42,7 +42,7 @@ def main(run_dir: Path, notes: Path, victim: int = -1, moment: int = -1) -> None
         return nimg
 
     def dying(gan, batch, nimg, *args):
-        if (life, rank, nimg) == (0, victim, moment):
+        if (rank, nimg) == deaths[2 * life : 2 * life + 2]:
             os.kill(os.getpid(), signal.SIGKILL)
         return d_step(gan, batch, nimg, *args)
 
