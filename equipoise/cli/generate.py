@@ -251,7 +251,7 @@ def mix(
     ] = None,
     truncation_psi: Psi = None,
     cutoff: Cutoff = None,
-    out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png")] = Path("mix.png"),
+    out_path: Annotated[Path, typer.Option("--out", metavar="NAME.png", help="The grid to write.")] = Path("mix.png"),
     recipe: OwnRecipe = None,
 ) -> None:
     """Mix styles: coarse layers of the images in the first column, all others of the images in the first row."""
