@@ -29,7 +29,7 @@ SMALL = "stylegan/sg2_variants_r16_cond.npz"
 
 
 def nets_of(name: str) -> tuple[dict[str, np.ndarray], dict[str, tuple]]:
-    """The numbers of a fixture, and its networks as (class, arguments, state). Its G is taken for G_ema; G is another."""
+    """The numbers of a fixture, and networks as (class, arguments, state). Its G is G_ema here; G is another."""
     arrays = numbers(name)
     config = json.loads(str(arrays["config"]))
 
