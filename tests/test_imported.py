@@ -29,15 +29,16 @@ SMALL = "stylegan/sg2_variants_r16_cond.npz"
 
 
 def nets_of(name: str) -> tuple[dict[str, np.ndarray], dict[str, tuple]]:
-    """The numbers of a fixture, and its networks as (class, arguments, state)."""
+    """The numbers of a fixture, and networks as (class, arguments, state). Its G is G_ema here; G is another."""
     arrays = numbers(name)
     config = json.loads(str(arrays["config"]))
 
     def state(net: str) -> dict[str, Tensor]:
         return {k.removeprefix(f"{net}/"): torch.tensor(v) for k, v in arrays.items() if k.startswith(f"{net}/")}
 
-    G = ("Generator", config["G_kwargs"], state("G"))
-    return arrays, {"G": G, "D": ("Discriminator", config["D_kwargs"], state("D")), "G_ema": G}
+    G_ema = ("Generator", config["G_kwargs"], state("G"))
+    G = ("Generator", config["G_kwargs"], {name: value + 1 for name, value in state("G").items()})
+    return arrays, {"G": G, "D": ("Discriminator", config["D_kwargs"], state("D")), "G_ema": G_ema}
 
 
 def imported(tmp_path: Path, nets: dict[str, tuple], name: str = "a", **given) -> Path:
@@ -75,6 +76,8 @@ def test_an_imported_run_has_the_published_images_and_logits(tmp_path, name):
     assert (x - torch.tensor(arrays["out/image"])).abs().max() < 1e-5
     found = newest_whole(place / "checkpoints")
     assert found is not None
+    for name, saved_as in (("G", "G"), ("G_ema", "ema")):
+        assert all(torch.equal(found[1][saved_as][key], value) for key, value in nets[name][2].items())
     D = cfg.head.build(cfg.discriminator.build, generator.spec)
     D.load_state_dict(found[1]["D"])
     if len(x) == len(arrays["in/z"]):
