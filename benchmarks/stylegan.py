@@ -117,7 +117,7 @@ def iteration(gan: GAN, real: Batch) -> None:
 
 
 def seconds(call: Callable[[], None]) -> float:
-    """Of the processor, so that other programs on the machine count little."""
+    """Seconds of processor time: other programs on the machine count little."""
     start = time.process_time()
     call()
     return time.process_time() - start

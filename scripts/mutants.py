@@ -631,8 +631,8 @@ NETWORKS = (
     Mutant(
         "the projection alone, without its unconditional part",
         "nn/conditioning.py",
-        "self.linear.weight + self.embed(labels(y))",
-        "0 * self.linear.weight + self.embed(labels(y))",
+        "scaled_weight(self.linear) + self.embed(labels(y))",
+        "0 * scaled_weight(self.linear) + self.embed(labels(y))",
     ),
     Mutant(
         "one length for the vectors of all classes",
@@ -826,14 +826,14 @@ WEIGHTS = (
     Mutant(
         "weights clipped from above alone",
         "weights/constraints.py",
-        "weight.clamp_(-self.bound, self.bound)",
-        "weight.clamp_(max=self.bound)",
+        "weight.clamp_(-bound, bound)",
+        "weight.clamp_(max=bound)",
     ),
     Mutant(
         "biases are not clipped",
         "weights/constraints.py",
-        "for weight in layer.parameters():",
-        "for weight in [layer.weight]:",
+        "for name, weight in layer.named_parameters():",
+        "for name, weight in [('weight', layer.weight)]:",
     ),
     Mutant("a scale without its inverse", "weights/equalized.py", "return weight / self.c", "return weight"),
     Mutant("weight norm along the wrong axis", "weights/normalizers.py", "dim=output_axis(layer))", "dim=0)"),

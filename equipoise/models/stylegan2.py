@@ -184,7 +184,7 @@ class SynthesisBlock(nn.Module):
         *_, before, style, of_image = [styles[0], *styles]
         half = math.sqrt(0.5)
         if self.first:
-            h = arranged(self.const.expand(len(style), -1, -1, -1))
+            h = arranged(self.const.expand(style.shape[0], -1, -1, -1))
             h = self.conv1(h, style, noise_mode)
         elif self.residual:
             y = self.skip(h, gain=half)
@@ -259,7 +259,7 @@ class ToRGB(nn.Module):
         own = self.weight.flatten(1).to(h.dtype) * scales[:, None]  # a 1x1 convolution for each image: (N, 3, I)
         x = torch.bmm(h.movedim(1, -1).flatten(1, 2), own.mT)  # (N, H · W, 3)
         x = x.to(torch.promote_types(x.dtype, torch.float32)) + self.bias
-        x = x.mT.unflatten(2, h.shape[2:])
+        x = torch.unflatten(x.mT, 2, h.shape[2:])
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
