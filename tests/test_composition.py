@@ -428,7 +428,12 @@ NETWORKS = {
     "discriminator": all_variants(models, models.DiscriminatorConfig),
 }
 HEADS = variants(Head, san=True)
-AXES = NETWORKS | {
+AXES = {
+    "networks": {
+        f"{g}+{d}": {"generator": G, "discriminator": D}
+        for g, G in NETWORKS["generator"].items()
+        for d, D in NETWORKS["discriminator"].items()
+    },
     "loss": all_variants(losses),
     "conditioning": {conditioning.__name__: conditioning for conditioning in CONDITIONINGS},
     "head": HEADS,
@@ -453,9 +458,11 @@ The average of the generator and the lengths of a run take no part in a step.
 
 
 def networks(of_kind):
-    """`AXES` with those networks alone."""
-    kept = {axis: [name for name in found if of_kind(name, found[name].func)] for axis, found in NETWORKS.items()}
-    return {axis: list(found) for axis, found in AXES.items()} | kept
+    """`AXES` with those networks alone: each G with one D, each D with one G, as they meet in images alone."""
+    G, D = ([name for name in found if of_kind(name, found[name].func)] for found in NETWORKS.values())
+    num = max(len(G), len(D))
+    pairs = [f"{G[i % len(G)]}+{D[i % len(D)]}" for i in range(num)]
+    return {"networks": pairs} | {axis: list(found) for axis, found in AXES.items() if axis != "networks"}
 
 
 ON_MLPS = networks(lambda _, network: network in OF_POINTS)
@@ -463,13 +470,21 @@ ON_IMAGES = networks(lambda _, network: network in FIRST)
 ON_OTHERS = networks(lambda name, network: network not in (*OF_POINTS, *FIRST) and name == network.__name__)
 for axis in ("constraints", "joint_penalties", "start"):
     ON_OTHERS[axis] = ["none"]  # which leave networks so deep and so narrow no gradients that float32 could add
+ON_OTHERS |= {  # which meet networks in images and logits alone
+    "loss": ["NonSaturating", "RelativisticPairing", "Wasserstein"],
+    "augment": ["NoAugment", "ADA"],
+    "d_steps": ["1"],
+    "d_optim": ["Adam"],
+    "g_optim": ["Adam"],
+}
 ALL_AXES = {"mlps": ON_MLPS, "images": ON_IMAGES, "others": ON_OTHERS}
 
 
 def config(case):
     """The config of a case, axis -> name, for some or all axes; the others go with every value."""
     neutral = {"loss": NonSaturating, "conditioning": Projection}
-    return settings(**neutral | {axis: AXES[axis][choice] for axis, choice in case.items()})
+    chosen = {axis: AXES[axis][choice] for axis, choice in case.items()}
+    return settings(**neutral | chosen.pop("networks", {}) | chosen)
 
 
 REFUSED = {  # pairs of values that no config holds, and words of the reason
@@ -493,9 +508,9 @@ REFUSED = {  # pairs of values that no config holds, and words of the reason
         ),
         "not linear in the features|a network computes these vectors",
     ),
-    ("generator", "conditioning"): (
-        lambda generator, conditioning: (
-            generator.keywords.get("class_input") in ("batch_norm", "shared")
+    ("networks", "conditioning"): (
+        lambda networks, conditioning: (
+            networks["generator"].keywords.get("class_input") in ("batch_norm", "shared")
             and conditioning in (NoConditioning, SemiSupervised)
         ),
         "this generator reads no class",

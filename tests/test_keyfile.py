@@ -276,9 +276,9 @@ def test_what_is_no_text_or_no_file():
 )
 @loop_over("name", ["mine.yaml", "mine.json"])
 def test_hostile_files_are_answered_at_once(text, name):
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(refusal(text, name)) < 2000
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 pieces = st.sampled_from(
