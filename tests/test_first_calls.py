@@ -24,6 +24,7 @@ CALLED_BY_OTHERS = {
     "compute.taps",
     "core.first_calls",
     "core.misfits",
+    "core.pickled_arrays",
     "core.randomness",
     "core.tensorfile",
     "lab.points.surface",

@@ -10,7 +10,7 @@ Sign convention: a higher logit means "more real", and every loss is minimised.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
@@ -49,7 +49,8 @@ def component(cls: type[T]) -> type[T]:
     configs are saved in this form.
 
     A class may list renamed fields in ``moved: ClassVar[Mapping[str, str]]``, from the old dotted name to the new one.
-    The message for an old name then gives the new name.
+    The message for an old name then gives the new name. It may list fields that its ``repr`` leaves out while they have
+    their default, in ``unsaid: ClassVar[tuple[str, ...]]``.
 
     Raises:
         ValueError: from the constructor, for unknown, missing or wrong fields: a line each, with the class, the field,
@@ -59,8 +60,17 @@ def component(cls: type[T]) -> type[T]:
         extra="forbid", strict=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
     made = pydantic_dataclass(frozen=True, config=rules)(cls)
+    if hasattr(made, "unsaid"):
+        made.__repr__ = without_unsaid  # type: ignore[method-assign]
     speak(made, made.__init__)
     return cast("type[T]", made)
+
+
+def without_unsaid(value: Any) -> str:
+    """The call that makes `value`, without the fields of its `unsaid` that have their default."""
+    given = ((f, getattr(value, f.name)) for f in sorted(fields(value), key=lambda f: f.kw_only))
+    said = (f"{f.name}={held!r}" for f, held in given if f.name not in value.unsaid or held != f.default)
+    return f"{type(value).__qualname__}({', '.join(said)})"
 
 
 def speak(cls: Any, check: Callable[..., None]) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ class DatasetConfig(ABC):
     mirror: training also reads each image mirrored, as one more image: see `mirrored`. Evaluations, held-out images and
         the images of other data sets made of this one are the images alone.
     """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("mirror",)
 
     _: KW_ONLY
     mirror: bool = False
