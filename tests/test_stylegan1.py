@@ -76,7 +76,7 @@ def half(h):
     return (h[..., ::2, ::2] + h[..., 1::2, ::2] + h[..., ::2, 1::2] + h[..., 1::2, 1::2]) / 4
 
 
-def convolved(h, weight, factor=math.sqrt(2)):
+def convolved(h, weight, factor=2**0.5):
     """With N(0, 1) weights times factor / √inputs."""
     return F.conv2d(h, weight * (factor / math.sqrt(weight[0].numel())), padding=weight.shape[-1] // 2)
 
@@ -133,7 +133,9 @@ def test_the_generator_layer_by_layer():
         if i:
             h = blurred(convolved(twice(h), weights[f"{block}.conv0.weight"]))
         h = after_convolution(h, weights, f"{block}.styled0", ws[:, 2 * i])
-        h = after_convolution(convolved(h, weights[f"{block}.conv1.weight"]), weights, f"{block}.styled1", ws[:, 2 * i + 1])
+        h = after_convolution(
+            convolved(h, weights[f"{block}.conv1.weight"]), weights, f"{block}.styled1", ws[:, 2 * i + 1]
+        )
         x = convolved(h, weights[f"{block}.torgb.weight"], factor=1.0) + bias(weights, f"{block}.torgb")
         assert_close(at_level(G, 2 - i).synthesis(ws), enlarge(x, 2 - i))
 
@@ -318,7 +320,7 @@ def test_a_run_grows_and_resumes_bit_for_bit(tmp_path):
         discriminator=StyleGAN1Discriminator(channel_base=128, channel_max=8),
         loss=NonSaturating(),
         terms=(R1(gamma=10.0, every=1),),
-        growth=ProgressiveGrowing(initial=4, stable_kimg=0.012, fade_kimg=0.012, batch_sizes=((14, 4),)),
+        growth=ProgressiveGrowing(initial=4, stable_kimg=0.008, fade_kimg=0.012, batch_sizes=((14, 4),)),
         g_optim=Adam(lr=0.001, betas=(0.0, 0.99)),
         d_optim=Adam(lr=0.001, betas=(0.0, 0.99)),
         ema=EMAConfig(halflife_kimg=0.01),

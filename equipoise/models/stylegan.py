@@ -258,7 +258,7 @@ class StyledLayer(nn.Module):
 
 
 def adaptive_norm(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale · (h - μ) / √(σ² + 1e-8) + shift, μ and σ² of each map (Huang & Belongie 2017, "AdaIN").
+    """(h - μ) / √(σ² + 1e-8) · scale + shift, with μ and σ² of each map (Huang & Belongie 2017, "AdaIN").
 
     h (N, C, H, W), scale and shift (N, C, 1, 1). Computed in float32 at least.
     """

@@ -111,6 +111,7 @@ class Mapping(nn.Module):
         inputs = [] if z is None or not self.z_dim else [z]
         if self.num_classes:
             inputs.append(self.embedding(c))
+        h: Tensor
         if self.first_form:
             h = self.normalize(torch.cat(inputs, dim=1))
         else:

@@ -35,9 +35,7 @@ from equipoise.rules import Adam, EMAConfig, ProgressiveGrowing, Report
 
 __all__ = ["stylegan"]
 
-GROWTH = ProgressiveGrowing(
-    initial=8, stable_kimg=600, fade_kimg=600, batch_sizes=((16, 128), (32, 64), (64, 32))
-)
+GROWTH = ProgressiveGrowing(initial=8, stable_kimg=600, fade_kimg=600, batch_sizes=((16, 128), (32, 64), (64, 32)))
 RATES = ((0, 1e-3), (128, 1.5e-3), (256, 2e-3), (512, 3e-3))
 """Pixels, and the learning rate from this size on."""
 
