@@ -216,7 +216,7 @@ class SynthesisBlock(nn.Module):
     def forward(self, h: Tensor | None, styles: tuple[Tensor, Tensor], noise_mode: NoiseMode) -> Tensor:
         """(N, c_in, H / 2, W / 2), or None in the first block; two styles (N, w_dim) -> (N, c_out, H, W)."""
         if self.first:
-            h = self.const.expand(len(styles[0]), -1, -1, -1)
+            h = self.const.expand(styles[0].shape[0], -1, -1, -1)
         else:
             assert h is not None
             h = self.blur(self.conv0(h))
