@@ -14,6 +14,7 @@ from .core.latents import Uniform as Uniform
 from .core.schedules import After as After
 from .core.schedules import Cosine as Cosine
 from .core.schedules import Linear as Linear
+from .core.schedules import Steps as Steps
 from .core.types import Batch as Batch
 from .core.types import ImageSpec as ImageSpec
 from .core.types import Logits as Logits

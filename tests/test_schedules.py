@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from equipoise.config import components
 from equipoise.core import schedules
 from equipoise.core.grammar import parse
-from equipoise.core.schedules import After, Cosine, Linear, at
+from equipoise.core.schedules import After, Cosine, Linear, Steps, at
 from equipoise.rules import Adam
 
 COMPONENTS = [c for name in schedules.__all__ if dataclasses.is_dataclass(c := getattr(schedules, name))]
@@ -71,3 +71,15 @@ def test_after_as_text_and_of_constants():
     assert After(schedule=0.5, kimg=1.0)(10**6) == 0.5
     with pytest.raises(ValueError, match="not negative"):
         Adam(lr=After(schedule=Linear(-1.0, 0.0, 1.0), kimg=1.0))
+
+
+def test_steps():
+    """The value changes after the named number of images, and not with it."""
+    lr = "Steps(start=1e-3, steps=[[4.2, 2e-3], [5.4, 3e-3]])"
+    adam = parse(f"Adam(lr={lr})", components())
+    assert adam == Adam(lr=Steps(1e-3, ((4.2, 2e-3), (5.4, 3e-3))))
+    assert [at(adam.lr, n) for n in (0, 4200, 4201, 5400, 5401, 10**7)] == [1e-3, 1e-3, 2e-3, 2e-3, 3e-3, 3e-3]
+    assert Steps(1e-3, ())(10) == 1e-3
+    for steps in (((5.0, 1.0), (4.0, 2.0)), ((4.0, 1.0), (4.0, 2.0))):
+        with pytest.raises(ValueError, match=r"must have ascending kimg, each once, such as 'steps="):
+            Steps(1e-3, steps)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from .types import component
 
-__all__ = ["After", "Cosine", "Linear", "Schedule", "at"]
+__all__ = ["After", "Cosine", "Linear", "Schedule", "Steps", "at"]
 
 
 def gives_numbers(schedule: Callable[[int], float]) -> Callable[[int], float]:
@@ -68,3 +69,25 @@ class After:
 
     def __call__(self, nimg: int) -> float:
         return at(self.schedule, max(0, nimg - round(self.kimg * 1000)))
+
+
+@component
+class Steps:
+    """`start`, then the value of the last of `steps` whose kimg have been passed: pairs (kimg, value), kimg ascending.
+
+    Raises:
+        ValueError: if the kimg of `steps` do not ascend.
+    """
+
+    start: float
+    steps: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for `steps` whose kimg do not ascend. Name each number of images once, in order."""
+        if any(earlier >= later for (earlier, _), (later, _) in pairwise(self.steps)):
+            raise ValueError(
+                f"steps={self.steps} must have ascending kimg, each once, such as 'steps=[[4200,1.5e-3],[5400,2e-3]]'"
+            )
+
+    def __call__(self, nimg: int) -> float:
+        return [self.start, *(value for kimg, value in self.steps if nimg > kimg * 1000)][-1]

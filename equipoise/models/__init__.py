@@ -38,6 +38,7 @@ from .progan import ProGANDiscriminator, ProGANGenerator
 from .resnet import ResNetCritic, ResNetDiscriminator, ResNetGenerator
 from .sagan import SAGANDiscriminator, SAGANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
+from .stylegan import StyleGAN1Discriminator, StyleGAN1Generator
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .stylegan3 import StyleGAN3Generator
 from .varied import VariedDiscriminator, VariedGenerator
@@ -84,6 +85,8 @@ __all__ = [
     "SNGANGenerator",
     "SelfAttention",
     "SemiSupervised",
+    "StyleGAN1Discriminator",
+    "StyleGAN1Generator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "StyleGAN3Generator",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.compute.distributed import stack_ranks
@@ -34,6 +35,9 @@ class Mapping(nn.Module):
     lr_multiplier: of every layer but the embedding, as in `ScaledLinear`.
     w_avg_beta: w_avg <- β w_avg + (1 - β) · mean of w over the batch, of all processes together.
     update_with_graph: whether w_avg also follows batches in training mode whose w carries a graph.
+    first_form: as in the first StyleGAN. z and the embedding are concatenated, then divided by the root of their common
+        mean square. The embedding has no bias, and weights N(0, 1) without a factor. √2 is a factor of the weights and
+        not of the activations, so biases lack it.
     """
 
     w_avg: Tensor
@@ -50,19 +54,26 @@ class Mapping(nn.Module):
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,
         update_with_graph: bool = True,
+        first_form: bool = False,
     ):
         super().__init__()
         self.z_dim, self.num_classes, self.w_dim, self.num_ws = z_dim, num_classes, w_dim, num_ws
         self.num_layers, self.w_avg_beta, self.update_with_graph = num_layers, w_avg_beta, update_with_graph
+        self.first_form = first_form
         embedded = (w_dim if embed_features is None else embed_features) if num_classes else 0
         self.normalize = PixelNorm()
         hidden = w_dim if layer_features is None else layer_features
         if num_classes:
             self.one_hot = OneHot(num_classes)
-            self.embed = ScaledLinear(num_classes, embedded)
+            self.embed = ScaledLinear(num_classes, embedded, bias=not first_form)
+            if first_form:
+                self.embed.gain = 1.0
         widths = [z_dim + embedded, *[hidden] * (num_layers - 1), w_dim]
         for i in range(num_layers):
-            self.add_module(f"fc{i}", ScaledLinear(widths[i], widths[i + 1], lr_multiplier=lr_multiplier))
+            layer = ScaledLinear(widths[i], widths[i + 1], lr_multiplier=lr_multiplier)
+            if first_form:
+                layer.gain *= math.sqrt(2)
+            self.add_module(f"fc{i}", layer)
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -97,14 +108,19 @@ class Mapping(nn.Module):
 
     def last(self, z: Tensor | None, c: Tensor | None) -> Tensor:
         """The output of the last layer, (N, w_dim)."""
-        inputs = [] if z is None or not self.z_dim else [self.normalize(z)]
+        inputs = [] if z is None or not self.z_dim else [z]
         if self.num_classes:
-            inputs.append(self.normalize(self.embedding(c)))
-        h = torch.cat(inputs, dim=1)
+            inputs.append(self.embedding(c))
+        h: Tensor
+        if self.first_form:
+            h = self.normalize(torch.cat(inputs, dim=1))
+        else:
+            h = torch.cat([self.normalize(part) for part in inputs], dim=1)
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         with without_autocast(h):
             for i in range(self.num_layers):
-                h = scaled_lrelu(self.get_submodule(f"fc{i}")(h))
+                h = self.get_submodule(f"fc{i}")(h)
+                h = F.leaky_relu(h, 0.2) if self.first_form else scaled_lrelu(h)
         return h
 
     def embedding(self, c: Tensor | None) -> Tensor:
@@ -112,7 +128,7 @@ class Mapping(nn.Module):
         weights = labels(c)
         if not weights.is_floating_point():
             weights = self.one_hot(weights)
-        weights = weights.to(self.embed.bias.dtype)
+        weights = weights.to(self.embed.weight.dtype)
         with without_autocast(weights):
             embedded: Tensor = self.embed(weights)
         return embedded

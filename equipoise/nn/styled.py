@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,12 +26,15 @@ class StyledGenerator(nn.Module):
     synthesis: ws, noise_mode=... -> x.
     mixing: probability that a batch in training mode mixes the styles of two latents: the first layers read one, the
         others a second one, with a cut drawn uniformly (Karras et al. 2019, sec. 3.1).
+    in_use: number of styles, from the first, that the synthesis reads at present: the cut is among them; None: all.
     """
 
-    def __init__(self, mapping: Mapping, synthesis: nn.Module, mixing: float = 0.0):
+    def __init__(
+        self, mapping: Mapping, synthesis: nn.Module, mixing: float = 0.0, in_use: Callable[[], int] | None = None
+    ):
         super().__init__()
         self.synthesis, self.mapping = synthesis, mapping
-        self.mixing = mixing
+        self.mixing, self.in_use = mixing, in_use
 
     @property
     def num_ws(self) -> int:
@@ -41,9 +45,10 @@ class StyledGenerator(nn.Module):
     def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Styles as training draws them, (N, num_ws, w_dim), mixed by chance. w_avg follows those of z."""
         ws: Tensor = self.mapping(z, y)
-        if self.num_ws < 2 or torch.rand(()) >= self.mixing:
+        layers = self.num_ws if self.in_use is None else self.in_use()
+        if layers < 2 or torch.rand(()) >= self.mixing:
             return ws
-        cut = int(torch.randint(1, self.num_ws, ()))  # drawn on the host: no device is waited for
+        cut = int(torch.randint(1, layers, ()))  # drawn on the host: no device is waited for
         others = self.mapping(torch.randn_like(z), y, update=False)
         return torch.cat([ws[:, :cut], others[:, cut:]], dim=1)
 
