@@ -127,7 +127,7 @@ class StyleGAN2Generator(GeneratorConfig):
             lr_multiplier=self.mapping_lr,
             w_avg_beta=self.w_avg_beta,
         )
-        return StyledGenerator(mapping, synthesis, mixing=self.mixing)
+        return StyledGenerator(mapping, synthesis, mixing=self.mixing, redraw=self.prior.like)
 
 
 class Synthesis(nn.Module):

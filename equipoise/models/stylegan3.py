@@ -147,7 +147,7 @@ class StyleGAN3Generator(GeneratorConfig):
             w_avg_beta=self.w_avg_beta,
             update_with_graph=False,
         )
-        return StyledGenerator(mapping, synthesis, mixing=self.mixing)
+        return StyledGenerator(mapping, synthesis, mixing=self.mixing, redraw=self.prior.like)
 
 
 # ---- the parameters of each layer ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,12 +26,19 @@ class StyledGenerator(nn.Module):
     synthesis: ws, noise_mode=... -> x.
     mixing: probability that a batch in training mode mixes the styles of two latents: the first layers read one, the
         others a second one, with a cut drawn uniformly (Karras et al. 2019, sec. 3.1).
+    redraw: z -> the second latent, from the distribution of z. None: from N(0, 1).
     """
 
-    def __init__(self, mapping: Mapping, synthesis: nn.Module, mixing: float = 0.0):
+    def __init__(
+        self,
+        mapping: Mapping,
+        synthesis: nn.Module,
+        mixing: float = 0.0,
+        redraw: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
         self.synthesis, self.mapping = synthesis, mapping
-        self.mixing = mixing
+        self.mixing, self.redraw = mixing, torch.randn_like if redraw is None else redraw
 
     @property
     def num_ws(self) -> int:
@@ -44,7 +52,7 @@ class StyledGenerator(nn.Module):
         if self.num_ws < 2 or torch.rand(()) >= self.mixing:
             return ws
         cut = int(torch.randint(1, self.num_ws, ()))  # drawn on the host: no device is waited for
-        others = self.mapping(torch.randn_like(z), y, update=False)
+        others = self.mapping(self.redraw(z), y, update=False)
         return torch.cat([ws[:, :cut], others[:, cut:]], dim=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
