@@ -279,7 +279,7 @@ def test_bombs(tmp_path):
         (modules_in_modules(60, 1), "nested more than 8 deep"),
         (modules_in_modules(7, 40), "or more than 10,000"),
         (repeated_tensor(), "it repeats one of them"),
-        (file_of(nets(), augment_p=[0.1, 0.2]), "p is of shape (2,), one number was expected"),
+        (file_of(nets(), augment_p=[0.1, 0.2]), "p has the shape (2,); expected a number"),
         (tensor_of_shape((1 << 47, 1 << 47, 0)), "overflow"),
         (head + b"}" * (1 << 18) + b".", "more than 262,144 opcodes"),
         (head + b"]a" * 10 + b".", "lacks something"),

@@ -380,4 +380,6 @@ def test_commands_say_what_is_wrong(styled_run, tmp_path):
         assert message in run("sample", place, *arguments, code=2), arguments
     said = run("mix", place, "--rows", "0", "--columns", "1", "--layers", "3-1", code=2)
     assert "--layers takes layers and ranges of them, such as 0-3,7; got '3-1'" in said
+    said = run("walk", place, "--images", "0,1", "--classes", "0,1,2", code=2)
+    assert "--classes gives 3 classes, and --images 2 images" in said
     assert "cannot write .jpg here" in run("walk", place, "--images", "0,1", "--out", "a.jpg", code=2)

@@ -109,7 +109,7 @@ def networks_of(value: Mapping[str, Any], size: int) -> Networks:
         buffers = dictionary(attributes(pipe, {"AugmentPipe"}).get("_buffers"))
         strength = tensor_of(buffers.get("p"))
         if strength.numel() != 1:
-            raise ValueError(f"augment_pipe: its strength p is of shape {tuple(strength.shape)}, one number was expected")
+            raise ValueError(f"augment_pipe: its strength p has the shape {tuple(strength.shape)}; expected a number")
         p = float(strength)
     ignored = tuple(str(key) for key in value if key not in (*nets, "augment_pipe") and value[key] is not None)
     return Networks(nets, "StyleGAN2-ADA or StyleGAN3", p, ignored)
