@@ -1515,7 +1515,7 @@ DATA = (
         'name.partition("/")[2] if self._several else name.lstrip("/")',
         'name.lstrip("/")',
     ),
-    Mutant("targets that a transform changes are believed", "data/foreign.py", "known[0] == int(first)", "True"),
+    Mutant("targets that a transform changes are believed", "data/foreign.py", "stored[0] == int(first)", "True"),
 )
 
 STYLES = (

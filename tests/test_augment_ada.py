@@ -397,6 +397,7 @@ def test_is_a_component():
         ({"every": 0}, "every"),
         ({"target": 1.0}, "target"),
         ({"heuristic": "rv"}, r"heuristic=rv and held_out=0.0 do not go together.*held_out=0.1"),
+        ({"initial": 0.8, "most": 0.3}, r"ADA\(initial=0.8, most=0.3\): p would start above its bound"),
         ({"held_out": 0.1}, r"heuristic=rt and held_out=0.1 do not go together"),
         ({"heuristic": "fixed", "held_out": 0.1}, r"heuristic=fixed and held_out=0.1 do not go together"),
     ],

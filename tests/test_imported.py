@@ -305,7 +305,7 @@ def test_transfer_copies_what_fits_and_says_what_did_not(tmp_path, capsys):
         f"{name} starts from {tmp_path}/a/checkpoints/000000000000:" for name in ("G", "D")
     ]
     shapes = [line for line in lines if "because the shapes differ" in line]
-    assert shapes[0] == "  1 weights at their initial values, because the shapes differ: mapping.embed"
+    assert shapes[0] == "  1 weight at their initial values, because the shapes differ: mapping.embed"
     new = [line for line in lines if "because the run has none" in line]
     assert ["synthesis.b32.conv0" in new[0], "body.b32.fromrgb" in new[1]] == [True, True]
     left = [line for line in lines if "left out" in line]

@@ -119,6 +119,9 @@ def test_arrays_and_tensors_are_those_that_pickle_makes():
             assert read.dtype == array.dtype
         for number in (np.float64(0.5), np.int32(-3), np.bool_(True)):
             assert scalar_of(read_pickle(io.BytesIO(pickle.dumps(number, protocol)), ARRAYS)) == number
+        for array in (np.array(["a"]), np.array([1j])):
+            with pytest.raises(ValueError, match="and not numbers"):
+                array_of(read_pickle(io.BytesIO(pickle.dumps(array, protocol)), ARRAYS))
         base = torch.randn(4, 6)
         for tensor in (base, base.T, base[1:3], torch.tensor(2.0), torch.arange(3), torch.zeros(0, 3), base.half()):
             read = tensor_of(read_pickle(io.BytesIO(pickle.dumps(tensor, protocol)), TENSORS))
@@ -259,6 +262,15 @@ def repeated_tensor() -> bytes:
         return pickle.dumps({"G_ema": net})
 
 
+def tensor_of_shape(shape: tuple[int, ...]) -> bytes:
+    """One parameter that claims a shape."""
+    with writing():
+        net = module_of("Generator", {}, {})
+        rebuild, (storage, *_) = torch.zeros(0).__reduce_ex__(4)
+        net._buffers["p"] = Caller(rebuild, storage, 0, shape, (1,) * len(shape), False, None)
+        return pickle.dumps({"G_ema": net})
+
+
 def test_bombs(tmp_path):
     """Small files that would unpack to much, or take long. Peak memory is bounded, and so is the time."""
     head = b"\x80\x04"
@@ -267,6 +279,8 @@ def test_bombs(tmp_path):
         (modules_in_modules(60, 1), "nested more than 8 deep"),
         (modules_in_modules(7, 40), "or more than 10,000"),
         (repeated_tensor(), "it repeats one of them"),
+        (file_of(nets(), augment_p=[0.1, 0.2]), "p has the shape (2,); expected a number"),
+        (tensor_of_shape((1 << 47, 1 << 47, 0)), "overflow"),
         (head + b"}" * (1 << 18) + b".", "more than 262,144 opcodes"),
         (head + b"]a" * 10 + b".", "lacks something"),
         (head + b"(" * 20_000 + b".", "does not end with one value"),

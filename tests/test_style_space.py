@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -273,7 +275,9 @@ BAD = {
     r"z of .* is int64 of shape": MARK | {"z": np.zeros((2, 6), np.int64)},
     r"w of .* this generator takes floats of shape \(N, 5\)": MARK | {"w": Z},
     r"ws of .* this generator takes floats of shape \(N, 4, 5\)": MARK | {"ws": np.zeros((2, 3, 5))},
-    "holds NaN or Inf": MARK | {"z": Z * np.nan},
+    "has version 1.5 of this form": {"equipoise_latents": np.float64(1.5), "z": Z},
+    "holds NaN, Inf": MARK | {"z": Z * np.nan},
+    "or numbers beyond float32": MARK | {"z": np.full((2, 6), 1e300)},
     r"shape \(0, 6\)": MARK | {"z": Z[:0]},
     "has no classes y, and this generator reads them": MARK | {"z": Z},
     r"y of .* is int64 of shape \(2,\); expected 2 integers from 0 to 2": MARK | {"z": Z, "y": np.array([0, 3])},
@@ -305,6 +309,12 @@ def test_files_that_do_not_fit_the_generator_or_are_none(tmp_path):
     path.write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match="damaged, or no"):
         load_latents(path, G)
+    np.savez_compressed(path, **MARK, z=np.random.default_rng(0).normal(size=(200, 6)))
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 101):  # a changed byte: one line, or none
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :])
+        with suppress(ValueError):
+            load_latents(path, G)
     with pytest.raises(ValueError, match=r"latents are kept in NAME\.npz, got a\.pt"):
         save_latents(latents_of(G, 2), tmp_path / "a.pt")
 
@@ -370,4 +380,6 @@ def test_commands_say_what_is_wrong(styled_run, tmp_path):
         assert message in run("sample", place, *arguments, code=2), arguments
     said = run("mix", place, "--rows", "0", "--columns", "1", "--layers", "3-1", code=2)
     assert "--layers takes layers and ranges of them, such as 0-3,7; got '3-1'" in said
+    said = run("walk", place, "--images", "0,1", "--classes", "0,1,2", code=2)
+    assert "--classes gives 3 classes, and --images 2 images" in said
     assert "cannot write .jpg here" in run("walk", place, "--images", "0,1", "--out", "a.jpg", code=2)

@@ -12,6 +12,9 @@ from fixtures import numbers
 from torch import nn
 from torch.testing import assert_close
 
+from equipoise.core.latents import Uniform
+from equipoise.core.types import ImageSpec
+from equipoise.models import StyleGAN2Generator
 from equipoise.nn import (
     MappedVectors,
     Mapping,
@@ -329,6 +332,12 @@ def test_styles_are_mixed_in_training_only():
     G.mixing = 0.0
     G(z)
     assert torch.equal(G.synthesis.seen[0], plain)
+    latents = []
+    G = StyleGAN2Generator(channel_base=64, mixing=1.0, prior=Uniform()).build(ImageSpec(16, 1))
+    G.mapping.register_forward_pre_hook(lambda _, given: latents.append(given[0]))
+    G.styles(2 * torch.rand(4, 512) - 1)
+    assert latents[1].abs().max() <= 1  # the second latent has the prior too
+    assert latents[1].std() > 0.5
 
 
 def test_constraints_hold_for_the_weights_that_layers_compute_with():

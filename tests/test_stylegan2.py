@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import nullcontext
 
@@ -14,6 +13,7 @@ from fixtures import numbers
 from networks import count
 from PIL import Image
 from processes import on_two_processes
+from published import Published
 from runs import assert_resumes, saved
 from torch import nn
 from torch.testing import assert_close
@@ -48,34 +48,18 @@ FILES = (
 )
 
 
-class Published:
-    """A file of numbers: the networks with its weights, and its tensors."""
+class StyleGAN2(Published):
+    """A file of StyleGAN2: G and D."""
 
     def __init__(self, name):
-        arrays = numbers(f"stylegan/sg2_{name}.npz")
-        self.cfg = json.loads(str(arrays.pop("config")))
-        self.tensors = {key: torch.from_numpy(a) for key, a in arrays.items()}
-        self.G = network("stylegan2/G", self.cfg["G_kwargs"], self.state("G"))
-        self.D = network("stylegan2/D", self.cfg["D_kwargs"], self.state("D"))
+        super().__init__("stylegan2", name)
+        self.G, self.D = self.network("G"), self.network("D")
         self.real = self["in/real_uint8"] / 127.5 - 1
-
-    def __getitem__(self, key):
-        return self.tensors[key]
-
-    def state(self, net):
-        return {key[2:]: t for key, t in self.tensors.items() if key.startswith(f"{net}/")}
 
     def named(self, net):
         """Parameters by their published names, in the file's order."""
         parameters = dict((self.G if net == "G" else self.D).named_parameters())
         return {name: parameters[name if net == "G" else ours(name, self.cfg)] for name in self.cfg[f"{net}_params"]}
-
-    def is_near(self, key, found, rtol=1e-5):
-        """`found` is the stored one, or begins with it, up to `rtol` of its largest number."""
-        wanted = self[key]
-        assert_close(
-            found[: len(wanted)], wanted, rtol=0, atol=rtol * wanted.abs().max().item(), msg=lambda m: f"{key}: {m}"
-        )
 
     def has_gradients(self, phase, loss):
         """Norms of the gradients, and products with cosines: within 1e-4 of the largest norm."""
@@ -106,7 +90,7 @@ def ours(name, cfg):
 @pytest.mark.parametrize("name", FILES)
 def test_the_published_networks(name):
     """Styles, truncation, images, mixed styles, logits, and D's gradient by the image."""
-    p = Published(name)
+    p = StyleGAN2(name)
     z, c, cut = p["in/z"], p["in/c"], p.cfg["mix_cutoff"]
     psi, cutoff = p.cfg["truncation"].values()
     with torch.no_grad():
@@ -132,7 +116,7 @@ def test_the_published_networks(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_published_losses_and_their_gradients(name):
     """Of all four phases, the second derivatives of R1 and of the path lengths included."""
-    p = Published(name)
+    p = StyleGAN2(name)
     z, c = p["in/z"], p["in/c"]
     fake = p.G(z, c)
     loss = F.softplus(-p.D(fake, c))
@@ -159,7 +143,7 @@ def test_the_published_losses_and_their_gradients(name):
 def test_lower_precision_is_near():
     """The published float16 run, of two resolutions, and bfloat16 in all convolutions, beside float32."""
     half = numbers("stylegan/sg2_fp16_r32.npz")
-    p = Published("skip_r32_rgb_cond")
+    p = StyleGAN2("skip_r32_rgb_cond")
     images, logits = p.G(p["in/z"], p["in/c"]), p.D(p.real, p["in/c_real"])
     assert_close(images[:2], torch.from_numpy(half["out/image"]), atol=1e-2, rtol=0)
     assert_close(logits, torch.from_numpy(half["out/D_real"]), atol=1e-3, rtol=0)

@@ -14,6 +14,7 @@ from fixtures import numbers
 from networks import count
 from PIL import Image
 from processes import on_two_processes
+from published import Published
 from runs import assert_resumes, saved
 from tiny import recipe
 from torch.testing import assert_close
@@ -36,30 +37,13 @@ LEFT_OUT = [f"out/image_{kind}" for kind in ("update_emas", "mix", "psi0.7_cutof
 R = {"channel_base": 65536, "channel_max": 1024, "kernel": 1, "radial": True}
 
 
-class Published:
-    """A file of numbers: the networks with its weights, and its tensors."""
+class StyleGAN3(Published):
+    """A file of StyleGAN3: G alone."""
 
     def __init__(self, name):
-        self.name = name
-        arrays = numbers(f"stylegan/sg3_{name}.npz")
-        self.cfg = json.loads(str(arrays.pop("config")))
-        self.tensors = {key: torch.from_numpy(a) for key, a in arrays.items()}
-        self.G = network("stylegan3/G", self.cfg["G_kwargs"], self.state("G"))
+        super().__init__("stylegan3", name, left_out=LEFT_OUT if name == "r_r64" else ())
+        self.G = self.network("G")
         self.z, self.c = self["in/z"], self["in/c"]
-
-    def __getitem__(self, key):
-        return self.tensors[key]
-
-    def state(self, net):
-        return {key[2:]: t for key, t in self.tensors.items() if key.startswith(f"{net}/")}
-
-    def is_near(self, key, found, rtol=1e-5):
-        """`found` is the stored one, or begins with it, up to `rtol` of its largest number."""
-        if self.name == "r_r64" and key in LEFT_OUT:
-            return
-        wanted = self[key]
-        atol = rtol * wanted.abs().max().item()
-        assert_close(found[: len(wanted)].detach(), wanted, rtol=0, atol=atol, msg=lambda m: f"{key}: {m}")
 
     def layers(self):
         return [self.G.synthesis.get_submodule(layer["name"]) for layer in self.cfg["layers"]]
@@ -125,7 +109,7 @@ def test_the_layers_of_all_published_configurations():
 @pytest.mark.parametrize("name", FILES)
 def test_the_layers_of_each_file(name):
     """With other arguments; the filters are those stored with the weights."""
-    p = Published(name)
+    p = StyleGAN3(name)
     cfg, spec = stylegan3_settings(p.cfg["G_kwargs"])
     layers = stages(cfg, spec)
     assert_derived(layers, p.cfg["layers"], lambda layer, kind: p.tensors.get(f"G/synthesis.{layer}.{kind}"))
@@ -179,7 +163,7 @@ def test_sizes_of_the_published_configurations():
 @pytest.mark.parametrize("name", FILES)
 def test_the_published_networks(name):
     """Styles, truncation, the input, images, mixed styles, images moved by the user, averages, the gradient by w."""
-    p = Published(name)
+    p = StyleGAN3(name)
     G, z, c, cut = p.G, p.z, p.c, p.cfg["mix_cutoff"]
     psi, cutoff = p.cfg["truncation"].values()
     with torch.no_grad():
@@ -212,7 +196,7 @@ def test_the_published_image_in_float64(name):
 
     Demodulation undoes that, but for the 1e-8 under its root.
     """
-    p = Published(name)
+    p = StyleGAN3(name)
     G, z, c = p.G.double(), p.z.double(), p.c.double()
     with torch.no_grad():
         p.is_near("out/image_float64", G(z, c), rtol=1e-8)
@@ -228,7 +212,7 @@ def test_the_published_image_in_float64(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_published_losses_and_their_gradients(name):
     """Of G through D, of D, and of R1, with the published D on the same file."""
-    p = Published(name)
+    p = StyleGAN3(name)
     D = network("stylegan3/D", p.cfg["D_kwargs"], p.state("D"))
     real, c_real = p["in/real_uint8"] / 127.5 - 1, p["in/c_real"]
 
@@ -516,7 +500,7 @@ def test_every_weight_learns_and_the_first_image_is_of_middling_size():
 
 
 def test_autocast_is_near():
-    p = Published("r_r16")
+    p = StyleGAN3("r_r16")
     with torch.no_grad():
         image = p.G(p.z, p.c)
         with torch.autocast("cpu", torch.bfloat16):

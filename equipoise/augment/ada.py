@@ -66,11 +66,18 @@ class ADA(Augment):
     def __post_init__(self) -> None:
         """Raises ValueError for `heuristic=rv` without `held_out`, and the reverse: `rv` alone compares D with images
         held out. Set both or neither.
+
+        Raises ValueError for `initial` above `most`: p would start above its bound. Set `initial` to `most` or less.
         """
         if (self.heuristic == "rv") != (self.held_out > 0):
             raise ValueError(
                 f"heuristic={self.heuristic} and held_out={self.held_out} do not go together: only rv compares D on "
                 "its own images with D on held-out ones. Set both (heuristic=rv held_out=0.1) or neither."
+            )
+        if self.most is not None and self.initial > self.most:
+            raise ValueError(
+                f"ADA(initial={self.initial}, most={self.most}): p would start above its bound. Set initial to "
+                f"{self.most} or less, or most=None for no bound."
             )
 
     @property
@@ -133,10 +140,10 @@ class AdaptiveAugmentation(Augmentation):
         self.sums += num_images * torch.stack([sign_real, real, fake, zero if held_out is None else held_out])
         self.images += num_images
         self.iterations += 1
-        found = self.sums / self.images
+        averages = self.sums / self.images
         if settings.all_passes:
-            found[0] = self.mean_sign(num_images, sign_again)
-        r = overfitting(settings.heuristic, *found)
+            averages[0] = self.mean_sign(num_images, sign_again)
+        r = overfitting(settings.heuristic, *averages)
         direction = (r - settings.target).sign()
         total = settings.kimg * 1000
         level = (self.p * total).round() + direction * self.images  # p in images: rounding does not add up

@@ -302,6 +302,10 @@ def walk(
         indices = ranges(images, "--images", "indices of images")
         generator = opened(run_dir, recipe, truncation, truncation_psi, cutoff)
         labels: list[int] | list[None] = [None] if classes is None else numbers(classes, "--classes", "ids")
+        if len(labels) > len(indices):
+            raise ValueError(
+                f"--classes gives {len(labels)} classes, and --images {len(indices)} images: give at most one for each"
+            )
         points = [latent(generator, index, seed=seed, label=labels[k % len(labels)]) for k, index in enumerate(indices)]
         film = closed_loop(generator, points, frames, space=space, path=path)  # type: ignore[arg-type]
         write_frames(film, out_path, fps=fps)

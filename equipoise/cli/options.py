@@ -150,13 +150,13 @@ def numbers(text: str, option: str, what: str, count: int | None = None, separat
 
 def ranges(text: str, option: str, what: str) -> list[int]:
     """Parse integers and ranges, "7,0-3" -> [7, 0, 1, 2, 3]. Raises ValueError for other text."""
-    found: list[int] = []
+    values: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last) < 10_000)):
             raise ValueError(f"{option} takes {what} and ranges of them, such as 0-3,7; got {text!r}")
-        found.extend(range(int(first), int(last if dash else first) + 1))
-    return found
+        values.extend(range(int(first), int(last if dash else first) + 1))
+    return values
 
 
 def one_of(text: str, option: str, *words: Word) -> Word:

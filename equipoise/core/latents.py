@@ -33,6 +33,10 @@ class Prior(ABC):
         """Independent components, float32, on the generator's device."""
 
     @abstractmethod
+    def like(self, z: Tensor) -> Tensor:
+        """New draws of the shape, type and device of z, from torch's own generator."""
+
+    @abstractmethod
     def truncate(self, z: Tensor, threshold: float) -> Tensor:
         """Map draws to draws given |z_i| <= threshold. Raises ValueError unless threshold > 0."""
 
@@ -47,6 +51,9 @@ class Normal(Prior):
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
         return torch.randn(*shape, generator=generator, device=generator.device)
 
+    def like(self, z: Tensor) -> Tensor:
+        return torch.randn_like(z)
+
     def truncate(self, z: Tensor, threshold: float) -> Tensor:
         return truncate(z, threshold)
 
@@ -60,6 +67,9 @@ class Uniform(Prior):
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
         return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
+
+    def like(self, z: Tensor) -> Tensor:
+        return 2 * torch.rand_like(z) - 1
 
     def truncate(self, z: Tensor, threshold: float) -> Tensor:
         """min(threshold, 1) z: a truncated uniform distribution is uniform again."""

@@ -73,10 +73,10 @@ def dtype_of(value: object) -> np.dtype[Any]:
     """The dtype of numbers. Raises ValueError for any other, such as of Python objects."""
     match value:
         case Call(of="numpy.dtype", args=(str() as kind, *_), state=(_, "<" | ">" | "|" | "=" as order, *_)):
-            if KINDS.fullmatch(kind):
-                dtype: np.dtype[Any] = np.dtype(order + kind)
+            if not KINDS.fullmatch(kind):
+                raise ValueError(f"its arrays hold {kind[:20]!r} and not numbers")
+            dtype: np.dtype[Any] = np.dtype(order + kind)
             return dtype
-            raise ValueError(f"its arrays hold {kind[:20]!r} and not numbers")
     raise ValueError("it holds an array without a dtype")
 
 

@@ -165,6 +165,12 @@ def read_npz(file: Path | IO[bytes], where: str, *, split: Split = "train") -> A
     return Arrays(channels_first(x, where), y, None if names is None else names_in(names, where))
 
 
+def read_plain_npz(file: Path | IO[bytes], where: str) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an untrusted `.npz`, by name. Raises ValueError unless each is a plain array."""
+    with open_zip(file, where, ".npz file") as archive:
+        return {info.filename.removesuffix(".npy"): member(archive, info, where) for info in archive.infolist()}
+
+
 def member(archive: ZipFile, info: ZipInfo, where: str) -> NDArray[np.generic]:
     try:
         with open_entry(archive, info) as file:

@@ -57,8 +57,8 @@ def formats() -> tuple[str, ...]:
 @cache
 def endings() -> tuple[str, ...]:
     """Endings of the files that `formats` reads, in lower case."""
-    known = formats()
-    registered = {ending for ending, kind in Image.registered_extensions().items() if kind in known}
+    readable = formats()
+    registered = {ending for ending, kind in Image.registered_extensions().items() if kind in readable}
     return tuple(sorted(registered | {".mpo"}))  # a JPEG with a second picture, which Pillow registers no ending for
 
 
@@ -70,11 +70,11 @@ def open_image(file: IO[bytes]) -> Image.Image:
         ValueError: for more pixels than the limit: Pillow's own, or the environment variable named by `PIXELS`.
     """
     most = limit(PIXELS, 178_956_970)
-    known = formats()
+    readable = formats()
     if PIXELS in os.environ:
         Image.MAX_IMAGE_PIXELS = most  # Pillow warns above it, and refuses above twice it
     try:
-        image = Image.open(file, formats=known)
+        image = Image.open(file, formats=readable)
         count = image.width * image.height
     except Image.DecompressionBombError as error:
         count = max(int(number) for number in re.findall(r"\d+", str(error)))  # "(N pixels) exceeds limit of ..."

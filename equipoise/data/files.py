@@ -184,13 +184,13 @@ class ImageFiles:
 def images_among(source: FileSource) -> tuple[list[str], list[str]]:
     """Names of the images, and of the other files. Raises ValueError for no images."""
     names = source.names()
-    known = endings()
-    images = [name for name in names if name.lower().endswith(known) and not outside(name)]
+    pictures = endings()
+    images = [name for name in names if name.lower().endswith(pictures) and not outside(name)]
     others = sorted(set(names).difference(images))
     if not images:
         found = f": {left_out(others)}" if others else ""
         raise ValueError(
-            f"{source.path} holds no images: looked for .png, .jpg, .webp and {len(known) - 3} other endings that "
+            f"{source.path} holds no images: looked for .png, .jpg, .webp and {len(pictures) - 3} other endings that "
             f"Pillow reads, found {len(others)} other files{found}"
         )
     return images, others

@@ -95,8 +95,8 @@ class TorchImages:
         self._same = resolution is None
         if (factor := enlargement(first.size, side, fit)) > 1:
             remark(f"item 0 of {type(dataset).__name__} is enlarged {factor:.3g} times: G learns the blur")
-        found = labels_of(dataset, label) if isinstance(labels, str) else labels
-        ids = None if found is None else np.asarray(found)
+        given = labels_of(dataset, label) if isinstance(labels, str) else labels
+        ids = None if given is None else np.asarray(given)
         names = class_names if class_names is not None else names_of(dataset, ids)
         self.labels, num_classes = check_labels(ids, len(dataset), names, type(dataset).__name__)
         self.class_names = None if ids is None else names
@@ -183,9 +183,9 @@ def labels_of(dataset: Any, first: Any) -> NDArray[np.generic] | None:
     for name in ("targets", "labels", "_labels"):
         given = getattr(dataset, name, None)
         if isinstance(given, list | tuple | torch.Tensor | np.ndarray) and len(given) == len(dataset):
-            known = np.asarray(given)
-            if known.ndim == 1 and known.dtype.kind in "iu" and known[0] == int(first):
-                return known
+            stored = np.asarray(given)
+            if stored.ndim == 1 and stored.dtype.kind in "iu" and stored[0] == int(first):
+                return stored
     labels = [parts_of(dataset[i])[1] for i in range(len(dataset))]
     other = next((i for i, label in enumerate(labels) if not is_class(label)), None)
     if other is not None:

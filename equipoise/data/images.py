@@ -158,8 +158,8 @@ def source_at(place: Path) -> FileSource:
 
 def has_pictures(folder: Path) -> bool:
     """Whether there are pictures or folders beside the tars of `folder`."""
-    known = endings()
-    return any(path.is_dir() or path.name.lower().endswith(known) for path in folder.iterdir() if visible(path.name))
+    pictures = endings()
+    return any(path.is_dir() or path.name.lower().endswith(pictures) for path in folder.iterdir() if visible(path.name))
 
 
 def read_arrays(place: Path) -> Arrays | None:

@@ -29,6 +29,9 @@ FILE = ("file_name", "filename", "file", "image", "path", "name", "img", "image_
 LABEL = ("label", "class", "category", "target", "class_name", "labels")
 """Columns of tables that hold files and classes; the first that is there counts."""
 
+ROWS = "a file and its label in each row, below the header file_name,label"
+LINES = '{"file_name": "a.png", "label": 3} in each line'
+
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"}
 
 Label = int | str
@@ -152,7 +155,8 @@ def from_json(source: FileSource, table: str, images: Sequence[str]) -> Classes:
         pairs = [(beside(table, name), label) for name, label in listed]
     except Exception as error:  # a damaged zip makes zipfile raise nearly anything
         raise ValueError(
-            f'{where(source, table)} should hold {{"labels": [[file, class], ...]}} or null: {reason(error)}'
+            f'{where(source, table)} should hold {{"labels": [[file, class], ...]}} or null ({reason(error)}): mend '
+            "it, or give labels=folders or labels=none"
         ) from error
     labels = matched(pairs, images, where(source, table))
     if not all(type(label) is int for label in labels):
@@ -169,17 +173,18 @@ Rows = Callable[[str, set[str]], Pairs | None]
 def from_table(source: FileSource, table: str, read: Rows, images: Sequence[str]) -> Classes | None:
     """Classes from the rows of a table, whose names are relative to its own directory; None if it holds no classes."""
     folder = PurePosixPath(table).parent
-    known = {name.removeprefix(f"{folder}/") for name in images}
+    neighbours = {name.removeprefix(f"{folder}/") for name in images}
     try:
         with source.open(table) as file:
             content = file.read(JSON + 1)
         if len(content) > JSON:
             raise ValueError(f"it has more than {JSON:,} bytes")
-        pairs = read(content.decode("utf-8-sig"), known)
+        pairs = read(content.decode("utf-8-sig"), neighbours)
     except Exception as error:  # as above
+        form = LINES if table.endswith(".jsonl") else ROWS
         raise ValueError(
-            f"{where(source, table)} should hold a file and its label in each row, below the header file_name,label "
-            f"({reason(error)}): mend it, rename it if it is something else, or give labels=folders or labels=none"
+            f"{where(source, table)} should hold {form} ({reason(error)}): mend it, rename it if it is something else, "
+            "or give labels=folders or labels=none"
         ) from error
     if pairs is None:
         remark(f"{where(source, table)} has no column of labels ({', '.join(LABEL)}), so none are read from it")
@@ -188,7 +193,7 @@ def from_table(source: FileSource, table: str, read: Rows, images: Sequence[str]
     return Classes(*numbered(labels), (table,))
 
 
-def from_rows(text: str, known: set[str]) -> Pairs | None:
+def from_rows(text: str, neighbours: set[str]) -> Pairs | None:
     """Rows of a CSV file, separated by commas, semicolons or tabs. Without a header there are two columns."""
     first = text.partition("\n")[0]
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)) if row]
@@ -196,7 +201,7 @@ def from_rows(text: str, known: set[str]) -> Pairs | None:
         raise ValueError("it is empty")
     header = [cell.strip().lower() for cell in rows[0]]
     file, label = column(header, FILE), column(header, LABEL)
-    if file is None and len(header) == 2 and rows[0][0].strip() in known:
+    if file is None and len(header) == 2 and rows[0][0].strip() in neighbours:
         file, label = 0, 1
     elif file is None:
         raise ValueError(f"its header is {printable(first, 100)}")
@@ -210,15 +215,15 @@ def from_rows(text: str, known: set[str]) -> Pairs | None:
     return [(row[file].strip(), label_in(row[label], f"row {i + 1}")) for i, row in enumerate(rows)]
 
 
-def required_rows(text: str, known: set[str]) -> Pairs:
+def required_rows(text: str, neighbours: set[str]) -> Pairs:
     """`from_rows` of a table that is there for labels alone."""
-    pairs = from_rows(text, known)
+    pairs = from_rows(text, neighbours)
     if pairs is None:
         raise ValueError(f"it has no column named {', '.join(LABEL)}")
     return pairs
 
 
-def from_lines(text: str, known: set[str]) -> Pairs | None:  # noqa: ARG001  (known: of tables without a header)
+def from_lines(text: str, neighbours: set[str]) -> Pairs | None:  # noqa: ARG001  (neighbours: of tables without a header)
     """Lines of a `metadata.jsonl`: {"file_name": "a.png", "label": 3}."""
     lines = [read_json(line, f"line {i + 1}") for i, line in enumerate(text.splitlines()) if line.strip()]
     named = next((name for name in LABEL if any(name in line for line in lines)), None)

@@ -51,7 +51,7 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
     Raises:
         ValueError: for a file that is not a tar, is cut short or damaged, or holds two files of one name.
     """
-    found: dict[str, tuple[int, int]] = {}
+    places: dict[str, tuple[int, int]] = {}
     try:
         with open_regular(path) as raw, tarfile.open(fileobj=Plain(raw.fileno()), mode="r:") as archive:
             size = path.stat().st_size
@@ -59,21 +59,21 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
                 archive.members.clear()  # type: ignore[attr-defined]  # or memory grows with the archive
                 if not member.isreg() or member.issparse():
                     continue
-                if member.name in found:
+                if member.name in places:
                     raise ValueError(
                         f"it holds two files of the name {printable(member.name)}: rename or remove one of them"
                     )
-                if len(found) >= MOST_PLAIN:
+                if len(places) >= MOST_PLAIN:
                     raise ValueError(f"it has more than {MOST_PLAIN} members")
                 if not 0 <= member.size <= size - member.offset_data:
                     raise ValueError("it is cut short")
-                found[member.name] = (member.offset_data, member.size)
+                places[member.name] = (member.offset_data, member.size)
             raw.seek(archive.offset)
             if any(raw.read(4 * READ)):  # tarfile takes a damaged header for the end, and so does it a second archive
                 raise ValueError(f"it is damaged at byte {archive.offset}, or several archives were joined: unpack it")
     except Exception as error:  # a damaged archive makes tarfile raise nearly anything
         raise ValueError(f"{path} is not a readable .tar file ({reason(error)}): copy it again") from error
-    return found
+    return places
 
 
 class Plain(io.FileIO):

@@ -88,9 +88,9 @@ def closed_loop(
         raise ValueError(
             f"a loop goes through at least 2 images with at least 1 frame each, got {len(points)} and frames={frames}"
         )
-    for name, given, known in (("space", space, ("w", "z")), ("path", path, ("cubic", "eased"))):
-        if given not in known:
-            raise ValueError(f"there is no {name} {given!r}: choose {' or '.join(known)}")
+    for name, given, choices in (("space", space, ("w", "z")), ("path", path, ("cubic", "eased"))):
+        if given not in choices:
+            raise ValueError(f"there is no {name} {given!r}: choose {' or '.join(choices)}")
     t = torch.arange(len(points) * frames, dtype=torch.float64) / frames
     return loop_in_w(generator, points, t, path) if space == "w" else loop_in_z(generator, points, t, path)
 

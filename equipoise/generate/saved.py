@@ -7,7 +7,6 @@ The arrays of a file: `equipoise_latents`, the version of the form; one of `z` (
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.core.files import replace_file, writing
+from equipoise.data.arrays import read_plain_npz
 
 from .generator import BATCH, Generator, draw_latents, images, require_some, sample_classes
 from .style_space import images_of_styles, number_of_layers, require_styles, styles
@@ -124,7 +124,7 @@ def load_latents(path: Path, generator: Generator) -> Latents:
             f"{path} holds no latents: expected the arrays {MARK} and z, w or ws, as `equipoise sample "
             "--save-latents` writes them"
         )
-    if version.shape != () or int(version) != VERSION:
+    if version.shape != () or version.dtype.kind not in "iu" or int(version) != VERSION:
         raise ValueError(f"{path} has version {version} of this form, and this equipoise reads {VERSION}: upgrade it")
     kinds = [kind for kind in KINDS if kind in arrays]
     if len(kinds) != 1 or not arrays.keys() <= {*KINDS, "y"}:
@@ -142,9 +142,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}: `equipoise sample --save-latents {path.name}` writes one")
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return dict(held)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        return read_plain_npz(path, "it")
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged, or no .npz of plain arrays: {error}") from None
 
 
@@ -160,9 +159,11 @@ def checked_values(values: NDArray[Any], kind: Kind, path: Path, generator: Gene
             f"{kind} of {path} is {values.dtype} of shape {values.shape}; this generator takes floats of shape "
             f"(N, {', '.join(map(str, lengths))}), N at least 1: give latents of a generator of its form"
         )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{kind} of {path} holds NaN or Inf: save it again")
-    return torch.from_numpy(values.astype(np.float32))
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise ValueError(f"{kind} of {path} holds NaN, Inf or numbers beyond float32: save it again")
+    return torch.from_numpy(narrow)
 
 
 def some_latent(generator: Generator) -> tuple[Tensor, Tensor | None]:

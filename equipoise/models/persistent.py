@@ -107,7 +107,10 @@ def networks_of(value: Mapping[str, Any], size: int) -> Networks:
     p = None
     if pipe is not None:
         buffers = dictionary(attributes(pipe, {"AugmentPipe"}).get("_buffers"))
-        p = float(tensor_of(buffers.get("p")))
+        strength = tensor_of(buffers.get("p"))
+        if strength.numel() != 1:
+            raise ValueError(f"augment_pipe: its strength p has the shape {tuple(strength.shape)}; expected a number")
+        p = float(strength)
     ignored = tuple(str(key) for key in value if key not in (*nets, "augment_pipe") and value[key] is not None)
     return Networks(nets, "StyleGAN2-ADA or StyleGAN3", p, ignored)
 

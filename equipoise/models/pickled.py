@@ -38,7 +38,7 @@ def read_published(path: Path) -> tuple[Networks, str]:
             networks = tensorflow.networks_of_tuple(value, len(content))
         else:
             raise ValueError(f"it holds a {type(value).__name__}, and a dictionary with G_ema was expected")
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0][:400] or type(error).__name__
         raise ValueError(
             f"{path} holds no networks of StyleGAN2 or StyleGAN3 that can be read: {reason}. Nothing in it was "

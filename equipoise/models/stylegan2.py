@@ -30,6 +30,7 @@ from equipoise.nn import (
     scaled_lrelu,
     upsample,
 )
+from equipoise.nn.sizes import require_power_of_two
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -47,13 +48,7 @@ def maps(spec: ImageSpec, name: str) -> list[int]:
     Raises:
         ValueError: unless the resolution is a power of two from 16 to 1024.
     """
-    if spec.resolution not in (16, 32, 64, 128, 256, 512, 1024):
-        near = min((2**k for k in range(4, 11)), key=lambda size: abs(size - spec.resolution))
-        raise ValueError(
-            f"{name} doubles a map of 4x4 up to the size of the images, which must be 16, 32, 64, ..., 1024, and "
-            f"{spec.resolution} is not. Resize the data (data.resolution={near}, or `equipoise data prepare SOURCE OUT "
-            f"--resolution {near}`) or choose another architecture."
-        )
+    require_power_of_two(spec, name, "a map of 4x4 up to the size")
     return [4 << k for k in range(spec.resolution.bit_length() - 2)]
 
 
@@ -127,7 +122,7 @@ class StyleGAN2Generator(GeneratorConfig):
             lr_multiplier=self.mapping_lr,
             w_avg_beta=self.w_avg_beta,
         )
-        return StyledGenerator(mapping, synthesis, mixing=self.mixing)
+        return StyledGenerator(mapping, synthesis, mixing=self.mixing, redraw=self.prior.like)
 
 
 class Synthesis(nn.Module):
@@ -256,8 +251,8 @@ class ToRGB(nn.Module):
 
     def forward(self, h: Tensor, w: Tensor) -> Tensor:
         scales = (style(self.affine, w) * self.gain).to(h.dtype)
-        own = self.weight.flatten(1).to(h.dtype) * scales[:, None]  # a 1x1 convolution for each image: (N, 3, I)
-        x = torch.bmm(h.movedim(1, -1).flatten(1, 2), own.mT)  # (N, H · W, 3)
+        weights = self.weight.flatten(1).to(h.dtype) * scales[:, None]  # a 1x1 convolution for each image: (N, 3, I)
+        x = torch.bmm(h.movedim(1, -1).flatten(1, 2), weights.mT)  # (N, H · W, 3)
         x = x.to(torch.promote_types(x.dtype, torch.float32)) + self.bias
         x = torch.unflatten(x.mT, 2, h.shape[2:])
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

@@ -24,6 +24,7 @@ from equipoise.nn import (
     modulated_convolution,
     radial_lowpass,
 )
+from equipoise.nn.sizes import require_power_of_two
 
 from .base import GeneratorConfig
 
@@ -147,7 +148,7 @@ class StyleGAN3Generator(GeneratorConfig):
             w_avg_beta=self.w_avg_beta,
             update_with_graph=False,
         )
-        return StyledGenerator(mapping, synthesis, mixing=self.mixing)
+        return StyledGenerator(mapping, synthesis, mixing=self.mixing, redraw=self.prior.like)
 
 
 # ---- the parameters of each layer ------------------------------------------------------------------------
@@ -174,20 +175,14 @@ def bands(cfg: StyleGAN3Generator, spec: ImageSpec) -> list[Band]:
         ValueError: unless the resolution is a power of two from 16 to 1024, and above the first cutoff.
     """
     pixels = spec.resolution
-    if pixels not in (16, 32, 64, 128, 256, 512, 1024):
-        near = min((2**k for k in range(4, 11)), key=lambda size: abs(size - pixels))
-        raise ValueError(
-            f"StyleGAN3Generator doubles its sampling rate up to that of the images, which must be 16, 32, 64, ..., "
-            f"1024 pixels, and {pixels} is not. Resize the data (data.resolution={near}, or `equipoise data prepare "
-            f"SOURCE OUT --resolution {near}`) or choose another architecture."
-        )
+    require_power_of_two(spec, type(cfg).__name__, "its sampling rate up to the size")
     last_cutoff = pixels / 2
     if cfg.first_cutoff > last_cutoff:
         raise ValueError(
             f"StyleGAN3Generator(first_cutoff={cfg.first_cutoff}): images of {pixels} pixels hold frequencies up to "
             f"{last_cutoff:g} only. Set first_cutoff below."
         )
-    found = []
+    outputs = []
     for i in range(cfg.layers + 1):
         share = min(i / (cfg.layers - cfg.num_critical), 1)
         cutoff = cfg.first_cutoff * (last_cutoff / cfg.first_cutoff) ** share
@@ -196,8 +191,8 @@ def bands(cfg: StyleGAN3Generator, spec: ImageSpec) -> list[Band]:
         size = pixels if i >= cfg.layers - 1 else rate + 2 * cfg.margin
         width = round(min(cfg.channel_base / 2 / cutoff, cfg.channel_max))  # half to even
         channels = spec.channels if i == cfg.layers else max(width, 1)
-        found.append(Band(cutoff, max(stopband, rate / 2) - cutoff, rate, size, channels))
-    return found
+        outputs.append(Band(cutoff, max(stopband, rate / 2) - cutoff, rate, size, channels))
+    return outputs
 
 
 class Stage(NamedTuple):

@@ -113,8 +113,8 @@ class Recorded:
             value = float(value)
         if type(value) is not type(default):
             raise ValueError(f"its {name} is a {type(value).__name__}, and a {type(default).__name__} was expected")
-        found: T = value
-        return found
+        given: T = value
+        return given
 
     def require_read(self, names: Mapping[str, str]) -> None:
         """Raises ValueError for variables without a name in PyTorch, or two with the same."""

@@ -33,6 +33,21 @@ def neighbours(resolution: int) -> list[int]:
     return [*below[-1:], next(size for size in possible if size > resolution)]
 
 
+def require_power_of_two(spec: ImageSpec, name: str, doubled: str) -> None:
+    """Raise ValueError unless the resolution is 16, 32, 64, ..., 1024.
+
+    doubled: what the network `name` doubles up to the images' size, for the message.
+    """
+    possible = [2**k for k in range(4, 11)]
+    if spec.resolution not in possible:
+        near = min(possible, key=lambda size: abs(size - spec.resolution))
+        raise ValueError(
+            f"{name} doubles {doubled} of the images, which must be 16, 32, 64, ..., 1024 pixels, and "
+            f"{spec.resolution} is not. Resize the data (data.resolution={near}, or `equipoise data prepare SOURCE OUT "
+            f"--resolution {near}`) or choose another architecture."
+        )
+
+
 def channels(width: int, layers: int) -> list[int]:
     """w, 2w, 4w, 8w, 8w, ...: from the largest map to the smallest."""
     return [width * min(2**i, 8) for i in range(layers)]

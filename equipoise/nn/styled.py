@@ -27,14 +27,21 @@ class StyledGenerator(nn.Module):
     mixing: probability that a batch in training mode mixes the styles of two latents: the first layers read one, the
         others a second one, with a cut drawn uniformly (Karras et al. 2019, sec. 3.1).
     in_use: number of styles, from the first, that the synthesis reads at present: the cut is among them; None: all.
+    redraw: z -> the second latent, from the distribution of z. None: from N(0, 1).
     """
 
     def __init__(
-        self, mapping: Mapping, synthesis: nn.Module, mixing: float = 0.0, in_use: Callable[[], int] | None = None
+        self,
+        mapping: Mapping,
+        synthesis: nn.Module,
+        mixing: float = 0.0,
+        in_use: Callable[[], int] | None = None,
+        redraw: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
         self.synthesis, self.mapping = synthesis, mapping
         self.mixing, self.in_use = mixing, in_use
+        self.redraw = torch.randn_like if redraw is None else redraw
 
     @property
     def num_ws(self) -> int:
@@ -49,7 +56,7 @@ class StyledGenerator(nn.Module):
         if layers < 2 or torch.rand(()) >= self.mixing:
             return ws
         cut = int(torch.randint(1, layers, ()))  # drawn on the host: no device is waited for
-        others = self.mapping(torch.randn_like(z), y, update=False)
+        others = self.mapping(self.redraw(z), y, update=False)
         return torch.cat([ws[:, :cut], others[:, cut:]], dim=1)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -46,7 +46,7 @@ def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
     if "D" in nets:
         require_copied(start, nets["D"], names["D"])
     for name, net in nets.items():
-        lines = differences(weights[name], net.state_dict(), names[name])
+        lines = copy_report(weights[name], net.state_dict(), names[name])
         if lines and name != "ema" and speaks():
             print("\n".join((f"{name} starts from {path}:", *lines)), file=sys.stderr)
         net.load_state_dict({key: weights[name][key] for key in names[name]}, strict=False)
@@ -55,28 +55,33 @@ def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
 def require_copied(start: Start, D: nn.Module, names: Sequence[str]) -> None:
     """Raises ValueError if a layer of D to be frozen is not among the copied `names`."""
     frozen = {id(parameter) for parameter in start.frozen(D)}
-    left = [name for name, parameter in D.named_parameters() if id(parameter) in frozen and name not in set(names)]
-    if left:
+    copied = set(names)
+    missing = [name for name, parameter in D.named_parameters() if id(parameter) in frozen and name not in copied]
+    if missing:
         raise ValueError(
             f"{start!r} would freeze layers of D at their initial weights, because they were not copied: "
-            f"{first_of(left)}. Set layers=0, or take data and networks whose first layers fit."
+            f"{first_of(missing)}. Set layers=0, or take data and networks whose first layers fit."
         )
 
 
-def differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
-    """Lines about a network of which only the weights `names` are copied: layers by class. Empty if all are."""
+def copy_report(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    """Lines about a network of which only the weights `names` are copied, a line for each kind. Empty if all are."""
     copied = set(names)
-    others = [name for name in expected if name not in copied]
-    left = [name for name in given if name not in expected]
-    if not others and not left:
+    initial = [name for name in expected if name not in copied]
+    unused = [name for name in given if name not in expected]
+    if not initial and not unused:
         return []
-    classes = {
+    kinds = {
         "copied": list(names),
-        "at their initial values, because the shapes differ": [name for name in others if name in given],
-        "at their initial values, because the run has none": [name for name in others if name not in given],
-        "left out, because this network has none": left,
+        "at their initial values, because the shapes differ": [name for name in initial if name in given],
+        "at their initial values, because the run has none": [name for name in initial if name not in given],
+        "left out, because this network has none": unused,
     }
-    return [f"  {len(values)} weights {which}: {layers_of(values)}" for which, values in classes.items() if values]
+    return [
+        f"  {len(values)} {'weight' if len(values) == 1 else 'weights'} {which}: {layers_of(values)}"
+        for which, values in kinds.items()
+        if values
+    ]
 
 
 def layers_of(names: Sequence[str], shown: int = 12) -> str:
