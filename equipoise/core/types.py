@@ -68,7 +68,7 @@ def component(cls: type[T]) -> type[T]:
 
 def without_unsaid(value: Any) -> str:
     """The call that makes `value`, without the fields of its `unsaid` that have their default."""
-    given = ((f, getattr(value, f.name)) for f in sorted(fields(value), key=lambda f: f.kw_only))
+    given = ((f, getattr(value, f.name)) for f in sorted(fields(value), key=lambda f: f.kw_only is True))
     said = (f"{f.name}={held!r}" for f, held in given if f.name not in value.unsaid or held != f.default)
     return f"{type(value).__qualname__}({', '.join(said)})"
 
