@@ -47,6 +47,7 @@ REQUIRED: dict[str, dict[str, Any]] = {  # fields without a default
     "After": {"schedule": 1.0, "kimg": 5.0},
     "Linear": {"start": 1.0, "end": 0.0, "kimg": 5.0},
     "Cosine": {"start": 1.0, "end": 0.0, "kimg": 5.0},
+    "Steps": {"start": 1.0, "steps": ((5.0, 0.5),)},
     "Images": {"path": "a/b"},
     "HuggingFace": {"path": "a/b"},
     "FreezeD": {"run": "runs/a"},
