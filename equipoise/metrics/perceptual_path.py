@@ -18,7 +18,7 @@ from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import component
 
 from .base import Array, AskedGenerator, Better, Distance, Found, Number, Samples
-from .of_generator import OfGenerator, mapped, redraw_noise, synthesised
+from .of_generator import OfGenerator, drawn, mapped, redraw_noise, synthesised
 
 __all__ = ["path_lengths", "trimmed_mean"]
 
@@ -87,7 +87,7 @@ class Places:
 def in_z(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
     a, b, y, t = places.rows(rows)
     labels = None if y is None else y.repeat(2)
-    return path_lengths(lambda z: places.net(z, labels), lambda s: places.along(a, b, s), features, t, epsilon)
+    return path_lengths(lambda z: drawn(places.net, z, labels), lambda s: places.along(a, b, s), features, t, epsilon)
 
 
 def in_w(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
