@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from equipoise.compute.precision import float32_products
-from equipoise.core.latents import lerp, slerp
+from equipoise.core.latents import PATHS, lerp
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import component
 
@@ -70,7 +70,7 @@ class Places:
     """
 
     def __init__(self, G: AskedGenerator, num: int, seed: int, *, full: bool):
-        self.net, self.along = G.network(), {"spherical": slerp, "linear": lerp}[G.path]
+        self.net, self.along = G.network(), PATHS[G.path]
         self.device = next(self.net.parameters()).device
         z, y = G.latents(2 * num, seed)
         self.ends, self.y = (z[:num], z[num:]), None if y is None else y[:num]  # one class along a path
