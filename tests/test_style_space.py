@@ -372,7 +372,8 @@ def test_commands_say_what_is_wrong(styled_run, tmp_path):
     place, kept = styled_run, tmp_path / "a.npz"
     for arguments, message in (
         (("--cutoff", 2), "--cutoff 2 is for --truncation-psi: give both"),
-        (("--latents", kept, "--seed", 0), "leave --num, --seed and --classes out"),
+        (("--latents", kept, "--seed", 0), "leave --num, --seed, --classes and --truncation out"),
+        (("--latents", kept, "--truncation", 0.5), "leave --num, --seed, --classes and --truncation out"),
         (("--latents", kept, "--save-latents", kept), "would write what --latents"),
         (("--space", "w"), "--space w is for the latents of --save-latents"),
         (("--latents", kept), "there is no file"),

@@ -60,7 +60,7 @@ def sample(
     cutoff: Cutoff = None,
     latents: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE.npz", help="Draw the images of these latents; without --num, --seed, --classes."),
+        typer.Option(metavar="FILE.npz", help="Draw the images of these latents, in place of seeds."),
     ] = None,
     save_latents: Annotated[
         Optional[Path],  # noqa: UP045
@@ -78,8 +78,8 @@ def sample(
         from equipoise.generate import write_samples
 
         chosen = None if classes is None else numbers(classes, "--classes", "ids")
-        if latents is not None and (num, seed, chosen) != (None, None, None):
-            raise ValueError(f"{latents} says which images to draw: leave --num, --seed and --classes out")
+        if latents is not None and (num, seed, chosen, truncation) != (None, None, None, None):
+            raise ValueError(f"{latents} says what to draw: leave --num, --seed, --classes and --truncation out")
         if space is not None and save_latents is None:
             raise ValueError(f"--space {space} is for the latents of --save-latents FILE.npz: give both")
         with processes():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .types import component
 
-__all__ = ["Normal", "Prior", "Uniform", "lerp", "require_threshold", "slerp", "truncate", "truncated_normal"]
+__all__ = ["PATHS", "Normal", "Prior", "Uniform", "lerp", "require_threshold", "slerp", "truncate", "truncated_normal"]
 
 
 # ---- the distribution of z ------------------------------------------------------------------------------
@@ -149,3 +149,7 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     # sin(s Ω) / sin Ω with sin x = x sinc(x / π): avoids 0 / 0 at Ω = 0
     first, second = (s * torch.sinc(s * turns) / torch.sinc(turns) for s in (1 - t, t))
     return (first * a64 + second * b64).to(a.dtype)
+
+
+PATHS = {"spherical": slerp, "linear": lerp}
+"""The paths by name, as `Prior.path` names them."""

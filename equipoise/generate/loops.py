@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.core.latents import lerp
+from equipoise.core.latents import PATHS, lerp
 
 from .generator import BATCH, Generator
 from .style_space import images_of_styles, require_styles, styles
-from .walks import PATHS, Latent, between
+from .walks import Latent, between
 
 __all__ = ["closed_loop", "eased", "periodic_spline"]
 

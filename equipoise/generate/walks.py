@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from equipoise.core.latents import lerp, slerp
+from equipoise.core.latents import PATHS, lerp
 from equipoise.nn import ConditionalBatchNorm, OneHot
 
 from .generator import BATCH, Generator, draw_latents, images, sample_classes
 
 __all__ = ["Latent", "arithmetic", "arithmetic_grid", "interpolate", "latent", "mean_latent", "mixed_classes"]
-
-PATHS = {"spherical": slerp, "linear": lerp}
 
 
 class Latent(NamedTuple):

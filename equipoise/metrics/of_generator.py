@@ -11,7 +11,7 @@ from equipoise.core.randomness import Purpose, stream
 
 from .base import AskedGenerator, Metric
 
-__all__ = ["OfGenerator", "mapped", "redraw_noise", "synthesised"]
+__all__ = ["OfGenerator", "drawn", "mapped", "redraw_noise", "synthesised"]
 
 Answers = TypeVarTuple("Answers")
 
@@ -31,8 +31,18 @@ def mapped(net: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
 
 
 def synthesised(net: nn.Module, ws: Tensor) -> Tensor:
-    """Images (N, C, H, W) of styles, with the stored noise."""
-    x: Tensor = net.get_submodule("synthesis")(ws, noise_mode="const")
+    """Images (N, C, H, W) of styles, with the stored noise. Raises ValueError for NaN and Inf."""
+    return finite(net.get_submodule("synthesis")(ws, noise_mode="const"))
+
+
+def drawn(net: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+    """Images (N, C, H, W) of latents. Raises ValueError for NaN and Inf."""
+    return finite(net(z, y))
+
+
+def finite(x: Tensor) -> Tensor:
+    if not x.isfinite().all():
+        raise ValueError("the generator draws images that hold NaN or Inf: the run has diverged")
     return x
 
 

@@ -13,12 +13,12 @@ from pydantic import Field
 from torch import Tensor
 
 from equipoise.compute.precision import float32_products
-from equipoise.core.latents import lerp, slerp
+from equipoise.core.latents import PATHS, lerp
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import component
 
 from .base import Array, AskedGenerator, Better, Distance, Found, Number, Samples
-from .of_generator import OfGenerator, mapped, redraw_noise, synthesised
+from .of_generator import OfGenerator, drawn, mapped, redraw_noise, synthesised
 
 __all__ = ["path_lengths", "trimmed_mean"]
 
@@ -70,7 +70,7 @@ class Places:
     """
 
     def __init__(self, G: AskedGenerator, num: int, seed: int, *, full: bool):
-        self.net, self.along = G.network(), {"spherical": slerp, "linear": lerp}[G.path]
+        self.net, self.along = G.network(), PATHS[G.path]
         self.device = next(self.net.parameters()).device
         z, y = G.latents(2 * num, seed)
         self.ends, self.y = (z[:num], z[num:]), None if y is None else y[:num]  # one class along a path
@@ -87,7 +87,7 @@ class Places:
 def in_z(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
     a, b, y, t = places.rows(rows)
     labels = None if y is None else y.repeat(2)
-    return path_lengths(lambda z: places.net(z, labels), lambda s: places.along(a, b, s), features, t, epsilon)
+    return path_lengths(lambda z: drawn(places.net, z, labels), lambda s: places.along(a, b, s), features, t, epsilon)
 
 
 def in_w(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:

@@ -161,7 +161,7 @@ class StyleGAN1Generator(GeneratorConfig):
             w_avg_beta=self.w_avg_beta,
             first_form=True,
         )
-        return StyledGenerator(mapping, synthesis, mixing=self.mixing, in_use=synthesis.in_use)
+        return StyledGenerator(mapping, synthesis, mixing=self.mixing, in_use=synthesis.in_use, redraw=self.prior.like)
 
 
 class Synthesis(nn.Module):
