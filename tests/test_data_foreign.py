@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import types
 import warnings
@@ -64,6 +65,21 @@ def test_every_form_of_an_image():
     grey = [torch.from_numpy(x[:1]) for x in FIRST.copy()]
     for items in (grey, [x[0] for x in grey], [Image.fromarray(x[0].numpy()) for x in grey]):
         np.testing.assert_array_equal(everything(TorchImages(Items(items))), FIRST[:, :1])
+
+
+def test_a_picture_is_turned_in_a_copy():
+    """Orientation 6 is a quarter turn. The data set's own picture stays as it is."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS[0, :4]).save(content := io.BytesIO(), "JPEG", exif=exif)
+    with Image.open(content) as picture:
+        assert picture.size == (8, 4)
+        images = TorchImages([picture], resolution=4, fit="stretch")
+        first = images.read(np.arange(1))
+        assert picture.size == (8, 4)
+        np.testing.assert_array_equal(images.read(np.arange(1)), first)
+        turned = picture.transpose(Image.Transpose.ROTATE_270).resize((4, 4), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(first[0], np.asarray(turned).transpose(2, 0, 1))
 
 
 def test_labels_without_reading_all_items():

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from equipoise.core.types import ImageSpec, component
@@ -128,7 +128,7 @@ def parts_of(item: Any) -> tuple[Any, Any]:
         if image is None:
             raise ValueError(f"an item has the columns {', '.join(map(str, item))}: expected one of {', '.join(IMAGE)}")
         return image, label
-    if isinstance(item, tuple | list):
+    if isinstance(item, tuple | list) and item:
         return item[0], item[1] if len(item) > 1 else None
     return item, None
 
@@ -136,7 +136,7 @@ def parts_of(item: Any) -> tuple[Any, Any]:
 def as_picture(image: Any, where: str) -> Image.Image:
     """A Pillow image of mode L or RGB. Raises ValueError for anything that is no image."""
     if isinstance(image, Image.Image):
-        return upright(image)
+        return upright(ImageOps.exif_transpose(image))  # a copy: the data set may keep its own
     if isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes):  # of `datasets`, undecoded
         return upright(Image.open(io.BytesIO(image["bytes"])))
     if isinstance(image, torch.Tensor):
