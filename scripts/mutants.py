@@ -175,7 +175,7 @@ FILTERED = (
         "no damping of frequencies above the band", "nn/fourier.py", "amplitudes.clamp(0, 1)", "amplitudes.clamp(1, 1)"
     ),
     Mutant(
-        "the user's transform after that of w",
+        "the user's transform after the style's",
         "nn/fourier.py",
         "turn @ move @ self.transform",
         "self.transform @ turn @ move",

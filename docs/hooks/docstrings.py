@@ -25,7 +25,7 @@ class HouseStyle(griffe.Extension):
 
 
 def markdown(text: str) -> str:
-    """``name: what it is`` starts an item of a list, and `<` outside code is no HTML.
+    """``name: what it is`` starts an item of a list, and `<` outside code is a character.
 
     Continuations of a field are indented already, as Markdown wants them. Other indented lines are code.
     """

@@ -44,7 +44,7 @@ def lines() -> dict[str, tuple[str, str]]:
 
 @cache
 def table() -> str:
-    """A row for each recipe. Raises ValueError for one whose first line has no text."""
+    """A row for each recipe. Raises ValueError for one whose first line is empty."""
     rows = (row(name, line) for name, (_, line) in lines().items())
     head = "| recipe | method, and its parts beside the defaults | default data | weights: G, D | batch | kimg |"
     return "\n".join((head, "|---|---|---|---|---|---|", *rows))

@@ -3,7 +3,7 @@
 ``<<< rooms`` becomes a box for each room: its sentence, the pages about it, and its files, each with the first line of
 its docstring. ``<<< reference`` becomes the directives of mkdocstrings for every file of every room below the lab.
 
-The order is `ORDER` of tests/test_house.py, and the pages of a room are those of the navigation (mkdocs.yml).
+The order is `ORDER` of tests/test_house.py, and the navigation names the pages of a room (mkdocs.yml).
 """
 
 import ast
@@ -52,7 +52,7 @@ def rooms_in(title: str) -> list[str]:
 
 
 def files(room: str) -> list[Path]:
-    """The Python files of a room, those of its folders after its own."""
+    """The Python files of a room: its own, then the files of its folders."""
     path = PACKAGE / room
     if not path.is_dir():
         return [path.with_suffix(".py")]
@@ -74,7 +74,7 @@ def box(room: str, pages: dict[str, str]) -> str:
 
 
 def row(file: Path, room: Path) -> str:
-    """A file with its sentence. A folder stands before its files, with that of its `__init__`."""
+    """A file with its sentence. A folder stands before its files, with the sentence of its `__init__`."""
     name = file.relative_to(room).as_posix()
     shown = name.removesuffix("__init__.py")
     return f"| `{shown}` | {sentence(file).replace('|', '&#124;')} |"

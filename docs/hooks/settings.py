@@ -161,7 +161,7 @@ def known() -> list[type]:
 
 
 def kind_of(cls: type) -> type:
-    """The most general class of the library that `cls` is: GANLoss, Term, Normalizer, ...; itself if it has no base."""
+    """The most general class of the library that `cls` is: GANLoss, Term, Normalizer, ...; itself without a base."""
     return [kind for kind in cls.__mro__ if kind.__module__.startswith("equipoise.")][-1]
 
 

@@ -5,8 +5,8 @@
 line of its docstring. ``<<< components MODULE OF BASE`` shows the kind ``MODULE.BASE`` alone. A component without a
 docstring ends the build.
 ``<<< checks`` becomes the configs that a component refuses, from the docstrings of the components' own `check`, and
-``<<< contradictions`` the settings of one component that it refuses, from those of `__post_init__`. A paragraph of such
-a docstring is a row: "Raises ValueError for CASE: REASON. FIX."
+``<<< contradictions`` the settings of one component that it refuses, from the docstrings of `__post_init__`. A
+paragraph of such a docstring is a row: "Raises ValueError for CASE: REASON. FIX."
 ``<<< moved`` becomes the fields of a config that have moved, with their new names.
 """
 

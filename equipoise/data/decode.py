@@ -95,7 +95,7 @@ def unidentified(file: IO[bytes]) -> str:
         return "it is empty, 0 bytes"
     if head.isascii() and not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head):
         return f"it is text, and begins with '{printable(head[:40].decode())}'"
-    return "it cannot be identified: its content is that of no known format"
+    return "it cannot be identified: its content fits none of the known formats"
 
 
 def is_grey(image: Image.Image) -> bool:

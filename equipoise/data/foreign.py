@@ -47,8 +47,8 @@ class TorchImages:
     resolution: None requires square images of the first one's size; a number makes squares of that size.
     channels: None is the first image's: 1 grey, 3 colour.
     fit: how a rectangle becomes a square, as in `Images`.
-    labels: "auto" takes `targets` or `labels` of `dataset` if they begin with the first item's label, else those of all
-        items, which reads them once. An array holds the label of each image. None: unlabelled.
+    labels: "auto" takes `targets` or `labels` of `dataset` if they begin with the first item's label, else the labels
+        of all items, which reads them once. An array holds the label of each image. None: unlabelled.
     class_names: a name per class; None takes `classes` of `dataset`, if there is one per class.
 
     Items are read one at a time, since few data sets allow threads.
@@ -134,7 +134,7 @@ def parts_of(item: Any) -> tuple[Any, Any]:
 
 
 def as_picture(image: Any, where: str) -> Image.Image:
-    """A Pillow image of mode L or RGB. Raises ValueError for anything that is no image."""
+    """A Pillow image of mode L or RGB. Raises ValueError for anything else."""
     if isinstance(image, Image.Image):
         return upright(ImageOps.exif_transpose(image))  # a copy: the data set may keep its own
     if isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes):  # of `datasets`, undecoded
@@ -243,7 +243,7 @@ class HuggingFace(DatasetConfig):
         image = self.image or next((name for name in IMAGE if name in features), None)
         if image is None or image not in features:
             raise ValueError(
-                f"{self.path} has the columns {', '.join(features)}: give that of the images, as in "
+                f"{self.path} has the columns {', '.join(features)}: give the column of images, as in "
                 f"HuggingFace({self.path!r}, image={next(iter(features), 'photo')!r})"
             )
         label = self.label or next((name for name in LABEL if name in features), None)

@@ -167,7 +167,7 @@ def from_json(source: FileSource, table: str, images: Sequence[str]) -> Classes:
 Pairs = list[tuple[str, Label]]
 """Files and their classes."""
 Rows = Callable[[str, set[str]], Pairs | None]
-"""(text of a table, names of images beside it) -> its rows; None if it has no column of labels."""
+"""(text of a table, names of images beside it) -> its rows; None if a column of labels is missing."""
 
 
 def from_table(source: FileSource, table: str, read: Rows, images: Sequence[str]) -> Classes | None:

@@ -28,7 +28,7 @@ class Mirrored:
 
 
 def mirrored(dataset: Dataset, mirror: bool = True) -> Dataset:
-    """`dataset` with each image mirrored as one more image, twice as many; `dataset` itself if `mirror` is False.
+    """`dataset` with each image mirrored as one more image: twice the length; `dataset` itself if `mirror` is False.
 
     >>> from equipoise.data import Digits
     >>> digits = mirrored(Digits().build())

@@ -317,7 +317,7 @@ class Points(DatasetConfig):
     of: Distribution = Ring()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for points with `mirror`: a point has no left and right. Set `mirror=false`."""
+        """Raises ValueError for points with `mirror`: points cannot be mirrored. Set `mirror=false`."""
         if self.mirror:
             raise ValueError(f"{self!r}: a point has no left and right, so there is nothing to mirror: mirror=False")
 

@@ -116,7 +116,7 @@ def settings(read: Networks) -> tuple[TrainConfig, ImageSpec]:
 
 
 def of_discriminator(net: Published | None, spec: ImageSpec) -> tuple[StyleGAN2Discriminator, Head]:
-    """Settings of D and its head; the published defaults if the file has no D."""
+    """Settings of D and its head; the published defaults for a file without D."""
     if net is None:
         return StyleGAN2Discriminator(), Head(MappedProjection()) if spec.num_classes else Head()
     discriminator, head, reads = discriminator_settings(net.config, 256.0 if net.kind == "stylegan3/D" else None)

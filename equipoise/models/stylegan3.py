@@ -279,7 +279,7 @@ class SynthesisLayer(nn.Module):
     """A modulated convolution of the input over its usual size, bias, `filtered_lrelu`: h (N, I, size, size), w.
 
     The authors also divide the weights and the styles by the root of their mean square, which demodulation undoes.
-    The layer that makes images is not demodulated and not filtered, and has no leaky ReLU.
+    The layer that makes images is linear: neither demodulated nor filtered.
     """
 
     magnitude_ema: Tensor

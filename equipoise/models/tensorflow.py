@@ -226,7 +226,7 @@ def converted(net: Recorded, table: tuple[Rule, ...]) -> dict[str, torch.Tensor]
 def by_stage(net: Recorded, prefix: str, kind: str, resolution: int) -> bool:
     """Rename `ToRGB_lod0` and `FromRGB_lod0` by their size. Returns whether there were any: architecture "orig".
 
-    Those of other levels serve growing alone and are left out, as is the level `lod` itself.
+    Other levels serve growing alone and are left out, as is the level `lod` itself.
     """
     net.variables.pop(f"{prefix}lod", None)
     net.variables.pop("lod", None)

@@ -28,7 +28,7 @@ def published() -> dict[str, Pair]:
 def stylegan3(size: int, channel_base: int) -> dict[str, Pair]:
     """T and R of Karras et al. 2021, whose D is another file's.
 
-    channel_base: of T and of D; R has twice as many channels, in 1x1 convolutions.
+    channel_base: of T and of D; R has twice the channels, in 1x1 convolutions.
     """
     beta = 0.5 ** (32 / 20000)  # for batches of 32
     T = StyleGAN3Generator(channel_base=channel_base, magnitude_ema_beta=beta)

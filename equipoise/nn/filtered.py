@@ -30,7 +30,7 @@ def filtered_lrelu(
     """Add a bias, upsample, apply gain · lrelu, clamp, downsample (Karras et al. 2021, sec. 3.2 and fig. 4).
 
     x (N, C, H, W) -> (N, C, H', W'), H' = ⌊(H · up + y0 + y1 - taps of both filters + 1) / down⌋ + 1. The kink makes
-    frequencies above those of x. Many of them are above the rate of x, where they would alias. At `up` times that rate
+    frequencies that x lacks. Many of them are above the rate of x, where they would alias. At `up` times that rate
     they do not, and the second filter removes them.
 
     up_filter: (taps,) of both axes, or (taps_y, taps_x). None: one tap of 1.

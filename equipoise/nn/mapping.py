@@ -36,8 +36,8 @@ class Mapping(nn.Module):
     w_avg_beta: w_avg <- β w_avg + (1 - β) · mean of w over the batch, of all processes together.
     update_with_graph: whether w_avg also follows batches in training mode whose w carries a graph.
     first_form: as in the first StyleGAN. z and the embedding are concatenated, then divided by the root of their common
-        mean square. The embedding has no bias, and weights N(0, 1) without a factor. √2 is a factor of the weights and
-        not of the activations, so biases lack it.
+        mean square. The embedding has weights N(0, 1) without a factor, and lacks a bias. √2 is a factor of the weights
+        and not of the activations, so biases lack it.
     """
 
     w_avg: Tensor

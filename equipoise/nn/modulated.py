@@ -32,7 +32,7 @@ def modulated_convolution(
     x (N, I, H, W), weight (O, I, k, k), styles s (N, I) -> (N, O, H', W'). The length is √(Σ_ikl w'² + 1e-8) (Karras
     et al. 2020, eq. 1 and 3).
 
-    up: 1, or 2: upsampled by 2 with `filter`, as in `convolution_up`; `padding` then has no effect.
+    up: 1, or 2: upsampled by 2 with `filter`, as in `convolution_up`; `padding` is then unused.
     padding: zeros on each side, for up = 1.
     filter: None: `blur_filter`.
     input_gain: (), (I,) or (N, I), a factor of the input that demodulation does not see (Karras et al. 2021).

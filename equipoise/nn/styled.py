@@ -50,7 +50,7 @@ class StyledGenerator(nn.Module):
         return self.mapping.num_ws
 
     def styles(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Styles as training draws them, (N, num_ws, w_dim), mixed by chance. w_avg follows those of z."""
+        """Styles as training draws them, (N, num_ws, w_dim), mixed by chance. w_avg follows the styles of z."""
         ws: Tensor = self.mapping(z, y)
         layers = self.num_ws if self.in_use is None else self.in_use()
         if layers < 2 or torch.rand(()) >= self.mixing:

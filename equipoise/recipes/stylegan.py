@@ -16,7 +16,7 @@ Different here:
   that the data end with. The authors' is 1.5e-3 at 128x128, 2e-3 at 256x256 and 3e-3 beyond.
 - Real images are not mirrored unless `data.mirror=true`. The authors mirror FFHQ.
 - Level of detail, batch size and learning rate follow every batch. In the authors' code they follow every fourth.
-- Labels of generated images are those of the real batch. In the authors' code they are drawn from the data anew.
+- Generated images have the labels of the real batch. In the authors' code they are drawn from the data anew.
 - The average follows G after its update; in the authors' code, before it.
 - With classes, `head.conditioning=PerClass` is the published D but for a bias of each class.
 - Truncation is an option when sampling. In the authors' code psi 0.7 for the first 8 layers is the default.

@@ -31,7 +31,7 @@ Different here:
 - A diverged run stops. The authors' code replaces gradients that are not finite before every step.
 - Half precision is a choice of the machine, `compute.precision`. The authors' code computes the four largest sizes in
   float16 and clamps activations at 256 for it; the clamp is kept.
-- Labels of generated images are those of the real batch. In the authors' code they are drawn from the data anew.
+- Generated images have the labels of the real batch. In the authors' code they are drawn from the data anew.
 - The half-life of the average follows the images seen after an iteration; in the authors' code, before it.
 """
 
