@@ -103,6 +103,6 @@ def own_steps(terms: Iterable[Term], player: str) -> list[Term]:
 
 
 def share_of_steps(terms: Iterable[Term], player: str) -> float:
-    """K / (k + 1), the share of a player's optimiser steps that minimise its loss; 1 without own steps of terms."""
+    """Share k / (k + 1) of the optimiser steps of a player that minimise its loss; 1 without own steps of terms."""
     interval = next((term.every for term in own_steps(terms, player)), None)
     return 1.0 if interval is None else interval / (interval + 1)

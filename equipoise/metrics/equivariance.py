@@ -301,17 +301,38 @@ def equivariance(G: AskedGenerator, motion: Motion, num: int, batch: int, seed: 
     return psnr(squares, count)
 
 
-def require_transform(G: AskedGenerator, name: str) -> None:
-    """Raise ValueError for a generator without an input transform."""
-    if transform_of(G.network()) is None:
-        raise ValueError(
-            f"{name} moves an image by the transform of the generator's input, and {G.settings} has none: ask it of a "
-            "StyleGAN3 generator, and leave it out for others"
-        )
+@component
+class Equivariance(OfGenerator[AskedGenerator]):
+    """PSNR in dB between images that move with G's input and the same images moved afterwards.
+
+    motion: the motions that are drawn, and how an image is moved.
+    num: images.
+    batch: images that share a motion and the stored noise.
+    """
+
+    least: ClassVar[tuple[int, int]] = (1, 1)
+    motion: ClassVar[Motion]
+
+    num: int = Field(default=50_000, ge=1)
+    batch: int = Field(default=4, ge=1)
+
+    def check(self, G: AskedGenerator) -> None:
+        """Raises ValueError for a generator without an input transform."""
+        if transform_of(G.network()) is None:
+            raise ValueError(
+                f"{self.name} moves an image by the transform of the generator's input, and {G.settings} has none: ask "
+                "it of a StyleGAN3 generator, and leave it out for others"
+            )
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator]:  # noqa: ARG002
+        return (fake.generator,)
+
+    def find(self, seed: int, G: AskedGenerator) -> Found:
+        return Found({self.name: Number(equivariance(G, self.motion, self.num, self.batch, seed))}, {})
 
 
 @component
-class TranslationEquivariance(OfGenerator[AskedGenerator]):
+class TranslationEquivariance(Equivariance):
     """EQ-T: PSNR in dB of images moved by whole pixels, t ~ U(-1/8, 1/8)² widths (Karras et al. 2021, eq. 1).
 
     PSNR = 20 log10 2 - 10 log10 of the mean squared difference between the shifted image and the image drawn with a
@@ -322,23 +343,11 @@ class TranslationEquivariance(OfGenerator[AskedGenerator]):
 
     name: ClassVar[str] = "eq_t"
     better: ClassVar[Mapping[str, Better]] = {"eq_t": "higher"}
-    least: ClassVar[tuple[int, int]] = (1, 1)
-
-    num: int = Field(default=50_000, ge=1)
-    batch: int = Field(default=4, ge=1)
-
-    def check(self, G: AskedGenerator) -> None:
-        require_transform(G, self.name)
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator]:  # noqa: ARG002
-        return (fake.generator,)
-
-    def find(self, seed: int, G: AskedGenerator) -> Found:
-        return Found({"eq_t": Number(equivariance(G, EQ_T, self.num, self.batch, seed))}, {})
+    motion: ClassVar[Motion] = EQ_T
 
 
 @component
-class FractionalEquivariance(OfGenerator[AskedGenerator]):
+class FractionalEquivariance(Equivariance):
     """EQ-T_frac: as EQ-T, with translations that are not rounded to pixels (Karras et al. 2021, app. E.2).
 
     The image is shifted with a Lanczos filter, a = 3. Pixels within the filter's reach of the edge do not count.
@@ -346,23 +355,11 @@ class FractionalEquivariance(OfGenerator[AskedGenerator]):
 
     name: ClassVar[str] = "eq_t_frac"
     better: ClassVar[Mapping[str, Better]] = {"eq_t_frac": "higher"}
-    least: ClassVar[tuple[int, int]] = (1, 1)
-
-    num: int = Field(default=50_000, ge=1)
-    batch: int = Field(default=4, ge=1)
-
-    def check(self, G: AskedGenerator) -> None:
-        require_transform(G, self.name)
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator]:  # noqa: ARG002
-        return (fake.generator,)
-
-    def find(self, seed: int, G: AskedGenerator) -> Found:
-        return Found({"eq_t_frac": Number(equivariance(G, EQ_T_FRAC, self.num, self.batch, seed))}, {})
+    motion: ClassVar[Motion] = EQ_T_FRAC
 
 
 @component
-class RotationEquivariance(OfGenerator[AskedGenerator]):
+class RotationEquivariance(Equivariance):
     """EQ-R: PSNR in dB of images rotated by an angle ~ U(-π, π) (Karras et al. 2021, app. E.3).
 
     The plain image is rotated. The image drawn with a rotated input gets the same band limit without a rotation.
@@ -370,21 +367,13 @@ class RotationEquivariance(OfGenerator[AskedGenerator]):
 
     name: ClassVar[str] = "eq_r"
     better: ClassVar[Mapping[str, Better]] = {"eq_r": "higher"}
-    least: ClassVar[tuple[int, int]] = (1, 1)
-
-    num: int = Field(default=50_000, ge=1)
-    batch: int = Field(default=4, ge=1)
+    motion: ClassVar[Motion] = EQ_R
 
     def check(self, G: AskedGenerator) -> None:
-        require_transform(G, self.name)
+        """Raises ValueError for a generator without an input transform, and for images that the filter exceeds."""
+        super().check(G)
         least = 2 * RADIUS
         if G.spec.resolution <= least:
             raise ValueError(
                 f"{self.name} filters over {least} pixels, and the images have {G.spec.resolution}: leave it out"
             )
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator]:  # noqa: ARG002
-        return (fake.generator,)
-
-    def find(self, seed: int, G: AskedGenerator) -> Found:
-        return Found({"eq_r": Number(equivariance(G, EQ_R, self.num, self.batch, seed))}, {})

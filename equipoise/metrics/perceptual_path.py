@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -84,27 +85,8 @@ class Places:
         return a, b, None if self.y is None else self.y[rows].to(self.device), self.t[rows].to(self.device)
 
 
-def in_z(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-    a, b, y, t = places.rows(rows)
-    labels = None if y is None else y.repeat(2)
-    return path_lengths(lambda z: drawn(places.net, z, labels), lambda s: places.along(a, b, s), features, t, epsilon)
-
-
-def in_w(places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-    a, b, y, t = places.rows(rows)
-    first, second = (mapped(places.net, end, y) for end in (a, b))  # (n, num_ws, w_dim)
-    draw = partial(synthesised, places.net)
-    return path_lengths(draw, lambda s: lerp(first, second, s[:, None]), features, t, epsilon)
-
-
 @torch.no_grad()
-def mean_length(
-    settings: PathLengthInW | PathLengthInZ,
-    lengths: Callable[[Places, slice, Callable[[Tensor], Tensor], float], Tensor],
-    G: AskedGenerator,
-    distance: Distance | None,
-    seed: int,
-) -> Number:
+def mean_length(settings: MeanPathLength, G: AskedGenerator, distance: Distance | None, seed: int) -> Number:
     """The mean length over `settings.num` paths, without `settings.trim` at either end."""
     places = Places(G, settings.num, seed, full=settings.sampling == "full")
     features = pixels if distance is None else distance.of_floats
@@ -113,13 +95,46 @@ def mean_length(
         for number, start in enumerate(range(0, settings.num, settings.batch)):
             redraw_noise(places.net, seed, number)
             rows = slice(start, start + settings.batch)
-            parts.append(lengths(places, rows, features, settings.epsilon).cpu())
+            parts.append(settings.lengths(places, rows, features, settings.epsilon).cpu())
     mean, error = trimmed_mean(torch.cat(parts).numpy(), settings.trim)
     return Number(mean, None if math.isnan(error) else error)
 
 
 @component
-class PathLengthInW(OfGenerator[AskedGenerator, Distance | None]):
+class MeanPathLength(OfGenerator[AskedGenerator, Distance | None]):
+    """Mean of d(x(t), x(t + ε)) / ε² over paths, d(x, x') = ‖φ(x) - φ(x')‖².
+
+    The name of φ ends the name of the number.
+    """
+
+    spread: ClassVar[str | None] = "standard error over paths"
+    least: ClassVar[tuple[int, int]] = (1, 1)
+
+    num: int = Field(default=50_000, ge=1)
+    batch: int = Field(default=16, ge=1)
+    epsilon: float = Field(default=1e-4, gt=0, le=1)
+    sampling: Sampling = "end"
+    distance: Kind = "features"
+    trim: Share = 0.01
+
+    @abstractmethod
+    def lengths(self, places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
+        """D / ε² on some of the paths, (n,) float64."""
+
+    def suffix(self, features: str) -> str:
+        return f"_{'pixels' if self.distance == 'pixels' else features}"
+
+    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator, Distance | None]:  # noqa: ARG002
+        return fake.generator, None if self.distance == "pixels" else fake.network
+
+    def find(self, seed: int, G: AskedGenerator, distance: Distance | None) -> Found:
+        (number,) = self.better
+        length = mean_length(self, G, distance, seed)
+        return Found({number + self.suffix("" if distance is None else distance.name): length}, {})
+
+
+@component
+class PathLengthInW(MeanPathLength):
     """Mean of d(G(w(t)), G(w(t + ε))) / ε² on straight paths between styles (Karras et al. 2019, eq. 3).
 
     d(x, x') = ‖φ(x) - φ(x')‖². φ is the evaluation's feature network, and its name ends the name of the number:
@@ -135,18 +150,12 @@ class PathLengthInW(OfGenerator[AskedGenerator, Distance | None]):
 
     name: ClassVar[str] = "ppl_w"
     better: ClassVar[Mapping[str, Better]] = {"ppl2_w": "lower"}
-    spread: ClassVar[str | None] = "standard error over paths"
-    least: ClassVar[tuple[int, int]] = (1, 1)
 
-    num: int = Field(default=50_000, ge=1)
-    batch: int = Field(default=16, ge=1)
-    epsilon: float = Field(default=1e-4, gt=0, le=1)
-    sampling: Sampling = "end"
-    distance: Kind = "features"
-    trim: Share = 0.01
-
-    def suffix(self, features: str) -> str:
-        return f"_{'pixels' if self.distance == 'pixels' else features}"
+    def lengths(self, places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
+        a, b, y, t = places.rows(rows)
+        first, second = (mapped(places.net, end, y) for end in (a, b))  # (n, num_ws, w_dim)
+        draw = partial(synthesised, places.net)
+        return path_lengths(draw, lambda s: lerp(first, second, s[:, None]), features, t, epsilon)
 
     def check(self, G: AskedGenerator) -> None:
         if not G.styled:
@@ -155,16 +164,9 @@ class PathLengthInW(OfGenerator[AskedGenerator, Distance | None]):
                 "which follows paths between latents"
             )
 
-    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator, Distance | None]:  # noqa: ARG002
-        return fake.generator, None if self.distance == "pixels" else fake.network
-
-    def find(self, seed: int, G: AskedGenerator, distance: Distance | None) -> Found:
-        number = mean_length(self, in_w, G, distance, seed)
-        return Found({"ppl2_w" + self.suffix("" if distance is None else distance.name): number}, {})
-
 
 @component
-class PathLengthInZ(OfGenerator[AskedGenerator, Distance | None]):
+class PathLengthInZ(MeanPathLength):
     """Mean of d(G(z(t)), G(z(t + ε))) / ε² on paths between latents (Karras et al. 2019, eq. 2).
 
     Fields, d and the number's name (`ppl2_z_inception`) are as in `ppl_w`. A path is the great arc between two latents
@@ -173,25 +175,12 @@ class PathLengthInZ(OfGenerator[AskedGenerator, Distance | None]):
 
     name: ClassVar[str] = "ppl_z"
     better: ClassVar[Mapping[str, Better]] = {"ppl2_z": "lower"}
-    spread: ClassVar[str | None] = "standard error over paths"
-    least: ClassVar[tuple[int, int]] = (1, 1)
 
-    num: int = Field(default=50_000, ge=1)
-    batch: int = Field(default=16, ge=1)
-    epsilon: float = Field(default=1e-4, gt=0, le=1)
-    sampling: Sampling = "end"
-    distance: Kind = "features"
-    trim: Share = 0.01
-
-    def suffix(self, features: str) -> str:
-        return f"_{'pixels' if self.distance == 'pixels' else features}"
+    def lengths(self, places: Places, rows: slice, features: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
+        a, b, y, t = places.rows(rows)
+        labels = None if y is None else y.repeat(2)
+        draw = partial(drawn, places.net, y=labels)
+        return path_lengths(draw, lambda s: places.along(a, b, s), features, t, epsilon)
 
     def check(self, G: AskedGenerator) -> None:
         """Every generator has paths between latents."""
-
-    def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator, Distance | None]:  # noqa: ARG002
-        return fake.generator, None if self.distance == "pixels" else fake.network
-
-    def find(self, seed: int, G: AskedGenerator, distance: Distance | None) -> Found:
-        number = mean_length(self, in_z, G, distance, seed)
-        return Found({"ppl2_z" + self.suffix("" if distance is None else distance.name): number}, {})
