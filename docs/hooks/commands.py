@@ -57,7 +57,9 @@ def row(parameter: Any, context: Any) -> str:
     named = "`, `".join(parameter.opts) if is_option(parameter) else called(parameter)
     text = " ".join((getattr(parameter, "help", None) or "").split())
     if not text:
-        raise ValueError(f"{context.info_name} {parameter.name} has no help: it stands in the documentation")
+        raise ValueError(
+            f"{context.info_name} {parameter.name} has no help: give it help=..., which the documentation shows"
+        )
     value = parameter.default
     shown = "" if value is None or value is False or callable(value) else f"`{value}`"
     return f"| `{named}` | {text.replace('|', '&#124;')} | {shown} |"

@@ -84,7 +84,9 @@ def sentence(file: Path) -> str:
     """The first paragraph of a file's docstring. Raises ValueError for a file without one."""
     text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
     if not text:
-        raise ValueError(f"{file.relative_to(PACKAGE.parent)} has no docstring: its first line stands in the docs")
+        raise ValueError(
+            f"{file.relative_to(PACKAGE.parent)} has no docstring: write one, whose first line the docs show"
+        )
     return " ".join(text.partition("\n\n")[0].split())
 
 

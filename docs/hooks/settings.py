@@ -123,7 +123,7 @@ def docs(cls: type) -> Iterator[str]:
     """The docstrings of a component and of the component's bases. Raises ValueError for a component without one."""
     for kind in cls.__mro__:
         if kind is cls and not described(kind):
-            raise ValueError(f"{cls.__name__} has no docstring: its first line stands in the documentation")
+            raise ValueError(f"{cls.__name__} has no docstring: write one, whose first line the documentation shows")
         if described(kind) and kind is not object:
             yield re.sub(r"(?<=\S) {2,}(?=\w+: )", "\n", inspect.cleandoc(vars(kind)["__doc__"]))  # two fields a line
 

@@ -57,7 +57,7 @@ def first_line(cls: type) -> str:
     """Raises ValueError for a class without a docstring; a dataclass without one gets its signature."""
     text = vars(cls).get("__doc__") or ""
     if not text or text.startswith(f"{cls.__name__}("):
-        raise ValueError(f"{cls.__name__} has no docstring: its first line stands in the documentation")
+        raise ValueError(f"{cls.__name__} has no docstring: write one, whose first line the documentation shows")
     return text.splitlines()[0].replace("<-", "&lt;-")
 
 
