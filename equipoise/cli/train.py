@@ -49,7 +49,16 @@ def train(
         from equipoise.config import components, override, to_text
 
         config, known = library.load(recipe, own_components(own))
-        config = override(config, assignments(overrides or (), known))
+        changes = assignments(overrides or (), known)
+        if recipe == "auto":
+            from .auto import config_for
+
+            chosen = config_for(changes, run_dir, dry_run=dry_run)
+            if chosen is None:
+                return
+            config = chosen
+        else:
+            config = override(config, changes)
         if dry_run:
             out.print(to_text(config), markup=False, end="")
             return

@@ -14,7 +14,7 @@ from .mistakes import defaults, moved_to, no_field, suggest
 from .nesting import DEEPEST, LONGEST, check_text, shown
 from .quoting import as_python, as_saved, is_windows_path
 
-__all__ = ["build", "components_in", "differences", "made_of", "override", "parse", "suggest", "to_text"]
+__all__ = ["build", "changed", "components_in", "differences", "made_of", "override", "parse", "suggest", "to_text"]
 
 # ---- text -> values --------------------------------------------------------------------------------------
 
@@ -203,10 +203,15 @@ def made_of(config: Any) -> dict[str, type]:
     return {type(component).__name__: type(component) for component in components_in(config)}
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Differences between two configs, one a line: ``d_optim.lr: 0.0002 -> 0.0004``."""
+    return [f"{path}: {before!r} -> {after!r}" for path, before, after in changed(old, new)]
+
+
+def changed(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Fields in which two configs differ: dotted name, old value, new value."""
     if type(old) is type(new) and dataclasses.is_dataclass(old):
         names = [f.name for f in dataclasses.fields(old)]
         dot = f"{path}." if path else ""
-        return [line for n in names for line in differences(getattr(old, n), getattr(new, n), dot + n)]
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+        return [field for n in names for field in changed(getattr(old, n), getattr(new, n), dot + n)]
+    return [] if old == new else [(path, old, new)]

@@ -10,8 +10,10 @@ __all__ = ["Listed", "named"]
 
 
 class Listed(NamedTuple):
-    """module: dotted module of the class.  kind: its Python name.  bases: names of its base classes, and of those of base classes
-    in the same file."""
+    """module: dotted module of the class.  kind: its Python name.  bases: names of its base classes.
+
+    A base class in the same file is followed by its own base classes.
+    """
 
     module: str
     kind: str

@@ -5,6 +5,7 @@ from .base import Dataset, DatasetConfig
 from .batches import InfiniteBatches
 from .cifar import CIFAR10
 from .foreign import HuggingFace, TorchImages
+from .handed import handedness
 from .images import Images, open_dataset, prepare
 from .limited import Few, few
 from .mirror import mirrored
@@ -44,6 +45,7 @@ __all__ = [
     "SwissRoll",
     "TorchImages",
     "few",
+    "handedness",
     "hold_out",
     "mirrored",
     "open_dataset",

@@ -43,6 +43,8 @@ class ImageFiles:
         "defer" leaves them to `read`.
     thorough: look at every file, for remarks.
 
+    sizes: number of the files looked at, by (width, height).  copies: those that hold the same bytes as others.
+
     The header of each file is read, once; of more than `LOOKED_AT` files only a sample where that is enough. Files left
     out, enlarged pictures and equal files are remarked on.
 
@@ -54,6 +56,8 @@ class ImageFiles:
     labels: NDArray[np.int64] | None
     class_names: Sequence[str] | None
     slow: bool = True
+    sizes: Mapping[tuple[int, int], int]
+    copies: int
 
     def __init__(
         self,
@@ -87,7 +91,8 @@ class ImageFiles:
         if resolution is None:
             self.check_sizes(seen.sizes)
         self.spec = ImageSpec(resolution or next(iter(seen.sizes))[0], channels or (1 if seen.grey else 3), num_classes)
-        self.remark_on(seen, sample if thorough or len(sample) <= LOOKED_AT else sample[:LOOKED_AT])
+        self.sizes = seen.count
+        self.copies = self.remark_on(seen, sample if thorough or len(sample) <= LOOKED_AT else sample[:LOOKED_AT])
         if broken == "skip":
             self.leave_out(unread)
 
@@ -151,8 +156,8 @@ class ImageFiles:
                 f"{where(self.source, first_name)} has {first[0]}x{first[1]} pixels, which is not square. {fix}"
             )
 
-    def remark_on(self, seen: Survey, sample: Sequence[str]) -> None:
-        """Remark on enlarged pictures, and on files that hold the same bytes as others."""
+    def remark_on(self, seen: Survey, sample: Sequence[str]) -> int:
+        """Remark on enlarged pictures, and on files that hold the same bytes as others. Returns the number of these."""
         factors = {size: enlargement(size, self.spec.resolution, self.how) for size in seen.sizes}
         small = [size for size, factor in factors.items() if factor > 1]
         if small:
@@ -171,6 +176,7 @@ class ImageFiles:
                 f"{printable(twice[0][0], 60)} and {printable(twice[0][1], 60)}: pictures that are there more often "
                 "are generated more often. Remove the copies, unless you mean it"
             )
+        return len(twice)
 
     def fingerprint(self) -> str:
         """A hash of all that the bytes of the images depend on: files with their sizes and times, settings, Pillow."""

@@ -22,13 +22,21 @@ __all__ = ["available", "load"]
 
 
 def available() -> dict[str, tuple[str, str]]:
-    """Recipes by name: the module that holds the recipe, and the first line of its docstring."""
+    """Recipes by name: the module that holds the recipe, and the first line of its docstring.
+
+    A recipe is a public function of this room that returns a `TrainConfig` and needs no argument.
+    """
     recipes = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if path.stem != "__init__" and isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if path.stem != "__init__" and isinstance(node, ast.FunctionDef) and is_recipe(node):
                 recipes[node.name] = (path.stem, (ast.get_docstring(node) or "").partition("\n")[0])
     return recipes
+
+
+def is_recipe(node: ast.FunctionDef) -> bool:
+    returned = None if node.returns is None else ast.unparse(node.returns)
+    return returned == "TrainConfig" and not node.name.startswith("_")
 
 
 def load(name: str, known: Mapping[str, Any] | None = None) -> tuple[TrainConfig, dict[str, Any]]:

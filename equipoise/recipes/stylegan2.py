@@ -154,9 +154,9 @@ def stylegan2_ada(resolution: int = 32, batch: int = 32) -> TrainConfig:
     )
 
 
-def stylegan2_small() -> TrainConfig:
+def stylegan2_small(resolution: int = 32, batch: int = 16) -> TrainConfig:
     """StyleGAN2 for two cores (Karras et al. 2020): styles of length 128, 64 channels up to 16x16, 16 at 64x64."""
-    cfg = stylegan2_ada()
+    cfg = stylegan2_ada(resolution, batch)
     return replace(
         cfg,
         generator=StyleGAN2Generator(z_dim=128, w_dim=128, mapping_layers=2, channel_base=1024, channel_max=64),

@@ -22,7 +22,7 @@ from equipoise.rules import NoGrowth
 from .gan import GAN
 from .steps import d_step, g_step
 
-__all__ = ["iteration_flops"]
+__all__ = ["iteration_flops", "mean_over_period"]
 
 
 def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
@@ -56,10 +56,14 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
 
         d_steps = cfg.d_steps
         d = mean_over_period(
-            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch), gan.players[0].terms
+            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch),
+            gan.players[0].terms,
+            operations,
         )
         g = mean_over_period(
-            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch), gan.players[1].terms
+            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
+            gan.players[1].terms,
+            operations,
         )
         if cfg.game.reuse:  # g is counted without reuse, so it includes a forward of G
             (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
@@ -67,15 +71,19 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
     return round(d_steps * d + g)
 
 
-def mean_over_period(step: Callable[[int], object], terms: Sequence[Term]) -> float:
-    """Mean operations of an update. step: runs update number n. Updates with the same due terms cost the same."""
+Step = Callable[[int], object]
+"""Runs the update of the given number."""
+
+
+def mean_over_period(step: Step, terms: Sequence[Term], cost: Callable[[Step, int], float]) -> float:
+    """Mean cost of an update. `cost(step, n)` is the cost of update n; those with the same due terms cost the same."""
     period = math.lcm(*(term.every for term in terms))
     due = [tuple(update % term.every == 0 for term in terms) for update in range(period)]
-    costs = {which: operations(step, due.index(which)) for which in set(due)}
+    costs = {which: cost(step, due.index(which)) for which in set(due)}
     return sum(costs[which] for which in due) / period
 
 
-def operations(step: Callable[[int], object], update: int) -> int:
+def operations(step: Step, update: int) -> int:
     counter = Products()
     with counter:
         step(update)
