@@ -592,7 +592,7 @@ class TestFeatureNet:
         assert seen == [("ieee", "ieee", True, False)]
 
     @pytest.mark.parametrize(
-        ("text", "says"), [("inceptoin", "did you mean 'inception'"), ("fid", "give digits, inception, effi")]
+        ("text", "says"), [("inceptoin", "did you mean 'inception'"), ("fid", "give digits, colours, cells, inception")]
     )
     def test_other_names(self, text, says):
         with pytest.raises(ValueError, match=f"there is no feature network '{text}'.*{says}"):
@@ -602,6 +602,29 @@ class TestFeatureNet:
     def test_weights_for_a_network_that_has_its_own(self, text):
         with pytest.raises(ValueError, match=f"{text} brings its own weights: leave weights='w.pth' out"):
             feature_net(text, weights="w.pth")
+
+
+class TestCells:
+    @pytest.mark.parametrize(("name", "side"), [("colours", 1), ("cells", 4)])
+    def test_means_and_standard_deviations_of_each_cell(self, name, side):
+        x = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+        scaled = x / 127.5 - 1
+        cells = (
+            scaled.reshape(3, side, 8 // side, side, 8 // side, 3)
+            .transpose(0, 5, 1, 3, 2, 4)
+            .reshape(3, -1, 64 // side**2)
+        )
+        net = feature_net(name)
+        got = net(x).features.reshape(3, 2, -1)
+        np.testing.assert_allclose(got[:, 0], cells.mean(-1), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got[:, 1], cells.std(-1), rtol=0, atol=1e-5)
+
+    def test_constant_and_grey_images(self):
+        features = feature_net("cells")(np.full((2, 5, 5, 1), 255, np.uint8)).features
+        np.testing.assert_array_equal(features, np.repeat([[1.0, 0.0]], 16, axis=1).repeat(2, axis=0))
+
+    def test_each_has_its_own_hash(self):
+        assert feature_net("cells").sha256 != feature_net("colours").sha256
 
 
 class TestDigits:

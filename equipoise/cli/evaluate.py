@@ -122,7 +122,8 @@ def evaluate(
     num: Annotated[int, typer.Option(help="Number of images measured.", min=1)] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: Annotated[
-        str, typer.Option(help="The feature network: inception, efficientnet_lite0, digits or FILE.py:NAME.")
+        str,
+        typer.Option(help="The feature network: inception, efficientnet_lite0, digits, cells, colours, FILE.py:NAME."),
     ] = "inception",
     weights: Weights = None,
     out_path: Annotated[

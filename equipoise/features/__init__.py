@@ -1,6 +1,7 @@
 """Feature networks: features for distances between sets of images, class probabilities, and published weights."""
 
 from .base import Activations, FeatureNet
+from .cells import CellFeatures
 from .digits import DigitsFeatures
 from .efficientnet import EfficientNetFeatures, EfficientNetLite0
 from .inception import InceptionFeatures, InceptionV3
@@ -11,6 +12,7 @@ from .resize import bicubic, tf1_bilinear
 
 __all__ = [
     "Activations",
+    "CellFeatures",
     "DigitsFeatures",
     "EfficientNetFeatures",
     "EfficientNetLite0",

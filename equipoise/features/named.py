@@ -8,6 +8,7 @@ from equipoise.core.grammar import suggest
 from equipoise.data.base import PathLike
 
 from .base import FeatureNet
+from .cells import SIDES, CellFeatures
 from .digits import DigitsFeatures
 from .efficientnet import EfficientNetFeatures
 from .inception import InceptionFeatures
@@ -20,7 +21,7 @@ PUBLISHED = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetF
 
 def check_name(text: str) -> None:
     """Raise ValueError unless `text` is a known name or has the form FILE.py:NAME."""
-    known = ["digits", *PUBLISHED]
+    known = ["digits", *SIDES, *PUBLISHED]
     if text not in known and ".py" not in text:
         raise ValueError(
             f"there is no feature network {text!r}{suggest(text, known)}: give {', '.join(known)} or FILE.py:NAME for "
@@ -29,7 +30,7 @@ def check_name(text: str) -> None:
 
 
 def feature_net(text: str, *, weights: PathLike | None = None, device: torch.device | str = "cpu") -> FeatureNet:
-    """The feature network "digits", "inception", "efficientnet_lite0", or one of your own, "FILE.py:NAME".
+    """The feature network "digits", "cells", "colours", "inception", "efficientnet_lite0", or "FILE.py:NAME".
 
     weights: for "inception" or "efficientnet_lite0": the published file, a directory that holds it, or a URL. None
         looks in the usual places; see `InceptionFeatures` and `EfficientNetFeatures`.
@@ -49,4 +50,6 @@ def feature_net(text: str, *, weights: PathLike | None = None, device: torch.dev
         return PUBLISHED[text](weights=weights, device=device)
     if weights is not None:
         raise ValueError(f"{text} brings its own weights: leave weights={str(weights)!r} out")
+    if text in SIDES:
+        return CellFeatures(text, device=device)
     return DigitsFeatures(device=device) if text == "digits" else OwnFeatures(text, device=device)

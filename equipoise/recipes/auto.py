@@ -25,6 +25,7 @@ from equipoise.augment import ADA, NoAugment
 from equipoise.config import TrainConfig, override
 from equipoise.data import DatasetConfig, Padded
 from equipoise.models import Head, MappedProjection
+from equipoise.rules import Evaluate
 
 from .stylegan2 import stylegan2_ada, stylegan2_small
 
@@ -43,6 +44,8 @@ OFTEN = 10
 """ADA is chosen if each picture is seen this often."""
 QUICK_ADA = ADA(target=0.6, kimg=100.0)
 """The published ADA takes 500 kimg from 0 to 1, longer than such runs."""
+CHEAP = Evaluate(metrics=("frechet",), features="cells", num=1000)
+"""The measurement that decides which generator of the run is the best."""
 PER_CLASS = 100
 SHARE = 0.9
 """The updates' share of the time. The rest is for grids, checkpoints and measurements."""
@@ -135,6 +138,7 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
     seen = 1000 * kimg / pictures.num
     recipe, cfg = at(size)
     mirror = pictures.handedness < TOLD_APART
+    often = two_digits(max(kimg / 10, 1))
     conditional = pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
     cfg = replace(
         cfg,
@@ -142,7 +146,7 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         head=Head(MappedProjection()) if conditional else Head(),
         augment=cfg.augment if seen >= OFTEN else NoAugment(),
         total_kimg=kimg,
-        report=replace(cfg.report, snapshot_kimg=two_digits(max(kimg / 10, 1))),
+        report=replace(cfg.report, snapshot_kimg=often, evaluation=replace(CHEAP, every_kimg=often)),
     )
     reasons = (
         Reason("pictures", described(pictures), "looked at"),
@@ -152,6 +156,7 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         Reason("mirror", "yes" if mirror else "no", of_mirrors(pictures)),
         Reason("augment", "none" if seen < OFTEN else "ADA", f"each picture is seen {seen:.3g} times in {kimg:g} kimg"),
         Reason("classes", "used" if conditional else "not used", of_classes(pictures)),
+        Reason("best", "kept", f"the least distance of colours in 4x4 cells, measured every {often:g} kimg"),
         Reason("length", f"{kimg:g} kimg", of_length(facts, rate, kimg, size)),
         *(Reason(name, str(value), "as given") for name, value in given.items()),
     )

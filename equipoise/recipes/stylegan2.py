@@ -21,10 +21,12 @@ As published, in the form of the authors' PyTorch code:
   images seen, ADA with target 0.6. `stylegan2_ada(resolution=256)` in Python; from the command line, the values for
   32x32 hold up to 256x256, but for the batch, which is 64 at 128x128 and below on two GPUs and 16 per GPU at 256x256.
 
-`stylegan2_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64: an eighth of the
-width or less, styles of length 128, the rest as in `stylegan2_ada`, without ADA and without the clamp.
-It is not tuned yet: after 46 kimg of emoji at 32x32 its images were strokes of one kind (one run). A larger gamma
-comes first among what was not tried.
+`stylegan2_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64, in a hundredth of
+the published length. Against `stylegan2_ada` it has an eighth of the width or less, styles of length 128, batches of
+16, twice the learning rate (5e-3) and ten times the mapping's, gamma 0.3 at 32x32, path lengths every 8 updates; it
+lacks noise, ADA and the clamp. Each change was made because the images were better by eye after 16 to 48 kimg of emoji
+at 32x32 (one run each): with noise, batches of 32, lr 2.5e-3 and the published gamma, they were strokes of one kind
+after 46 kimg.
 
 Different here:
 
@@ -60,6 +62,8 @@ __all__ = [
 
 CLAMP = 256.0
 """Bound of activations in networks that the authors train with float16."""
+SMALL_GAMMA = ByResolution(0.3 * 16 / 32**2)
+"""0.3 at 32x32 with batches of 16."""
 PUBLISHED_ADA = ADA(target=0.6, kimg=500.0, most=None, all_passes=True)
 
 
@@ -155,13 +159,19 @@ def stylegan2_ada(resolution: int = 32, batch: int = 32) -> TrainConfig:
 
 
 def stylegan2_small(resolution: int = 32, batch: int = 16) -> TrainConfig:
-    """StyleGAN2 for two cores (Karras et al. 2020): styles of length 128, 64 channels up to 16x16, 16 at 64x64."""
-    cfg = stylegan2_ada(resolution, batch)
+    """StyleGAN2 for two cores (Karras et al. 2020): 64 channels up to 16x16, 16 at 64x64, Adam 5e-3, no noise."""
+    adam = Adam(lr=5e-3, betas=(0.0, 0.99))
     return replace(
-        cfg,
-        generator=StyleGAN2Generator(z_dim=128, w_dim=128, mapping_layers=2, channel_base=1024, channel_max=64),
-        discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
+        stylegan2_ada(resolution, batch),
+        generator=StyleGAN2Generator(
+            z_dim=128, w_dim=128, mapping_layers=2, mapping_lr=0.1, channel_base=1024, channel_max=64, noise=False
+        ),
+        discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64, group_size=min(batch, 4)),
+        terms=(LazyStep(R1(gamma=SMALL_GAMMA, every=16)), LazyStep(PathLength(strength=2.0, every=8))),
         augment=NoAugment(),
+        g_optim=adam,
+        d_optim=adam,
+        ema=EMAConfig(halflife_kimg=10.0, rampup=0.05),
         total_kimg=400,
         report=Report(snapshot_kimg=10),
     )

@@ -21,7 +21,8 @@ class Evaluate:
     metrics: names, such as [frechet, pr], or with settings, as text: ["kid(subsets=50)"]. See `metrics.registry`.
     num: number of images to generate.
     seed: seed of their latents.
-    features: a feature network, "inception", "efficientnet_lite0", "digits" or "FILE.py:NAME".
+    features: a feature network, "inception", "efficientnet_lite0", "digits", "cells", "colours" or
+        "FILE.py:NAME".
     weights: file or folder of the feature network's weights; None: the cache, or a download.
     against: data to compare with; None: the training data, without held-out images.
     best: the number that decides which generator is kept; None: the first number of the first metric.
