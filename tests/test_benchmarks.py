@@ -17,15 +17,16 @@ from equipoise.core.grammar import differences, parse
 from equipoise.core.schedules import Linear
 from equipoise.core.types import Batch, ImageSpec, RunError
 from equipoise.data import Digits, InfiniteBatches
+from equipoise.generate import Generator
 from equipoise.losses import R1, R2, Orthogonal
 from equipoise.metrics import GaussianStats, digits_judge, judge_features
 from equipoise.rules import Adam
 from equipoise.runs import claim
-from equipoise.train import GAN, d_step, g_step
+from equipoise.train import GAN, d_step, g_step, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 
-from benchmarks import convolutions, cost, parzen, report, runs, small_data, stabilisers, train_step
+from benchmarks import convolutions, cost, parzen, report, runs, small_data, stabilisers, train_step, which_recipe
 
 DIGITS = ImageSpec(28, 1, 10)
 CONFIGS = (
@@ -282,3 +283,21 @@ def test_every_way_of_a_convolution_is_timed(tmp_path, monkeypatch, capsys):
     assert {tuple(row["seconds"]) for row in layers} == {("torch", "halves", "taps"), ("torch", "fold", "halves")}
     assert all(len(times) == 2 and min(times) > 0 for row in layers for times in row["seconds"].values())
     assert "taps, ms" in capsys.readouterr().out
+
+
+# ---- recipes at equal CPU time ---------------------------------------------------------------------------
+
+
+def test_generators_are_kept_at_their_cpu_minutes(tmp_path, monkeypatch):
+    """The clock moves by 20 s each time it is read: once an iteration, and twice to keep a generator."""
+    ticks = iter(range(0, 100_000, 20))
+    monkeypatch.setattr(which_recipe.time, "process_time", lambda: float(next(ticks)))
+    cfg = recipe()
+    marks = which_recipe.Marks(tmp_path / "marks", [3, 1], cfg)
+    with pytest.raises(which_recipe.EnoughError):
+        train(override(cfg, {"total_kimg": 1.0}), tmp_path / "run", events=[marks])
+    each = cfg.batch_size / 1000
+    assert marks.kimg == pytest.approx([3 * each, 8 * each])
+    kept = Generator.from_pretrained(marks.at(1))
+    assert kept.nimg == 1000 * marks.kimg[1]
+    assert marks.at(1).name == "3.safetensors"
