@@ -11,7 +11,8 @@ __all__ = ["Listed", "named"]
 
 class Listed(NamedTuple):
     """module: dotted module of the class.  kind: its Python name.  bases: names of its base classes, and of those of base classes
-    in the same file."""
+    in the same file.
+    """
 
     module: str
     kind: str
