@@ -64,8 +64,8 @@ class Tracker(ABC):
             raise
         except Exception as error:  # each package has errors of its own: no network, no login, no such project
             raise RunError(
-                f"{type(self).__name__} cannot begin: {one_line(error)}. Check its settings and login, or train without "
-                "it; the same command resumes the run."
+                f"{type(self).__name__} cannot begin: {one_line(error)}. Check its settings and login, or train "
+                "without it; the same command resumes the run."
             ) from error
 
     @abstractmethod

@@ -74,15 +74,18 @@ LOGITS = (
     "d_optim.lr or strengthen a penalty. D/held_out near D/fake: D knows the training images; augment, or add data."
 )
 SIGN = (
-    "The mean sign of D's logits on real images. 0: D cannot tell. It is above 0 in a healthy run and short of 1: at 1 D "
-    "calls every training image real, because it has learned them or because generated images are still far off."
+    "The mean sign of D's logits on real images. 0: D cannot tell. It is above 0 in a healthy run and short of 1: at 1 "
+    "D calls every training image real, because it has learned them or because generated images are still far off."
 )
 AUGMENT = (
     "The strength p settles below 1, while the measure r of overfitting stays near its target. A p that keeps rising: "
     "too few images for this D."
 )
 ACCURACY = "It rises, then stays: D names the classes of real images."
-NORMS = "Steady. Of layers with spectral normalisation each is 1. Growth without end comes before a collapse (Miyato et al. 2018)."
+NORMS = (
+    "Steady. Of layers with spectral normalisation each is 1. Growth without end comes before a collapse (Miyato et "
+    "al. 2018)."
+)
 LIPSCHITZ = "Steady. Growth without end: D becomes steeper than its penalties hold."
 TERM = "Unweighted. It falls early and then stays level; steady growth says that its weight is too small."
 SPEED = "Level. Drops come from a busy machine, from evaluations, or from larger images where the run grows them."
@@ -132,7 +135,7 @@ def losses(loss: GANLoss) -> str:
             "improve. G's loss has no level of its own. A dip that deepens without end: nothing bounds D."
         )
     return (
-        "Both wander without a trend after the start; a GAN's loss need not fall. D's loss below the dashed line: D finds "
-        "differences, and G can learn. D's loss that stays far below it while G's climbs: D has won, and images stop "
+        "Both wander without a trend after the start; a GAN's loss need not fall. D's loss below the dashed line: D "
+        "finds differences, and G can learn. D's loss that stays far below it while G's climbs: D has won, and images stop "
         "improving."
     )

@@ -71,9 +71,9 @@ def of_training(run: Run) -> Iterator[str]:
     signs = curve(run, "D/sign_real")
     if run.config.loss.signed and len(signs) >= 10 and end(signs) > SURE:
         yield (
-            f"D calls nearly all real images real (D/sign_real is {end(signs):.2f} at the end): it has learned them, or "
-            "generated images are far off. With few images add an augmentation (augment=ADA); else strengthen a penalty "
-            "('terms=[R1(gamma=10)]') or lower d_optim.lr."
+            f"D calls nearly all real images real (D/sign_real is {end(signs):.2f} at the end): it has learned them, "
+            "or generated images are far off. With few images add an augmentation (augment=ADA); else strengthen a "
+            "penalty ('terms=[R1(gamma=10)]') or lower d_optim.lr."
         )
     for name in ("D/real", "D/fake"):
         points = curve(run, name)
@@ -86,8 +86,8 @@ def of_training(run: Run) -> Iterator[str]:
     quarter = len(speed) // 4
     if quarter >= 5 and median(speed[-quarter:]) < 0.5 * median(speed[quarter : 2 * quarter]):
         yield (
-            f"The speed fell from {median(speed[quarter : 2 * quarter]):,.0f} to {median(speed[-quarter:]):,.0f} images "
-            "a second: is the machine shared, or too hot? A run that grows its images slows down by itself."
+            f"The speed fell from {median(speed[quarter : 2 * quarter]):,.0f} to {median(speed[-quarter:]):,.0f} "
+            "images a second: is the machine shared, or too hot? A run that grows its images slows down by itself."
         )
 
 
