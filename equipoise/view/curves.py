@@ -52,8 +52,8 @@ class Axis(NamedTuple):
     def ticks(self) -> list[float]:
         """Round values within the axis, about four."""
         if self.logarithmic:
-            step = max(1, math.ceil((self.high - self.low) / 4))
-            return [10.0**power for power in range(math.ceil(self.low), math.floor(self.high) + 1, step)]
+            decades = max(1, math.ceil((self.high - self.low) / 4))
+            return [10.0**power for power in range(math.ceil(self.low), math.floor(self.high) + 1, decades)]
         raw = (self.high - self.low) / 4
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)

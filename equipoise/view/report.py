@@ -27,7 +27,7 @@ GRIDS = 6
 """Most grids that are shown, the first and the last among them."""
 SIDE = 560
 """Largest side of a grid in pixels: larger grids are cut to whole images or made smaller."""
-QUALITY = 82
+QUALITY = 75
 """JPEG quality of grids."""
 
 
