@@ -74,7 +74,7 @@ class Tracker(ABC):
 
 
 def one_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().partition("\n")[0]
+    return (str(error) or type(error).__name__).strip().partition("\n")[0].rstrip(".")
 
 
 def settings(cfg: TrainConfig) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class MLflow(Tracker):
 
     A resumed run continues the same run there: ``mlflow.json`` has its id.
 
-    uri: the tracking server, or a folder; None: as ``MLFLOW_TRACKING_URI`` says, else MLflow's default.
+    uri: the tracking server or a database, such as sqlite:///mlflow.db; None: as ``MLFLOW_TRACKING_URI`` says, else
+        MLflow's default.
     experiment: name of the experiment, which is created if there is none.
     name: name of the run; None: the name of the run's folder.
     """

@@ -136,6 +136,6 @@ def losses(loss: GANLoss) -> str:
         )
     return (
         "Both wander without a trend after the start; a GAN's loss need not fall. D's loss below the dashed line: D "
-        "finds differences, and G can learn. D's loss that stays far below it while G's climbs: D has won, and images stop "
-        "improving."
+        "finds differences, and G can learn. D's loss that stays far below it while G's climbs: D has won, and "
+        "images stop improving."
     )
