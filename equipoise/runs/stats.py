@@ -164,8 +164,9 @@ class Stats:
 
     def image(self, name: str, pixels: Any, nimg: int) -> None:
         """Show a picture (H, W, C) uint8 in TensorBoard, and to every receiver."""
-        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        self._tell(lambda sink: sink.image(name, picture, nimg), nimg)
+        if self.sinks:
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            self._tell(lambda sink: sink.image(name, picture, nimg), nimg)
         if self.tensorboard is not None:
             self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
 
