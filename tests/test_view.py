@@ -112,6 +112,8 @@ def test_the_page_is_served_and_loads_nothing_from_elsewhere(of_run):
     for path in ("/server.py", "/../server.py", "/favicon.ico", "/samples.png/", "/session"):
         assert get(of_run, path)[0].status == 404
     assert get(of_run, "/samples.png", Host="evil.example")[0].status == 403
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(urllib.request.Request(f"{of_run}samples.png", method="POST"), timeout=60)
     for site in ("cross-site", "same-site"):
         assert get(of_run, "/samples.png", **{"Sec-Fetch-Site": site})[0].status == 403
 

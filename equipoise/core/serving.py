@@ -88,6 +88,9 @@ class Doorkeeper:
         set. `Host` is the name under which the page found this server: its own name, if it made that lead here (DNS
         rebinding). `Origin`, for a websocket, is the address of the page itself.
         """
+        method = getattr(request, "method", "GET")  # earlier versions of websockets let nothing else through
+        if method != "GET":
+            return reply(f"{method} is not for this server: use GET.\n", HTTPStatus.METHOD_NOT_ALLOWED)
         host = only(request.headers.get_all("Host"))
         if not self.knows(host):
             text = f"This server is not {host!r}: open it by the address that it printed.\n"
