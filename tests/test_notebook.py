@@ -17,6 +17,7 @@ from tiny import recipe
 from equipoise.config import override
 from equipoise.generate import Generator
 from equipoise.recipes import quickstart
+from equipoise.rules import Evaluate
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,6 +109,7 @@ def test_trials_of_optuna_are_runs_that_end_early_if_they_are_given_up(example, 
     from equipoise.config import override
 
     monkeypatch.setattr(example, "quickstart", lambda: override(recipe(), {"head.san": False}))
+    monkeypatch.setattr(example, "Evaluate", lambda **given: Evaluate(**given | {"num": 50}))
     study = example.main(["--trials", "2", "--kimg", "0.16", "--out", str(tmp_path)])
     finished, given_up = (
         [line["eval/frechet"] for line in lines(tmp_path / f"trial-00{i}") if "eval/frechet" in line] for i in (0, 1)
