@@ -33,6 +33,8 @@ ORDER = (
     "generate",
     "evaluate",
     "train",
+    "track",
+    "view",
     "lab",
     "cli",
 )

@@ -6,31 +6,23 @@ EQUIPOISE_SCREENSHOTS names a folder for pictures of it.
 
 from __future__ import annotations
 
-import base64
-import io
-import itertools
 import json
 import multiprocessing
 import os
-import shutil
-import subprocess
 import threading
 import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from loops import loop_over
-from PIL import Image
 
 pytest.importorskip("websockets", reason="needs the extra `playground`")
 
-from websockets.sync.client import connect
+from browser import CHROMIUM, PATIENCE, chromium
 
 from equipoise.core.plots import film
 from equipoise.lab.playground.server import listening
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif("EQUIPOISE_BROWSER" not in os.environ, reason="plays for minutes: set EQUIPOISE_BROWSER=1"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
@@ -38,128 +30,13 @@ pytestmark = [
 ]
 
 SMALL = "generator.width=16&discriminator.width=16&batch_size=32"
-PATIENCE = 200  # seconds that something may take on a busy machine
-
-
-class Browser:
-    """Chromium and its DevTools: commands go out, replies and events come in."""
-
-    def __init__(self, socket):
-        self.socket, self.ids, self.events = socket, itertools.count(1), []
-
-    def call(self, method, session=None, **params):
-        number = next(self.ids)
-        message = {"id": number, "method": method, "params": params}
-        self.socket.send(json.dumps(message if session is None else message | {"sessionId": session}))
-        while True:
-            reply = json.loads(self.socket.recv(timeout=PATIENCE))
-            if reply.get("id") == number:
-                assert "error" not in reply, (method, reply)
-                return reply["result"]
-            self.events.append(reply)
-
-    @contextmanager
-    def page(self, address, *, width=1400, height=900, dark=False):
-        """A tab, once it shows a frame. At its end it had no error and asked for nothing elsewhere."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable", session)
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.call("Emulation.setDeviceMetricsOverride", session, **size)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.call("Emulation.setEmulatedMedia", session, features=scheme)
-        self.call("Page.navigate", session, url=address)
-        page = Page(self, session)
-        page.until("document.readyState === 'complete' && setting !== null && frame !== null")
-        try:
-            yield page
-        finally:
-            self.call("Target.closeTarget", targetId=target)
-        mine = [event for event in self.events if event.get("sessionId") == session]
-        assert [event for event in mine if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")] == []
-        asked = [event["params"]["request"]["url"] for event in mine if event["method"] == "Network.requestWillBeSent"]
-        origin = address.partition("#")[0]
-        assert len(asked) >= 3
-        assert [url for url in asked if not url.startswith((origin, "data:"))] == []
-
-
-class Page:
-    def __init__(self, browser, session):
-        self.browser, self.session = browser, session
-
-    def js(self, code):
-        reply = self.browser.call("Runtime.evaluate", self.session, expression=code, returnByValue=True)
-        assert "exceptionDetails" not in reply, reply
-        return reply["result"].get("value")
-
-    def until(self, condition):
-        """Wait for a condition in JavaScript; names of the page may not be there yet."""
-        end = time.monotonic() + PATIENCE
-        while not self.js(f"(() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }})()"):
-            assert time.monotonic() < end, f"never: {condition}\n{self.text('body')}"
-            time.sleep(0.02)
-
-    def text(self, selector):
-        return self.js(f"document.querySelector({selector!r}).textContent")
-
-    def click(self, selector):
-        """With the mouse, so that something over it would be hit in its place."""
-        place = f"document.querySelector({json.dumps(selector)})"
-        self.js(f"{place}.scrollIntoView({{block: 'center'}})")
-        x, y = self.js(
-            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({place}.getBoundingClientRect())"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            mouse = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
-            self.browser.call("Input.dispatchMouseEvent", self.session, **mouse)
-
-    def press(self, key):
-        self.browser.call("Input.dispatchKeyEvent", self.session, type="keyDown", key=key)
-
-    def choose(self, path, value):
-        self.fill(path, value, "select")
-
-    def fill(self, path, value, tag="input"):
-        """Give the knob at `path` a value, as if it was typed, and wait for the reply."""
-        replies = self.js("nextId")
-        place = f"document.querySelector({json.dumps(f'{tag}[data-path={json.dumps(path)}]')})"
-        self.js(f"{place}.value = {json.dumps(value)}; {place}.dispatchEvent(new Event('change'))")
-        self.until(f"nextId > {replies} && waiting.size === 0")
-
-    def iteration(self):
-        return self.js("Number(document.querySelector('#iteration').textContent)")
-
-    def picture(self, name, selector=None):
-        """A screenshot, kept if a folder for them is named."""
-        more = {}
-        if selector is not None:
-            box = f"document.querySelector({selector!r}).getBoundingClientRect()"
-            x, y, width, height = self.js(f"(({{x, y, width, height}}) => [x, y, width, height])({box})")
-            more["clip"] = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
-        content = self.browser.call("Page.captureScreenshot", self.session, format="png", **more)["data"]
-        image = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
-        folder = os.environ.get("EQUIPOISE_SCREENSHOTS")
-        if folder and name:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            image.save(Path(folder) / f"{name}.png", optimize=True)
-        return image
+READY = "setting !== null && frame !== null"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    profile = tmp_path_factory.mktemp("chromium")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
-    hidden = ["--disable-dev-shm-usage", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
-    with ExitStack() as stack:
-        process = stack.enter_context(
-            subprocess.Popen([CHROMIUM, *options, *hidden], stderr=subprocess.PIPE, text=True, errors="replace")
-        )
-        stack.callback(process.terminate)
-        said = next(line for line in process.stderr if "DevTools listening on" in line)
-        threading.Thread(target=lambda: [None for _ in process.stderr], daemon=True).start()  # it must not fill up
-        options = {"max_size": None, "compression": None, "close_timeout": 1}
-        yield Browser(stack.enter_context(connect(said.split()[-1], **options)))
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +50,7 @@ def address():
 
 def test_a_ring_with_r1_is_played_until_eight_modes_are_covered(browser, address, record_property):
     frames = []
-    with browser.page(f"{address}#setting=R1") as page:
+    with browser.page(f"{address}#setting=R1", READY) as page:
         assert page.js("document.querySelector('#settings').value") == "R1"
         page.picture("start")
         page.click("#play")
@@ -202,7 +79,7 @@ def test_a_ring_with_r1_is_played_until_eight_modes_are_covered(browser, address
 
 
 def test_the_buttons(browser, address):
-    with browser.page(f"{address}#{SMALL}") as page:
+    with browser.page(f"{address}#{SMALL}", READY) as page:
         page.click("#step")
         page.until("frame.iteration === 1 && !frame.playing")
         page.click("#hundred")
@@ -224,7 +101,7 @@ def test_the_buttons(browser, address):
 
 
 def test_a_knob_is_turned_while_it_runs(browser, address):
-    with browser.page(f"{address}#{SMALL}") as page:
+    with browser.page(f"{address}#{SMALL}", READY) as page:
         page.click("#play")
         page.until("frame.iteration > 5")
         page.choose("loss", "Hinge")
@@ -252,7 +129,7 @@ def test_a_knob_is_turned_while_it_runs(browser, address):
 
 def test_knobs_of_words_and_of_numbers(browser, address):
     shown = "[...document.querySelectorAll(`[data-path='%s']`)].map((field) => field.value)"
-    with browser.page(f"{address}#{SMALL}&d_steps=3") as page:
+    with browser.page(f"{address}#{SMALL}&d_steps=3", READY) as page:
         assert page.js(shown % "d_steps") == ["1", "3"]  # "a fixed number", and which
         page.click("button[aria-label='number: more']")
         page.until("setting.values.d_steps.text === '4'")
@@ -272,7 +149,7 @@ def test_knobs_of_words_and_of_numbers(browser, address):
 
 
 def test_a_value_that_is_none_is_refused_beside_its_knob(browser, address):
-    with browser.page(f"{address}#{SMALL}") as page:
+    with browser.page(f"{address}#{SMALL}", READY) as page:
         before = page.js("location.hash")
         page.fill("batch_size", "100000")
         said = "[...document.querySelectorAll('.wrong')].map((place) => place.textContent).filter(Boolean)"
@@ -296,7 +173,7 @@ def test_a_value_that_is_none_is_refused_beside_its_knob(browser, address):
 
 def test_an_address_is_the_setting(browser, address):
     query = "setting=SN&data.of=Grid(side=3,std=0.1)&augment=InstanceNoise(std=Linear(start=0.5,end=0.0,kimg=20.0))"
-    with browser.page(f"{address}#{query}") as page:
+    with browser.page(f"{address}#{query}", READY) as page:
         shown = (
             "Object.fromEntries([...document.querySelectorAll('[data-path]')].map((f) => [f.dataset.path, f.value]))"
         )
@@ -315,8 +192,8 @@ def test_an_address_is_the_setting(browser, address):
 
 
 def test_two_tabs_go_the_same_way_and_a_closed_one_trains_no_more(browser, address):
-    with browser.page(f"{address}#{SMALL}") as a:
-        with browser.page(f"{address}#{SMALL}") as b:
+    with browser.page(f"{address}#{SMALL}", READY) as a:
+        with browser.page(f"{address}#{SMALL}", READY) as b:
             assert len(multiprocessing.active_children()) == 2
             for page in (a, b):
                 browser.call("Page.bringToFront", page.session)
@@ -340,7 +217,7 @@ def test_two_tabs_go_the_same_way_and_a_closed_one_trains_no_more(browser, addre
 @loop_over(("width", "height"), [(1400, 900), (1000, 640), (390, 800)])
 @loop_over("dark", [False, True])
 def test_it_fits_the_window(browser, address, width, height, dark):
-    with browser.page(f"{address}#setting=R1&{SMALL}", width=width, height=height, dark=dark) as page:
+    with browser.page(f"{address}#setting=R1&{SMALL}", READY, width=width, height=height, dark=dark) as page:
         page.click("#hundred")
         page.until("frame.iteration === 100")
         page.js("scrollTo(0, 0)")
@@ -357,7 +234,7 @@ def test_a_server_that_is_gone_is_told_and_called_again(browser):
     with listening("127.0.0.1", 0) as (server, at):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        with browser.page(f"{at}#{SMALL}") as page:
+        with browser.page(f"{at}#{SMALL}", READY) as page:
             page.click("#play")
             page.until("frame.iteration > 3")
             (process,) = multiprocessing.active_children()

@@ -32,6 +32,7 @@ pytest.importorskip("websockets", reason="needs the extra `playground`")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from equipoise.core import serving
 from equipoise.lab.playground import server as servers
 
 ROOT = Path(__file__).parents[1]
@@ -175,7 +176,7 @@ def test_tabs_go_the_way_of_one_alone_and_end_when_they_are_closed(address):
 
 def test_what_is_too_long_closes_the_tab_and_a_process_that_dies_is_reported_to_its_page(address):
     with opened(address) as tab, opened(address) as other:
-        tab.socket.send("x" * (servers.MOST_BYTES + 1))
+        tab.socket.send("x" * (serving.MOST_BYTES + 1))
         with pytest.raises(ConnectionClosed, match="1009"):
             tab.drain()
         assert processes_left(1)
@@ -259,7 +260,8 @@ def test_the_server_does_not_import_torch():
 
 def test_without_websockets_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "websockets.sync.server", None)
+    monkeypatch.delitem(sys.modules, "equipoise.core.serving")
     monkeypatch.delitem(sys.modules, "equipoise.lab.playground.server")
     code, said = command("playground", "--port", "0")
     assert code == 2
-    assert "the playground needs websockets: pip install 'equipoise[playground]'" in said
+    assert "pages in the browser need websockets: pip install 'equipoise[playground]'" in said

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from equipoise.compute.terminal import survive
 
-from . import data, evaluate, generate, lab, models, train
+from . import data, evaluate, generate, lab, models, train, view
 
 __all__ = ["app"]
 
@@ -50,6 +50,8 @@ for command in (
     generate.arithmetic,
     generate.mix,
     generate.walk,
+    view.show,
+    view.report,
     evaluate.sweep,
     evaluate.compare,
     evaluate.evaluate,

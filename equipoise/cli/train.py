@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .options import OwnRecipe, assignments, clear_errors, err, out, own_components, pasted
+
+if TYPE_CHECKING:
+    from equipoise.train import Event
 
 __all__ = ["recipes", "train"]
 
@@ -40,6 +44,12 @@ def train(
             metavar="[KEY=VALUE]...", help="Fields to change: loss=Hinge d_optim.lr=4e-4 'terms=[R1(gamma=5)]'."
         ),
     ] = None,
+    track: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="TRACKER", help="Report to WandB or MLflow too; with settings: 'WandB(project=faces)'. Repeatable."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the config and stop.")] = False,
     own: OwnRecipe = None,
 ) -> None:
@@ -65,9 +75,19 @@ def train(
         from equipoise.compute.distributed import processes, rank
         from equipoise.train import train as run
 
+        events = trackers(track or ())
         with processes(config.compute.device):
-            run(config, run_dir)
+            run(config, run_dir, events)
             if rank() == 0:
                 needed = f" --recipe {shlex.quote(own or recipe)}" if known.keys() - components().keys() else ""
                 then = f"equipoise sample {pasted(run_dir)}{needed} --out samples.png"
                 err.print(f"done: {run_dir}. Next: {then}", markup=False)
+
+
+def trackers(texts: Iterable[str]) -> list[Event]:
+    """The trackers that --track names. Raises ValueError for other text, or a package that is not installed."""
+    if not texts:
+        return []
+    from equipoise.track import tracker
+
+    return [tracker(text) for text in texts]

@@ -2,15 +2,16 @@
 
 from .export import FORMATS, export, save_hub_folder, save_onnx, save_program
 from .frames import require_writable, write_frames, write_grid
-from .generator import Generator, draw_latents, generator_file, images, sample, save_generator, truncated
+from .generator import Generator, draw_latents, generator_file, glance, images, sample, save_generator, truncated
 from .imported import Imported, import_published
 from .loops import closed_loop, periodic_spline
 from .modelcard import grid_of, model_card
+from .pictures import grid, png
 from .saved import Latents, draw_of_latents, latents_of, load_latents, save_latents
 from .standing import averaged_generator, standing_statistics, with_standing_statistics
 from .style_space import images_of_styles, mixing_grid, styles, truncated_in_w
 from .walks import Latent, arithmetic, arithmetic_grid, interpolate, latent, mean_latent, mixed_classes
-from .write import grid, png, write_latents, write_samples
+from .write import write_latents, write_samples
 
 __all__ = [
     "FORMATS",
@@ -26,6 +27,7 @@ __all__ = [
     "draw_of_latents",
     "export",
     "generator_file",
+    "glance",
     "grid",
     "grid_of",
     "images",

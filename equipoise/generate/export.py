@@ -23,7 +23,8 @@ from equipoise.runs import Run, config_text, read_run
 
 from .generator import IN_FOLDER, Generator, save_generator, truncated
 from .modelcard import grid_of, model_card
-from .write import grid, png, require_empty
+from .pictures import grid, png
+from .write import require_empty
 
 __all__ = ["FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
 

@@ -15,7 +15,7 @@ from PIL import Image, features
 from equipoise.core.files import replace_file, writing
 from equipoise.core.types import RunError
 
-from .write import grid, png
+from .pictures import grid, png
 
 __all__ = ["require_writable", "write_frames", "write_grid"]
 

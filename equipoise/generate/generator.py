@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
+import html
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,12 +30,20 @@ from equipoise.data import to_uint8
 from equipoise.models import GeneratorConfig
 from equipoise.weights import remove
 
+from .pictures import grid, png
 from .standing import PASSES, with_standing_statistics
 
-__all__ = ["Generator", "draw_latents", "generator_file", "images", "sample", "save_generator", "truncated"]
+__all__ = ["Generator", "draw_latents", "generator_file", "glance", "images", "sample", "save_generator", "truncated"]
 
 BATCH = 250
 """Default number of images drawn at a time."""
+
+GLANCE = 36
+"""Images of a grid in a notebook."""
+WIDEST = 512
+"""Width of this grid in pixels, unless one image is wider."""
+CELL = 48
+"""Least width of an image in it, as shown."""
 
 IN_RUN = Path("generator") / "generator.safetensors"
 IN_FOLDER = Path("model.safetensors")
@@ -112,6 +123,19 @@ class Generator:
         require_some(num)
         return np.concatenate([x for x, _ in sample(self, num, seed=seed, classes=classes)])
 
+    def _repr_html_(self) -> str:
+        """Show its grid in a notebook: `GLANCE` images of seed 0, fewer if they are large, inside the page."""
+        columns, num = glance(self.spec.resolution)
+        picture = base64.b64encode(png(grid(self.sample(num), columns))).decode()
+        spec, classes = self.spec, f", {self.spec.num_classes} classes" if self.conditional else ""
+        text = f"{self.config!r}: {spec.resolution}x{spec.resolution}, channels: {spec.channels}{classes}"
+        seen = f", after {self.nimg:,} real images" if self.nimg else ""
+        return (
+            f'<figure style="margin: 0"><img src="data:image/png;base64,{picture}" alt="Images of seed 0" '
+            f'style="width: {columns * max(spec.resolution, CELL)}px; max-width: 100%; image-rendering: pixelated">'
+            f"<figcaption>{html.escape(text + seen)}</figcaption></figure>"
+        )
+
     def folded(self) -> Self:
         """A copy on the CPU with its normalisers folded into plain weights: same images, within rounding."""
         return dataclasses.replace(self, net=remove(copy.deepcopy(self.net).eval()).requires_grad_(False).cpu())
@@ -139,6 +163,12 @@ class Generator:
             "nimg": str(self.nimg),
         }
         return about if self.truncation is None else about | {"truncation": repr(self.truncation)}
+
+
+def glance(resolution: int) -> tuple[int, int]:
+    """Numbers of columns and images that are drawn in a moment, and seen at once: at most `GLANCE`."""
+    columns = max(1, min(math.isqrt(GLANCE), WIDEST // resolution))
+    return columns, columns**2
 
 
 def generator_file(place: Path) -> Path | None:

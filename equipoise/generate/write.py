@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -19,28 +17,12 @@ from equipoise.compute.shares import together
 from equipoise.core.files import replace_file, writing
 
 from .generator import BATCH, Generator, require_some, sample
+from .pictures import grid, png
 from .saved import Latents, draw_of_latents
 
-__all__ = ["grid", "png", "write_latents", "write_samples"]
+__all__ = ["write_latents", "write_samples"]
 
 Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]
-
-
-def grid(pixels: NDArray[np.uint8], columns: int = 10) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) -> one picture (rows·H, columns·W, C), row by row; missing places are black."""
-    n, h, w, c = pixels.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    full = np.zeros((rows * columns, h, w, c), np.uint8)
-    full[:n] = pixels
-    return full.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode one picture (H, W, C) as a PNG file."""
-    file = BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
-    return file.getvalue()
 
 
 def write_samples(

@@ -17,7 +17,7 @@ from .environment import record, threads_before
 from .lock import locked
 from .logs import LARGEST, Log, read_log
 from .progress import Progress
-from .stats import Stats, require_finite
+from .stats import Sink, Stats, require_finite
 
 __all__ = [
     "LARGEST",
@@ -26,6 +26,7 @@ __all__ = [
     "Log",
     "Progress",
     "Run",
+    "Sink",
     "Stats",
     "claim",
     "config_text",

@@ -10,12 +10,14 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from equipoise.compute.distributed import from_rank_0, mean_over_ranks, rank
@@ -25,7 +27,20 @@ from equipoise.core.types import RunError
 from .logs import LARGEST, read_log
 from .progress import Progress
 
-__all__ = ["Stats", "require_finite"]
+__all__ = ["Sink", "Stats", "require_finite"]
+
+
+class Sink(Protocol):
+    """A receiver of a run's reports, such as a tracker of experiments."""
+
+    def scalars(self, values: dict[str, float], nimg: int) -> None:
+        """Take the averages of a window that ended after `nimg` images."""
+
+    def image(self, name: str, picture: Image.Image, nimg: int) -> None:
+        """Take a picture."""
+
+    def close(self, error: type[BaseException] | None) -> None:
+        """End, as the run does: error is the type of the exception that ends it, or None."""
 
 
 class Stats:
@@ -38,6 +53,29 @@ class Stats:
         from_rank_0(lambda: self._forget_after(start))
         self.tensorboard = tensorboard_writer(run_dir, start) if rank() == 0 else None
         self.progress = Progress(total_kimg, start) if rank() == 0 else None
+        self.joined: set[Hashable] = set()
+        self.sinks: dict[Hashable, Sink] = {}
+        """On rank 0: receivers of every report, by the key that each has joined with."""
+
+    def join(self, key: Hashable, opened: Callable[[], Sink]) -> None:
+        """Report to another receiver from here on, which rank 0 opens. Nothing happens if `key` has joined already."""
+        if key not in self.joined:
+            self.joined.add(key)
+            from_rank_0(lambda: self.sinks.update({key: opened()}))
+
+    def _tell(self, told: Callable[[Sink], None], nimg: int) -> None:
+        """Call every receiver. One that fails is left out from here on, with a warning on stderr: the run trains on."""
+        for key, sink in list(self.sinks.items()):
+            try:
+                told(sink)
+            except Exception as error:  # packages of others, servers, networks
+                del self.sinks[key]
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                print(
+                    f"warning: {key!r} failed at nimg={nimg}: {reason}. The run trains on without it; {self.path.name} "
+                    "has all numbers.",
+                    file=sys.stderr,
+                )
 
     def __enter__(self) -> Self:
         if self.progress is not None:
@@ -49,6 +87,7 @@ class Stats:
     ) -> None:
         if self.progress is not None:
             self.progress.close()
+        self._tell(lambda sink: sink.close(kind), self.since[1])
         if self.tensorboard is not None:
             with suppress(OSError):  # a full disk: an earlier write has reported it
                 self.tensorboard.close()
@@ -119,11 +158,15 @@ class Stats:
             if self.tensorboard is not None:
                 for name, value in averages.items():
                     self.tensorboard.add_scalar(name, value, nimg)
+        self._tell(lambda sink: sink.scalars(averages, nimg), nimg)
         if self.progress is not None:
             self.progress.show(nimg, averages)
 
     def image(self, name: str, pixels: Any, nimg: int) -> None:
-        """Show a picture (H, W, C) uint8 in TensorBoard."""
+        """Show a picture (H, W, C) uint8 in TensorBoard, and to every receiver."""
+        if self.sinks:
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            self._tell(lambda sink: sink.image(name, picture, nimg), nimg)
         if self.tensorboard is not None:
             self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
 

@@ -1,16 +1,12 @@
 """The server of the playground: three files over HTTP, and a websocket for each tab, tied to a process that trains.
 
-This is the only module that imports websockets, an extra: ``pip install 'equipoise[playground]'``. It does not import
-torch.
+It does not import torch.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import logging
 import multiprocessing
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,16 +14,10 @@ from http import HTTPStatus
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-try:
-    from websockets.datastructures import Headers
-    from websockets.exceptions import ConnectionClosed
-    from websockets.http11 import Request, Response
-    from websockets.sync.server import Server, ServerConnection
-    from websockets.sync.server import serve as listen
-except ImportError as error:
-    raise ValueError("the playground needs websockets: pip install 'equipoise[playground]'") from error
+from equipoise.core import serving
+from equipoise.core.serving import ConnectionClosed, Request, Response, Server, ServerConnection, Site, only, reply
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -42,70 +32,32 @@ FILES = {
     "/style.css": ("style.css", "text/css"),
 }
 SOCKET = "/session"
-SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 MOST_SESSIONS = 4
-MOST_BYTES = 2**14
-"""Most bytes in a message from the page."""
-LOGGER = logging.getLogger(__name__)
-LOGGER.addHandler(logging.NullHandler())  # connections that ask for nothing are not worth a line
 
 
 class Playground:
     """Handlers of the server for each request and each tab.
 
-    host: name that the server listens on. The page answers to this name, localhost, the machine's name and addresses.
     sessions: most tabs that may train at once.
     """
 
-    def __init__(self, host: str, *, sessions: int = MOST_SESSIONS):
-        self.names = {"localhost", host.lower(), socket.gethostname().lower()}
+    def __init__(self, sessions: int = MOST_SESSIONS):
         self.sessions, self.free = sessions, threading.BoundedSemaphore(sessions)
         self.open: set[ServerConnection] = set()
         self.processes = process_maker()
 
-    # ---- HTTP --------------------------------------------------------------------------------------------
+    @property
+    def site(self) -> Site:
+        return Site(Path(__file__).parent, FILES, self.answer, self.session, self.stop)
 
-    def request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """A file of the page, or an error. None where a websocket may be opened.
-
-        A page of any other server may make a browser send requests here. Two headers reveal it, which a page cannot
-        set. `Host` is the name under which the page found this server: its own name, if it made that lead here (DNS
-        rebinding). `Origin`, for a websocket, is the address of the page itself.
-        """
-        host = only(request.headers.get_all("Host"))
-        if not self.knows(host):
-            return connection.respond(
-                HTTPStatus.FORBIDDEN, f"This server is not {host!r}: open it by the address that it printed.\n"
-            )
+    def answer(self, request: Request, host: str) -> Response | None:
+        """None where the page may open its websocket, else an error. Any page of another server is refused."""
         path = request.path.partition("?")[0]
-        if path == SOCKET:
-            if only(request.headers.get_all("Origin")) == f"http://{host}":
-                return None
-            return connection.respond(HTTPStatus.FORBIDDEN, "Only the page of this server may train on it.\n")
-        if path not in FILES:
-            return connection.respond(HTTPStatus.NOT_FOUND, f"{path} does not exist here. The page is /\n")
-        name, kind = FILES[path]
-        content = (Path(__file__).parent / name).read_bytes()
-        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content)), "Connection": "close"}
-        return Response(HTTPStatus.OK, "OK", Headers(headers | SECURITY), content)
-
-    def knows(self, host: str) -> bool:
-        """Whether `host` names this server. Any numeric address does: name servers cannot redirect an address."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return name in self.names
-        return True
+        if path != SOCKET:
+            return reply(f"{path} does not exist here. The page is /\n", HTTPStatus.NOT_FOUND)
+        if only(request.headers.get_all("Origin")) == f"http://{host}":
+            return None
+        return reply("Only the page of this server may train on it.\n", HTTPStatus.FORBIDDEN)
 
     # ---- tabs --------------------------------------------------------------------------------------------
 
@@ -186,47 +138,14 @@ def refuse(page: ServerConnection, reason: str) -> None:
     page.close(1013)
 
 
-def only(values: list[str]) -> str:
-    """The value of a header that is given exactly once; "" otherwise."""
-    return values[0] if len(values) == 1 else ""
-
-
 # ---- listening -------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def listening(host: str, port: int, *, sessions: int = MOST_SESSIONS) -> Iterator[tuple[Server, str]]:
-    """The server and the address of its page. The server answers once `serve_forever` is called.
-
-    Raises:
-        ValueError: if the server cannot listen on `host` and `port`.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        if not 0 <= port < 2**16:
-            raise OSError("there is no such port")
-        opened = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {host}, port {port}: {error}. Give another port, such as --port {DEFAULT_PORT + 1}, or "
-            "--port 0 for one that is free"
-        ) from None
-    playground = Playground(host, sessions=sessions)
-    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    with listen(
-        playground.session,
-        sock=opened,
-        process_request=playground.request,
-        max_size=MOST_BYTES,
-        open_timeout=3,  # browsers open connections ahead, and shutdown waits for the idle ones
-        close_timeout=2,
-        compression=None,  # it would cost more time than this machine's own network
-        logger=LOGGER,
-    ) as server:
-        try:
-            yield server, f"http://{name}:{opened.getsockname()[1]}/"
-        finally:
-            playground.stop()
+    """The server and the address of its page, as `core.serving.listening`."""
+    with serving.listening(Playground(sessions).site, host, port) as (server, address):
+        yield server, address
 
 
 def serve(host: str | None, port: int | None, settings: Iterable[str], announce: Callable[[str], None]) -> None:
@@ -240,12 +159,12 @@ def serve(host: str | None, port: int | None, settings: Iterable[str], announce:
         ValueError: if the server cannot listen there, or a setting does not exist.
     """
     begin = fragment(settings)
-    with listening(host or "127.0.0.1", DEFAULT_PORT if port is None else port) as (server, address):
-        announce(f"The playground is at {address}{begin} (Ctrl-C ends it)")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+    serving.serve(
+        Playground().site,
+        host,
+        DEFAULT_PORT if port is None else port,
+        lambda address: announce(f"The playground is at {address}{begin} (Ctrl-C ends it)"),
+    )
 
 
 def fragment(settings: Iterable[str]) -> str:
