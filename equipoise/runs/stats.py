@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +109,8 @@ class Stats:
         now, (then, before) = time.perf_counter(), self.since
         self.window.clear()
         self.since = (now, nimg)
-        averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
+        if nimg > before:
+            averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
         from_rank_0(lambda: self._report(nimg, averages, last_checkpoint))
 
     def _report(self, nimg: int, averages: dict[str, float], last_checkpoint: str) -> None:
@@ -122,10 +124,20 @@ class Stats:
         if self.progress is not None:
             self.progress.show(nimg, averages)
 
-    def image(self, name: str, pixels: Any, nimg: int) -> None:
-        """Show a picture (H, W, C) uint8 in TensorBoard."""
+    def moved(self, nimg: int) -> None:
+        """Show that the run is at `nimg`."""
+        if self.progress is not None:
+            self.progress.move(nimg)
+
+    def image(self, name: str, encoded: bytes, shape: Sequence[int], nimg: int) -> None:
+        """Show a picture in TensorBoard. encoded: its PNG file.  shape: (H, W, C)."""
         if self.tensorboard is not None:
-            self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            height, width, channels = shape
+            image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self.tensorboard.file_writer.add_summary(summary, nimg)
 
 
 def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) -> None:

@@ -12,7 +12,8 @@ from equipoise.rules import EMA
 from equipoise.runs import Checkpoints, Stats
 
 from .batches import Drawn
-from .events import Event
+from .clock import Clock
+from .events import Event, Moment, checkpoint, log
 from .gan import GAN
 
 __all__ = ["Run"]
@@ -23,7 +24,8 @@ class Run:
     """The state of a run while it trains.
 
     nimg: images seen at the start.  total: images seen at the end.
-    data: the images of each update of D.  stats, events: see `Moment`, `Event`. A finished run lacks these three.
+    data: the images of each update of D.  stats, events: see `Moment`, `Event`.  clock: for files that are due by time.
+        A finished run lacks these four.
     """
 
     cfg: TrainConfig
@@ -37,3 +39,12 @@ class Run:
     data: Iterator[Drawn] = field(init=False)
     stats: Stats = field(init=False)
     events: Sequence[Event] = field(init=False)
+    clock: Clock = field(init=False)
+
+    def after(self, now: Moment) -> Sequence[Event]:
+        """The events of a moment, in order.
+
+        If a signal asks for a checkpoint, it is written first, with the statistics before it: the process may be killed
+        soon, and an evaluation or a grid can take minutes.
+        """
+        return (log, checkpoint, *self.events) if now.asked else self.events
