@@ -112,11 +112,12 @@ class Progress:
             tell({"time": f"{self.left(nimg)} left at {speed}, by the first iterations"}, self.console)
 
     def show(self, nimg: int, averages: Mapping[str, float]) -> None:
-        """Show averages of a window of iterations."""
+        """Show averages of a window of iterations; nothing if the window is empty but for other numbers."""
+        if "images_per_second" not in averages:
+            return
         self.expect(nimg)
         values = " ".join(f"{label} {averages[name]:.2f}" for name, label in SHOWN.items() if name in averages)
-        if "images_per_second" in averages:
-            values = f"{averages['images_per_second']:.0f} img/s  {values}"
+        values = f"{averages['images_per_second']:.0f} img/s  {values}"
         self.bar.update(self.task, completed=nimg / 1000, description=values)
         if not self.console.is_terminal:
             line = f"{nimg / 1000:g}/{self.total:g} kimg  {self.left(nimg)} left  {values}"

@@ -43,8 +43,9 @@ def real_pictures(dataset: Dataset, num: int, seed: int, classes: int) -> NDArra
     """
     chosen = stream(seed, len(dataset), 0, min(len(dataset), AMONG))
     if classes and dataset.labels is not None:
-        of_class = [chosen[dataset.labels[chosen] == i % classes] for i in range(num)]
-        chosen = np.array([of[i // classes % len(of)] for i, of in enumerate(of_class) if len(of)])
+        of_class = [chosen[dataset.labels[chosen] == y] for y in range(min(classes, num))]
+        turns = ((of_class[i % classes], i // classes) for i in range(num))
+        chosen = np.array([pictures[turn % len(pictures)] for pictures, turn in turns if len(pictures)])
     return dataset.read(chosen[:num]).transpose(0, 2, 3, 1)
 
 
