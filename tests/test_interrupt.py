@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from loops import loop_over
@@ -45,12 +46,15 @@ def asking(monkeypatch):
 
 @pytest.mark.parametrize("number", STOP)
 def test_a_run_is_saved_and_stopped(tmp_path, asking, number):
+    """The checkpoint is written before the events, which may take long, and before the grid."""
     asking(number, 16)
+    safe = {}
     with pytest.raises(Interrupted, match=r"stopped after 0\.024 of 0\.16 kimg, saved as .*24\. The same") as stop:
-        train(recipe(), tmp_path)
+        train(recipe(), tmp_path, events=[lambda now: safe.update({now.nimg: now.checkpoints.last[-2:]})])
     assert stop.value.signal == number
+    assert safe == {8: "et", 16: "et", 24: "24"}  # none yet, none yet
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["000000000024"]
-    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["000000000024.png"]
+    assert sorted(p.name for p in (tmp_path / "samples").glob("0*")) == ["000000000000.png", "000000000024.png"]
 
 
 def test_sigusr1_saves_once_and_changes_nothing(tmp_path, asking):
@@ -58,7 +62,7 @@ def test_sigusr1_saves_once_and_changes_nothing(tmp_path, asking):
     asking(signal.SIGUSR1, 144)
     train(recipe(), tmp_path / "asked")
     assert sorted(p.name for p in (tmp_path / "asked/checkpoints").iterdir()) == ["000000000152", "000000000160"]
-    assert len(list((tmp_path / "asked/samples").iterdir())) == 5
+    assert len(list((tmp_path / "asked/samples").iterdir())) == 7  # one more than undisturbed
     assert_same_run(tmp_path / "undisturbed", tmp_path / "asked")
 
 
@@ -182,6 +186,22 @@ def test_the_launcher_ends_with_the_code_of_the_first_that_failed(monkeypatch, c
 
     monkeypatch.setattr("torch.distributed.run.main", failing)
     assert launch.main(["--nproc_per_node", "2"]) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux lists processes there")
+def test_the_launcher_hands_a_signal_to_a_process_that_handles_it():
+    """The other one would die of it, as a process does that is still importing."""
+    with (
+        subprocess.Popen(["sleep", "30"]) as deaf,
+        subprocess.Popen(
+            ["bash", "-c", "trap 'exit 7' USR1; echo ready; while :; do sleep 0.02; done"], stdout=subprocess.PIPE
+        ) as hearing,
+    ):
+        assert hearing.stdout.readline() == b"ready\n"
+        launch.hand_on(signal.SIGUSR1, None)
+        assert hearing.wait(20) == 7
+        assert deaf.poll() is None
+        deaf.kill()
 
 
 def test_the_launcher_ends_with_the_signal_that_it_got(monkeypatch):
