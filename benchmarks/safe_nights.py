@@ -3,9 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.safe_nights --times 10 --out safe_nights.json
 
 A run of `quickstart`, with a checkpoint by time, gets SIGHUP, SIGUSR1, SIGTERM or SIGKILL at a random moment of its
-training. Afterwards its directory is read. Lost are the images that D has seen since the newest checkpoint. A checkpoint
-is safe when its directory has its final name, on disk. The time counts from the end of the iteration in which the signal
-came.
+training. Lost are the images that D has seen since the newest checkpoint. A checkpoint is safe when its folder has its
+final name, on disk. The time counts from the end of the iteration in which the signal came.
 """
 
 from __future__ import annotations
@@ -115,9 +114,7 @@ def interrupted(name: str, folder: Path, seconds: float, every: float) -> Case:
     return measured(name, seen, sent, code, ended)
 
 
-def measured(
-    name: str, seen: list[tuple[str, int, float]], sent: float, code: int | None, ended: float | None
-) -> Case:
+def measured(name: str, seen: list[tuple[str, int, float]], sent: float, code: int | None, ended: float | None) -> Case:
     iterations = [(nimg, at) for kind, nimg, at in seen if kind == "iteration"]
     checkpoints = [(nimg, at) for kind, nimg, at in seen if kind == "checkpoint"]
     asked = [(nimg, at) for nimg, at in checkpoints if at > sent]

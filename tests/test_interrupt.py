@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from equipoise.compute.interrupt import SAVE, STOP, Interrupt, Interrupted, hand
 from equipoise.rules import Report
 from equipoise.runs import Checkpoints
 from equipoise.train import Snapshots, d_step, train
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def send(number):
@@ -202,6 +205,50 @@ def test_the_launcher_hands_a_signal_to_a_process_that_handles_it():
         assert hearing.wait(20) == 7
         assert deaf.poll() is None
         deaf.kill()
+
+
+SLURM = re.search(
+    r"^```text title=\"train\.sbatch\"\n(.*?)^```$", (DOCS / "slurm.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
+STAND_IN = """#!/bin/bash
+trap 'sleep 0.1; exit 143' TERM
+trap 'touch saved' USR1
+touch started
+for i in {1..500}; do test -e done && exit $(cat done); sleep 0.02; done
+"""
+
+
+@loop_over(
+    ("signals", "end", "code", "queued"),
+    [([signal.SIGUSR1, signal.SIGTERM], None, 143, True), ([], 0, 0, False), ([signal.SIGUSR1], 1, 1, False)],
+)
+def test_the_job_for_slurm_requeues_a_run_that_was_stopped_and_no_other(tmp_path, signals, end, code, queued):
+    """With stand-ins. A signal to the script reaches the run, and the script waits for its end."""
+    assert SLURM is not None
+    for name, text in {"equipoise": STAND_IN, "scontrol": '#!/bin/bash\necho "$@" > queued\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "train.sbatch").write_text(SLURM.group(1))
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42"}
+    with subprocess.Popen(["bash", "train.sbatch"], cwd=tmp_path, env=env) as job:
+        wait_for(tmp_path / "started")
+        for number in signals:
+            job.send_signal(number)
+            if number == signal.SIGUSR1:
+                wait_for(tmp_path / "saved")
+        if end is not None:
+            (tmp_path / "ending").write_text(str(end))
+            (tmp_path / "ending").rename(tmp_path / "done")
+        assert job.wait(20) == code
+    assert (tmp_path / "queued").exists() == queued
+    assert not queued or (tmp_path / "queued").read_text() == "requeue 42\n"
+
+
+def wait_for(path):
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.01)
 
 
 def test_the_launcher_ends_with_the_signal_that_it_got(monkeypatch):

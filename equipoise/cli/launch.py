@@ -9,7 +9,6 @@ killed by SIGUSR1, which this launcher hands to a process that trains: the run s
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -53,7 +52,7 @@ def exit_code(codes: Iterable[int]) -> int:
 
 
 def hand_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (signal.signal passes both)
-    """Send a signal to the first process below this one that handles it. A process that still starts would die of it."""
+    """Send a signal to the first process below this one that handles it. A process that still starts would die."""
     for pid in below(os.getpid()):
         if handles(pid, number):
             with suppress(ProcessLookupError):  # it has just ended

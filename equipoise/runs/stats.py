@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -132,8 +133,7 @@ class Stats:
     def image(self, name: str, encoded: bytes, shape: Sequence[int], nimg: int) -> None:
         """Show a picture in TensorBoard. encoded: its PNG file.  shape: (H, W, C)."""
         if self.tensorboard is not None:
-            from tensorboard.compat.proto.summary_pb2 import Summary
-
+            Summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
             height, width, channels = shape
             image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
             summary = Summary(value=[Summary.Value(tag=name, image=image)])
