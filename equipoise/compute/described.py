@@ -13,7 +13,7 @@ DRIVER = Path("/proc/driver/nvidia")
 
 
 def described(device: torch.device) -> str:
-    """ "CPU, 2 threads", or the name of a GPU. After a CPU follows why a GPU that is there cannot be used."""
+    """A device in words: "CPU, 2 threads", or the name of a GPU. Then follows why a GPU that is there is not used."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     if device.type != "cpu":

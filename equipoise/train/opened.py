@@ -13,9 +13,8 @@ from equipoise.data import hold_out
 from equipoise.runs import Stats, claim, record
 
 from .batches import Streams
-from .clock import Clock
 from .evaluations import Evaluations
-from .events import Event, checkpoint, log, spectra
+from .events import Event
 from .gan import GAN
 from .hosting import hosted
 from .memory import require_fitting
@@ -69,7 +68,6 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
             from_rank_0(lambda: record(folder, resumed=nimg > 0, device=device))
             evaluations = Evaluations(folder, cfg, dataset, gan.D, gan.G)
             run.stats = Stats(folder, cfg.total_kimg, nimg)
-            run.events = (spectra, evaluations, *events, log, checkpoint, snapshots)
-            run.clock = Clock(cfg.report, checkpoints)
+            run.report_by(evaluations, events, snapshots)
             with run.stats, handled(interrupt, *STOP):
                 yield run

@@ -13,7 +13,7 @@ from equipoise.runs import Checkpoints, Stats
 
 from .batches import Drawn
 from .clock import Clock
-from .events import Event, Moment, checkpoint, log
+from .events import Event, Moment, checkpoint, log, spectra
 from .gan import GAN
 
 __all__ = ["Run"]
@@ -24,8 +24,8 @@ class Run:
     """The state of a run while it trains.
 
     nimg: images seen at the start.  total: images seen at the end.
-    data: the images of each update of D.  stats, events: see `Moment`, `Event`.  clock: for files that are due by time.
-        A finished run lacks these four.
+    data: the images of each update of D.  stats, events: see `Moment`, `Event`. A finished run lacks these three.
+    clock: for files that are due by time.
     """
 
     cfg: TrainConfig
@@ -40,6 +40,13 @@ class Run:
     stats: Stats = field(init=False)
     events: Sequence[Event] = field(init=False)
     clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.cfg.report, self.checkpoints)
+
+    def report_by(self, evaluations: Event, own: Sequence[Event], snapshots: Event) -> None:
+        """Set the events. own: the caller's. Their statistics and those of evaluations are written by `log`."""
+        self.events = (spectra, evaluations, *own, log, checkpoint, snapshots)
 
     def after(self, now: Moment) -> Sequence[Event]:
         """The events of a moment, in order.
