@@ -52,19 +52,19 @@ class Moment:
         return self.last or (evaluation is not None and self.passed(evaluation.every_kimg))
 
     @property
+    def snapshot(self) -> bool:
+        """Whether a checkpoint and a grid are due by the images seen."""
+        return self.evaluated or self.passed(self.report.snapshot_kimg)
+
+    @property
     def saved(self) -> bool:
         """Whether the run writes a checkpoint here."""
-        return self.snapshot or self.due.checkpoint
+        return self.snapshot or self.due.checkpoint or bool(self.asked)
 
     @property
     def drawn(self) -> bool:
         """Whether the run writes a grid and the averaged generator here."""
-        return self.snapshot or self.due.grid
-
-    @property
-    def snapshot(self) -> bool:
-        """Whether the run writes a checkpoint and a grid here, for a reason other than time."""
-        return bool(self.asked) or self.evaluated or self.passed(self.report.snapshot_kimg)
+        return self.snapshot or self.due.grid or bool(self.asked)
 
 
 Event = Callable[[Moment], None]
