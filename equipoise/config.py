@@ -66,6 +66,36 @@ MOVED: Mapping[str, str] = {
 """Fields of `TrainConfig` that have moved: the old dotted name, and the new one, which messages give."""
 
 
+KIMG = "give total_kimg, thousands of pictures shown to D"
+SIZE = "networks take the size of the data: give data.resolution, as in data.path=photos data.resolution=64"
+RESUMED = "the same command resumes its run. A new run begins with another's networks by start=Transfer(run=...)"
+RATES = "each player has its own: give g_optim.lr and d_optim.lr"
+PRECISION = "give compute.precision=bf16, or another precision"
+ELSEWHERE: Mapping[str, str] = {
+    "epochs": f"{KIMG}. 100 epochs of 5,000 pictures are total_kimg=500",
+    **dict.fromkeys(("iterations", "iters", "max_steps", "steps"), f"{KIMG}: batch_size / 1000 for each update of D"),
+    "kimg": KIMG,
+    **dict.fromkeys(("image_size", "img_size", "resolution", "size"), SIZE),
+    **dict.fromkeys(("checkpoint", "continue", "resume"), RESUMED),
+    **dict.fromkeys(("d_lr", "g_lr", "learning_rate"), RATES),
+    **dict.fromkeys(("amp", "fp16"), PRECISION),
+    **dict.fromkeys(
+        ("gpu", "gpus", "num_gpus"), "give compute.device=cuda:1 for one GPU; torchrun --nproc_per_node 2 takes several"
+    ),
+    **dict.fromkeys(("latent_dim", "nz"), "give generator.z_dim"),
+    **dict.fromkeys(
+        ("num_workers", "workers"),
+        "files are read ahead without a setting. `equipoise data prepare` decodes them once for all",
+    ),
+    **dict.fromkeys(("out", "outdir", "output"), "the folder of the run is the second argument"),
+    "path": "give data=photos, or data.path=photos with other fields of Images",
+    **dict.fromkeys(("gamma", "r1_gamma"), "it belongs to a penalty: 'terms=[R1(gamma=10)]', or terms.0.gamma=10"),
+    **dict.fromkeys(("batch", "bs"), "give batch_size"),
+    "save_every": "give report.snapshot_kimg",
+}
+"""Words for settings in other programs, which `TrainConfig` lacks: word -> what to give here."""
+
+
 def as_images(given: object) -> object:
     """Images from the text of an existing path: ``data=photos`` is ``data=Images(path="photos")``.
 
@@ -115,6 +145,7 @@ class TrainConfig:
     """
 
     moved: ClassVar[Mapping[str, str]] = MOVED
+    gone: ClassVar[Mapping[str, str]] = ELSEWHERE
 
     data: Annotated[DatasetConfig, BeforeValidator(as_images)]
     generator: GeneratorConfig

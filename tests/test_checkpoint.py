@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loops import loop_over
 from processes import on_two_processes
 from tiny import recipe
 from torch import nn
@@ -71,6 +72,23 @@ def test_the_last_two_are_kept_and_the_newest_is_restored_with_its_optimizer(sav
     assert nimg == 300
     assert all(torch.equal(v, states[300][k]) for k, v in net.state_dict().items())
     assert {float(s["step"]) for s in optimizer.state_dict()["state"].values()} == {3.0}
+
+
+@loop_over(
+    ("keep", "every", "kept"),
+    [
+        ("all", None, [900, 1000, 1800, 2100, 2900, 3000, 3100]),
+        (1, 1, [1000, 2100, 3000, 3100]),  # the first past each thousand, and the newest
+        (2, 2, [2100, 3000, 3100]),
+        (2, 5, [3000, 3100]),
+    ],
+)
+def test_old_checkpoints_that_are_kept(tmp_path, keep, every, kept):
+    net, _ = player()
+    checkpoints = Checkpoints(tmp_path, nets={"net": net}, optimizers={}, keep=keep, keep_every_kimg=every)
+    for nimg in (900, 1000, 1800, 2100, 2900, 3000, 3100):
+        checkpoints.save(nimg)
+    assert [int(name) for name in names(tmp_path)] == kept
 
 
 def test_an_empty_directory_starts_from_zero(tmp_path):

@@ -10,6 +10,7 @@ from loops import loop_over
 from PIL import Image
 from tiny import recipe
 
+import equipoise
 from equipoise.train import train
 
 TINY = f"{Path(__file__).parent / 'tiny.py'}:recipe"
@@ -24,6 +25,7 @@ def trained(tmp_path_factory):
 
 def test_help_and_recipes():
     assert "Train GANs that converge" in run("--help")
+    assert run("--version") == f"equipoise {equipoise.__version__}\n"
     listed = run("recipes")
     for name in ("quickstart", "dcgan_digits", "sngan_digits", "sngan_digits_conditional"):
         assert name in listed
@@ -76,10 +78,24 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["nowhere.py:recipe"], "there is no file nowhere.py"),
         (["tests/tiny.py"], "names no function"),
         (["san_digits", 'data=Images(path="/does/not/exist")'], "/does/not/exist"),
+        (["san_digits", "--data", "photos"], "settings are given as KEY=VALUE, here data=photos"),
+        (["san_digits", "--data=photos"], "settings are given as KEY=VALUE, here data=photos"),
+        (["san_digits", "--batch-size", "8"], "settings are given as KEY=VALUE, here batch_size=8"),
+        (["san_digits", "--lr", "1e-4"], "did you mean 'g_optim.lr' or 'd_optim.lr'?"),
+        (["san_digits", "--resume"], "the same command resumes its run"),
+        (["san_digits", "--dryrun"], "Possible options: --dry-run"),
+        (["san_digits", "data=photos"], "expected a data set or a path that exists, and 'photos' is neither"),
+        (["san_digits", "lr=1e-4"], "no field 'lr'; did you mean 'g_optim.lr' or 'd_optim.lr'?"),
+        (["san_digits", "lr="], "no field 'lr'; did you mean 'g_optim.lr' or 'd_optim.lr'?"),
+        (["san_digits", "epochs=100"], "no field 'epochs': give total_kimg"),
+        (["san_digits", "image_size=64"], "give data.resolution, as in data.path=photos data.resolution=64"),
+        (["san_digits", "device=cuda"], "no field 'device'; did you mean 'compute.device'?"),
+        (["san_digits", "resume=true"], "the same command resumes its run"),
+        (["san_digits", "resume="], "the same command resumes its run"),
     ],
 )
 def test_bad_input_is_one_clear_message(tmp_path, arguments, message):
-    said = run("train", arguments[0], tmp_path / "r", *arguments[1:], code=2)
+    said = " ".join(run("train", arguments[0], tmp_path / "r", *arguments[1:], code=2).replace("│", " ").split())
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "r").exists()

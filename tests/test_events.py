@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny import recipe
 
 from equipoise.rules import Report
 from equipoise.train import Moment, train
-from equipoise.train import snapshot as snapshots
+from equipoise.train.clock import Clock
 
 
 def test_an_event_sees_every_iteration_and_may_report(tmp_path):
@@ -63,12 +64,28 @@ def test_as_many_checkpoints_are_kept_as_asked(keep, tmp_path):
     assert written[-1] == total
 
 
-def test_grids_come_by_the_clock_until_they_come_by_images(tmp_path, monkeypatch):
-    """After 1, 2, 4 ... minutes, and no more once one was due for its kimg."""
-    clock = iter(range(0, 10**6, 20))  # each look at it is 20 seconds later
-    monkeypatch.setattr(snapshots.time, "monotonic", lambda: next(clock))
-    cfg = replace(recipe(), total_kimg=0.4, report=Report(log_kimg=1.0, snapshot_kimg=0.3, minutes=1.0))
-    train(cfg, tmp_path)
-    grids = sorted(int(path.stem) for path in (tmp_path / "samples").iterdir())
-    assert grids == [24, 48, 96, 192, 304, 400]
-    assert [int(path.name) for path in sorted((tmp_path / "checkpoints").iterdir())] == [304, 400]
+def test_grids_and_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    """Grids after 1, 2, 4 ... minutes, and no more once one was due for its kimg; a checkpoint when the last is old."""
+    seconds = [0]
+    monkeypatch.setattr("equipoise.train.clock.time.monotonic", lambda: sum(seconds))
+    report = Report(log_kimg=1.0, snapshot_kimg=0.3, minutes=1.0, checkpoint_minutes=2.5, keep="all")
+    train(replace(recipe(), total_kimg=0.4, report=report), tmp_path, events=[lambda now: seconds.append(20)])
+    assert (tmp_path / "samples/real.png").exists()
+    grids = sorted(int(path.stem) for path in (tmp_path / "samples").glob("0*"))
+    assert grids == [0, 32, 56, 104, 200, 304, 400]  # after 0, 60, 120, 240, 480 seconds; then by images
+    written = [int(path.name) for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert written == [72, 144, 216, 288, 304, 376, 400]  # 160 seconds after the one before, or by images
+
+
+def test_early_grids_and_old_checkpoints_can_be_left_out(monkeypatch):
+    monkeypatch.setattr("equipoise.train.clock.time.monotonic", lambda: 1e9)
+    last = SimpleNamespace(written=0.0)
+    for minutes, limit, nimg, due in (
+        (None, None, 0, (False, False)),
+        (1.0, None, 0, (True, False)),
+        (1.0, None, 1000, (False, False)),
+        (None, 1.0, 1000, (False, True)),
+    ):
+        clock = Clock(Report(minutes=minutes, checkpoint_minutes=limit, snapshot_kimg=1.0), last)
+        clock.begun = 0.0
+        assert clock.due(nimg) == due

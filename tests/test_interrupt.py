@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from loops import loop_over
@@ -22,6 +24,8 @@ from equipoise.compute.interrupt import SAVE, STOP, Interrupt, Interrupted, hand
 from equipoise.rules import Report
 from equipoise.runs import Checkpoints
 from equipoise.train import Snapshots, d_step, train
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def send(number):
@@ -45,12 +49,15 @@ def asking(monkeypatch):
 
 @pytest.mark.parametrize("number", STOP)
 def test_a_run_is_saved_and_stopped(tmp_path, asking, number):
+    """The checkpoint is written before the events, which may take long, and before the grid."""
     asking(number, 16)
+    safe = {}
     with pytest.raises(Interrupted, match=r"stopped after 0\.024 of 0\.16 kimg, saved as .*24\. The same") as stop:
-        train(recipe(), tmp_path)
+        train(recipe(), tmp_path, events=[lambda now: safe.update({now.nimg: now.checkpoints.last[-2:]})])
     assert stop.value.signal == number
+    assert safe == {8: "et", 16: "et", 24: "24"}  # none yet, none yet
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["000000000024"]
-    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["000000000024.png"]
+    assert sorted(p.name for p in (tmp_path / "samples").glob("0*")) == ["000000000000.png", "000000000024.png"]
 
 
 def test_sigusr1_saves_once_and_changes_nothing(tmp_path, asking):
@@ -58,7 +65,7 @@ def test_sigusr1_saves_once_and_changes_nothing(tmp_path, asking):
     asking(signal.SIGUSR1, 144)
     train(recipe(), tmp_path / "asked")
     assert sorted(p.name for p in (tmp_path / "asked/checkpoints").iterdir()) == ["000000000152", "000000000160"]
-    assert len(list((tmp_path / "asked/samples").iterdir())) == 5
+    assert len(list((tmp_path / "asked/samples").iterdir())) == 7  # one more than undisturbed
     assert_same_run(tmp_path / "undisturbed", tmp_path / "asked")
 
 
@@ -182,6 +189,66 @@ def test_the_launcher_ends_with_the_code_of_the_first_that_failed(monkeypatch, c
 
     monkeypatch.setattr("torch.distributed.run.main", failing)
     assert launch.main(["--nproc_per_node", "2"]) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux lists processes there")
+def test_the_launcher_hands_a_signal_to_a_process_that_handles_it():
+    """The other one would die of it, as a process does that is still importing."""
+    with (
+        subprocess.Popen(["sleep", "30"]) as deaf,
+        subprocess.Popen(
+            ["bash", "-c", "trap 'exit 7' USR1; echo ready; while :; do sleep 0.02; done"], stdout=subprocess.PIPE
+        ) as hearing,
+    ):
+        assert hearing.stdout.readline() == b"ready\n"
+        launch.hand_on(signal.SIGUSR1, None)
+        assert hearing.wait(20) == 7
+        assert deaf.poll() is None
+        deaf.kill()
+
+
+SLURM = re.search(
+    r"^```text title=\"train\.sbatch\"\n(.*?)^```$", (DOCS / "slurm.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
+STAND_IN = """#!/bin/bash
+trap 'sleep 0.1; exit 143' TERM
+trap 'touch saved' USR1
+touch started
+for i in {1..500}; do test -e done && exit $(cat done); sleep 0.02; done
+"""
+
+
+@loop_over(
+    ("signals", "end", "code", "queued"),
+    [([signal.SIGUSR1, signal.SIGTERM], None, 143, True), ([], 0, 0, False), ([signal.SIGUSR1], 1, 1, False)],
+)
+def test_the_job_for_slurm_requeues_a_run_that_was_stopped_and_no_other(tmp_path, signals, end, code, queued):
+    """With stand-ins. A signal to the script reaches the run, and the script waits for its end."""
+    assert SLURM is not None
+    for name, text in {"equipoise": STAND_IN, "scontrol": '#!/bin/bash\necho "$@" > queued\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "train.sbatch").write_text(SLURM.group(1))
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "42"}
+    with subprocess.Popen(["bash", "train.sbatch"], cwd=tmp_path, env=env) as job:
+        wait_for(tmp_path / "started")
+        for number in signals:
+            job.send_signal(number)
+            if number == signal.SIGUSR1:
+                wait_for(tmp_path / "saved")
+        if end is not None:
+            (tmp_path / "ending").write_text(str(end))
+            (tmp_path / "ending").rename(tmp_path / "done")
+        assert job.wait(20) == code
+    assert (tmp_path / "queued").exists() == queued
+    assert not queued or (tmp_path / "queued").read_text() == "requeue 42\n"
+
+
+def wait_for(path):
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.01)
 
 
 def test_the_launcher_ends_with_the_signal_that_it_got(monkeypatch):

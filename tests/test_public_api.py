@@ -80,7 +80,7 @@ def test_the_package_is_typed():
 HEAVY = ("torch", "numpy")
 
 
-COMMANDS = ([], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes"])
+COMMANDS = ([], ["--version"], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["recipes"])
 
 
 def test_torch_is_not_imported():

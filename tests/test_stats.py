@@ -11,6 +11,7 @@ from runs import lines
 from torch import nn
 
 from equipoise.core.types import RunError
+from equipoise.generate import png
 from equipoise.runs import Stats, require_finite
 
 
@@ -26,6 +27,18 @@ def test_a_line_averages_the_window_and_the_next_window_starts_empty(tmp_path):
     assert (first["nimg"], first["kimg"], first["D/loss"]) == (30, 0.03, 3.0)
     assert (second["D/loss"], second["D/R1"]) == (5.0, 0.25)
     assert first["images_per_second"] > 0
+
+
+def test_a_second_line_of_one_moment_has_no_speed(tmp_path):
+    """As an evaluation leaves it, when a signal has asked for the checkpoint first."""
+    with Stats(tmp_path, total_kimg=1, start=0) as stats:
+        for name in ("D/loss", "eval/frechet"):
+            stats.add({name: torch.tensor(1.0)}, 10)
+            stats.write(10, "none")
+    assert [line.keys() - {"nimg", "kimg"} for line in lines(tmp_path)] == [
+        {"D/loss", "images_per_second"},
+        {"eval/frechet"},
+    ]
 
 
 def test_a_resumed_run_forgets_what_was_written_after_its_checkpoint(tmp_path):
@@ -64,17 +77,20 @@ def test_tensorboard_gets_scalars_and_grids_where_it_is_installed(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="extra `tensorboard` is not installed"
     )
+    pixels = np.full((4, 6, 3), 7, np.uint8)
     with Stats(tmp_path, total_kimg=1, start=0) as stats:
         stats.add({"D/loss": torch.tensor(2.5)}, 10)
         stats.write(10, "none")
-        stats.image("samples", np.zeros((4, 4, 1), np.uint8), 10)
+        stats.image("samples", png(pixels), pixels.shape, 10)
     time.sleep(1.1)  # files of events are read in the order of their names, which hold the second they were made in
     with Stats(tmp_path, total_kimg=1, start=10) as stats:  # resumed: the point at the checkpoint stays
         stats.add({"D/loss": torch.tensor(1.5)}, 20)
         stats.write(20, "none")
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("D/loss")] == [(10, 2.5), (20, 1.5)]
-    assert [e.step for e in events.Images("samples")] == [10]
+    (image,) = events.Images("samples")
+    assert (image.step, image.width, image.height) == (10, 6, 4)
+    assert image.encoded_image_string == png(pixels)
 
 
 def test_without_tensorboard_a_run_goes_on(tmp_path, monkeypatch):
@@ -86,8 +102,9 @@ def test_without_tensorboard_a_run_goes_on(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
+    pixels = np.full((4, 6, 3), 7, np.uint8)
     with Stats(tmp_path, total_kimg=1, start=0) as stats:
         stats.add({"D/loss": torch.tensor(2.5)}, 10)
         stats.write(10, "none")
-        stats.image("samples", np.zeros((4, 4, 1), np.uint8), 10)
+        stats.image("samples", png(pixels), pixels.shape, 10)
     assert lines(tmp_path)[0]["D/loss"] == 2.5

@@ -49,7 +49,8 @@ def test_a_run_leaves_what_the_design_promises(whole):
     assert not G.training
     assert not any(p.requires_grad for p in G.parameters())
     assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["000000000120", "000000000160"]  # last two
-    assert [p.name for p in sorted((run_dir / "samples").iterdir())] == [f"{n:012d}.png" for n in (40, 80, 120, 160)]
+    grids = [f"{n:012d}.png" for n in (0, 40, 80, 120, 160)]
+    assert [p.name for p in sorted((run_dir / "samples").iterdir())] == [*grids, "real.png"]
     for name in ("config.txt", "environment.txt", "generator/generator.safetensors"):
         assert (run_dir / name).stat().st_size > 0
     written = lines(run_dir)

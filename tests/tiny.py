@@ -21,5 +21,5 @@ def recipe() -> TrainConfig:
         ema=EMAConfig(halflife_kimg=0.05),
         batch_size=8,
         total_kimg=0.16,
-        report=Report(log_kimg=0.032, snapshot_kimg=0.04),
+        report=Report(log_kimg=0.032, snapshot_kimg=0.04, minutes=None, checkpoint_minutes=None),  # by images alone
     )

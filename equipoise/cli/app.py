@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from equipoise.compute.terminal import survive
 
 from . import data, evaluate, generate, lab, models, train, view
+from .options import out
 
 __all__ = ["app"]
 
@@ -39,11 +40,30 @@ app = App(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def say_version(asked: bool) -> None:
+    if asked:
+        from equipoise import __version__
+
+        out.print(f"equipoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train GANs that converge."""
+
+
 data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command()(train.recipes)
+app.command(cls=train.Train)(train.train)
 for command in (
-    train.recipes,
-    train.train,
     generate.sample,
     generate.export,
     generate.interpolate,

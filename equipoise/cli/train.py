@@ -4,17 +4,50 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from .options import OwnRecipe, assignments, clear_errors, err, out, own_components, pasted
 
 if TYPE_CHECKING:
     from equipoise.train import Event
 
-__all__ = ["recipes", "train"]
+__all__ = ["Train", "recipes", "train"]
+
+
+class Train(TyperCommand):
+    """The command `train`, which answers a setting that is typed as an option: ``--data photos``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = [name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        for i, word in enumerate(args[: args.index("--")] if "--" in args else args):
+            name, _, value = word.partition("=")
+            if word.startswith("--") and not get_close_matches(name, (*known, "--help"), cutoff=0.8):
+                ctx.fail(about_option(name, value or next(iter(args[i + 1 :]), "")))
+        return super().parse_args(ctx, args)
+
+
+def about_option(option: str, value: str) -> str:
+    """The message for an `option` that is none, with the setting that it may mean. value: the word after it."""
+    from dataclasses import fields
+
+    from equipoise.config import TrainConfig
+    from equipoise.core.mistakes import defaults, no_field
+
+    name = option.lstrip("-").replace("-", "_")
+    if is_field(name, (field.name for field in fields(TrainConfig))):
+        given = value if value and not value.startswith("-") and "=" not in value else "VALUE"
+        return f"there is no option {option}: settings are given as KEY=VALUE, here {shlex.quote(f'{name}={given}')}"
+    wrong = no_field(TrainConfig, name, defaults(TrainConfig))
+    return f"there is no option {option}: settings are given as KEY=VALUE. {wrong}"
+
+
+def is_field(name: str, names: Iterable[str]) -> bool:
+    return name.partition(".")[0] in names
 
 
 def recipes() -> None:

@@ -105,11 +105,12 @@ def classes_of_pass(i: int, images: int, num_classes: int, seed: int) -> Tensor:
     return order[(i * images + torch.arange(images)) % num_classes]
 
 
-def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec) -> nn.Module:
+def averaged_generator(average: nn.Module, cfg: TrainConfig, spec: ImageSpec, *, passes: int = PASSES) -> nn.Module:
     """A copy of the averaged generator of a run with standing statistics, which depend on the seed alone.
 
     spec: the spec of the run's data.
+    passes: as in `with_standing_statistics`.
     """
     images = min(cfg.batch_size, cfg.compute.micro_batch or cfg.batch_size)  # batches of the size seen in training
     of_g = cfg.spec_of_g(spec)
-    return with_standing_statistics(average, cfg.generator, of_g, images=images, seed=cfg.seed)
+    return with_standing_statistics(average, cfg.generator, of_g, images=images, seed=cfg.seed, passes=passes)

@@ -13,12 +13,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -43,7 +45,8 @@ class Checkpoints:
     """The checkpoints of a run. Rank 0 reads and writes, and broadcasts the state that it reads to the other ranks.
 
     nets: modules whose `state_dict` is saved, by name.  optimizers: likewise.
-    keep: number of newest checkpoints that are kept.
+    keep: number of newest checkpoints that are kept, or "all".
+    keep_every_kimg: the first checkpoint past each multiple of this many thousand images is kept too. None: no others.
     spec: spec of the data that the networks are built for, saved beside them. None saves no spec.
     """
 
@@ -53,12 +56,14 @@ class Checkpoints:
         *,
         nets: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
-        keep: int = 2,
+        keep: int | Literal["all"] = 2,
+        keep_every_kimg: float | None = None,
         spec: ImageSpec | None = None,
     ):
         self.folder, self.nets, self.optimizers = run_dir / "checkpoints", nets, optimizers
-        self.keep, self.spec = keep, spec
-        self.last = "none yet"
+        self.keep, self.keep_every_kimg, self.spec = keep, keep_every_kimg, spec
+        self.last, self.written = "none yet", -math.inf
+        """The newest checkpoint, and when this process wrote it, in seconds of `time.monotonic`."""
 
     def load_latest(self) -> int:
         """Restore the newest intact checkpoint. Returns its nimg, 0 if there is none.
@@ -110,7 +115,7 @@ class Checkpoints:
         return None
 
     def save(self, nimg: int) -> None:
-        """Write a checkpoint, then delete all but the newest `keep`.
+        """Write a checkpoint, then delete all but those that `keep` and `keep_every_kimg` keep.
 
         Raises:
             RunError: if it cannot be written; every earlier checkpoint is kept.
@@ -118,7 +123,7 @@ class Checkpoints:
         final = self.folder / f"{nimg:012d}"
         if str(final) != self.last:
             from_rank_0(lambda: self._write(final, nimg))
-        self.last = str(final)
+        self.last, self.written = str(final), time.monotonic()
 
     def _write(self, final: Path, nimg: int) -> None:
         with writing(self.folder, kept=f"The last good checkpoint is {self.last}."):
@@ -150,8 +155,19 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in finished(self.folder)[: -self.keep]:
+        for old in self._superseded(finished(self.folder)):
             shutil.rmtree(old)
+
+    def _superseded(self, paths: Sequence[Path]) -> list[Path]:
+        """The checkpoints among `paths`, oldest first, that need not be kept."""
+        if self.keep == "all":
+            return []
+        old = list(paths[: -self.keep])
+        if self.keep_every_kimg is None:
+            return old
+        every = self.keep_every_kimg * 1000
+        passed = [int(nimg_of(path) // every) for path in old]
+        return [path for path, now, before in zip(old, passed, [0, *passed], strict=False) if now == before]
 
 
 def finished(folder: Path) -> list[Path]:

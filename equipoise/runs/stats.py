@@ -5,13 +5,15 @@ Values stay on the device until a window is written. Only then does the host wai
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -147,7 +149,8 @@ class Stats:
         now, (then, before) = time.perf_counter(), self.since
         self.window.clear()
         self.since = (now, nimg)
-        averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
+        if nimg > before:
+            averages["images_per_second"] = (nimg - before) / max(now - then, 1e-9)
         from_rank_0(lambda: self._report(nimg, averages, last_checkpoint))
 
     def _report(self, nimg: int, averages: dict[str, float], last_checkpoint: str) -> None:
@@ -162,13 +165,22 @@ class Stats:
         if self.progress is not None:
             self.progress.show(nimg, averages)
 
-    def image(self, name: str, pixels: Any, nimg: int) -> None:
-        """Show a picture (H, W, C) uint8 in TensorBoard, and to every receiver."""
+    def moved(self, nimg: int) -> None:
+        """Show that the run is at `nimg`."""
+        if self.progress is not None:
+            self.progress.move(nimg)
+
+    def image(self, name: str, encoded: bytes, shape: Sequence[int], nimg: int) -> None:
+        """Show a picture in TensorBoard, and to every receiver. encoded: its PNG file.  shape: (H, W, C)."""
         if self.sinks:
-            picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            picture = Image.open(io.BytesIO(encoded))
             self._tell(lambda sink: sink.image(name, picture, nimg), nimg)
         if self.tensorboard is not None:
-            self.tensorboard.add_image(name, pixels, nimg, dataformats="HWC")
+            Summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
+            height, width, channels = shape
+            image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self.tensorboard.file_writer.add_summary(summary, nimg)
 
 
 def require_finite(nets: dict[str, nn.Module], nimg: int, last_checkpoint: str) -> None:

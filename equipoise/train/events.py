@@ -9,6 +9,7 @@ from equipoise.rules import EMA, Report
 from equipoise.runs import Checkpoints, Stats, require_finite
 from equipoise.weights import spectral_stats
 
+from .clock import Due
 from .gan import GAN
 
 __all__ = ["Event", "Moment", "checkpoint", "log", "spectra"]
@@ -22,6 +23,7 @@ class Moment:
     nimg: real images that D has seen.  increment: real images seen in this iteration.
     last: whether the run ends here.
     asked: number of a signal that asks for a checkpoint, or for a checkpoint and the end of the run; 0: none.
+    due: files that are due by time.
     stats: ``stats.add({"mine": tensor}, nimg)`` reports a scalar beside the steps' scalars.
     checkpoints: of the run; ``checkpoints.last`` names the newest.
     report: the intervals of reports.
@@ -33,6 +35,7 @@ class Moment:
     increment: int
     last: bool
     asked: int
+    due: Due
     stats: Stats
     checkpoints: Checkpoints
     report: Report
@@ -49,9 +52,19 @@ class Moment:
         return self.last or (evaluation is not None and self.passed(evaluation.every_kimg))
 
     @property
+    def snapshot(self) -> bool:
+        """Whether a checkpoint and a grid are due by the images seen."""
+        return self.evaluated or self.passed(self.report.snapshot_kimg)
+
+    @property
     def saved(self) -> bool:
         """Whether the run writes a checkpoint here."""
-        return bool(self.asked) or self.evaluated or self.passed(self.report.snapshot_kimg)
+        return self.snapshot or self.due.checkpoint or bool(self.asked)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the run writes a grid and the averaged generator here."""
+        return self.snapshot or self.due.grid or bool(self.asked)
 
 
 Event = Callable[[Moment], None]
@@ -59,13 +72,14 @@ Event = Callable[[Moment], None]
 
 
 def spectra(now: Moment) -> None:
-    """Spectral norms of D's layers, among the statistics of a checkpoint."""
-    if now.saved:
+    """Spectral norms of D's layers, among the statistics of a snapshot."""
+    if now.snapshot:
         now.stats.add(spectral_stats(now.gan.D), now.nimg)
 
 
 def log(now: Moment) -> None:
-    """Write the averages since the last call. Only here the host waits for the device."""
+    """Show how far the run is, and write the averages when they are due. Only then the host waits for the device."""
+    now.stats.moved(now.nimg)
     if now.saved or now.passed(now.report.log_kimg):
         now.stats.write(now.nimg, now.checkpoints.last)
 

@@ -54,11 +54,12 @@ def train(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) -
                 increment=nimg - start,
                 last=nimg >= run.total,
                 asked=run.interrupt.requested(),
+                due=run.clock.due(nimg),
                 stats=run.stats,
                 checkpoints=run.checkpoints,
                 report=cfg.report,
             )
-            for event in run.events:
+            for event in run.after(now):
                 event(now)
             if now.asked in STOP and not now.last:
                 raise Interrupted(

@@ -14,10 +14,11 @@ from equipoise.runs import Stats, claim, record
 
 from .batches import Streams
 from .evaluations import Evaluations
-from .events import Event, checkpoint, log, spectra
+from .events import Event
 from .gan import GAN
 from .hosting import hosted
 from .memory import require_fitting
+from .opening import open_with
 from .run import Run
 from .snapshot import Snapshots
 from .start import bring_notice, require_shares, saved, started
@@ -61,10 +62,12 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
         if nimg >= total:
             yield run
             return
+        open_with(gan, dataset, held_out, nimg, folder)
+        snapshots.begin(ema.model, dataset, nimg)
         with streams.opened(nimg, device) as run.data:
             from_rank_0(lambda: record(folder, resumed=nimg > 0, device=device))
             evaluations = Evaluations(folder, cfg, dataset, gan.D, gan.G)
             run.stats = Stats(folder, cfg.total_kimg, nimg)
-            run.events = (spectra, evaluations, *events, log, checkpoint, snapshots)
+            run.report_by(evaluations, events, snapshots)
             with run.stats, handled(interrupt, *STOP):
                 yield run

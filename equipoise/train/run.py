@@ -12,7 +12,8 @@ from equipoise.rules import EMA
 from equipoise.runs import Checkpoints, Stats
 
 from .batches import Drawn
-from .events import Event
+from .clock import Clock
+from .events import Event, Moment, checkpoint, log, spectra
 from .gan import GAN
 
 __all__ = ["Run"]
@@ -24,6 +25,7 @@ class Run:
 
     nimg: images seen at the start.  total: images seen at the end.
     data: the images of each update of D.  stats, events: see `Moment`, `Event`. A finished run lacks these three.
+    clock: for files that are due by time.
     """
 
     cfg: TrainConfig
@@ -37,3 +39,19 @@ class Run:
     data: Iterator[Drawn] = field(init=False)
     stats: Stats = field(init=False)
     events: Sequence[Event] = field(init=False)
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.cfg.report, self.checkpoints)
+
+    def report_by(self, evaluations: Event, own: Sequence[Event], snapshots: Event) -> None:
+        """Set the events. own: the caller's. Their statistics and those of evaluations are written by `log`."""
+        self.events = (spectra, evaluations, *own, log, checkpoint, snapshots)
+
+    def after(self, now: Moment) -> Sequence[Event]:
+        """The events of a moment, in order.
+
+        If a signal asks for a checkpoint, it is written first, with the statistics before it: the process may be killed
+        soon, and an evaluation or a grid can take minutes.
+        """
+        return (log, checkpoint, *self.events) if now.asked else self.events

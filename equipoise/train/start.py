@@ -141,4 +141,12 @@ def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:
     if gan.showing.pool is not None:
         nets["pool"] = gan.showing.pool
     optimizers: dict[str, torch.optim.Optimizer] = {"G": gan.g_optim, "D": gan.d_optim}
-    return Checkpoints(folder, nets=nets, optimizers=optimizers, keep=gan.cfg.report.keep, spec=gan.spec)
+    report = gan.cfg.report
+    return Checkpoints(
+        folder,
+        nets=nets,
+        optimizers=optimizers,
+        keep=report.keep,
+        keep_every_kimg=report.keep_every_kimg,
+        spec=gan.spec,
+    )
