@@ -262,4 +262,4 @@ def test_without_websockets_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "equipoise.lab.playground.server")
     code, said = command("playground", "--port", "0")
     assert code == 2
-    assert "the playground needs websockets: pip install 'equipoise[playground]'" in said
+    assert "the playground needs websockets: pip install -c constraints.txt '.[playground]'" in said

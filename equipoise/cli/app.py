@@ -46,6 +46,7 @@ for command in (
     train.train,
     generate.sample,
     generate.export,
+    generate.push,
     generate.interpolate,
     generate.arithmetic,
     generate.mix,

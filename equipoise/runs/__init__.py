@@ -14,25 +14,34 @@ from .directory import (
     statistics_of,
 )
 from .environment import record, threads_before
+from .hub import Repo, download, fetched, hub_name, upload
 from .lock import locked
 from .logs import LARGEST, Log, read_log
+from .networks import NETWORKS, Networks, networks_of, save_networks
 from .progress import Progress
 from .stats import Stats, require_finite
 
 __all__ = [
     "LARGEST",
+    "NETWORKS",
     "NOTICE",
     "Checkpoints",
     "Log",
+    "Networks",
     "Progress",
+    "Repo",
     "Run",
     "Stats",
     "claim",
     "config_text",
+    "download",
     "exist",
+    "fetched",
     "finished",
+    "hub_name",
     "keep_notice",
     "locked",
+    "networks_of",
     "newest_whole",
     "notice_of",
     "own_features",
@@ -41,6 +50,8 @@ __all__ = [
     "read_run",
     "record",
     "require_finite",
+    "save_networks",
     "statistics_of",
     "threads_before",
+    "upload",
 ]

@@ -10,7 +10,7 @@ from equipoise.compute.distributed import from_rank_0
 from equipoise.compute.interrupt import STOP, handled
 from equipoise.config import TrainConfig
 from equipoise.data import hold_out
-from equipoise.runs import Stats, claim, record
+from equipoise.runs import Stats, claim, keep_notice, record
 
 from .batches import Streams
 from .evaluations import Evaluations
@@ -20,7 +20,7 @@ from .hosting import hosted
 from .memory import require_fitting
 from .run import Run
 from .snapshot import Snapshots
-from .start import bring_notice, require_shares, saved, started
+from .start import require_shares, saved, started
 from .steps import iteration
 from .tuning import tune
 
@@ -45,12 +45,12 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
         gan = GAN.build(cfg, dataset.spec, device)
         require_shares(gan)
         streams = Streams(gan.cfg, gan.stages, dataset, held_out)
-        ema, transferred = started(gan, folder)
+        ema, notice = started(gan, folder)
         from_rank_0(lambda: claim(folder, cfg))  # from here on the directory is this run's
         tune(gan, folder, iteration)
         checkpoints = saved(gan, ema, folder)
-        if transferred:
-            from_rank_0(lambda: bring_notice(cfg, folder))
+        if notice is not None:
+            from_rank_0(lambda: keep_notice(notice, folder))
             checkpoints.save(0)  # from here on the run does not need the other run
         nimg = checkpoints.load_latest()
         snapshots = Snapshots(folder, cfg, dataset.spec)

@@ -1,7 +1,6 @@
 """The server of the playground: three files over HTTP, and a websocket for each tab, tied to a process that trains.
 
-This is the only module that imports websockets, an extra: ``pip install 'equipoise[playground]'``. It does not import
-torch.
+This is the only module that imports websockets, of the extra `playground`. It does not import torch.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from equipoise.core.extras import install
+
 try:
     from websockets.datastructures import Headers
     from websockets.exceptions import ConnectionClosed
@@ -27,7 +28,7 @@ try:
     from websockets.sync.server import Server, ServerConnection
     from websockets.sync.server import serve as listen
 except ImportError as error:
-    raise ValueError("the playground needs websockets: pip install 'equipoise[playground]'") from error
+    raise ValueError(f"the playground needs websockets: {install('playground')}") from error
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
