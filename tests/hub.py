@@ -176,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
+        if not self.hub.online:
+            return self.answer(503, b"")
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self.answer(401, b"")
         if path == "/api/validate-yaml":
@@ -186,8 +188,9 @@ class Handler(BaseHTTPRequestHandler):
             there = name in self.hub.repos
             if not there:
                 self.hub.repos[name] = {}
-                self.hub.private |= {name} if asked.get("private") else set()
-            return self.answer(409 if there else 200, {"url": f"https://hub.invalid/{name}", "id": name})
+                hidden = asked.get("private") or asked.get("visibility") == "private"  # by version of the package
+                self.hub.private |= {name} if hidden else set()
+            return self.answer(409 if there else 200, {"url": f"http://{self.headers['Host']}/{name}", "id": name})
         name = "/".join(path.removeprefix("/api/models/").split("/")[:2])
         if "/preupload/" in path:
             files = [
@@ -199,7 +202,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.hub.repos[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         commit = self.hub.commit(name)
         return self.answer(
-            200, {"success": True, "commitOid": commit, "commitUrl": f"https://hub.invalid/{name}/commit/{commit}"}
+            200,
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"http://{self.headers['Host']}/{name}/commit/{commit}",
+            },
         )
 
     def answer(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 from equipoise.core.extras import install
@@ -17,6 +18,7 @@ DEVELOPMENT = "pip install -c constraints.txt -e '.[dev]'"
 """The one other form: the tools of those who change the package, in place."""
 
 
+@cache
 def places() -> list[tuple[str, str]]:
     """(file, command with an extra), over all texts that are shipped."""
     roots = ("equipoise", "docs", "tests", "examples", "benchmarks", "scripts", ".ci")

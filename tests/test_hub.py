@@ -6,12 +6,14 @@ Over HTTP against a server of the tests where huggingface_hub is installed, else
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import run
 from hub import served
+from loops import loop_over
 from runs import lines, same, saved
 from safetensors.torch import load_file, save_file
 from tiny import recipe
@@ -177,18 +179,37 @@ def test_this_machine_comes_first(tmp_path, monkeypatch):
     """A mistyped path in a folder that is here is not looked for on the Hub."""
     monkeypatch.chdir(tmp_path)
     assert hub_name("you/name") == ("you/name", None)
-    assert hub_name(tmp_path.__class__("you/name")) == ("you/name", None)
+    assert hub_name(Path("you/name")) == ("you/name", None)
     assert hub_name("you/name@v1.0") == ("you/name", "v1.0")
     (tmp_path / "you").mkdir()
     assert hub_name("you/name") is None
-    assert hub_name("hf://you/name") == hub_name(tmp_path.__class__("hf://you/name")) == ("you/name", None)
+    assert hub_name("hf://you/name") == hub_name(Path("hf://you/name")) == ("you/name", None)
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["name", "./you/name", "/you/name", "a/b/c", "../name", "you/..", "you/../x", "you/na me", "hf://you", "you/g.safetensors",
-     "hf://../name", "hf://you/..%2f", "you/name@../../x", "", "~/name", "http://you/name", "you\\name"],
-)  # fmt: skip
+OTHERS = [
+    "name",
+    "./you/name",
+    "/you/name",
+    "a/b/c",
+    "../name",
+    "you/..",
+    "you/../x",
+    "you/na me",
+    "hf://you",
+    "~/name",
+]
+OTHERS += [
+    "hf://../name",
+    "hf://you/..%2f",
+    "you/name@../../x",
+    "",
+    "you/g.safetensors",
+    "http://you/name",
+    "you\\name",
+]
+
+
+@loop_over("path", OTHERS)
 def test_other_places_are_paths(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert hub_name(path) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import typer
@@ -19,6 +21,8 @@ class App(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         survive()
+        if sys.platform == "darwin":  # torch reads it when it is imported
+            os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # the CPU computes what Apple's GPUs lack
         return super().__call__(*args, **kwargs)
 
 

@@ -39,7 +39,7 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
     if run_dir == "":
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     folder = Path(run_dir)
-    with hosted(folder, cfg.compute.device) as (device, interrupt):
+    with hosted(folder, cfg.compute) as (device, interrupt):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
