@@ -2,7 +2,8 @@
 FROM python:3.12-slim
 WORKDIR /opt/equipoise
 COPY . .
-RUN pip install --no-cache-dir -c constraints.txt '.[features,hub,tensorboard]'
+ENV PIP_NO_CACHE_DIR=1
+RUN pip install -c constraints.txt '.[features,hub,tensorboard]'
 ENV EQUIPOISE_CACHE=/cache/equipoise HF_HOME=/cache/huggingface
 WORKDIR /data
 ENTRYPOINT ["equipoise"]

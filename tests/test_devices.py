@@ -147,11 +147,12 @@ class Wide(TorchDispatchMode):
 def test_a_step_of_training_makes_no_float64_on_the_device(name):
     """Else a Mac's GPU could not train: the trainer's own steps, with penalties, path lengths and augmentation."""
     spec = ImageSpec(28, 1, 10) if name == "quickstart" else ImageSpec(32, 3)
-    with torch.random.fork_rng(devices=[]), Wide() as mode, META:
-        gan = GAN.build(override(recipes.load(name)[0], {"batch_size": 4}), spec, META)
+    with torch.random.fork_rng(devices=[]), Wide() as mode:
+        with META:
+            gan = GAN.build(override(recipes.load(name)[0], {"batch_size": 4}), spec, META)
+            x = torch.zeros(4, spec.channels, spec.resolution, spec.resolution)
+            batch = Batch(x, torch.zeros(4, dtype=torch.int64) if spec.num_classes else None)
         gan.d_optim, gan.g_optim = (torch.optim.SGD(owned(optim)) for optim in (gan.d_optim, gan.g_optim))  # not fused
-        x = torch.zeros(4, spec.channels, spec.resolution, spec.resolution)
-        batch = Batch(x, torch.zeros(4, dtype=torch.int64) if spec.num_classes else None)
         d_step(gan, batch, 0, None, batch)  # lazy terms are due at 0
         g_step(gan, batch, 0, batch)
     assert mode.calls > 300

@@ -59,7 +59,7 @@ def nvidia_here() -> bool:
 
 
 def fallbacks(settings: Compute, device: torch.device) -> list[str]:
-    """What `device` cannot do of a run's settings, and what is done instead: a line each."""
+    """Settings of a run that `device` cannot follow, and what is done instead: a line each."""
     lines = []
     if settings.precision == "tf32" and not has_tf32(device):
         lines.append(f"compute.precision=tf32: {device} has no TF32, so products are float32")

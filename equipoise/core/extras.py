@@ -5,10 +5,10 @@ from __future__ import annotations
 __all__ = ["install"]
 
 
-def install(extra: str) -> str:
-    """The command for one extra, typed in a clone of the repository: the package is not in an index yet.
+def install(*extras: str) -> str:
+    """The command for extras, typed in a clone of the repository: the package is not in an index yet.
 
     >>> install("lab")
     "pip install -c constraints.txt '.[lab]'"
     """
-    return f"pip install -c constraints.txt '.[{extra}]'"
+    return f"pip install -c constraints.txt '.[{','.join(extras)}]'"
