@@ -30,8 +30,8 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
     Raises:
         RunError: if a process ends before its work is done.
     """
-    there = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if there else "spawn")  # Windows has spawn alone
+    there = "forkserver" in multiprocessing.get_all_start_methods()  # Windows has spawn alone
+    context = multiprocessing.get_context("forkserver") if there else multiprocessing.get_context("spawn")
     context.set_forkserver_preload([work.__module__])
     processes: dict[Connection, BaseProcess] = {}
     try:

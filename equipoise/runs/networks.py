@@ -71,14 +71,14 @@ def of_run(folder: Path) -> Networks:
     newest = newest_whole(checkpoints)
     if newest is None:
         damaged = f"every checkpoint in {checkpoints} is damaged"
-        state = damaged if finished(checkpoints) else f"there is no checkpoint in {checkpoints}"
+        found = damaged if finished(checkpoints) else f"there is no checkpoint in {checkpoints}"
         alone = (folder / "model.safetensors").is_file()
         advice = (
             "The folder was exported without D: export it again, with --with-discriminator"
             if alone
             else 'Give the directory of a run that has saved one, such as start=FreezeD(run="runs/a")'
         )
-        raise ValueError(f"cannot start from the run {folder}: {state}. {advice}.")
+        raise ValueError(f"cannot start from the run {folder}: {found}. {advice}.")
     path, weights, state = newest
     spec = state.get("spec")
     return Networks(path, weights, None if spec is None else ImageSpec(**spec), notice_of(folder))
