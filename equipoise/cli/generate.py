@@ -187,6 +187,8 @@ def push(
         seen = "private" if private else "public, unless it is there and private"
         lines = [f"{'would push' if dry_run else 'pushed'} to {name} ({seen}):"]
         lines += [f"  {file}  {size:,} bytes" for file, size in done.files]
+        if licence is None:
+            lines.append("Without --licence the card names none, unless you have written one into it.")
         if done.address is None:
             lines.append(
                 "config.txt and README.md name the data and the command: read them, they may name your folders."
