@@ -118,7 +118,8 @@ def start_from(name: str | None) -> str:
     place = "FOLDER" if name is None else name
     return f"""
 `networks.safetensors` holds G, D and the average of G as they were trained. Another run starts from every layer that
-fits, whatever its resolution and classes, with the `config.txt` beside this file: `equipoise train config.txt RUN data=IMAGES \
+fits, whatever its resolution and classes, with the `config.txt` beside this file:
+`equipoise train config.txt RUN data=IMAGES \
 'start=Transfer(run="{place}")'`.
 """
 
