@@ -467,7 +467,7 @@ def test_files_that_are_damaged_or_foreign(folder):
 @loop_over("missing", ["onnx", "onnxscript"])
 def test_onnx_without_its_packages(trained, missing, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ValueError, match=r"pip install 'equipoise\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install -c constraints.txt '\.\[export\]'"):
         export(trained, "onnx", tmp_path / "g.onnx")
     export(trained, "pt2", tmp_path / "g.pt2")  # which needs neither
 

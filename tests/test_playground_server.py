@@ -264,4 +264,4 @@ def test_without_websockets_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "equipoise.lab.playground.server")
     code, said = command("playground", "--port", "0")
     assert code == 2
-    assert "pages in the browser need websockets: pip install 'equipoise[playground]'" in said
+    assert "pages in the browser need websockets: pip install -c constraints.txt '.[playground]'" in said

@@ -430,7 +430,7 @@ def test_points_without_a_distance_are_refused():
 def test_only_the_plane_needs_scipy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     assert wasserstein(torch.zeros(2, 1), torch.ones(2, 1)) == 1
-    with pytest.raises(ValueError, match=r"need scipy: pip install 'equipoise\[lab\]'"):
+    with pytest.raises(ValueError, match=r"need scipy: pip install -c constraints.txt '\.\[lab\]'"):
         wasserstein(torch.zeros(2, 2), torch.ones(2, 2))
 
 

@@ -13,14 +13,16 @@ from networks import narrow_fields
 from runs import same
 from tiny import recipe
 from torch import nn
+from torch.testing import assert_close
 
 from equipoise import models
 from equipoise.config import components, to_text
 from equipoise.core.grammar import parse
 from equipoise.core.types import ImageSpec
-from equipoise.models import Head, NoConditioning, Projection, SANDigitsDiscriminator
+from equipoise.models import Head, Input, NoConditioning, Projection, SANDigitsDiscriminator
 from equipoise.nn import Discriminator
-from equipoise.rules import Adam, FreezeD
+from equipoise.rules import Adam, FreezeD, Transfer
+from equipoise.rules.transfer import for_classes
 from equipoise.runs import Checkpoints
 from equipoise.train import load_networks
 from equipoise.weights import ClipWeights, FrobeniusNorm, NoNormalizer, SpectralNorm, WeightNorm
@@ -227,6 +229,103 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_where_it_is
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
         load_networks(FreezeD(tmp_path), nets)
     assert same(state(nets), before)
+
+
+# ---- other classes ---------------------------------------------------------------------------------------
+
+
+def of_classes(num_classes: int, normalizer=None, class_input: str = "concat", seed: int = 0) -> dict[str, nn.Module]:
+    """A conditional G and D of the DCGAN; G is unconditional without classes, and D then ignores them."""
+    torch.manual_seed(seed)
+    spec = ImageSpec(resolution=16, channels=1, num_classes=num_classes)
+    G = models.DCGANGenerator(z_dim=5, width=4, class_input=class_input).build(spec)
+    head = Head(Projection() if num_classes else NoConditioning())
+    D = head.build(models.DCGANDiscriminator(width=4).build, spec)
+    (normalizer or NoNormalizer())(D)
+    for module in (*G.modules(), *D.modules()):
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)  # of classes that differ
+    return {"G": G.eval(), "D": D.eval()}
+
+
+def transferred(tmp_path, before: int, now: int, **settings) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Networks for `before` classes, and those for `now` classes that start from them."""
+    source, target = of_classes(before, **settings), of_classes(now, **settings, seed=1)
+    spec = ImageSpec(resolution=16, channels=1, num_classes=before)
+    Checkpoints(tmp_path / "a", nets=source, optimizers={}, spec=spec).save(100)
+    load_networks(Transfer(tmp_path / "a"), target, now)
+    return source, target
+
+
+@torch.no_grad()
+def test_each_class_starts_as_the_mean_of_the_classes_before(tmp_path, capsys):
+    """D is linear in V[y], so its logits are means; as are the gains and offsets of G's norms."""
+    source, target = transferred(tmp_path, 10, 3, class_input="batch_norm")
+    x = torch.randn(4, 1, 16, 16)
+    expected = torch.stack([source["D"](x, torch.full((4,), c)).fun for c in range(10)]).mean(0)
+    for c in range(3):
+        assert_close(target["D"](x, torch.full((4,), c)).fun, expected, rtol=1e-5, atol=1e-5)
+    before, now = source["G"].state_dict(), target["G"].state_dict()
+    tables = [name for name, value in before.items() if value.ndim == 2 and len(value) == 10]
+    assert len(tables) >= 4
+    for name in tables:
+        assert_close(now[name], before[name].mean(0).expand(3, -1))
+    said = capsys.readouterr().err.splitlines()
+    assert "  1 weight adapted to the number of classes: head.conditioning.embed" in said
+    assert not [line for line in said if "initial" in line]
+
+
+@torch.no_grad()
+def test_a_network_that_learns_of_classes_starts_as_it_was(tmp_path):
+    """Inputs that tell the class begin at 0: whatever the class, the images are the unconditional generator's."""
+    source, target = transferred(tmp_path, 0, 3)
+    z = torch.randn(6, 5)
+    assert_close(target["G"](z, torch.arange(6) % 3), source["G"](z, None))
+
+
+@torch.no_grad()
+def test_the_inputs_beside_a_class_are_kept(tmp_path):
+    """From 4 classes to 6: z keeps its weights, and every class has the mean of theirs."""
+    source, target = transferred(tmp_path, 4, 6)
+    (name,) = [n for n, v in target["G"].state_dict().items() if v.shape != source["G"].state_dict()[n].shape]
+    before, now = source["G"].state_dict()[name], target["G"].state_dict()[name]
+    assert (len(before), len(now)) == (9, 11)  # inputs of a transposed convolution
+    assert torch.equal(now[:5], before[:5])
+    assert_close(now[5:], before[5:].mean(0, keepdim=True).expand_as(now[5:]))
+
+
+def test_singular_vectors_of_a_table_are_not_averaged(tmp_path, capsys):
+    _, target = transferred(tmp_path, 10, 3, normalizer=SpectralNorm())
+    u = target["D"].head.conditioning.embed.parametrizations.weight[0]._u
+    assert u.shape == (3,)
+    assert u.norm().item() == pytest.approx(1, abs=1e-5)
+    assert (
+        "1 weight at their initial values, because the shapes differ: head.conditioning.embed"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_size_that_is_no_number_of_classes_is_not_adapted(tmp_path):
+    shapes = [
+        ((10, 4), (3, 4)),
+        ((4, 10), (4, 3)),
+        ((12, 4), (5, 4)),
+        ((10, 4), (3, 5)),
+        ((10,), (3,)),
+        ((9, 4), (3, 4)),
+    ]
+    adapted = [for_classes(torch.randn(a), torch.Size(b), 10, 3) is not None for a, b in shapes]
+    assert adapted == [True, True, True, False, False, False]
+
+
+def test_a_frozen_layer_must_be_copied_and_not_adapted(tmp_path):
+    spec = ImageSpec(resolution=16, channels=1, num_classes=4)
+    D = Head(Input()).build(models.DCGANDiscriminator(width=4).build, spec)
+    Checkpoints(tmp_path / "a", nets={"D": D}, optimizers={}, spec=spec).save(100)
+    other = Head(Input()).build(models.DCGANDiscriminator(width=4).build, replace(spec, num_classes=3))
+    with pytest.raises(ValueError, match="freeze layers of D at their initial weights"):
+        load_networks(Transfer(tmp_path / "a", layers=1), {"D": other}, 3)
+    load_networks(Transfer(tmp_path / "a"), {"D": other}, 3)
 
 
 # ---- as a setting ----------------------------------------------------------------------------------------

@@ -273,7 +273,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "equipoise.view.server")
     code, said = command(tmp_path)
     assert code == 2
-    assert "pages in the browser need websockets: pip install 'equipoise[playground]'" in said
+    assert "pages in the browser need websockets: pip install -c constraints.txt '.[playground]'" in said
 
 
 # ---- in the browser --------------------------------------------------------------------------------------

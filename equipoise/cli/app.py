@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +22,8 @@ class App(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         survive()
+        if sys.platform == "darwin":  # torch reads it when it is imported
+            os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # the CPU computes what Apple's GPUs lack
         return super().__call__(*args, **kwargs)
 
 
@@ -66,6 +70,7 @@ app.command(cls=train.Train)(train.train)
 for command in (
     generate.sample,
     generate.export,
+    generate.push,
     generate.interpolate,
     generate.arithmetic,
     generate.mix,

@@ -1,4 +1,4 @@
-"""The commands `sample`, `export`, `import`, `interpolate`, `arithmetic`, `mix` and `walk`."""
+"""The commands `sample`, `export`, `push`, `import`, `interpolate`, `arithmetic`, `mix` and `walk`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .options import OwnRecipe, clear_errors, err, numbers, own_components, past
 if TYPE_CHECKING:
     from equipoise.generate import Generator
 
-__all__ = ["arithmetic", "export", "import_published", "interpolate", "mix", "sample", "walk"]
+__all__ = ["arithmetic", "export", "import_published", "interpolate", "mix", "push", "sample", "walk"]
 
 Psi = Annotated[
     Optional[float],  # noqa: UP045
@@ -27,6 +27,13 @@ Cutoff = Annotated[
 Truncation = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="As in `equipoise sample`."),
+]
+BothNetworks = Annotated[
+    bool,
+    typer.Option(
+        "--with-discriminator",
+        help="Add G, D and the average of G, which other runs start from: start=Transfer(run=FOLDER).",
+    ),
 ]
 
 
@@ -45,7 +52,9 @@ def opened(
 
 
 def sample(
-    run_dir: Annotated[Path, typer.Argument(help="A run that has reached its first checkpoint.")],
+    run_dir: Annotated[
+        Path, typer.Argument(help="A run that has reached its first checkpoint, an export, or YOU/NAME on the Hub.")
+    ],
     num: Annotated[Optional[int], typer.Option(help="Number of images; default 100.", min=1)] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Equal seeds draw equal images; default 0.", min=0)] = None,  # noqa: UP045
     out_path: Annotated[
@@ -132,14 +141,61 @@ def export(
         Optional[float],  # noqa: UP045
         typer.Option(help="As in `equipoise sample`: batch norms are made for z within this distance of 0."),
     ] = None,
+    with_discriminator: BothNetworks = False,
     recipe: OwnRecipe = None,
 ) -> None:
     """Write the averaged generator of a run for other programs, or as a folder to publish."""
     with clear_errors():
         from equipoise.generate import export as write
 
-        made = write(run_dir, to, out_path, truncation=truncation, known=own_components(recipe))
+        known = own_components(recipe)
+        made = write(run_dir, to, out_path, truncation=truncation, with_discriminator=with_discriminator, known=known)
         err.print(f"wrote {made}", markup=False)
+
+
+def push(
+    run_dir: Annotated[Path, typer.Argument(help="A run, its best/, or a folder of `equipoise export`.")],
+    name: Annotated[str, typer.Argument(metavar="YOU/NAME", help="Repository on the Hub; it is made if needed.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Only you may see it. A public repository of that name is refused.")
+    ] = False,
+    with_discriminator: BothNetworks = False,
+    licence: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--licence", "--license", help="Licence for the model card, such as apache-2.0, if you choose one."
+        ),
+    ] = None,
+    truncation: Truncation = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and upload nothing.")] = False,
+    recipe: OwnRecipe = None,
+) -> None:
+    """Publish the averaged generator of a run on the Hugging Face Hub, with a model card."""
+    with clear_errors():
+        from equipoise.generate import push as publish
+
+        done = publish(
+            run_dir,
+            name,
+            private=private,
+            with_discriminator=with_discriminator,
+            truncation=truncation,
+            licence=licence,
+            known=own_components(recipe),
+            dry_run=dry_run,
+        )
+        seen = "private" if private else "public, unless it is there and private"
+        lines = [f"{'would push' if dry_run else 'pushed'} to {name} ({seen}):"]
+        lines += [f"  {file}  {size:,} bytes" for file, size in done.files]
+        if licence is None:
+            lines.append("Without --licence the card names none, unless you have written one into it.")
+        if done.address is None:
+            lines.append(
+                "config.txt and README.md name the data and the command: read them, they may name your folders."
+            )
+        else:
+            lines += [done.address, f'Use: Generator.from_pretrained("{name}"), or equipoise sample {name}']
+        err.print("\n".join(lines), markup=False)
 
 
 def import_published(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import torch
 
-__all__ = ["described"]
+from .devices import nvidia_here
 
-DRIVER = Path("/proc/driver/nvidia")
+__all__ = ["described"]
 
 
 def described(device: torch.device) -> str:
@@ -25,13 +22,8 @@ def described(device: torch.device) -> str:
 
 def unused_gpu() -> str:
     """Why torch does not see a GPU that is there; empty if it sees one, or if none is there."""
-    if torch.cuda.is_available() or not gpu_is_there():
+    if torch.cuda.is_available() or not nvidia_here():
         return ""
     if torch.version.cuda is None and torch.version.hip is None:
         return "this torch has no CUDA although a GPU is there"
     return "torch sees no GPU although one is there: look at its driver and CUDA_VISIBLE_DEVICES"
-
-
-def gpu_is_there() -> bool:
-    """Whether NVIDIA's driver is loaded, or its tool installed."""
-    return DRIVER.exists() or shutil.which("nvidia-smi") is not None

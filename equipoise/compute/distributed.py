@@ -22,6 +22,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from equipoise.core.types import RunError
 
+from .devices import missing
+
 __all__ = [
     "Reduction",
     "apply_gradients",
@@ -93,11 +95,13 @@ def this_device(name: str) -> torch.device:
     else:
         other = torch.accelerator.current_accelerator()
         there = device.type == "cpu" or (other is not None and device.type == other.type)
+        if there and device.type == "mps" and launched() and int(os.environ["WORLD_SIZE"]) > 1:
+            raise ValueError("compute.device=mps is for one process: gloo does not reach it. Start one, or give cpu")
     if not there:
         seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(gpus))])
+        more = ", or start no more processes than GPUs" if gpus and launched() else ""
         raise ValueError(
-            f"compute.device={name}: there is no {device} on this machine, where torch sees {seen}. Give one of these, "
-            "or start no more processes than GPUs"
+            f"compute.device={name}: there is no {device} on this machine: {missing(device)}. Give one of {seen}{more}"
         )
     return device
 

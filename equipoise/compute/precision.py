@@ -20,8 +20,12 @@ Both formats have float32's range, so losses are not scaled. bfloat16 keeps 8 si
 
 
 def mixed(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context for computing a loss (Micikevicius et al. 2018, Kalamkar et al. 2019); the backward runs outside."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """The context for computing a loss (Micikevicius et al. 2018, Kalamkar et al. 2019); the backward runs outside.
+
+    On devices without autocast, float32.
+    """
+    lowered = precision == "bf16" and torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, torch.bfloat16) if lowered else nullcontext()
 
 
 def tensor_float32(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

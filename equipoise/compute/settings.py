@@ -24,8 +24,9 @@ class Compute:
         "reduce-overhead" and "max-autotune" are torch's modes: on a GPU both replay CUDA graphs (not tried yet).
     micro_batch: most images of a process at a time; None is all. Gradients add up to the full batch's, in less memory.
         Layers that compare images (batch norm, minibatch layers) compare only the images of a piece.
-    device: "auto" is a GPU if there is one, else the CPU. Or a device of torch: "cpu", "cuda", "cuda:1". With "auto"
-        and "cuda" each process of a machine has its own GPU. A run may be resumed on another device.
+    device: "auto" is a GPU with CUDA (or ROCm) if there is one, else the CPU. Or a device of torch: "cpu", "cuda",
+        "cuda:1", "mps" (a Mac's GPU, not tried yet). With "auto" and "cuda" each process of a machine has its own GPU.
+        A run may be resumed on another device. What a device cannot do is done otherwise, and said when a run starts.
 
     Raises:
         ValueError: for a device name that torch does not know, or measured convolutions in compiled networks.
@@ -41,7 +42,7 @@ class Compute:
         """Raises ValueError for `compile` with `convolutions=measured`: the compiler chooses how convolutions are
         computed. Use one of the two.
 
-        Raises ValueError for a `device` whose name torch does not know. Give `auto`, `cpu`, `cuda` or `cuda:1`.
+        Raises ValueError for a `device` whose name torch does not know. Give `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         """
         if self.compile and self.convolutions == "measured":
             raise ValueError(
@@ -52,7 +53,7 @@ class Compute:
             torch.device("cpu" if self.device == "auto" else self.device)
         except RuntimeError:
             raise ValueError(
-                f"compute.device={self.device!r} is not a torch device: give auto, cpu, cuda, or one GPU as cuda:1"
+                f"compute.device={self.device!r} is not a torch device: give auto, cpu, cuda, one GPU as cuda:1, or mps"
             ) from None
 
     @property

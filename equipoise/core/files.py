@@ -31,6 +31,8 @@ __all__ = [
 LITTER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp")
 """Names of the temporary files of `replace_file`."""
 
+WINDOWS = os.name == "nt"
+
 SMALL = 1 << 20
 """Largest size of a small text (a config, a report), in bytes."""
 
@@ -54,8 +56,10 @@ def writing(place: Path, kept: str = "") -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Wait until the file or directory at `path` is on disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until the file or directory at `path` is on disk. Windows flushes files alone, opened for writing."""
+    if WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -1,4 +1,4 @@
-"""Figures. The only module that imports matplotlib, an extra: ``pip install 'equipoise[lab]'``."""
+"""Figures. The only module that imports matplotlib, of the extra `lab`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .extras import install
+
 try:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ValueError("figures need matplotlib: pip install 'equipoise[lab]'") from error
+    raise ValueError(f"figures need matplotlib: {install('lab')}") from error
 
 __all__ = ["COLORS", "Axes", "Figure", "Picture", "encode", "figure"]
 

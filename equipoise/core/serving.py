@@ -1,6 +1,6 @@
 """A server of pages for browsers on this machine: files, answers to requests, websockets. It does not import torch.
 
-This is the only module of the package that imports websockets, an extra: ``pip install 'equipoise[playground]'``.
+This is the only module of the package that imports websockets, of the extra `playground`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from .extras import install
+
 try:
     from websockets.datastructures import Headers
     from websockets.exceptions import ConnectionClosed
@@ -25,7 +27,7 @@ try:
     from websockets.sync.server import Server, ServerConnection
     from websockets.sync.server import serve as listen
 except ImportError as error:
-    raise ValueError("pages in the browser need websockets: pip install 'equipoise[playground]'") from error
+    raise ValueError(f"pages in the browser need websockets: {install('playground')}") from error
 
 __all__ = [
     "ConnectionClosed",

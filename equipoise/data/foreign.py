@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import Field
 
+from equipoise.core.extras import install
 from equipoise.core.types import ImageSpec, component
 
 from .arrays import check_labels
@@ -235,9 +236,7 @@ class HuggingFace(DatasetConfig):
         try:
             datasets = import_module("datasets")
         except ImportError as error:
-            raise ValueError(
-                "HuggingFace reads data with the package datasets: pip install -c constraints.txt '.[hf]'"
-            ) from error
+            raise ValueError(f"HuggingFace reads data with the package datasets: {install('hf')}") from error
         table = datasets.load_dataset(self.path, self.config, split=self.split, data_dir=self.folder)
         features = table.features
         image = self.image or next((name for name in IMAGE if name in features), None)

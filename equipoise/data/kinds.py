@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from equipoise.core.extras import install
+
 from .regular import printable
 
 __all__ = ["HEIC", "PACKED", "left_out", "outside", "visible"]
@@ -24,7 +26,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst",
 
 ADVICE = (
     ((".svg", ".svgz", ".eps", ".ps", ".pdf", ".ai", ".wmf", ".emf"), "drawings have no pixels: export them as PNG"),
-    (HEIC, "HEIC needs pillow-heif: pip install -c constraints.txt '.[heic]'"),
+    (HEIC, f"HEIC needs pillow-heif: {install('heic')}"),
     (
         (
             ".cr2",

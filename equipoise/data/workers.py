@@ -24,12 +24,14 @@ def share_out(work: Callable[[S, T], R], shared: S, items: Sequence[T], workers:
 
     Each process gets a copy of `shared`. A ValueError or OSError of `work` is raised here. An error, `close()` or
     Ctrl-C ends all processes at once; they themselves ignore Ctrl-C. They are forked from a clean process that has
-    imported the module of `work`. A script that calls this needs the usual `if __name__ == "__main__":`.
+    imported the module of `work`; on Windows they are started anew. A script that calls this needs the usual
+    `if __name__ == "__main__":`.
 
     Raises:
         RunError: if a process ends before its work is done.
     """
-    context = multiprocessing.get_context("forkserver")
+    there = "forkserver" in multiprocessing.get_all_start_methods()  # Windows has spawn alone
+    context = multiprocessing.get_context("forkserver") if there else multiprocessing.get_context("spawn")
     context.set_forkserver_preload([work.__module__])
     processes: dict[Connection, BaseProcess] = {}
     try:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from equipoise.compute.devices import wide
 from equipoise.compute.distributed import from_rank_0
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, seed_torch
@@ -85,8 +86,7 @@ class TrainedDiscriminator:
             ValueError: if a logit is NaN or Inf.
         """
         parts = [
-            logits(self.net(detail(x, lod), y)).double().mean(1)[:num].cpu()
-            for x, y, num in self.batches(images, labels)
+            wide(logits(self.net(detail(x, lod), y))).mean(1)[:num].cpu() for x, y, num in self.batches(images, labels)
         ]
         return finite(torch.cat(parts), "logits")
 
@@ -135,7 +135,7 @@ class TrainedDiscriminator:
             head = head.last
         if not isinstance(head, LinearHead | SANHead):
             return None
-        return float(lipschitz_bound(self.net.body) * every_vector(head.conditioning).double().norm(dim=1).max())
+        return float(lipschitz_bound(self.net.body) * wide(every_vector(head.conditioning)).norm(dim=1).max())
 
     def batches(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None

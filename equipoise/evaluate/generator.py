@@ -7,6 +7,7 @@ import dataclasses
 
 from torch import Tensor, nn
 
+from equipoise.compute.devices import WITHOUT_FLOAT64
 from equipoise.core.types import ImageSpec
 from equipoise.generate import Generator, draw_latents
 from equipoise.generate.generator import sample_classes
@@ -37,7 +38,9 @@ class TrainedGenerator:
         return self.generator.config.prior.path
 
     def network(self) -> nn.Module:
-        return copy.deepcopy(self.generator.net).eval().requires_grad_(False)
+        net = copy.deepcopy(self.generator.net).eval().requires_grad_(False)
+        lacking = next(net.parameters()).device.type in WITHOUT_FLOAT64  # the metrics move images by float64 places
+        return net.cpu() if lacking else net
 
     def latents(self, num: int, seed: int) -> tuple[Tensor, Tensor | None]:
         return draw_latents(self.generator, num, seed=seed), sample_classes(self.generator, num, None)

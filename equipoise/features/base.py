@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from equipoise.compute.devices import wide
 from equipoise.compute.precision import float32_products
 
 __all__ = ["Activations", "FeatureNet"]
@@ -78,14 +79,14 @@ class FeatureNet(ABC):
         return Activations(features.numpy(), logits.softmax(1).numpy())
 
     def of_floats(self, x: Tensor) -> Tensor:
-        """Features (n, F) float64 of images (n, C, H, W) in [-1, 1], on this network's device, not rounded to bytes.
+        """Features (n, F), `wide`, of images (n, C, H, W) in [-1, 1], which are not rounded to bytes.
 
         Raises:
             ValueError: if the network returns NaN or Inf.
         """
         with exact_float32():
             batches = ((x + 1) * 127.5).to(self.device).split(self.batch_size)
-            parts = [self.forward(batch)[0].double() for batch in batches]
+            parts = [wide(self.forward(batch)[0]) for batch in batches]
         features = torch.cat(parts)
         self.check_finite(features, "features")
         return features

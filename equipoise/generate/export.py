@@ -16,20 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equipoise.core.extras import install
 from equipoise.core.files import replace_file, writing
 from equipoise.core.grammar import suggest
 from equipoise.nn import LevelOfDetail
-from equipoise.runs import Run, config_text, read_run
+from equipoise.runs import NETWORKS, NOTICE, Networks, Run, config_text, networks_of, notice_of, read_run, save_networks
 
 from .generator import IN_FOLDER, Generator, save_generator, truncated
-from .modelcard import grid_of, model_card
+from .modelcard import Published, grid_of, model_card
 from .pictures import grid, png
 from .write import require_empty
 
-__all__ = ["FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
+__all__ = ["FOLDER_FILES", "FORMATS", "export", "save_hub_folder", "save_onnx", "save_program"]
 
 FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2", "hub-folder": ""}
 """Export format -> ending of the file's name; "" for a folder."""
+
+FOLDER_FILES = ("README.md", "config.json", "config.txt", str(IN_FOLDER), NETWORKS, "samples.png", NOTICE)
+"""Files that an exported folder may hold."""
 
 
 def export(
@@ -38,6 +42,7 @@ def export(
     out: Path | None = None,
     *,
     truncation: float | None = None,
+    with_discriminator: bool = False,
     known: Mapping[str, Any] | None = None,
 ) -> Path:
     """Export the generator in `place`, a run or its best/, to the format `to` -> its path. Normalisers are folded away.
@@ -48,6 +53,8 @@ def export(
     out: the file or folder to make; None: generator.onnx and the like, or hub-folder. An existing file is replaced. A
         folder must be empty or new.
     truncation: threshold at which the generator is truncated before the export; see `truncated`.
+    with_discriminator: a hub-folder also holds G, D and the average of G of the newest checkpoint. Other runs start
+        from them: ``start=Transfer(run=FOLDER)``.
     known: your own components by name, which the run's config calls beside the library's.
 
     Raises:
@@ -62,6 +69,8 @@ def export(
     if out.suffix != ending:
         what = f"a file, NAME{ending}" if ending else "a folder, NAME without an ending"
         raise ValueError(f"{to} is {what}; got {out}")
+    if with_discriminator and to != "hub-folder":
+        raise ValueError(f"D is for a folder that other runs start from: export to hub-folder, or {to} without D")
     if to == "hub-folder":
         require_empty(out)
     if to == "onnx":
@@ -79,9 +88,26 @@ def export(
         case "pt2":
             save_program(generator, out)
         case "hub-folder":
-            best = place.name == "best" and not (place / "config.txt").exists()  # its config is the run's
-            save_hub_folder(generator, read_run(place.parent if best else place, known), out)
+            run, networks = described_by(place, known), networks_beside(place) if with_discriminator else None
+            save_hub_folder(generator, run, out, networks=networks)
     return out
+
+
+def is_best(place: Path) -> bool:
+    """Whether `place` is the best/ of a run, whose config is the run's."""
+    return place.name == "best" and not (place / "config.txt").exists()
+
+
+def described_by(place: Path, known: Mapping[str, Any] | None = None) -> Run:
+    """The run that trained the generator in `place`, a run, its best/ or an exported folder."""
+    return read_run(place.parent if is_best(place) else place, known)
+
+
+def networks_beside(place: Path) -> Networks:
+    """G, D and the average of G in `place`. Raises ValueError for best/, which keeps the generator alone."""
+    if is_best(place):
+        raise ValueError(f"{place} keeps the generator alone: give the run itself, {place.parent}, to export D as well")
+    return networks_of(place)
 
 
 # ---- as a program ----------------------------------------------------------------------------------------
@@ -155,7 +181,7 @@ def require_onnx() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ValueError("ONNX models need onnx and onnxscript: pip install 'equipoise[export]'") from error
+        raise ValueError(f"ONNX models need onnx and onnxscript: {install('export')}") from error
 
 
 def save_onnx(generator: Generator, path: Path) -> None:
@@ -211,14 +237,23 @@ def of_torch_itself() -> Iterator[None]:
 # ---- as a folder -----------------------------------------------------------------------------------------
 
 
-def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
+def save_hub_folder(
+    generator: Generator,
+    run: Run,
+    out: Path,
+    *,
+    networks: Networks | None = None,
+    published: Published | None = None,
+) -> None:
     """Make a folder to publish, as `huggingface_hub.upload_folder` takes it and `Generator.from_pretrained` reads it.
 
     README.md is the model card. model.safetensors holds weights and settings, and config.json the settings for other
-    programs. config.txt is the run's config, and samples.png a grid that nobody has selected. The folder appears
-    complete or not at all.
+    programs. config.txt is the run's config, and samples.png a grid that nobody has selected. NOTICE.txt is there if
+    the run has one. The folder appears complete or not at all.
 
     run: the run that trained the generator.
+    networks: G, D and the average of G, for networks.safetensors; None leaves it out.
+    published: the name and the licence for the model card.
 
     Raises:
         ValueError: if `out` exists and is not an empty directory.
@@ -235,10 +270,12 @@ def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
     }
     picture = png(grid(generator.sample(num, seed=0), columns))
     texts = {
-        "README.md": model_card(generator, run),
+        "README.md": model_card(generator, run, published or Published(), both=networks is not None),
         "config.json": json.dumps(about, indent=2) + "\n",
         "config.txt": config_text(run.folder / "config.txt"),
     }
+    if notice := notice_of(run.folder):
+        texts[NOTICE] = f"{notice}\n"
     out = out.resolve()
     temporary = out.with_name(f".{out.name}.tmp")
     with writing(out):
@@ -249,6 +286,8 @@ def save_hub_folder(generator: Generator, run: Run, out: Path) -> None:
                 replace_file(temporary / name, text.encode())
             replace_file(temporary / "samples.png", picture)
             save_generator(generator, temporary / IN_FOLDER)
+            if networks is not None:
+                save_networks(networks, temporary / NETWORKS)
             temporary.replace(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

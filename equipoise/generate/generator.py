@@ -28,6 +28,7 @@ from equipoise.core.tensorfile import pack, unpack
 from equipoise.core.types import ImageSpec
 from equipoise.data import to_uint8
 from equipoise.models import GeneratorConfig
+from equipoise.runs import fetched
 from equipoise.weights import remove
 
 from .pictures import grid, png
@@ -75,18 +76,23 @@ class Generator:
     def from_pretrained(cls, place: str | Path, known: Mapping[str, Any] | None = None) -> Self:
         """The generator in `place`: a run, its best/, a folder or a .safetensors file from `equipoise export`.
 
-        It is put on a GPU if there is one. The file holds weights and a config's text, and nothing in it is executed.
+        A place that is not on this machine may be a name on the Hugging Face Hub: you/name, or you/name@REVISION. It is
+        downloaded with the extra `hub`. hf://you/name is a name of the Hub even where a folder `you` is here.
+
+        The network is put on a GPU if there is one. The file holds weights and a config's text, and nothing in it is
+        executed.
 
         known: your own components by name, which its config calls beside the library's.
 
         Raises:
-            ValueError: if there is no generator, or it is damaged, holds NaN or Inf, or has unknown components.
+            ValueError: if there is no generator, or it is damaged, holds NaN or Inf, or has unknown components; or if
+                the Hub cannot be read.
         """
-        path = generator_file(Path(place))
+        path = generator_file(fetched(place, (str(IN_FOLDER),)))
         if path is None:
             raise ValueError(
-                f"{place} holds no generator: give a run that has reached its first checkpoint, or a folder or "
-                ".safetensors file that `equipoise export` has made"
+                f"{place} holds no generator: give a run that has reached its first checkpoint, a folder or "
+                ".safetensors file that `equipoise export` has made, or a name on the Hugging Face Hub, you/name"
             )
         weights, written = unpack(path)
         if not written.keys() >= {"generator", "spec", "nimg"}:

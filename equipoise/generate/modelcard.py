@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.config import components
@@ -12,10 +14,32 @@ from equipoise.runs import Run, config_text, notice_of
 
 from .generator import Generator
 
-__all__ = ["grid_of", "model_card"]
+__all__ = ["Published", "grid_of", "model_card"]
 
 WIDTH = 1280
 """Greatest width of a grid, in pixels, unless a single image is wider."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Facts that whoever publishes a generator decides.
+
+    name: on the Hugging Face Hub, you/name; None: the card speaks of a folder.
+    licence: the Hub's name of it, such as "apache-2.0"; None: the card says that none has been chosen.
+
+    Raises:
+        ValueError: for a licence that is not such a name.
+    """
+
+    name: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,60}", self.licence):
+            raise ValueError(
+                f"licence {self.licence!r:.80} is not one of the Hub's names: give one such as apache-2.0 or "
+                "cc-by-4.0, from https://huggingface.co/docs/hub/repositories-licenses"
+            )
 
 
 def grid_of(generator: Generator) -> tuple[int, int]:
@@ -26,16 +50,25 @@ def grid_of(generator: Generator) -> tuple[int, int]:
     return columns, columns * across
 
 
-def model_card(generator: Generator, run: Run) -> str:
+def model_card(generator: Generator, run: Run, published: Published | None = None, *, both: bool = False) -> str:
     """README.md of a published generator, with the front matter that the Hugging Face Hub reads.
 
     Everything in it comes from the generator and the run. The licence is left to whoever publishes it, unless the
     weights began as weights that others published: then theirs applies, and the run's notice is quoted.
 
+    published: the name and the licence, where they are known.
+    both: whether G and D lie beside the card, for other runs to start from.
+
     Raises:
-        ValueError: if the run's notice is damaged.
+        ValueError: if the run's notice is damaged, or speaks of another licence than `published`.
     """
+    published = published or Published()
     notice = notice_of(run.folder)
+    if notice and published.licence is not None:
+        raise ValueError(
+            f"{run.folder} began with weights of others, whose licence applies ({run.folder / 'NOTICE.txt'}): leave "
+            "the licence out. If they are your own, export to hub-folder, name it in README.md, and push that folder"
+        )
     imported = bool(notice) and generator.nimg == 0
     return f"""---
 library_name: equipoise
@@ -43,7 +76,7 @@ pipeline_tag: unconditional-image-generation
 tags:
 - gan
 - image-generation
-{LICENCE_OF_OTHERS if notice else LICENCE_TO_CHOOSE}
+{front_of_licence(notice, published.licence)}
 ---
 
 # {run.folder.resolve().name}
@@ -57,8 +90,8 @@ A generative adversarial network, {"published by others" if imported else "train
 
 ## Use
 
-{usage(generator)}
-
+{usage(generator, published.name)}
+{start_from(published.name) if both else ""}
 ## Training
 
 {training_elsewhere(generator, run) if imported else training(generator, run)}
@@ -69,7 +102,25 @@ A generative adversarial network, {"published by others" if imported else "train
 
 ## Licence
 
-{notice or NO_LICENCE}
+{notice or (f"{published.licence}, for the weights." if published.licence else NO_LICENCE)}
+"""
+
+
+def front_of_licence(notice: str, licence: str | None) -> str:
+    """Lines of the front matter."""
+    if notice:
+        return LICENCE_OF_OTHERS
+    return LICENCE_TO_CHOOSE if licence is None else f"license: {licence}"
+
+
+def start_from(name: str | None) -> str:
+    """A paragraph on the networks beside the card."""
+    place = "FOLDER" if name is None else name
+    return f"""
+`networks.safetensors` holds G, D and the average of G as they were trained. Another run starts from every layer that
+fits, whatever its resolution and classes, with the `config.txt` beside this file:
+`equipoise train config.txt RUN data=IMAGES \
+'start=Transfer(run="{place}")'`.
 """
 
 
@@ -98,8 +149,9 @@ def caption(generator: Generator) -> str:
     return f"`G.sample({num}, seed=0)`{classes}: nobody has selected them."
 
 
-def usage(generator: Generator) -> str:
+def usage(generator: Generator, hub_name: str | None = None) -> str:
     """Three lines of Python, and notes on classes, own architectures and calling the network."""
+    place = hub_name or "FOLDER"
     name = type(generator.config).__name__
     own = components().get(name) is not type(generator.config)
     known = f', known={{"{name}": {name}}}' if own else ""
@@ -109,11 +161,16 @@ def usage(generator: Generator) -> str:
         "```python",
         "from equipoise import Generator",
         "",
-        f'G = Generator.from_pretrained("FOLDER"{known})',
+        f'G = Generator.from_pretrained("{place}"{known})',
         f"images = G.sample(16, seed=0)  # (16, {size}, {spec.channels}) uint8",
         "```",
         "",
-        "FOLDER is the one that this file is in. `huggingface_hub.snapshot_download` fetches it and returns its path.",
+        (
+            "FOLDER is the one that this file is in. `huggingface_hub.snapshot_download` fetches it and returns its "
+            "path."
+            if hub_name is None
+            else "The weights are fetched with `huggingface_hub`, and nothing in them is executed."
+        ),
     ]
     if own:
         lines.append(f"The architecture `{name}` is not part of Equipoise: import it from the code of its authors.")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from equipoise.compute.devices import wide
 from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, stream
 from equipoise.core.types import ImageSpec
@@ -38,7 +39,7 @@ def standing_statistics(net: nn.Module, draw: Callable[[int], Arguments], *, pas
     sums: dict[nn.Module, Tensor] = {}
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].double().transpose(0, 1).flatten(1)  # (C, values)
+        x = wide(args[0]).transpose(0, 1).flatten(1)  # (C, values)
         now = torch.stack([torch.full_like(x[:, 0], x.shape[1]), x.sum(1), x.square().sum(1)])  # (3, C)
         sums[module] = sums[module] + now if module in sums else now
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from equipoise.compute.devices import wide
 from equipoise.compute.precision import float32_products
 from equipoise.core.latents import PATHS, lerp
 from equipoise.core.randomness import Purpose, stream
@@ -43,7 +44,7 @@ def path_lengths(
     t: places (N,) between 0 and 1, float64.
     """
     x = draw(torch.cat([path(t), path(t + epsilon)]))
-    first, second = features(x).double().chunk(2)
+    first, second = wide(features(x)).chunk(2)
     return (first - second).square().sum(1) / epsilon**2
 
 
@@ -61,7 +62,7 @@ def trimmed_mean(values: Array, share: float) -> tuple[float, float]:
 
 def pixels(x: Tensor) -> Tensor:
     """The images as they are: (N, C, H, W) -> (N, C·H·W) float64."""
-    return x.double().flatten(1)
+    return wide(x).flatten(1)
 
 
 class Places:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from equipoise.core.extras import install
 from equipoise.data import Mixture
 
 __all__ = ["high_quality", "kl_to_uniform", "modes_covered", "transport", "wasserstein"]
@@ -81,7 +82,7 @@ def transport(x: Tensor, y: Tensor) -> Tensor:
     try:
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ValueError("distances in more than one dimension need scipy: pip install 'equipoise[lab]'") from error
+        raise ValueError(f"distances in more than one dimension need scipy: {install('lab')}") from error
     # not by the matrix product ‖x‖² - 2 <x, y> + ‖y‖², which loses small distances in rounding
     costs = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.from_numpy(linear_sum_assignment(costs.numpy())[1])

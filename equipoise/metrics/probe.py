@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from equipoise.compute.devices import wide
 from equipoise.core.types import ImageSpec, component
 
 from .arrays import array, shuffled
@@ -105,7 +106,7 @@ def pooled_features(net: nn.Module, x: Tensor, *, size: int = 4) -> NDArray[np.f
 
     def note(_module: nn.Module, _args: tuple[Tensor, ...], out: Tensor) -> None:
         pooled = F.adaptive_max_pool2d(out, [min(size, side) for side in out.shape[2:]])
-        maps.append(pooled.flatten(1).double().cpu())
+        maps.append(wide(pooled.flatten(1)).cpu())
 
     layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     if not layers:

@@ -14,26 +14,35 @@ from .directory import (
     statistics_of,
 )
 from .environment import record, threads_before
+from .hub import Repo, download, fetched, hub_name, upload
 from .lock import locked
 from .logs import LARGEST, Log, read_log
+from .networks import NETWORKS, Networks, networks_of, save_networks
 from .progress import Progress
 from .stats import Sink, Stats, require_finite
 
 __all__ = [
     "LARGEST",
+    "NETWORKS",
     "NOTICE",
     "Checkpoints",
     "Log",
+    "Networks",
     "Progress",
+    "Repo",
     "Run",
     "Sink",
     "Stats",
     "claim",
     "config_text",
+    "download",
     "exist",
+    "fetched",
     "finished",
+    "hub_name",
     "keep_notice",
     "locked",
+    "networks_of",
     "newest_whole",
     "notice_of",
     "own_features",
@@ -42,6 +51,8 @@ __all__ = [
     "read_run",
     "record",
     "require_finite",
+    "save_networks",
     "statistics_of",
     "threads_before",
+    "upload",
 ]

@@ -133,9 +133,9 @@ def notice_of(folder: Path) -> str:
         raise ValueError(f"{path} is damaged: {error}. It tells the licence of the weights: restore it") from None
 
 
-def keep_notice(source: Path, run_dir: Path) -> None:
-    """Copy the notice of the run in `source` to a run that starts from its weights."""
-    if text := notice_of(source):
+def keep_notice(text: str, run_dir: Path) -> None:
+    """Write the notice about the weights that a run starts from. An empty one is not written."""
+    if text:
         with writing(run_dir):
             replace_file(run_dir / NOTICE, f"{text}\n".encode())
 

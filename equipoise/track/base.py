@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from equipoise.config import TrainConfig
+from equipoise.core.extras import install
 from equipoise.core.files import read_file, read_json, replace_file, writing
 from equipoise.core.grammar import parse
 from equipoise.core.types import RunError, component
@@ -45,9 +46,7 @@ class Tracker(ABC):
         try:
             return import_module(self.module)
         except ImportError:
-            raise ValueError(
-                f"{type(self).__name__} needs {self.module}: pip install 'equipoise[{self.extra}]'"
-            ) from None
+            raise ValueError(f"{type(self).__name__} needs {self.module}: {install(self.extra)}") from None
 
     def __call__(self, now: Moment) -> None:
         """Join the statistics of the run, at the first call.

@@ -1,4 +1,4 @@
-"""MLflow, an extra: ``pip install 'equipoise[mlflow]'``."""
+"""MLflow, of the extra `mlflow`."""
 
 from __future__ import annotations
 

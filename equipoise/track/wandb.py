@@ -1,4 +1,4 @@
-"""Weights & Biases, an extra: ``pip install 'equipoise[wandb]'``."""
+"""Weights & Biases, of the extra `wandb`."""
 
 from __future__ import annotations
 

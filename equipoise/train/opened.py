@@ -10,7 +10,7 @@ from equipoise.compute.distributed import from_rank_0
 from equipoise.compute.interrupt import STOP, handled
 from equipoise.config import TrainConfig
 from equipoise.data import hold_out
-from equipoise.runs import Stats, claim, record
+from equipoise.runs import Stats, claim, keep_notice, record
 
 from .batches import Streams
 from .evaluations import Evaluations
@@ -21,7 +21,7 @@ from .memory import require_fitting
 from .opening import open_with
 from .run import Run
 from .snapshot import Snapshots
-from .start import bring_notice, require_shares, saved, started
+from .start import require_shares, saved, started
 from .steps import iteration
 from .tuning import tune
 
@@ -40,18 +40,18 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
     if run_dir == "":
         raise ValueError("run_dir is empty: give the directory of the run, or '.' for the working directory")
     folder = Path(run_dir)
-    with hosted(folder, cfg.compute.device) as (device, interrupt):
+    with hosted(folder, cfg.compute) as (device, interrupt):
         dataset, held_out = hold_out(cfg.data.build(), cfg.augment.held_out)
         require_fitting(cfg, dataset.spec, len(dataset), device)
         gan = GAN.build(cfg, dataset.spec, device)
         require_shares(gan)
         streams = Streams(gan.cfg, gan.stages, dataset, held_out)
-        ema, transferred = started(gan, folder)
+        ema, notice = started(gan, folder)
         from_rank_0(lambda: claim(folder, cfg))  # from here on the directory is this run's
         tune(gan, folder, iteration)
         checkpoints = saved(gan, ema, folder)
-        if transferred:
-            from_rank_0(lambda: bring_notice(cfg, folder))
+        if notice is not None:
+            from_rank_0(lambda: keep_notice(notice, folder))
             checkpoints.save(0)  # from here on the run does not need the other run
         nimg = checkpoints.load_latest()
         snapshots = Snapshots(folder, cfg, dataset.spec)

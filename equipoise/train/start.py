@@ -12,31 +12,34 @@ from torch import Tensor, nn
 
 from equipoise.compute.distributed import from_rank_0, speaks, world_size
 from equipoise.compute.pieces import count_pieces
-from equipoise.config import TrainConfig
 from equipoise.core.misfits import first_of
 from equipoise.rules import EMA, Start
-from equipoise.runs import Checkpoints, exist, finished, keep_notice, newest_whole
+from equipoise.runs import Checkpoints, Networks, exist, networks_of
 
 from .gan import GAN
 
-__all__ = ["bring_notice", "load_networks", "require_shares", "saved", "started"]
+__all__ = ["load_networks", "require_shares", "saved", "started"]
 
 
-def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
-    """Load weights and buffers of `nets` ("G", "D", "ema") from the newest intact checkpoint of the run `start.run`.
+def load_networks(start: Start, nets: Mapping[str, nn.Module], num_classes: int = 0) -> Networks:
+    """Load weights and buffers of `nets` ("G", "D", "ema") from `start.run`, and return what it holds.
 
     The run is only read. A damaged checkpoint stays in place, with a warning on stderr, and the previous one is used.
     If the networks differ in part, stderr tells what was copied and what was not.
+
+    num_classes: of the data that `nets` are built for.
 
     Raises:
         ValueError: if no checkpoint of the run is intact, its networks do not fit, or a layer of D would be frozen at
             its initial weights. `nets` are then unchanged.
     """
-    path, weights = from_rank_0(lambda: newest_networks(Path(start.run)))
-    names = {}
+    networks = from_rank_0(lambda: networks_of(start.run))
+    path, weights = networks.path, networks.weights
+    classes = (0 if networks.spec is None else networks.spec.num_classes, num_classes)
+    loaded = {}
     for name, net in nets.items():
         try:
-            names[name] = start.fitting(weights.get(name, {}), net.state_dict())
+            loaded[name] = start.fitting(weights.get(name, {}), net.state_dict(), classes)
         except ValueError as error:
             raise ValueError(
                 f"{name} of {path} does not fit this config's {name}: {error}. Take generator, "
@@ -44,12 +47,13 @@ def load_networks(start: Start, nets: Mapping[str, nn.Module]) -> None:
                 "resolution, channels and number of classes; or copy what fits, with start=Transfer(run=...)."
             ) from None
     if "D" in nets:
-        require_copied(start, nets["D"], names["D"])
+        require_copied(start, nets["D"], [key for key, value in loaded["D"].items() if value is weights["D"][key]])
     for name, net in nets.items():
-        lines = copy_report(weights[name], net.state_dict(), names[name])
+        lines = copy_report(weights[name], net.state_dict(), loaded[name])
         if lines and name != "ema" and speaks():
             print("\n".join((f"{name} starts from {path}:", *lines)), file=sys.stderr)
-        net.load_state_dict({key: weights[name][key] for key in names[name]}, strict=False)
+        net.load_state_dict(loaded[name], strict=False)
+    return networks
 
 
 def require_copied(start: Start, D: nn.Module, names: Sequence[str]) -> None:
@@ -64,15 +68,16 @@ def require_copied(start: Start, D: nn.Module, names: Sequence[str]) -> None:
         )
 
 
-def copy_report(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
-    """Lines about a network of which only the weights `names` are copied, a line for each kind. Empty if all are."""
-    copied = set(names)
-    initial = [name for name in expected if name not in copied]
+def copy_report(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
+    """Lines about a network of which only the weights `loaded` are taken, a line for each kind. Empty if all are."""
+    copied = [name for name, value in loaded.items() if value is given[name]]
+    initial = [name for name in expected if name not in loaded]
     unused = [name for name in given if name not in expected]
-    if not initial and not unused:
+    if len(copied) == len(expected) and not unused:
         return []
     kinds = {
-        "copied": list(names),
+        "copied": copied,
+        "adapted to the number of classes": [name for name in loaded if name not in {*copied}],
         "at their initial values, because the shapes differ": [name for name in initial if name in given],
         "at their initial values, because the run has none": [name for name in initial if name not in given],
         "left out, because this network has none": unused,
@@ -91,20 +96,6 @@ def layers_of(names: Sequence[str], shown: int = 12) -> str:
     return ", ".join(layers[:shown]) + rest
 
 
-def newest_networks(run: Path) -> tuple[Path, dict[str, dict[str, Tensor]]]:
-    """The newest intact checkpoint of a run: its path, and its weights by network."""
-    folder = run.expanduser() / "checkpoints"
-    newest = newest_whole(folder)
-    if newest is not None:
-        return newest[:2]
-    damaged = f"every checkpoint in {folder} is damaged"
-    state = damaged if finished(folder) else f"there is no checkpoint in {folder}"
-    raise ValueError(
-        f"cannot start from the run {run}: {state}. Give the directory of a run that has saved one, "
-        'such as start=FreezeD(run="runs/a").'
-    )
-
-
 def require_shares(gan: GAN) -> None:
     """Raises ValueError if a batch of the run cannot be split evenly among the processes, or into pieces."""
     cfg = gan.cfg
@@ -115,23 +106,20 @@ def require_shares(gan: GAN) -> None:
             count_pieces(images // world_size(), cfg.compute.micro_batch)
 
 
-def started(gan: GAN, folder: Path) -> tuple[EMA, bool]:
-    """The average of G, and whether the networks were just loaded from another run."""
+def started(gan: GAN, folder: Path) -> tuple[EMA, str | None]:
+    """The average of G, and the notice about the licence of networks that were just loaded from another run.
+
+    The notice is empty if the other run has none, and None if nothing was loaded.
+    """
     start = gan.cfg.start
     if start is None:
-        return gan.cfg.ema.build(gan.G), False
+        return gan.cfg.ema.build(gan.G), None
     ema = replace(gan.cfg.ema, rampup=None).build(gan.G)
     if exist(folder):
-        return ema, False
-    load_networks(start, {"G": gan.G, "D": gan.D, "ema": ema.model})
+        return ema, None
+    networks = load_networks(start, {"G": gan.G, "D": gan.D, "ema": ema.model}, gan.spec.num_classes)
     gan.remember()
-    return ema, True
-
-
-def bring_notice(cfg: TrainConfig, folder: Path) -> None:
-    """Copy the notice about the weights' licence, if there is one, from the run that `cfg` starts from."""
-    if cfg.start is not None:
-        keep_notice(Path(cfg.start.run).expanduser(), folder)
+    return ema, networks.notice
 
 
 def saved(gan: GAN, ema: EMA, folder: Path) -> Checkpoints:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from equipoise.compute.devices import wide
 from equipoise.compute.precision import without_autocast
 from equipoise.nn import Discriminator, SANHead, ScaledConv2d, ScaledEmbedding, ScaledLinear
 
@@ -126,12 +127,12 @@ def clip_singular_values(matrix: Tensor, bound: float) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return clip_singular_values(matrix.T, bound).T
-    wide = matrix.double()
-    squares = gram(wide)
+    W = wide(matrix)
+    squares = gram(W)
     squared, left = torch.linalg.eigh(torch.where(squares.isfinite().all(), squares, 0.0))
     excess = (1 - bound / squared.clamp_min(0).sqrt()).clamp_min(0)  # 0 where s <= bound
-    clipped: Tensor = wide - (left * excess) @ (left.T @ wide)
-    return clipped.to(matrix.dtype)
+    clipped: Tensor = W - (left * excess) @ (left.T @ W)
+    return clipped.to(matrix)
 
 
 # ---- networks --------------------------------------------------------------------------------------------
@@ -140,13 +141,13 @@ def clip_singular_values(matrix: Tensor, bound: float) -> Tensor:
 @torch.no_grad()
 def singular_values(net: nn.Module) -> dict[str, Tensor]:
     """All singular values of each layer's effective weight, descending, float64, by singular value decomposition."""
-    return {name: torch.linalg.svdvals(matrix.double()) for name, matrix in matrices(net).items()}
+    return {name: torch.linalg.svdvals(wide(matrix)) for name, matrix in matrices(net).items()}
 
 
 @torch.no_grad()
 def spectral_norms(net: nn.Module) -> dict[str, Tensor]:
     """The largest singular value σ, (), of each layer's effective weight, float64. Spectral norm makes it 1."""
-    return {name: squared_singular_values(matrix.double())[-1].sqrt() for name, matrix in matrices(net).items()}
+    return {name: squared_singular_values(wide(matrix))[-1].sqrt() for name, matrix in matrices(net).items()}
 
 
 def lipschitz_bound(net: nn.Module) -> Tensor:
@@ -184,7 +185,7 @@ def spectral_stats(D: nn.Module) -> dict[str, Tensor]:
     stats = {f"D/sigma/{name}": sigma for name, sigma in norms.items()}
     for name, head in D.named_modules():
         if isinstance(head, SANHead):
-            stats[f"D/sigma/{name}"] = every_vector(head.conditioning).double().norm(dim=1).max()
+            stats[f"D/sigma/{name}"] = wide(every_vector(head.conditioning)).norm(dim=1).max()
     body = D.body if isinstance(D, Discriminator) else D
     if is_chain(body):
         stats["D/lipschitz"] = bound_of(body, {layer: norms[name] for name, layer in weighted_layers(D)})
