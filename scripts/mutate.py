@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ def applied(mutant: Mutant, root: Path = ROOT) -> str:
     return wrong
 
 
+@cache
 def code(text: str) -> str:
     """The program without its comments and docstrings."""
     tree = ast.parse(text)

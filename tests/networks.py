@@ -42,10 +42,10 @@ STYLED = {"w_dim": 16, "mapping_layers": 2, "layers": 6, "magnitude_ema_beta": 0
 
 
 def narrow_fields(component, width):
-    """What gives an architecture layers of `width` channels. Style-based ones have them up to maps of 32 pixels."""
+    """What gives an architecture few layers of `width` channels. Style-based ones have them up to maps of 32 pixels."""
     known = {field.name for field in fields_of(component)}
     if "width" in known:
-        return {"width": width}
+        return {"width": width} | ({"blocks": 1} if "blocks" in known else {})
     fields = STYLED | {"channel_base": 32 * width, "channel_max": width, "group_channels": 0}
     return {name: value for name, value in fields.items() if name in known}
 

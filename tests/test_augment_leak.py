@@ -30,7 +30,7 @@ from equipoise.augment.filters import band_gains
 from equipoise.augment.resampling import move
 
 ROOT = Path(__file__).parents[1]
-N = 100_000
+N = 40_000
 NOISE = 5 / math.sqrt(N)  # of a frequency among N, at most
 STEPS = (0.1, 0.3, 0.5, 0.7, 0.8)
 
@@ -135,11 +135,11 @@ AMOUNTS = {
     "saturation": saturation,
     "gain of a band": lambda: (g := band_gains(draws(N)).log2())[:, 3] - g[:, 0],
 }
-FREQUENCIES = torch.linspace(0.5, 60, 120, dtype=torch.float64)
+FREQUENCIES = torch.linspace(0.5, 60, 60, dtype=torch.float64)
 
 
 def characteristic(amount):
-    """E exp(i w amount) at FREQUENCIES: the eigenvalues of E[T], if T adds `amount` to something -> complex (120,)."""
+    """E exp(i w amount) at FREQUENCIES: the eigenvalues of E[T], if T adds `amount` to something -> complex (60,)."""
     return torch.exp(1j * FREQUENCIES.unsqueeze(1) * amount).mean(1)
 
 

@@ -470,15 +470,21 @@ def networks(of_kind):
 ON_MLPS = networks(lambda _, network: network in OF_POINTS)
 ON_IMAGES = networks(lambda _, network: network in FIRST)
 ON_OTHERS = networks(lambda name, network: network not in (*OF_POINTS, *FIRST) and name == network.__name__)
-for axis in ("constraints", "joint_penalties", "start"):
-    ON_OTHERS[axis] = ["none"]  # which leave networks so deep and so narrow no gradients that float32 could add
-ON_OTHERS |= {  # which meet networks in images and logits alone
+OF_ANY_NETWORK = {  # which meet networks in images, features and logits alone: on MLPs each meets each
     "loss": ["NonSaturating", "RelativisticPairing", "Wasserstein"],
-    "augment": ["NoAugment", "ADA"],
+    "conditioning": ["NoConditioning", "Projection", "Input", "Hidden", "Auxiliary"],
+    "penalties": ["none", "R1", "GradientPenalty"],
+    "augment": ["NoAugment", "ADA", "FadingBlur"],
+    "d_regularizers": ["none", "HistoricalAverage", "Orthogonal", "SingularValuePenalty", "SpectralNormPenalty"],
+    "g_regularizers": ["none", "HistoricalAverage", "Orthogonal", "SingularValuePenalty", "SpectralNormPenalty"],
     "d_steps": ["1"],
     "d_optim": ["Adam"],
     "g_optim": ["Adam"],
 }
+ON_IMAGES |= OF_ANY_NETWORK
+ON_OTHERS |= OF_ANY_NETWORK
+for axis in ("constraints", "joint_penalties", "start"):
+    ON_OTHERS[axis] = ["none"]  # which leave networks so deep and so narrow no gradients that float32 could add
 ALL_AXES = {"mlps": ON_MLPS, "images": ON_IMAGES, "others": ON_OTHERS}
 
 
@@ -562,7 +568,7 @@ def label(case):
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", ALL_AXES)
 def test_pairs(kind, part):
-    """Each pair of loss, conditioning, head, normaliser, term and network is among them.
+    """Each pair of loss, conditioning, head, normaliser and term is among them, and of each of these and a network.
 
     A second round, of terms that remember the first and of those not due, is enough on the quickest networks.
     """

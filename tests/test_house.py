@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -50,10 +51,15 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
 def names(module: str) -> list[str]:
     """All that `module` imports, by its full name, in functions and under TYPE_CHECKING too."""
     parts, found = module.split("."), []
-    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -76,7 +82,9 @@ def imported(module: str) -> set[str]:
     return found - {"equipoise.__init__", module}
 
 
-IMPORTS = {module: imported(module) for module in FILES}
+@cache
+def imports() -> dict[str, set[str]]:
+    return {module: imported(module) for module in FILES}
 
 
 def test_every_file_is_in_a_room():
@@ -87,13 +95,13 @@ def test_every_file_is_in_a_room():
 @loop_over("here", ORDER)
 def test_imports_run_down(here):
     above = set(ORDER[ORDER.index(here) + 1 :])
-    upwards = [(a, b) for a, homes in IMPORTS.items() if room(a) == here for b in sorted(homes) if room(b) in above]
+    upwards = [(a, b) for a, homes in imports().items() if room(a) == here for b in sorted(homes) if room(b) in above]
     assert upwards == []
 
 
 def test_there_is_no_circle():
     try:
-        TopologicalSorter(IMPORTS).prepare()
+        TopologicalSorter(imports()).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -104,12 +112,14 @@ def test_no_model_imports_a_model():
     shared |= {"pickled", "persistent", "tensorflow"}
     papers = {module for module in FILES if room(module) == "models" and module.split(".")[2] not in shared}
     assert len(papers) >= 10
-    assert {module: IMPORTS[module] & papers for module in papers if IMPORTS[module] & papers} == {}
+    assert {module: imports()[module] & papers for module in papers if imports()[module] & papers} == {}
 
 
 def test_a_file_of_the_room_is_imported_from_its_sibling():
     """From the room itself it would be a circle, which only the order of its `__init__` could hide."""
-    inside = [(a, b) for a, homes in IMPORTS.items() for b in homes if b == f"equipoise.{room(a)}.__init__" and a != b]
+    inside = [
+        (a, b) for a, homes in imports().items() for b in homes if b == f"equipoise.{room(a)}.__init__" and a != b
+    ]
     allowed = {"lab", "recipes"}  # their `__init__` lists what is there, and imports none of it
     assert [pair for pair in inside if room(pair[0]) not in allowed] == []
 
@@ -129,10 +139,10 @@ def test_a_layer_asks_nobody_how_it_is_computed():
 
 
 def test_the_check_sees_what_it_is_for():
-    assert "equipoise.core.types" in IMPORTS["equipoise.losses.penalties"]
-    assert "equipoise.losses.adversarial" in IMPORTS["equipoise.losses.objective"]  # relative
-    assert "equipoise.recipes.__init__" in IMPORTS["equipoise.cli.train"]  # in a function
-    assert "equipoise.config" in IMPORTS["equipoise.recipes.__init__"]  # under TYPE_CHECKING
+    assert "equipoise.core.types" in imports()["equipoise.losses.penalties"]
+    assert "equipoise.losses.adversarial" in imports()["equipoise.losses.objective"]  # relative
+    assert "equipoise.recipes.__init__" in imports()["equipoise.cli.train"]  # in a function
+    assert "equipoise.config" in imports()["equipoise.recipes.__init__"]  # under TYPE_CHECKING
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------------
@@ -160,8 +170,12 @@ def test_words_of_techniques_are_found():
 
 @loop_over("module", sorted(module for module in FILES if room(module) == "train"))
 def test_a_file_of_the_trainer_imports_few_names(module):
-    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
-    found = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    found = [
+        alias
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
     assert len(found) <= 30, f"{module} imports {len(found)} names"
 
 
@@ -171,8 +185,8 @@ def test_a_file_of_the_trainer_imports_few_names(module):
 def test_no_function_is_longer_than_a_screen():
     long = [
         f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines"
-        for module, path in FILES.items()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in FILES
+        for node in ast.walk(tree(module))
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
     ]
     assert long == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -70,6 +71,12 @@ PICTURES = {
 """By default NAME.png alone."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def coarse_figures():
+    with patch("equipoise.core.plots.DPI", 70):
+        yield
+
+
 # ---- experiments -----------------------------------------------------------------------------------------
 
 
@@ -111,7 +118,7 @@ def test_it_leaves_its_numbers_and_pictures_and_equal_settings_leave_equal_ones(
     for file in files:
         if file.suffix in (".png", ".webp"):
             with Image.open(file) as picture:
-                assert min(picture.size) > 200
+                assert min(picture.size) > 150
                 assert getattr(picture, "n_frames", 1) > 1 or file.suffix == ".png"
                 assert len(set(picture.convert("L").tobytes())) > 8  # something is drawn
 

@@ -6,8 +6,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,16 +22,6 @@ from equipoise.train import train
 
 pytest.importorskip("fcntl", reason="locks are a POSIX feature")
 
-HOLDING = """
-import sys
-from pathlib import Path
-from equipoise.runs.lock import Lock
-lock = Lock(Path(sys.argv[1]))
-lock.acquire()
-print("held", flush=True)
-sys.stdin.read()
-"""
-
 
 def refused(run_dir: Path, pid: int) -> None:
     with pytest.raises(RunError, match=rf"is in use by process {pid} on .* since 20\d\d-.*\. Wait until it ends") as e:
@@ -47,14 +35,25 @@ def taken(run_dir: Path) -> Lock:
     return lock
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_the_holder_is_named_and_kill_9_frees_the_directory(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDING, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
-        refused(tmp_path, other.pid)
-        other.kill()
-        other.wait()
+    reader, writer = os.pipe()
+    other = os.fork()
+    if other == 0:
+        try:
+            held = taken(tmp_path)
+            os.write(writer, b"held")
+            signal.pause()
+            held.release()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    try:
+        assert os.read(reader, 4) == b"held"
+        refused(tmp_path, other)
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
     first = taken(tmp_path)  # its note is still there
     refused(tmp_path, os.getpid())
     first.release()

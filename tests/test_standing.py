@@ -18,6 +18,12 @@ from equipoise.generate import Generator, averaged_generator, standing_statistic
 from equipoise.models import Head, SANDigitsGenerator
 from equipoise.nn import ConditionalBatchNorm, LinearConditionalBatchNorm, SyncBatchNorm
 
+
+@pytest.fixture(autouse=True, scope="module")
+def draws_little():
+    """Here statistics are of as many images as in use."""
+
+
 Z = torch.randn(5, 16, 3, generator=torch.Generator().manual_seed(0))
 
 

@@ -92,8 +92,8 @@ def newest_line(run_dir: Path) -> bytes:
 
 def test_kill_9_at_any_moment_then_resume_is_the_uninterrupted_run_bit_for_bit(tmp_path):
     """At moments chosen once: `benchmarks/attack.py` tries hundreds."""
-    cfg = ("total_kimg=0.48", "terms=[R1(every=2),GradientPenalty]", "d_steps=2")
-    whole = replace(recipe(), total_kimg=0.48, terms=(R1(every=2), GradientPenalty()), d_steps=2)
+    cfg = ("total_kimg=0.32", "terms=[R1(every=2),GradientPenalty]", "d_steps=2")
+    whole = replace(recipe(), total_kimg=0.32, terms=(R1(every=2), GradientPenalty()), d_steps=2)
     train(whole, tmp_path / "whole")
     rng, killed = random.Random(1), 0
     for _ in range(4):
