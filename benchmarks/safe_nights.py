@@ -57,7 +57,8 @@ def watched(log: Path) -> Callable[[], None]:
     """A function that makes its process note, in `log`, the end of each iteration and of each checkpoint."""
 
     def watch() -> None:
-        loop, checkpoints = import_module("equipoise.train.loop"), import_module("equipoise.runs").Checkpoints
+        loop: Any = import_module("equipoise.train.loop")
+        checkpoints = import_module("equipoise.runs").Checkpoints
         iterate, save = loop.iterate, checkpoints.save
 
         def note(kind: str, nimg: int) -> None:

@@ -27,7 +27,7 @@ from equipoise.config import TrainConfig, override
 from equipoise.core.files import replace_file
 from equipoise.data import DatasetConfig, Few, Images
 from equipoise.evaluate import evaluate
-from equipoise.generate import Generator, averaged_generator, grid, png, sample, save_generator
+from equipoise.generate import Generator, averaged_generator, grid, png, save_generator
 from equipoise.recipes import load
 from equipoise.train import Moment, train
 
@@ -108,8 +108,8 @@ def carry_out(folder: Path, cfg: TrainConfig, minutes: Sequence[float]) -> list[
         for i, kimg in enumerate(marks.kimg):
             distances = {name: distance(marks.at(i), against, name) for name in JUDGES}
             found.append(asdict(Mark(marks.minutes[i], kimg, distances)))
-            picture = png(grid(sample(marks.at(i), 100, seed=0), 10))
-            replace_file(marks.at(i).with_suffix(".png"), picture)
+            images = Generator.from_pretrained(marks.at(i)).sample(100, seed=0)
+            replace_file(marks.at(i).with_suffix(".png"), png(grid(images, 10)))
         replace_file(verdicts, json.dumps(found, indent=1).encode())
         shutil.rmtree(folder / "run")
     return [Mark(**mark) for mark in json.loads(verdicts.read_text())]
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--data", required=True, help="a path, as Images takes it")
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--pictures", type=int, help="train on as many of them; all judge")
+    parser.add_argument("--pictures", type=int, help="train on this number of them; all judge")
     parser.add_argument("--recipes", nargs="+", default=["stylegan2_small", "progan_small", "sngan_resnet_small"])
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 30, 60])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])

@@ -21,7 +21,7 @@ __all__ = ["config_for"]
 
 
 def config_for(changes: Mapping[str, Any], run_dir: Path, *, dry_run: bool) -> TrainConfig | None:
-    """The chosen config, after a table of the choices; a run that exists keeps those of its first start.
+    """The chosen config, after a table of the choices; a run that exists keeps its first choices.
 
     changes: values of ``key=value`` arguments: data, and minutes or kimg, and fields of the config.
     dry_run: print the table on stdout. None is returned.

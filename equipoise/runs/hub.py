@@ -67,7 +67,7 @@ def download(repo: Repo, files: Sequence[str]) -> Path:
     hub = package(f"{repo} is not on this machine, and reading it from the Hugging Face Hub")
     try:
         folder = hub.snapshot_download(repo.name, revision=repo.revision, allow_patterns=list(files))
-    except Exception as error:  # those of HTTP libraries too, which differ between its versions
+    except Exception as error:  # errors of HTTP libraries too, which differ between its versions
         raise ValueError(f"cannot read {repo} from the Hugging Face Hub: {reason(error)}") from error
     return Path(folder)
 

@@ -45,7 +45,7 @@ class Run:
         self.clock = Clock(self.cfg.report, self.checkpoints)
 
     def report_by(self, evaluations: Event, own: Sequence[Event], snapshots: Event) -> None:
-        """Set the events. own: the caller's. Their statistics and those of evaluations are written by `log`."""
+        """Set the events. own: the caller's. Their statistics, and the evaluations', are written by `log`."""
         self.events = (spectra, evaluations, *own, log, checkpoint, snapshots)
 
     def after(self, now: Moment) -> Sequence[Event]:
