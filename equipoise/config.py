@@ -92,6 +92,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("gamma", "r1_gamma"), "it belongs to a penalty: 'terms=[R1(gamma=10)]', or terms.0.gamma=10"),
     **dict.fromkeys(("batch", "bs"), "give batch_size"),
     "save_every": "give report.snapshot_kimg",
+    "minutes": f"{KIMG}. `equipoise train auto RUN data=photos minutes=60` chooses it for a time",
 }
 """Words for settings in other programs, which `TrainConfig` lacks: word -> what to give here."""
 

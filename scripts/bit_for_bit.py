@@ -126,8 +126,8 @@ def works() -> dict[str, Callable[[], Record]]:
     of_recipes: dict[str, Callable[[], Record]] = {f"recipe {name}": partial(run, name) for name in RECIPES}
     return of_recipes | {
         f"{kind} {i}: {composition.label(case)}": partial(steps, case)
-        for kind, cases in composition.COVERING.items()
-        for i, case in enumerate(cases)
+        for kind in composition.ALL_AXES
+        for i, case in enumerate(composition.covering(kind))
     }
 
 

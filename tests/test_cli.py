@@ -58,7 +58,7 @@ def test_train_then_resume_then_refuse(tmp_path):
     ("arguments", "message"),
     [
         (["sngan_digit"], "did you mean 'sngan_digits'"),
-        (["nothing_like_it"], "known: acgan, ada, biggan"),
+        (["nothing_like_it"], "known: acgan, ada, auto, biggan"),
         (["san_digits", "los=Hinge"], "TrainConfig has no field 'los'; did you mean 'loss'?"),
         (["san_digits", "loss=Hing"], "TrainConfig.loss takes a GANLoss, got 'Hing'"),
         (["san_digits", "loss=Hing()"], "unknown component 'Hing'; did you mean 'Hinge'?"),
@@ -84,9 +84,13 @@ def test_train_then_resume_then_refuse(tmp_path):
         (["san_digits", "--lr", "1e-4"], "did you mean 'g_optim.lr' or 'd_optim.lr'?"),
         (["san_digits", "--resume"], "the same command resumes its run"),
         (["san_digits", "--dryrun"], "Possible options: --dry-run"),
-        (["san_digits", "data=photos"], "expected a data set or a path that exists, and 'photos' is neither"),
+        (
+            ["san_digits", "data=photos"],
+            "expected a data set or a path that exists, and 'photos' is neither; known: CIFAR10",
+        ),
         (["san_digits", "lr=1e-4"], "no field 'lr'; did you mean 'g_optim.lr' or 'd_optim.lr'?"),
         (["san_digits", "lr="], "no field 'lr'; did you mean 'g_optim.lr' or 'd_optim.lr'?"),
+        (["san_digits", "minutes=60"], "equipoise train auto RUN data=photos minutes=60"),
         (["san_digits", "epochs=100"], "no field 'epochs': give total_kimg"),
         (["san_digits", "image_size=64"], "give data.resolution, as in data.path=photos data.resolution=64"),
         (["san_digits", "device=cuda"], "no field 'device'; did you mean 'compute.device'?"),

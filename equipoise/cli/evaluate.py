@@ -123,7 +123,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: Annotated[
         str,
-        typer.Option(help="The feature network: inception, efficientnet_lite0, digits, cells, colours, FILE.py:NAME."),
+        typer.Option(help="Network: inception, efficientnet_lite0, digits, cells, colours, FILE.py:NAME."),
     ] = "inception",
     weights: Weights = None,
     out_path: Annotated[

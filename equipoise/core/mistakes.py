@@ -286,10 +286,14 @@ def suggest_kind(kind: type, word: str) -> str:
     return nearest([(kind, ())], word)
 
 
+CLOSE = 0.7
+"""Similarity from which on a name is suggested. "photos" and Points have 0.67."""
+
+
 def close_to(word: str, known: Iterable[str]) -> str | None:
     """The nearest of `known`, ignoring case."""
     folded = {each.casefold(): each for each in known}
-    matches = difflib.get_close_matches(word[:100].casefold(), folded, n=1) if word else []
+    matches = difflib.get_close_matches(word[:100].casefold(), folded, n=1, cutoff=CLOSE) if word else []
     return folded[matches[0]] if matches else None
 
 

@@ -1,6 +1,7 @@
 """The training loop: players, the step, an open run, events."""
 
 from .batches import BatchesByStage
+from .choosing import choice_for
 from .context import StepContext
 from .cost import iteration_flops
 from .evaluations import Evaluations
@@ -8,6 +9,7 @@ from .events import Event, Moment
 from .gan import GAN
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
+from .pace import images_per_second
 from .players import Player
 from .snapshot import Snapshots
 from .start import load_networks
@@ -24,10 +26,12 @@ __all__ = [
     "Player",
     "Snapshots",
     "StepContext",
+    "choice_for",
     "d_step",
     "fit_or_say_so",
     "g_step",
     "host_memory",
+    "images_per_second",
     "iteration_flops",
     "load_networks",
     "loss_on",
