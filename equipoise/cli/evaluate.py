@@ -122,8 +122,7 @@ def evaluate(
     num: Annotated[int, typer.Option(help="Number of images measured.", min=1)] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed for everything random.", min=0)] = 0,
     features: Annotated[
-        str,
-        typer.Option(help="Network: inception, efficientnet_lite0, digits, cells, colours, FILE.py:NAME."),
+        str, typer.Option(help="Network: inception, efficientnet_lite0, digits, cells, colours or FILE.py:NAME.")
     ] = "inception",
     weights: Weights = None,
     out_path: Annotated[
