@@ -15,6 +15,7 @@ from tiny import recipe
 
 from equipoise.compute import described
 from equipoise.data import ArrayDataset, hold_out
+from equipoise.losses import R1, ByResolution, LazyStep
 from equipoise.models import NoConditioning
 from equipoise.runs import progress
 from equipoise.runs.progress import Progress, Speed, duration
@@ -32,6 +33,9 @@ def test_the_first_lines_say_what_is_trained_on_what(tmp_path):
     assert lines["G"] == f"SANDigitsGenerator, {count:,} parameters"
     assert lines["length"] == "0.16 kimg in batches of 8"
     assert str(tmp_path / "samples") in lines["pictures"]
+    assert "by rule" not in lines
+    ruled = replace(cfg, terms=(LazyStep(R1(gamma=ByResolution(0.01), every=16)), R1(gamma=3.0)))
+    assert facts(GAN.build(ruled, dataset.spec), dataset, None, 0, tmp_path)["by rule"] == "terms.0.term.gamma=0.98"
     blind = replace(cfg, head=replace(cfg.head, conditioning=NoConditioning()), data=replace(cfg.data, mirror=True))
     lines = facts(GAN.build(blind, dataset.spec), dataset, None, 80, tmp_path)
     assert lines["data"].endswith(", 10 classes that this recipe does not use, each also mirrored")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from equipoise.compute.described import described
 from equipoise.compute.distributed import rank, world_size
 from equipoise.config import TrainConfig
+from equipoise.core.grammar import changed
 from equipoise.core.types import ImageSpec
 from equipoise.data import Dataset
 from equipoise.runs.progress import tell
@@ -33,14 +34,23 @@ def facts(gan: GAN, dataset: Dataset, held_out: Dataset | None, nimg: int, folde
     cfg = gan.cfg
     several = f", {world_size()} processes" if world_size() > 1 else ""
     begun = "" if nimg == 0 else f", {nimg / 1000:g} of them done"
+    by_rule = ", ".join(ruled(cfg, dataset.spec))
     return {
         "data": about_data(cfg, dataset, 0 if held_out is None else len(held_out)),
         "G": f"{type(cfg.generator).__name__}, {parameters(gan.G)} parameters",
         "D": f"{type(cfg.discriminator).__name__}, {parameters(gan.D)} parameters",
         "device": described(gan.compute.device) + several,
+        **({"by rule": by_rule} if by_rule else {}),
         "length": f"{cfg.total_kimg:g} kimg in batches of {cfg.batch_size}{begun}",
         "pictures": f"{folder / 'samples'}: real.png, and grids of G from now on",
     }
+
+
+def ruled(cfg: TrainConfig, spec: ImageSpec) -> Iterator[str]:
+    """Numbers that follow from the images and the batch: "terms.0.gamma=0.3" for `ByResolution`."""
+    for i, term in enumerate(cfg.terms):
+        for name, _, number in changed(term, term.for_data(spec, cfg.batch_size)):
+            yield f"terms.{i}.{name}={number:.3g}"
 
 
 def about_data(cfg: TrainConfig, dataset: Dataset, held_out: int) -> str:
