@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 python3 -m venv "$folder/env"
 # shellcheck disable=SC1091
 source "$folder/env/bin/activate"
-pip install --quiet -c constraints.txt '.[playground]'
+pip install -c constraints.txt '.[playground]'
 
 equipoise train auto "$folder/run" data="$photos" minutes="$minutes"
 equipoise report "$folder/run"

@@ -1041,8 +1041,8 @@ RULES = (
     Mutant(
         "the newest checkpoints are deleted",
         "runs/checkpoint.py",
-        "finished(self.folder)[: -self.keep]",
-        "finished(self.folder)[self.keep :]",
+        "old = list(paths[: -self.keep])",
+        "old = list(paths[self.keep :])",
     ),
     Mutant("checksums are not compared", "runs/checkpoint.py", "if digest(content) != expected[name]:", "if False:"),
     Mutant(

@@ -182,7 +182,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_printed_command_trains_the_same_config(folder, tmp_path):
     said = run("train", "auto", tmp_path / "r", f"data={folder}", "minutes=5", "seed=3", "--dry-run")
-    assert "6; colour, 36 pixels" in said
+    assert "6, colour, 36 pixels" in said
     assert not (tmp_path / "r").exists()
     words = shlex.split(said.splitlines()[-1])
     assert words[:2] == ["equipoise", "train"]

@@ -18,7 +18,6 @@ from equipoise.core.first_calls import FUNCTIONS, warm_up
 
 ROOT = Path(equipoise.__file__).parent
 CALLED_BY_OTHERS = {
-    "cli.launch",
     "compute.precision",
     "compute.recompute",
     "compute.taps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import re
 import time
@@ -18,7 +19,7 @@ from equipoise import recipes
 from equipoise.cli.app import app
 from equipoise.cli.options import raised_here
 from equipoise.config import components, override, to_text
-from equipoise.core.grammar import parse
+from equipoise.core.grammar import as_argument, parse
 from equipoise.core.nesting import DEEPEST, DIGITS, LONGEST, MOST, check_text, shown
 from equipoise.core.schedules import After
 from equipoise.data import Digits, Few
@@ -99,6 +100,14 @@ def test_fault_04():
 def test_what_is_within_the_limits_is_read(text, value):
     found = parse(text, KNOWN)
     assert value is None or found == value
+
+
+@loop_over("recipe", recipes.available())
+def test_a_value_is_read_back_from_its_argument(recipe):
+    """Each field by itself, and the whole config as one argument."""
+    config = recipes.load(recipe)[0]
+    for value in (config, *(getattr(config, field.name) for field in dataclasses.fields(config))):
+        assert parse(as_argument(value), components()) == value
 
 
 @loop_over("recipe", recipes.available())

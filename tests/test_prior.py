@@ -58,6 +58,11 @@ def assert_uniform(z):
     assert stats.kstest(z.flatten().numpy(), stats.uniform(-1, 2).cdf).pvalue > 0.01
 
 
+@pytest.fixture(autouse=True, scope="module")
+def draws_little():
+    """Here statistics are of as many images as in use."""
+
+
 def test_training_and_standing_statistics_draw_from_it():
     gan = GAN.build(UNIFORM, SPEC)
     gan.G = Seen()

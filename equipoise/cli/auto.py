@@ -95,11 +95,9 @@ def show(choice: Choice, run_dir: Path, console: Console) -> None:
 
 def command(choice: Choice, run_dir: Path) -> str:
     """The command that trains the chosen config from its recipe."""
-    from equipoise.core.grammar import changed
+    from equipoise.core.grammar import as_argument, changed
     from equipoise.recipes import load
 
     base, _ = load(choice.recipe)
-    words = [
-        f"{path}={after if isinstance(after, str) else repr(after)}" for path, _, after in changed(base, choice.config)
-    ]
+    words = [f"{path}={as_argument(after)}" for path, _, after in changed(base, choice.config)]
     return " ".join(["equipoise", "train", choice.recipe, pasted(run_dir), *map(shlex.quote, words)])

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from .mistakes import defaults, moved_to, no_field, suggest
 from .nesting import DEEPEST, LONGEST, check_text, shown
 from .quoting import as_python, as_saved, is_windows_path
 
-__all__ = ["build", "changed", "components_in", "differences", "made_of", "override", "parse", "suggest", "to_text"]
+__all__ = [
+    "as_argument",
+    "build",
+    "changed",
+    "components_in",
+    "differences",
+    "made_of",
+    "override",
+    "parse",
+    "suggest",
+    "to_text",
+]
 
 # ---- text -> values --------------------------------------------------------------------------------------
 
@@ -215,3 +229,23 @@ def changed(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
         dot = f"{path}." if path else ""
         return [field for n in names for field in changed(getattr(old, n), getattr(new, n), dot + n)]
     return [] if old == new else [(path, old, new)]
+
+
+def as_argument(value: Any) -> str:
+    """A value as the command line takes it: components with the fields that differ from their defaults alone.
+
+    >>> as_argument((1e-4, True, "a b"))
+    '[0.0001, true, "a b"]'
+    """
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(as_argument, value))}]"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if not is_pydantic_dataclass(type(value)):
+        return repr(value)
+    fields = type(value).__pydantic_fields__
+    own = {name: getattr(value, name) for name, info in fields.items() if getattr(value, name) != info.default}
+    inner = ", ".join(f"{name}={as_argument(item)}" for name, item in own.items())
+    return f"{type(value).__name__}({inner})" if inner else type(value).__name__

@@ -149,14 +149,14 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         report=replace(cfg.report, snapshot_kimg=often, evaluation=replace(CHEAP, every_kimg=often)),
     )
     reasons = (
-        Reason("pictures", described(pictures), "looked at"),
+        Reason("pictures", described(pictures), f"{pictures.copies} hold the same bytes as others"),
         Reason("recipe", recipe, f"for {facts.machine.name}"),
         Reason("size", f"{size}x{size}", because),
         Reason("batch", f"{cfg.batch_size}", "the recipe's"),
         Reason("mirror", "yes" if mirror else "no", of_mirrors(pictures)),
         Reason("augment", "none" if seen < OFTEN else "ADA", f"each picture is seen {seen:.3g} times in {kimg:g} kimg"),
         Reason("classes", "used" if conditional else "not used", of_classes(pictures)),
-        Reason("best", "kept", f"the least distance of colours in 4x4 cells, measured every {often:g} kimg"),
+        Reason("best", "the nearest", f"by distance of colours in 4x4 cells, measured every {often:g} kimg"),
         Reason("length", f"{kimg:g} kimg", of_length(facts, rate, kimg, size)),
         *(Reason(name, str(value), "as given") for name, value in given.items()),
     )
@@ -212,9 +212,8 @@ def two_digits(number: float) -> float:
 
 
 def described(pictures: Pictures) -> str:
-    copies = f", {pictures.copies} of them copies" if pictures.copies else ""
     colour = "grey" if pictures.channels == 1 else "colour"
-    return f"{pictures.num:,}{copies}; {colour}, {pictures.side} pixels"
+    return f"{pictures.num:,}, {colour}, {pictures.side} pixels"
 
 
 def of_mirrors(pictures: Pictures) -> str:
