@@ -19,7 +19,7 @@ from equipoise.losses import R1, LazyStep, PathLength
 from equipoise.models import MappedProjection, NoConditioning
 from equipoise.recipes import load
 from equipoise.recipes.auto import NEEDED, Facts, Machine, Pictures, choose
-from equipoise.train import choosing, pace
+from equipoise.train import choosing, cost, pace
 
 CPU, GPU = Machine("cpu", "2 cores without a GPU"), Machine("cuda", "a GPU")
 
@@ -96,7 +96,20 @@ def test_what_is_given_stays_and_is_listed():
     choice = chosen(kimg=123, changes={"seed": 7, "augment": NoAugment(), "batch_size": 8}, num=10)
     cfg = choice.config
     assert (cfg.total_kimg, cfg.seed, cfg.augment, cfg.batch_size) == (123, 7, NoAugment(), 8)
-    assert {"seed", "augment", "batch_size"} <= {reason.what for reason in choice.reasons}
+    lines = {reason.what for reason in choice.reasons}
+    assert {"seed", "augment", "batch_size"} <= lines
+    assert "batch" not in lines  # it would contradict the line of the field
+
+
+def test_a_mirror_that_is_given_stays():
+    assert not chosen(handedness=0.5, changes={"data.mirror": False}).config.data.mirror
+    assert chosen(handedness=0.9, changes={"data.mirror": True}).config.data.mirror
+
+
+def test_the_speed_is_that_of_the_head_that_is_chosen():
+    heads = []
+    choose(Facts(photos(classes=10), CPU), lambda cfg, size: heads.append(cfg.head.conditioning) or 100.0)
+    assert set(map(type, heads)) == {MappedProjection}
 
 
 def test_a_run_that_is_too_short_says_so():
@@ -134,7 +147,7 @@ def test_handedness_of_pictures_with_a_left_and_a_right():
 
 
 def test_handedness_of_digits():
-    assert 0.75 < handedness(Digits().build()) < 0.95
+    assert handedness(Digits().build()) > 0.75
 
 
 # ---- speed -------------------------------------------------------------------------------------------------
@@ -148,8 +161,8 @@ def test_lazy_terms_count_with_their_share(monkeypatch):
         now[0] += lazy if nimg // len(batch.x) % every == 0 else usual
 
     monkeypatch.setattr(pace.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(pace, "d_step", partial(step, 1.0, 3.0, 16))
-    monkeypatch.setattr(pace, "g_step", partial(step, 2.0, 6.0, 4))
+    monkeypatch.setattr(cost, "d_step", partial(step, 1.0, 3.0, 16))
+    monkeypatch.setattr(cost, "g_step", partial(step, 2.0, 6.0, 4))
     cfg = override(
         load("stylegan2_small")[0],
         {
@@ -200,8 +213,16 @@ def test_a_run_goes_on_with_the_choices_of_its_first_start(folder, tmp_path, mon
     monkeypatch.setattr(choosing, "images_per_second", lambda *_: 1 / 0)
     said = run("train", "auto", tmp_path / "r", f"data={folder}", "kimg=0.008")
     assert "goes on as chosen at its first start" in said
-    said = run("train", "auto", tmp_path / "r", f"data={tmp_path}", code=2)
-    assert f"not on {tmp_path}: give the same data" in said
+    for other in (tmp_path, "Digits"):
+        assert "give the same data" in run("train", "auto", tmp_path / "r", f"data={other}", code=2)
+    run("train", "auto", tmp_path / "r", f'data=Images(path="{folder}")', "total_kimg=0.008")
+
+
+def test_several_processes_would_choose_for_themselves(folder, tmp_path, monkeypatch):
+    group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in group.items():
+        monkeypatch.setenv(name, value)
+    assert "start the command that it prints with torchrun" in run("train", "auto", tmp_path, f"data={folder}", code=2)
 
 
 @loop_over(

@@ -39,11 +39,19 @@ def config_for(changes: Mapping[str, Any], run_dir: Path, *, dry_run: bool) -> T
 
 
 def chosen(changes: Mapping[str, Any]) -> Choice:
+    from equipoise.compute.distributed import launched
     from equipoise.config import override
     from equipoise.recipes.auto import auto
     from equipoise.train.choosing import choice_for
 
-    of_data = {name: value for name, value in changes.items() if name.partition(".")[0] == "data"}
+    if launched():
+        raise ValueError(
+            "auto times one process, and each of several would choose for itself: give --dry-run without torchrun, and "
+            "start the command that it prints with torchrun"
+        )
+    of_data = {
+        name: value for name, value in changes.items() if name.partition(".")[0] == "data" and name != "data.mirror"
+    }
     if not of_data:
         raise ValueError(
             "auto chooses a config for your pictures, and none are given: say where they are, as in data=photos"
@@ -74,12 +82,16 @@ def resumed(config: TrainConfig, changes: Mapping[str, Any], run_dir: Path) -> T
     given = {name: value for name, value in changes.items() if name not in ("minutes", "kimg", "data")}
     if "kimg" in changes:
         given["total_kimg"] = changes["kimg"]
-    path, asked = getattr(config.data, "path", None), changes.get("data", changes.get("data.path"))
-    if isinstance(asked, str) and asked != path:
+    asked = changes.get("data", changes.get("data.path"))
+    path = getattr(config.data, "path", None)
+    if asked is not None and getattr(asked, "path", asked) not in (path, config.data):
         raise ValueError(
             f"{run_dir} trains on {config.data!r}, not on {asked}: give the same data, or another folder for the run"
         )
-    say(f"{pasted(run_dir)} goes on as chosen at its first start: see its config.txt")
+    say(
+        f"{pasted(run_dir)} goes on as chosen at its first start: see its config.txt. total_kimg=N changes its length, "
+        "minutes no longer do"
+    )
     updated: TrainConfig = override(config, given)
     return updated
 

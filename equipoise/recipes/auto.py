@@ -46,6 +46,8 @@ QUICK_ADA = ADA(target=0.6, kimg=100.0)
 """The published ADA takes 500 kimg from 0 to 1, longer than such runs."""
 CHEAP = Evaluate(metrics=("frechet",), features="cells", num=1000)
 """The measurement that decides which generator of the run is the best."""
+FIELDS = {"batch": "batch_size", "mirror": "data.mirror", "augment": "augment", "classes": "head"}
+"""Line of the table -> the field that it is about. A field that is given has a line of its own."""
 PER_CLASS = 100
 SHARE = 0.9
 """The updates' share of the time. The rest is for grids, checkpoints and measurements."""
@@ -129,26 +131,27 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
     """
     pictures, given = facts.pictures, dict(changes or {})
 
+    conditional = pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
+    head = Head(MappedProjection()) if conditional else Head()
+
     def at(size: int) -> tuple[str, TrainConfig]:
         name, cfg = networks(facts.machine, size)
-        return name, replace(cfg, data=pictures.at(size))
+        return name, replace(cfg, data=pictures.at(size), head=head)
 
     size, rate, because = sized(facts, lambda size: speed(override(at(size)[1], given), size))
     kimg = length(facts, rate)
     seen = 1000 * kimg / pictures.num
     recipe, cfg = at(size)
-    mirror = pictures.handedness < TOLD_APART
+    mirror = cfg.data.mirror or pictures.handedness < TOLD_APART
     often = two_digits(max(kimg / 10, 1))
-    conditional = pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
     cfg = replace(
         cfg,
         data=replace(cfg.data, mirror=mirror),
-        head=Head(MappedProjection()) if conditional else Head(),
         augment=cfg.augment if seen >= OFTEN else NoAugment(),
         total_kimg=kimg,
         report=replace(cfg.report, snapshot_kimg=often, evaluation=replace(CHEAP, every_kimg=often)),
     )
-    reasons = (
+    chosen = (
         Reason("pictures", described(pictures), f"{pictures.copies} hold the same bytes as others"),
         Reason("recipe", recipe, f"for {facts.machine.name}"),
         Reason("size", f"{size}x{size}", because),
@@ -158,6 +161,9 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         Reason("classes", "used" if conditional else "not used", of_classes(pictures)),
         Reason("best", "the nearest", f"by distance of colours in 4x4 cells, measured every {often:g} kimg"),
         Reason("length", f"{kimg:g} kimg", of_length(facts, rate, kimg, size)),
+    )
+    reasons = (
+        *(reason for reason in chosen if FIELDS.get(reason.what) not in given),
         *(Reason(name, str(value), "as given") for name, value in given.items()),
     )
     return Choice(recipe, override(cfg, given), rate, reasons)

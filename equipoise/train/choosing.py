@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from equipoise.compute.described import described
 from equipoise.compute.distributed import this_device
 from equipoise.config import TrainConfig
 from equipoise.core.types import ImageSpec
@@ -19,7 +19,7 @@ from equipoise.recipes.auto import Choice, Facts, Machine, Pictures, choose
 
 from .pace import images_per_second
 
-__all__ = ["choice_for", "machine_of", "pictures_of"]
+__all__ = ["choice_for", "pictures_of"]
 
 LOOKED_AT_SIZE = 32
 
@@ -46,7 +46,7 @@ def choice_for(
     def speed(cfg: TrainConfig, size: int) -> float:
         return images_per_second(cfg, ImageSpec(size, pictures.channels, pictures.classes), own)
 
-    return choose(Facts(pictures, machine_of(own), minutes, kimg), speed, changes)
+    return choose(Facts(pictures, Machine(own.type, described(own)), minutes, kimg), speed, changes)
 
 
 def pictures_of(data: DatasetConfig) -> Pictures:
@@ -75,13 +75,3 @@ def pictures_of(data: DatasetConfig) -> Pictures:
         handedness=handedness(dataset),
         copies=copies,
     )
-
-
-def machine_of(device: torch.device) -> Machine:
-    """The device in words: the name of a GPU, or the cores that this process may use."""
-    if device.type == "cuda":
-        return Machine("cuda", torch.cuda.get_device_name(device))
-    if device.type != "cpu":
-        return Machine(device.type, f"the device {device.type}")
-    cores = torch.get_num_threads()
-    return Machine("cpu", f"{cores} core{'s' if cores > 1 else ''} without a GPU")

@@ -22,7 +22,7 @@ from equipoise.rules import NoGrowth
 from .gan import GAN
 from .steps import d_step, g_step
 
-__all__ = ["iteration_flops", "mean_over_period"]
+__all__ = ["iteration_flops", "mean_costs"]
 
 
 def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
@@ -52,23 +52,23 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
         # Adam's fused kernel does not know the meta device.
         gan.d_optim, gan.g_optim = (torch.optim.SGD(owned(optim)) for optim in (gan.d_optim, gan.g_optim))
-        held_out = batch if cfg.augment.held_out else None
-
-        d_steps = cfg.d_steps
-        d = mean_over_period(
-            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch),
-            gan.players[0].terms,
-            operations,
-        )
-        g = mean_over_period(
-            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch),
-            gan.players[1].terms,
-            operations,
-        )
+        d, g = mean_costs(gan, batch, operations)
         if cfg.game.reuse:  # g is counted without reuse, so it includes a forward of G
             (piece,) = gan.pieces(batch, Purpose.Z_FOR_G, 0)
             g -= operations(lambda _: gan.showing.to_d(piece), 0)
-    return round(d_steps * d + g)
+    return round(cfg.d_steps * d + g)
+
+
+def mean_costs(gan: GAN, batch: Batch, cost: Callable[[Step, int], float]) -> tuple[float, float]:
+    """Mean cost of an update of D, and of an update of G, on `batch`. cost: as in `mean_over_period`."""
+    cfg, size = gan.cfg, gan.cfg.batch_size
+    held_out = batch if cfg.augment.held_out else None
+    of_g = size * (cfg.d_steps if isinstance(cfg.d_steps, int) else 1)
+    of_d, of_g_terms = (player.terms for player in gan.players)
+    return (
+        mean_over_period(lambda update: d_step(gan, batch, update * size, held_out, batch), of_d, cost),
+        mean_over_period(lambda update: g_step(gan, batch, update * of_g, batch), of_g_terms, cost),
+    )
 
 
 Step = Callable[[int], object]

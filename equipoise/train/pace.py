@@ -13,9 +13,8 @@ from equipoise.compute.convolutions import ready
 from equipoise.config import TrainConfig
 from equipoise.core.types import Batch, ImageSpec
 
-from .cost import mean_over_period
+from .cost import mean_costs
 from .gan import GAN
-from .steps import d_step, g_step
 
 __all__ = ["images_per_second"]
 
@@ -36,7 +35,6 @@ def images_per_second(cfg: TrainConfig, spec: ImageSpec, device: torch.device | 
         x = torch.rand(cfg.batch_size, spec.channels, spec.resolution, spec.resolution, device=device) * 2 - 1
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if spec.num_classes else None
         batch = Batch(x, y)
-        held_out = batch if cfg.augment.held_out else None
 
         def seconds(step: Callable[[int], object], update: int) -> float:
             best = float("inf")
@@ -48,11 +46,6 @@ def images_per_second(cfg: TrainConfig, spec: ImageSpec, device: torch.device | 
                     best = min(best, time.perf_counter() - start)
             return best
 
-        d_steps = cfg.d_steps if isinstance(cfg.d_steps, int) else 1
-        d = mean_over_period(
-            lambda update: d_step(gan, batch, update * cfg.batch_size, held_out, batch), gan.players[0].terms, seconds
-        )
-        g = mean_over_period(
-            lambda update: g_step(gan, batch, update * d_steps * cfg.batch_size, batch), gan.players[1].terms, seconds
-        )
+        d, g = mean_costs(gan, batch, seconds)
+    d_steps = cfg.d_steps if isinstance(cfg.d_steps, int) else 1
     return d_steps * cfg.batch_size / (d_steps * d + g)
