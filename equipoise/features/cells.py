@@ -20,8 +20,8 @@ class CellFeatures(FeatureNet):
     """The networks "colours" and "cells": mean and standard deviation of each channel, in [-1, 1], in each cell.
 
     "colours" has one cell, the image: 6 features of a colour image. "cells" has 4x4: 96 features. They see colours and
-    a coarse layout, not shapes: a measurement takes a second instead of minutes, and finds colours that drift and
-    images that are alike. Sides that 4 does not divide have cells that overlap, as in `adaptive_avg_pool2d`.
+    a coarse layout, not shapes. A measurement costs little more than drawing the images, and finds colours that drift
+    and images that are alike. Sides that 4 does not divide have cells that overlap, as in `adaptive_avg_pool2d`.
     """
 
     def __init__(self, name: str, *, device: torch.device | str = "cpu", batch_size: int = 500):
