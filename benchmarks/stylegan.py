@@ -1,24 +1,26 @@
 """A training iteration of StyleGAN2 beside its plain form, in turn within one process.
 
     OMP_NUM_THREADS=1 python -m benchmarks.stylegan --rounds 8
-    OMP_NUM_THREADS=1 python -m benchmarks.stylegan --rounds 8 --precision bf16
+    OMP_NUM_THREADS=1 python -m benchmarks.stylegan --rounds 8 --precision bf16 --channels 2048 128
 
 The plain form is the definition: upsampling inserts zeros, then pads, convolves and filters at the full rate; every
 image is convolved with its own weights, as a group of one convolution; activations are multiplied by √2 after the
-layer; maps are contiguous. Networks, weights, inputs
-and losses are the same, and so are the numbers, up to rounding. Each round times one update of D and one of G in each
-form, in seconds of the processor, so both meet the same noise. The result is the median of the ratios within a round.
+layer; maps are contiguous. Networks, weights, inputs and losses are the same, and so are the numbers, up to rounding.
+Each round times one update of D and one of G in each form, in seconds of the processor, so all meet the same noise. The
+result is the median of the ratios within a round. In bfloat16 ours is compared with the plain form in float32 too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -26,15 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.compute.precision import Precision
-from equipoise.compute.settings import Compute
-from equipoise.config import TrainConfig
+from equipoise.config import override
 from equipoise.core.types import Batch, ImageSpec
-from equipoise.data import Digits
-from equipoise.losses import R1, NonSaturating
-from equipoise.models import StyleGAN2Discriminator, StyleGAN2Generator, stylegan2
+from equipoise.losses import R1
+from equipoise.models import stylegan2
 from equipoise.nn import filters, modulated
 from equipoise.nn.filters import Factor, Padding
-from equipoise.rules import Adam
+from equipoise.recipes.stylegan2 import stylegan2_small
 from equipoise.train import GAN, d_step, g_step
 
 __all__ = ["compared", "main", "plain"]
@@ -96,19 +96,13 @@ def plain() -> Iterator[None]:
 # ---- measuring -------------------------------------------------------------------------------------------
 
 
-def players(resolution: int, base: int, most: int, batch: int, precision: Precision, r1: bool) -> GAN:
-    cfg = TrainConfig(
-        data=Digits(),  # not read
-        generator=StyleGAN2Generator(channel_base=base, channel_max=most),
-        discriminator=StyleGAN2Discriminator(channel_base=base, channel_max=most),
-        loss=NonSaturating(),
-        terms=(R1(every=1),) if r1 else (),
-        g_optim=Adam(lr=0.0025, betas=(0.0, 0.99)),
-        d_optim=Adam(lr=0.0025, betas=(0.0, 0.99)),
-        batch_size=batch,
-        compute=Compute(precision=precision),
-    )
-    return GAN.build(cfg, ImageSpec(resolution))
+def players(resolution: int, channels: tuple[int, int] | None, batch: int, precision: Precision, r1: bool) -> GAN:
+    """Of the recipe `stylegan2_small`. channels: channel_base and channel_max of both networks; None: the recipe's."""
+    changes: dict[str, Any] = {"terms": (R1(every=1),) if r1 else (), "compute.precision": precision}
+    if channels is not None:
+        names = itertools.product(("generator", "discriminator"), ("channel_base", "channel_max"))
+        changes |= {f"{player}.{name}": width for (player, name), width in zip(names, channels * 2, strict=True)}
+    return GAN.build(override(stylegan2_small(resolution, batch), changes), ImageSpec(resolution))
 
 
 def iteration(gan: GAN, real: Batch) -> None:
@@ -123,13 +117,13 @@ def seconds(call: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def compared(rounds: int, gan: GAN, real: Batch) -> list[tuple[float, float]]:
-    """Seconds of an iteration in the plain form and in ours, for each round after one that warms up."""
+def compared(rounds: int, ours: GAN, others: Sequence[GAN], real: Batch) -> list[list[float]]:
+    """Seconds of an iteration of each of the others in the plain form, then of ours, for each round after the first."""
     times = []
     for _ in range(rounds + 1):
         with plain():
-            slow = seconds(partial(iteration, gan, real))
-        times.append((slow, seconds(partial(iteration, gan, real))))
+            slow = [seconds(partial(iteration, gan, real)) for gan in others]
+        times.append([*slow, seconds(partial(iteration, ours, real))])
     return times[1:]
 
 
@@ -137,21 +131,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--base", type=int, default=2048, help="channel_base of both networks")
-    parser.add_argument("--most", type=int, default=128, help="channel_max of both networks")
+    parser.add_argument("--channels", type=int, nargs=2, metavar=("BASE", "MAX"), help="of both networks")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--r1", action="store_true", help="with R1 in every update of D")
     args = parser.parse_args()
-    gan = players(args.resolution, args.base, args.most, args.batch, args.precision, args.r1)
+    precisions: list[Precision] = ["float32"] if args.precision == "float32" else ["float32", "bf16"]
+    gans = [players(args.resolution, args.channels, args.batch, precision, args.r1) for precision in precisions]
     real = Batch(torch.rand(args.batch, 3, args.resolution, args.resolution) * 2 - 1)
-    times = compared(args.rounds, gan, real)
-    plain_times, own = zip(*times, strict=True)
-    ratios = [a / b for a, b in times]
-    print(
-        f"plain {statistics.median(plain_times):.2f} s, ours {statistics.median(own):.2f} s; ratio "
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {args.rounds} rounds"
-    )
+    *plain_times, ours = zip(*compared(args.rounds, gans[-1], gans, real), strict=True)
+    print(f"ours, {precisions[-1]}: {statistics.median(ours):.2f} s")
+    for precision, slow in zip(precisions, plain_times, strict=True):
+        ratios = [a / b for a, b in zip(slow, ours, strict=True)]
+        print(
+            f"plain, {precision}: {statistics.median(slow):.2f} s, {statistics.median(ratios):.2f} times ours "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) over {args.rounds} rounds"
+        )
 
 
 if __name__ == "__main__":

@@ -48,19 +48,20 @@ def phases(x: Tensor, taps: Tensor | None, up: int, padding: Padding, gain: floa
 
 @contextmanager
 def form(name: str) -> Iterator[None]:
-    """`filtered_lrelu` upsamples in this form in the block."""
+    """`filtered_lrelu` resamples in this form in the block."""
     patches = {
         "zeros": partial(patch.object, filtered, "raised", zeros),
         "phases": partial(patch.object, filtered, "raised", phases),
-        "transposed": partial(patch.object, filtered, "MATRIX", 0),
-        "matrix": partial(patch.object, filtered, "MATRIX", 1 << 20),
-        "ours": partial(patch.object, filtered, "MATRIX", filtered.MATRIX),
+        "transposed": partial(patch.object, filtered, "UP", 0),
+        "matrix": partial(patch.object, filtered, "UP", 1 << 20),
+        "strided": partial(patch.object, filtered, "DOWN", 0),
+        "ours": partial(patch.object, filtered, "UP", filtered.UP),
     }
     with patches[name]():
         yield
 
 
-FORMS = ("zeros", "phases", "transposed", "matrix", "ours")
+FORMS = ("zeros", "phases", "transposed", "matrix", "strided", "ours")
 
 
 def layer(size: int, up: int, batch: int, channels: int) -> None:

@@ -88,6 +88,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "nn/mapping.py": ("styled_layers", "stylegan2", "stylegan1"),
     "nn/minibatch.py": ("minibatch",),
     "nn/filtered.py": ("filtered", "stylegan3"),
+    "nn/fixed.py": ("fixed", "styled_layers"),
     "nn/fourier.py": ("stylegan3",),
     "nn/lowpass.py": ("filtered", "stylegan3"),
     "nn/modulated.py": ("styled_layers", "stylegan2"),
@@ -199,6 +200,20 @@ FILTERED = (
         "len(taps) - up - after",
         "len(taps) - 1 - after",
     ),
+    Mutant(
+        "a matrix that downsamples from the second sample",
+        "nn/filtered.py",
+        "torch.arange(0, size * up + before",
+        "torch.arange(down - 1, size * up + before",
+    ),
+    Mutant("a transposed filter that is not flipped", "nn/fixed.py", ".flip(2, 3), padding", ", padding"),
+    Mutant(
+        "samples that strides left out are lost",
+        "nn/fixed.py",
+        "output_padding=rest",
+        "output_padding=0",
+    ),
+    Mutant("strides are undone in bfloat16", "nn/fixed.py", "y.dtype == torch.bfloat16", "False"),
     Mutant("a wide window for a narrow band", "nn/lowpass.py", "width / (rate / 2)", "width / rate"),
 )
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .fixed import fixed_convolution
+
 __all__ = ["blur_filter", "convolution_down", "convolution_up", "downsample", "upfirdn", "upsample"]
 
 Factor = int | tuple[int, int]
@@ -111,7 +113,10 @@ class Phases(NamedTuple):
 def depthwise(x: Tensor, kernels: Tensor, stride: tuple[int, int], padding: tuple[int, int] = (0, 0)) -> Tensor:
     """Correlate each channel of x (N, C, H, W) with each of the kernels (M, k, l) -> (N, C · M, H', W')."""
     C = x.shape[1]
-    return F.conv2d(x, kernels.unsqueeze(1).repeat(C, 1, 1, 1), stride=stride, padding=padding, groups=C)
+    weight = kernels.unsqueeze(1).repeat(C, 1, 1, 1)
+    if x.requires_grad and torch.is_grad_enabled() and not weight.requires_grad:
+        return fixed_convolution(x, weight, stride, padding)
+    return F.conv2d(x, weight, stride=stride, padding=padding, groups=C)
 
 
 def pair(factor: Factor) -> tuple[int, int]:

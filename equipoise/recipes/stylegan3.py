@@ -45,6 +45,9 @@ BATCH = 32
 GAMMA = ByResolution(0.5 * BATCH / 128**2)
 """0.5 at 128x128 with batches of 32."""
 MAGNITUDE_BETA = 0.5 ** (BATCH / 20000)
+SMALL_BATCH = 16
+SMALL_GAMMA = ByResolution(0.3 * SMALL_BATCH / 32**2)
+"""0.3 at 32x32 with batches of 16, as in `stylegan2_small`."""
 PUBLISHED_ADA = ADA(target=0.6, kimg=500.0, most=None, all_passes=True)
 
 
@@ -79,15 +82,28 @@ def stylegan3_r() -> TrainConfig:
 
 
 def stylegan3_small() -> TrainConfig:
-    """StyleGAN3-T for two cores (Karras et al. 2021): ten layers of at most 64 channels, styles of length 128."""
-    cfg = stylegan3_t()
+    """StyleGAN3-T for two cores (Karras et al. 2021): eight layers of at most 64 channels, styles of length 128."""
+    adam = Adam(lr=5e-3, betas=(0.0, 0.99))
     return replace(
-        cfg,
+        stylegan3_t(),
         generator=StyleGAN3Generator(
-            z_dim=128, w_dim=128, layers=10, channel_base=1024, channel_max=64, magnitude_ema_beta=MAGNITUDE_BETA
+            z_dim=128,
+            w_dim=128,
+            mapping_lr=1.0,
+            channel_base=1024,
+            channel_max=64,
+            layers=8,
+            margin=6,
+            conv_clamp=None,
+            magnitude_ema_beta=0.5 ** (SMALL_BATCH / 20000),
+            mixing=0.5,
         ),
         discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
+        terms=(LazyStep(R1(gamma=SMALL_GAMMA, every=16)),),
         augment=NoAugment(),
+        g_optim=adam,
+        d_optim=adam,
+        batch_size=SMALL_BATCH,
         total_kimg=400,
         report=Report(snapshot_kimg=10),
     )
