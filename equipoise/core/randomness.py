@@ -39,6 +39,8 @@ class Purpose(IntEnum):
     """Translations, rotations and places on a path that metrics ask a generator for."""
     METRIC_NOISE = auto()
     """Stored noise images of a generator that a metric asks."""
+    WATCH = auto()
+    """Latents and images on which the doctor looks at a run."""
 
 
 def seed_torch(seed: int, purpose: Purpose, *key: int) -> None:

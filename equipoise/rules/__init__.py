@@ -7,7 +7,7 @@ from .game import Game, Generation, Shown
 from .growth import Growth, NoGrowth, ProgressiveGrowing, Stages
 from .history import History, Pool
 from .optim import Adam, OptimConfig, RMSprop
-from .report import Report
+from .report import Report, SymptomName
 from .transfer import FreezeD, Start, Transfer
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Shown",
     "Stages",
     "Start",
+    "SymptomName",
     "ToConvergence",
     "Transfer",
 ]

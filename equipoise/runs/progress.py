@@ -123,6 +123,11 @@ class Progress:
             line = f"{nimg / 1000:g}/{self.total:g} kimg  {self.left(nimg)} left  {values}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Print a warning. A terminal wraps it, a file does not."""
+        line = Text.assemble(("warning: ", "bold yellow"), text)
+        self.console.print(line, highlight=False, soft_wrap=not self.console.is_terminal)
+
     def close(self) -> None:
         self.bar.stop()
 

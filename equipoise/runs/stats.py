@@ -170,6 +170,11 @@ class Stats:
         if self.progress is not None:
             self.progress.move(nimg)
 
+    def say(self, text: str) -> None:
+        """Print a warning line on stderr, on rank 0, above the progress bar."""
+        if self.progress is not None:
+            self.progress.warn(text)
+
     def image(self, name: str, encoded: bytes, shape: Sequence[int], nimg: int) -> None:
         """Show a picture in TensorBoard, and to every receiver. encoded: its PNG file.  shape: (H, W, C)."""
         if self.sinks:

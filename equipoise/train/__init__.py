@@ -15,6 +15,7 @@ from .snapshot import Snapshots
 from .start import load_networks
 from .steps import d_step, g_step, loss_on, step
 from .tuning import tune
+from .watching import Watching
 
 __all__ = [
     "GAN",
@@ -26,6 +27,7 @@ __all__ = [
     "Player",
     "Snapshots",
     "StepContext",
+    "Watching",
     "choice_for",
     "d_step",
     "fit_or_say_so",

@@ -42,6 +42,7 @@ def train(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) -
         ValueError: if the data, the networks or the directory do not fit the config.
         RunError: if the run diverges, cannot write, runs out of memory, is trained by another process, or
             (`Interrupted`) is asked to stop by SIGINT, SIGTERM, SIGHUP or SIGXCPU. SIGUSR1 only asks for a checkpoint.
+            Also if a symptom of `report.stop_on` begins.
     """
     with opened(cfg, run_dir, events) as run:
         nimg = run.nimg

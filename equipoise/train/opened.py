@@ -24,6 +24,7 @@ from .snapshot import Snapshots
 from .start import require_shares, saved, started
 from .steps import iteration
 from .tuning import tune
+from .watching import Watching
 
 __all__ = ["opened"]
 
@@ -68,6 +69,6 @@ def opened(cfg: TrainConfig, run_dir: str | Path, events: Sequence[Event] = ()) 
             from_rank_0(lambda: record(folder, resumed=nimg > 0, device=device))
             evaluations = Evaluations(folder, cfg, dataset, gan.D, gan.G)
             run.stats = Stats(folder, cfg.total_kimg, nimg)
-            run.report_by(evaluations, events, snapshots)
+            run.report_by(evaluations, events, snapshots, Watching(folder, gan, dataset))
             with run.stats, handled(interrupt, *STOP):
                 yield run

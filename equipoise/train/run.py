@@ -15,6 +15,7 @@ from .batches import Drawn
 from .clock import Clock
 from .events import Event, Moment, checkpoint, log, spectra
 from .gan import GAN
+from .watching import Watching
 
 __all__ = ["Run"]
 
@@ -44,9 +45,13 @@ class Run:
     def __post_init__(self) -> None:
         self.clock = Clock(self.cfg.report, self.checkpoints)
 
-    def report_by(self, evaluations: Event, own: Sequence[Event], snapshots: Event) -> None:
-        """Set the events. own: the caller's. Their statistics, and the evaluations', are written by `log`."""
-        self.events = (spectra, evaluations, *own, log, checkpoint, snapshots)
+    def report_by(self, evaluations: Event, own: Sequence[Event], snapshots: Event, doctor: Watching) -> None:
+        """Set the events. own: the caller's. Their statistics, and the evaluations', are written by `log`.
+
+        The doctor measures before `log` and judges after it; it may stop the run when all files are written.
+        """
+        asked = (spectra, doctor.measure, evaluations, *own, log, doctor.judge)
+        self.events = (*asked, checkpoint, snapshots, doctor.stop)
 
     def after(self, now: Moment) -> Sequence[Event]:
         """The events of a moment, in order.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
+from equipoise.core.calls import short
 from equipoise.generate import Generator
 from equipoise.generate.modelcard import described as images_of
 from equipoise.generate.modelcard import environment
@@ -92,17 +93,3 @@ def parts(run: Run) -> Iterator[Part]:
 def part(name: str, value: Any) -> Part:
     """A component with the first sentence of its docstring."""
     return Part(name, short(value), (type(value).__doc__ or "").strip().partition("\n")[0])
-
-
-def short(value: Any) -> str:
-    """The call that makes `value`, without fields that have their default."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(short, value))}]"
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    known = getattr(type(value), "__pydantic_fields__", None)
-    if known is None:
-        return repr(value)
-    given = {name: getattr(value, name) for name in known}
-    changed = [f"{name}={short(item)}" for name, item in given.items() if item != known[name].default]
-    return f"{type(value).__name__}({', '.join(changed)})" if changed else type(value).__name__

@@ -1,0 +1,75 @@
+"""Changes of a config that a symptom calls for, as overrides that can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from equipoise.config import SCHEDULE_ONLY, TrainConfig, known_to, override, parse
+from equipoise.core.calls import short
+from equipoise.core.schedules import at
+
+__all__ = ["Change", "Proposal", "allowed", "resumes", "scaled", "setting", "with_term"]
+
+
+class Change(NamedTuple):
+    """A change to try. key, value: as in the override `key=value`.  why: its effect, in a few words."""
+
+    key: str
+    value: str
+    why: str
+
+    @property
+    def override(self) -> str:
+        return f"{self.key}={self.value}"
+
+    @property
+    def pasted(self) -> str:
+        """The override, quoted for a shell where it must be."""
+        return shlex.quote(self.override)
+
+
+Proposal = Iterable[Change]
+"""Changes in the order in which to try them."""
+
+
+def setting(key: str, value: object, why: str) -> Change:
+    """The change of a field to `value`, a number, a word or a component in text."""
+    return Change(key, f"{value:.3g}" if isinstance(value, float) else str(value), why)
+
+
+def scaled(cfg: TrainConfig | None, key: str, factor: float, why: str, default: float = 2e-4) -> Change:
+    """The change of a rate to `factor` times its present value. default: the present value where no config is."""
+    try:
+        now = default if cfg is None else float(at(attrgetter(key)(cfg), 0))
+    except AttributeError:
+        now = default
+    return setting(key, factor * (now or default), why)
+
+
+def with_term(cfg: TrainConfig | None, term: str, why: str) -> Change:
+    """The change that adds `term`, or replaces terms of the same kind."""
+    kind = term.partition("(")[0]
+    kept = [] if cfg is None else [short(old) for old in cfg.terms if type(old).__name__ != kind]
+    return Change("terms", f"[{', '.join([*kept, term])}]", why)
+
+
+def allowed(changes: Proposal, cfg: TrainConfig | None) -> Iterator[Change]:
+    """The changes that the config takes, and that change it. All of them where no config is."""
+    for change in changes:
+        if cfg is None:
+            yield change
+            continue
+        try:
+            new = override(cfg, {change.key: parse(change.value, known_to(cfg))})
+        except ValueError:  # it does not go together with another setting
+            continue
+        if new != cfg:
+            yield change
+
+
+def resumes(change: Change) -> bool:
+    """Whether a run may resume with this change: it does not change what is computed."""
+    return change.key.startswith(SCHEDULE_ONLY)
