@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from equipoise.compute.terminal import survive
 
-from . import data, evaluate, generate, lab, models, train, view
+from . import data, doctor, evaluate, generate, lab, models, train, view
 from .options import out
 
 __all__ = ["app"]
@@ -77,6 +77,7 @@ for command in (
     generate.walk,
     view.show,
     view.report,
+    doctor.doctor,
     evaluate.sweep,
     evaluate.compare,
     evaluate.evaluate,

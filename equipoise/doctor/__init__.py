@@ -4,7 +4,7 @@ from .changes import Change
 from .dataset import of_images
 from .diagnosis import PREFIX, SYMPTOMS, Course, Turn, command, course, examine, of_config, turns
 from .evidence import Evidence, Points, curves_of, end
-from .guarantees import voided
+from .guarantees import discriminator_on_paper, voided, voided_by
 from .symptoms import Finding, Symptom
 from .telling import line, table
 from .watch import Watch
@@ -23,6 +23,7 @@ __all__ = [
     "command",
     "course",
     "curves_of",
+    "discriminator_on_paper",
     "end",
     "examine",
     "line",
@@ -31,4 +32,5 @@ __all__ = [
     "table",
     "turns",
     "voided",
+    "voided_by",
 ]

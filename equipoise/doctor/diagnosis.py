@@ -137,11 +137,7 @@ def command(finding: Finding, run: str, changes: Sequence[Change] | None = None,
     tried = list(finding.changes[:1] if changes is None else changes)
     if not tried:
         return ""
-    source = shlex.quote(f"{run}/config.txt")
-    if all(map(resumes, tried)):
-        words = [source, shlex.quote(run)]
-    else:
-        words = [source, shlex.quote(f"{run}-2")]
+    words = [shlex.quote(f"{run}/config.txt"), shlex.quote(run if all(map(resumes, tried)) else f"{run}-2")]
     words += [change.pasted for change in tried]
     if not all(map(resumes, tried)) and finding.symptom.keeps:
         words.append(shlex.quote(f"start=Transfer(run='{run}')"))

@@ -20,7 +20,7 @@ SHARE = 0.1
 
 @dataclass(frozen=True)
 class Evidence:
-    """What symptoms read.
+    """The evidence that symptoms read.
 
     curves: values of each statistic over kimg, by name.
     config: settings of the run; None for a training loop of one's own.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
+from equipoise.config import TrainConfig
+from equipoise.core.types import ImageSpec
 from equipoise.losses import GANLoss, Term
 from equipoise.nn import SANHead, VirtualBatchNorm
 from equipoise.weights import (
@@ -14,7 +17,7 @@ from equipoise.weights import (
     Normalizer,
 )
 
-__all__ = ["voided"]
+__all__ = ["discriminator_on_paper", "voided", "voided_by"]
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -83,3 +86,17 @@ def voided(
                 "logits grow for ever. Add 'terms=[GradientPenalty]', or use a plain head (head.san=false)."
             )
     return warnings
+
+
+def discriminator_on_paper(cfg: TrainConfig, spec: ImageSpec) -> nn.Module | None:
+    """The D of `cfg` without numbers, on the meta device; None if it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            return cfg.head.build(cfg.discriminator.build, spec)
+    except (ValueError, RuntimeError, TypeError, NotImplementedError):  # needs classes, or numbers
+        return None
+
+
+def voided_by(cfg: TrainConfig, D: nn.Module) -> list[str]:
+    """`voided` for the settings of a config."""
+    return voided(D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints)

@@ -71,7 +71,9 @@ def classes_of(G: Callable[[Tensor, Tensor], Tensor], z: Tensor, y: Tensor, num_
     return {"doctor/class_effect": class_effect(here, other, changed)}
 
 
-def steps_as_statistics(steps: Iterable[tuple[Tensor, Tensor]], player: str) -> dict[str, Tensor]:
-    """`update_ratio` as a statistic; empty without steps."""
+def steps_as_statistics(
+    steps: Iterable[tuple[Tensor, Tensor]], player: str, *, first: bool = False
+) -> dict[str, Tensor]:
+    """`update_ratio` as a statistic; empty without steps. first: the step is the first of the run."""
     ratio = update_ratio(steps)
-    return {} if ratio is None else {f"doctor/step_{player}": ratio.detach()}
+    return {} if ratio is None else {f"doctor/{'first_' if first else ''}step_{player}": ratio.detach()}

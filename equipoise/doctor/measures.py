@@ -136,10 +136,11 @@ def misfit_of_norms(net: nn.Module) -> Iterator[Mapping[str, Tensor]]:
     def compare(name: str, layer: BATCH_NORM, x: Tensor) -> None:
         axes = [0, *range(2, x.ndim)]
         x = x.detach().float()
-        run = layer.running_var
-        assert run is not None
-        s_run = (run + layer.eps).sqrt()
-        shift = (x.mean(axes) - layer.running_mean).abs() / s_run
+        m_run, v_run = layer.running_mean, layer.running_var
+        assert m_run is not None
+        assert v_run is not None
+        s_run = (v_run + layer.eps).sqrt()
+        shift = (x.mean(axes) - m_run).abs() / s_run
         scale = ((x.var(axes, unbiased=False) + layer.eps).sqrt() / s_run).log().abs()
         misfits[name] = (shift + scale).median()
 

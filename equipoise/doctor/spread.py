@@ -54,4 +54,5 @@ def class_effect(here: Tensor, other_class: Tensor, other_z: Tensor) -> Tensor:
     """Change of images by their class over their change by z: G(z, y), G(z, y'), G(z', y) -> (). 0: class ignored."""
     here, other_class, other_z = flattened(here), flattened(other_class), flattened(other_z)
     by_z = (here - other_z).norm(dim=1).mean()
-    return (here - other_class).norm(dim=1).mean() / by_z.clamp_min(1e-12)
+    ratio: Tensor = (here - other_class).norm(dim=1).mean() / by_z.clamp_min(1e-12)
+    return ratio

@@ -65,13 +65,16 @@ class Watch:
         self.calls, self.nimg = 0, 0
         self.lines: list[dict[str, float]] = []
         self.before: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.first: dict[str, Tensor] = {}
 
     def __call__(self, x: Tensor, z: Tensor, y: Told = None) -> None:
         """Note an iteration. x: real images (N, ...).  z: latents (N, z_dim).  y: what G and D are told, or None."""
         self.calls, self.nimg = self.calls + 1, self.nimg + len(x)
-        if self.before:
-            self._examine(self._steps() | self._looked(x[:MOST], z[:MOST], _first(y, MOST)))
-        if self.calls % self.every == self.every - 1 or self.every == 1:
+        if self.calls == 2:
+            self.first = self._steps(first=True)
+        elif self.before:
+            self._examine(self._steps() | self.first | self._looked(x[:MOST], z[:MOST], _first(y, MOST)))
+        if self.calls == 1 or self.calls % self.every == self.every - 1 or self.every == 1:
             self.before = {
                 name: [(p, p.detach().clone()) for p in net.parameters() if p.requires_grad or p.ndim > 1]
                 for name, net in (("G", self.G), ("D", self.D))
@@ -90,14 +93,14 @@ class Watch:
     def __str__(self) -> str:
         return table(self.findings) or f"no symptom after {self.nimg:,} images"
 
-    def _steps(self) -> dict[str, Tensor]:
+    def _steps(self, *, first: bool = False) -> dict[str, Tensor]:
         """Ratios of the updates since the weights were kept, an iteration ago."""
         kept, self.before = self.before, {}
-        return {
-            name: value
-            for player, pairs in kept.items()
-            for name, value in steps_as_statistics(((old, (p - old).norm()) for p, old in pairs), player).items()
-        }
+        stats: dict[str, Tensor] = {}
+        for player, pairs in kept.items():
+            moved = ((old, (p.detach() - old).norm()) for p, old in pairs)
+            stats |= steps_as_statistics(moved, player, first=first)
+        return stats
 
     def _looked(self, x: Tensor, z: Tensor, y: Told) -> dict[str, Tensor]:
         told = () if y is None else (y,)

@@ -1,6 +1,7 @@
 """Generators measured, compared and swept."""
 
 from .compare import Compared, compare, compare_table, config_rows, draw_curves, draw_grids, write_compared
+from .deep import deep_facts
 from .discriminator import TrainedDiscriminator, load_discriminator, rebuild
 from .evaluator import Evaluation, Evaluator, evaluate
 from .sources import Drawn, Given, Source, of_dataset, of_generator, open_source
@@ -18,6 +19,7 @@ __all__ = [
     "compare",
     "compare_table",
     "config_rows",
+    "deep_facts",
     "draw_curves",
     "draw_grids",
     "evaluate",

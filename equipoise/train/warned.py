@@ -8,7 +8,7 @@ from torch import nn
 
 from equipoise.compute.distributed import rank
 from equipoise.config import TrainConfig
-from equipoise.doctor import voided
+from equipoise.doctor import voided_by
 
 __all__ = ["warn_of_voided"]
 
@@ -16,7 +16,5 @@ __all__ = ["warn_of_voided"]
 def warn_of_voided(cfg: TrainConfig, D: nn.Module) -> None:
     """Warn of each guarantee that `D` and the other settings of `cfg` void, on rank 0, at the line that built them."""
     if rank() == 0:
-        for reason in voided(
-            D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints
-        ):
+        for reason in voided_by(cfg, D):
             warnings.warn(reason, stacklevel=3)

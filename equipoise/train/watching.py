@@ -54,7 +54,11 @@ class Watching:
 
     def measure(self, now: Moment) -> None:
         """Add the measurements of a snapshot to the statistics. On every process: networks may sum over processes."""
-        if not (self.report.watch and now.snapshot):
+        if not self.report.watch:
+            return
+        if now.nimg == now.increment:
+            now.stats.add(self._steps(first=True), now.nimg)
+        if not now.snapshot:
             return
         if self.real is None:
             self._read()
@@ -75,12 +79,17 @@ class Watching:
     def of(self, nimg: int) -> dict[str, Tensor]:
         """The measurements of both players at `nimg`, () each."""
         gan, cfg = self.gan, self.gan.cfg
-        stats = steps_as_statistics(steps_of(gan.d_optim), "D") | steps_as_statistics(steps_of(gan.g_optim), "G")
+        stats = self._steps()
         eager = torch.compiler.set_stance("force_eager") if cfg.compute.compile else nullcontext()
         with undisturbed(gan.G, gan.D, gan.augment), eager, gan.compute.loss():
             stats |= self._looked(nimg)
         stats["doctor/epochs"] = torch.tensor(nimg / len(self.dataset), device=gan.compute.device)
         return stats
+
+    def _steps(self, *, first: bool = False) -> dict[str, Tensor]:
+        """The size of each player's last step, over its weights."""
+        of_d, of_g = (steps_of(optimizer) for optimizer in (self.gan.d_optim, self.gan.g_optim))
+        return steps_as_statistics(of_d, "D", first=first) | steps_as_statistics(of_g, "G", first=first)
 
     def _looked(self, nimg: int) -> dict[str, Tensor]:
         gan, cfg = self.gan, self.gan.cfg
@@ -139,8 +148,7 @@ class Watching:
         measured = [kimg for kimg, _ in evidence.curve("doctor/epochs")]
         before = measured[-2] if len(measured) > 1 else NONE_BEFORE
         return [
-            (turn.symptom.name, turn.finding is not None, line(turn, evidence.kimg))
-            for turn in turns(evidence, before)
+            (turn.symptom.name, turn.finding is not None, line(turn, evidence.kimg)) for turn in turns(evidence, before)
         ]
 
     def stop(self, now: Moment) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from equipoise.augment import ADA
+from equipoise.doctor import PREFIX
+from equipoise.doctor.symptoms import Collapsed, DeadUnits, Saturated, StepsTooLarge
 from equipoise.losses import GANLoss
 from equipoise.runs import Run
 from equipoise.weights import ExactSpectralNorm, SpectralNorm
@@ -66,6 +68,7 @@ def known_groups(run: Run, names: list[str]) -> Iterator[tuple[str, list[str], B
     for name in names:
         if name[:2] in ("D/", "G/") and name.partition("/")[2] in {type(term).__name__ for term in cfg.terms}:
             yield (f"{name[2:]} of {name[0]}", [name], None, TERM)
+    yield from of_doctor(names)
     yield ("Speed: images per second", ["images_per_second"], None, SPEED)
 
 
@@ -89,6 +92,40 @@ NORMS = (
 LIPSCHITZ = "Steady. Growth without end: D becomes steeper than its penalties hold."
 TERM = "Unweighted. It falls early and then stays level; steady growth says that its weight is too small."
 SPEED = "Level. Drops come from a busy machine, from evaluations, or from larger images where the run grows them."
+
+
+def of_doctor(names: list[str]) -> Iterator[tuple[str, list[str], Band | None, str]]:
+    """The doctor's measurements, and the course of symptoms. Bands are the thresholds of the symptoms."""
+    limit = Collapsed().diversity
+    yield ("Diversity of G's images", ["doctor/diversity"], Band(limit, 1.5, "of the data's diversity"), DIVERSITY)
+    kinds = ["doctor/coverage", "doctor/precision", "doctor/duplicates", "doctor/data_duplicates"]
+    yield ("Nearness to the data", kinds, None, NEARNESS)
+    yield ("Verdicts of D", ["doctor/right"], Band(0.5, 0.5, "D cannot tell"), RIGHT)
+    yield ("Gradient of G's loss at its images", ["doctor/grad_G"], None, "Steady. A fall towards 0: G learns nothing.")
+    yield ("Images without a gradient", ["doctor/flat"], Band(0, Saturated().share, "G learns"), FLAT)
+    steps = [f"doctor/{when}step_{player}" for when in ("", "first_") for player in "DG"]
+    yield ("Step over weight, median layer", steps, Band(0, StepsTooLarge().ratio, "no layer is thrown about"), STEPS)
+    dead = ["doctor/dead_D", "doctor/dead_G"]
+    yield ("Dead units of the worst layer", dead, Band(0, DeadUnits().share, "alive"), "Near 0, and not rising.")
+    yield ("Effect of the class", ["doctor/class_effect"], None, "Change by class over change by z. Near 0: ignored.")
+    yield ("Passes over the data", ["doctor/epochs"], None, "A straight line.")
+    yield ("Content of the data", [name for name in names if name.startswith("doctor/data_")], None, CONTENT)
+    symptoms = [name for name in names if name.startswith(PREFIX)]
+    yield ("Symptoms: 1 where one begins, 0 where it ends", symptoms, None, "None in a healthy run.")
+
+
+DIVERSITY = (
+    "Mean distance between generated images over the same of real images. It rises from near 0 at the start to 0.7 "
+    "to 1.2 and stays. A fall: G makes fewer kinds of images."
+)
+NEARNESS = (
+    "Coverage, the share of real images with a generated one nearby, and precision, the reverse, rise. They are "
+    "measured on a few pixels of a few images: compare them within a run. Near-duplicates are as rare as in the data."
+)
+RIGHT = "P(D(x) > D(G(z))). Between 0.5 and 0.95, mostly. At 1 D is always right."
+FLAT = "Near 0. Losses that saturate lose images where D is sure."
+STEPS = "A hundredth or less, falling slowly. The same for both players within a factor of ten."
+CONTENT = "Shares of constant images and of copies, range of values, classes without images. It does not change."
 
 
 def measures(run: Run, names: list[str]) -> Iterator[tuple[str, list[str], Band | None, str]]:

@@ -1,51 +1,33 @@
-"""Warnings about a run, from its statistics, its config and the record of its starts."""
+"""Warnings about a run's files, speed, starts and config. How training goes is the doctor's matter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import mean, median
+from statistics import median
 
-import torch
 from torch import nn
 
 from equipoise.core.files import read_file
 from equipoise.core.types import ImageSpec
-from equipoise.doctor import voided
+from equipoise.doctor import discriminator_on_paper, voided_by
 from equipoise.runs import LARGEST, Run, read_log
 
-from .curves import Points
 from .health import curve
 
 __all__ = ["discriminator", "remarks"]
 
-SHARE = 0.1
-"""Share of a curve's lines that its end consists of."""
-SURE = 0.98
-"""Mean sign of logits on real images from which on D is said to be sure of all of them."""
-
 
 def discriminator(run: Run, spec: ImageSpec) -> nn.Module | None:
     """The run's D without numbers, on the meta device; None if it cannot be built there."""
-    cfg = run.config
-    try:
-        with torch.device("meta"):
-            return cfg.head.build(cfg.discriminator.build, spec)
-    except (ValueError, RuntimeError, TypeError, NotImplementedError):  # needs classes, or numbers
-        return None
+    return discriminator_on_paper(run.config, spec)
 
 
 def remarks(run: Run, D: nn.Module | None) -> list[str]:
     """Sentences about what is amiss, each with a remedy. D: see `discriminator`; None leaves its norms out."""
-    cfg = run.config
-    found = [*of_log(run), *of_training(run), *of_measures(run), *of_starts(run)]
+    found = [*of_log(run), *of_speed(run), *of_starts(run)]
     if D is not None:
-        found += voided(D, loss=cfg.loss, terms=cfg.terms, normalizer=cfg.d_normalizer, constraints=cfg.constraints)
+        found += voided_by(run.config, D)
     return found
-
-
-def end(points: Points) -> float:
-    """The mean of the last values of a curve."""
-    return mean(value for _, value in points[-max(3, round(SHARE * len(points))) :])
 
 
 def of_log(run: Run) -> Iterator[str]:
@@ -66,47 +48,14 @@ def of_log(run: Run) -> Iterator[str]:
         )
 
 
-def of_training(run: Run) -> Iterator[str]:
-    """Signs of a D that has won, of logits that grow, and of a speed that has fallen."""
-    signs = curve(run, "D/sign_real")
-    if run.config.loss.signed and len(signs) >= 10 and end(signs) > SURE:
-        yield (
-            f"D calls nearly all real images real (D/sign_real is {end(signs):.2f} at the end): it has learned them, "
-            "or generated images are far off. With few images add an augmentation (augment=ADA); else strengthen a "
-            "penalty ('terms=[R1(gamma=10)]') or lower d_optim.lr."
-        )
-    for name in ("D/real", "D/fake"):
-        points = curve(run, name)
-        if len(points) >= 20 and abs(end(points)) > 50 > 5 * median(abs(v) for _, v in points[: len(points) // 4]):
-            yield (
-                f"{name} has grown to {end(points):.3g}: nothing holds D's logits. Add 'terms=[R1]' or "
-                "d_normalizer=SpectralNorm in a new run."
-            )
+def of_speed(run: Run) -> Iterator[str]:
+    """A speed that has fallen."""
     speed = [value for _, value in curve(run, "images_per_second")]
     quarter = len(speed) // 4
     if quarter >= 5 and median(speed[-quarter:]) < 0.5 * median(speed[quarter : 2 * quarter]):
         yield (
             f"The speed fell from {median(speed[quarter : 2 * quarter]):,.0f} to {median(speed[-quarter:]):,.0f} "
             "images a second: is the machine shared, or too hot? A run that grows its images slows down by itself."
-        )
-
-
-def of_measures(run: Run) -> Iterator[str]:
-    """A number that decides and that was better long before the end."""
-    settings = run.config.report.evaluation
-    if settings is None:
-        return
-    points = curve(run, f"eval/{settings.deciding}")
-    if len(points) < 4:
-        return
-    lower = settings.better[settings.deciding] == "lower"
-    kimg, best = (min if lower else max)(points, key=lambda point: point[1])
-    last = points[-1][1]
-    worse = last > 1.2 * best if lower else last < best / 1.2
-    if kimg <= 0.75 * points[-1][0] and best > 0 and worse:
-        yield (
-            f"{settings.deciding} was {best:.4g} at {kimg:g} kimg and is {last:.4g} now: the run has got worse. "
-            f"{run.folder / 'best'} holds the better generator."
         )
 
 

@@ -19,6 +19,7 @@ from equipoise.runs import Run, config_text, read_run
 from .curves import chart
 from .health import Group, groups
 from .remarks import discriminator, remarks
+from .symptoms import doctor
 from .words import described, parts
 
 __all__ = ["report", "write_report"]
@@ -64,6 +65,7 @@ def report(place: str | Path, known: Mapping[str, Any] | None = None) -> str:
     name = run.folder.resolve().name
     sections = {
         "Warnings": warnings(remarks(run, D)),
+        "Doctor": doctor(run),
         "Images over time": grids(run, 1 if generator is None else generator.spec.resolution),
         "Numbers": numbers(run),
         "Curves": "".join(map(figure, groups(run))) or "<p>There are no statistics yet.</p>",

@@ -41,7 +41,7 @@ class Symptom(ABC):
 
     @abstractmethod
     def seen(self, evidence: Evidence) -> str | None:
-        """What shows the symptom, with numbers; None if it is not there."""
+        """A sentence with the numbers that show the symptom; None if it is not there."""
 
     @abstractmethod
     def causes(self, evidence: Evidence) -> Sequence[str]:

@@ -101,7 +101,9 @@ class BoundGrows(Symptom):
             return None
         first, now = points[len(points) // 4][1], end(points)
         if now > self.factor * max(first, 1.0) and rising(points) and logits_rise(evidence):
-            return f"the product of D's spectral norms is {now:.3g}, {now / max(first, 1e-12):.3g} times its early value"
+            return (
+                f"the product of D's spectral norms is {now:.3g}, {now / max(first, 1e-12):.3g} times its early value"
+            )
         return None
 
     def causes(self, evidence: Evidence) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import ClassVar
 
 from equipoise.core.schedules import at
@@ -17,39 +18,43 @@ __all__ = ["DeadUnits", "NormsMisfit", "StepsTooLarge", "StepsTooSmall"]
 
 @dataclass(frozen=True)
 class StepsTooLarge(Symptom):
-    """An update moves a layer by a large part of its weights."""
+    """An update moves a layer by a large part of its weights.
+
+    Steps that are far too large blow the weights up, and are small beside them later. So the first step of a run counts
+    for as long as it trains.
+    """
 
     name: ClassVar[str] = "steps_large"
     title: ClassVar[str] = "steps are too large"
     severity: ClassVar[Severity] = "serious"
-    reads: ClassVar[tuple[str, ...]] = ("doctor/step_D", "doctor/step_G")
+    reads: ClassVar[tuple[str, ...]] = ("doctor/step_D", "doctor/step_G", "doctor/first_step_D", "doctor/first_step_G")
     source: ClassVar[str] = "healthy runs of the recipes stay below 0.05; about 1e-3 is usual (Karpathy 2015, CS231n)"
 
     ratio: float = 0.15
+    first: float = 0.5
+
+    def sizes(self, evidence: Evidence) -> dict[str, float]:
+        """The players whose steps are too large, with the largest of them."""
+        found = {}
+        for player in "DG":
+            begun = evidence.number(f"doctor/first_step_{player}") or 0.0
+            if evidence.stays(f"doctor/step_{player}", above=self.ratio):
+                found[player] = max(begun, *evidence.last(f"doctor/step_{player}", 2))
+            elif begun > self.first:
+                found[player] = begun
+        return found
 
     def seen(self, evidence: Evidence) -> str | None:
-        for player in "DG":
-            if evidence.stays(f"doctor/step_{player}", above=self.ratio):
-                value = evidence.last(f"doctor/step_{player}")[0]
-                return f"an update of {player} moves its median layer by {value:.2g} of its weights"
-        return None
+        told = (f"an update of {p} moves its median layer by {v:.2g} of it" for p, v in self.sizes(evidence).items())
+        return "; ".join(told) or None
 
     def causes(self, evidence: Evidence) -> Sequence[str]:
-        players = [p for p in "DG" if evidence.stays(f"doctor/step_{p}", above=self.ratio)]
-        return (f"the learning rate of {' and '.join(players)} is too high", "the weights began too small")
+        return (f"the learning rate of {' and '.join(self.sizes(evidence))} is too high", "the weights began too small")
 
     def changes(self, evidence: Evidence) -> Proposal:
-        for player in "DG":
-            values = evidence.last(f"doctor/step_{player}")
-            if values and values[0] > self.ratio:
-                factor = 10.0 ** round(_log10(0.01 / values[0]))
-                yield scaled(evidence.config, f"{player.lower()}_optim.lr", min(factor, 0.1), f"smaller steps of {player}")
-
-
-def _log10(value: float) -> float:
-    from math import log10
-
-    return log10(max(value, 1e-12))
+        for player, size in self.sizes(evidence).items():
+            factor = min(10.0 ** round(log10(0.02 / size)), 0.1)
+            yield scaled(evidence.config, f"{player.lower()}_optim.lr", factor, f"smaller steps of {player}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,9 @@ class NormsMisfit(Symptom):
     title: ClassVar[str] = "norm statistics do not fit the average"
     severity: ClassVar[Severity] = "serious"
     reads: ClassVar[tuple[str, ...]] = ("doctor/norms", "deep/norms")
-    source: ClassVar[str] = "standing statistics of the recipes' generators: misfits below 0.2; Brock et al. 2019, app. B"
+    source: ClassVar[str] = (
+        "standing statistics of the recipes' generators: misfits below 0.2; Brock et al. 2019, app. B"
+    )
     keeps: ClassVar[bool] = True
 
     misfit: float = 1.0
