@@ -37,7 +37,7 @@ Proposal = Iterable[Change]
 
 def setting(key: str, value: object, why: str) -> Change:
     """The change of a field to `value`, a number, a word or a component in text."""
-    return Change(key, f"{value:.3g}" if isinstance(value, float) else str(value), why)
+    return Change(key, f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value), why)
 
 
 def scaled(cfg: TrainConfig | None, key: str, factor: float, why: str, default: float = 2e-4) -> Change:

@@ -67,20 +67,19 @@ SYMPTOMS: tuple[Symptom, ...] = (
 )
 """Every symptom. Those that bring others about come first."""
 
-RANK = {"fatal": 0, "serious": 1, "mild": 2}
 PREFIX = "symptom/"
 """Prefix of the statistics that tell the course of symptoms."""
 
 
 def examine(evidence: Evidence) -> list[Finding]:
-    """The symptoms that the evidence shows: the worst first, and causes before consequences."""
+    """The symptoms that the evidence shows: causes before consequences, and mild ones last."""
     found = []
     for symptom in SYMPTOMS:
         seen = symptom.seen(evidence)
         if seen is not None:
             changes = allowed(symptom.changes(evidence), evidence.config)
             found.append(Finding(symptom, seen, tuple(symptom.causes(evidence)), tuple(changes)))
-    return sorted(found, key=lambda finding: RANK[finding.symptom.severity])
+    return sorted(found, key=lambda finding: finding.symptom.severity == "mild")
 
 
 class Turn(NamedTuple):

@@ -25,11 +25,13 @@ class Evidence:
     curves: values of each statistic over kimg, by name.
     config: settings of the run; None for a training loop of one's own.
     facts: numbers that were measured once, such as by `equipoise doctor --deep`, by name.
+    updates: updates of D that have been made; None: they follow from the config.
     """
 
     curves: Mapping[str, Points]
     config: TrainConfig | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+    updates: int | None = None
 
     @classmethod
     def of(

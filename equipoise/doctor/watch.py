@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ class Watch:
     @property
     def evidence(self) -> Evidence:
         """Everything measured so far."""
-        return Evidence.of(self.lines)
+        return replace(Evidence.of(self.lines), updates=self.calls)
 
     @property
     def findings(self) -> list[Finding]:

@@ -190,7 +190,7 @@ class Vanishes(Symptom):
     def changes(self, evidence: Evidence) -> Proposal:
         cfg = evidence.config
         if cfg is not None and cfg.constraints:
-            yield setting("constraints", "[ClipWeights(c=0.01)]", "Arjovsky et al. 2017")
+            yield setting("constraints", "[ClipWeights(bound=0.01)]", "Arjovsky et al. 2017")
             yield setting("constraints", "[]", "D's weights are free; bound D by the next change")
         yield with_term(cfg, "GradientPenalty", "holds D's slope at 1")
         yield scaled(cfg, "d_optim.lr", 0.25, "smaller steps of D")

@@ -15,7 +15,7 @@ __all__ = ["WARM_UP", "Finding", "Severity", "Symptom", "warm"]
 Severity = Literal["fatal", "serious", "mild"]
 """fatal: the run will not recover.  serious: its images suffer.  mild: it can be better."""
 
-WARM_UP = 100
+WARM_UP = 300
 """Updates of D before which a symptom of the generated images is not looked for: G begins with one grey image."""
 
 
@@ -63,7 +63,7 @@ class Finding:
 
 
 def warm(evidence: Evidence) -> bool:
-    """Whether D has made `WARM_UP` updates. Without a config, three measurements must be there."""
-    if evidence.config is None:
-        return any(len(points) >= 3 for points in evidence.curves.values())
-    return evidence.kimg * 1000 >= WARM_UP * evidence.config.batch_size
+    """Whether D has made `WARM_UP` updates."""
+    if evidence.updates is not None:
+        return evidence.updates >= WARM_UP
+    return evidence.config is not None and evidence.kimg * 1000 >= WARM_UP * evidence.config.batch_size

@@ -10,6 +10,7 @@ from equipoise.doctor.changes import Proposal, scaled, setting, with_term
 from equipoise.doctor.evidence import Evidence
 
 from .base import Severity, Symptom, warm
+from .weights import StepsTooLarge, StepsTooSmall
 
 __all__ = ["ClassIgnored", "Collapsed", "Memorised"]
 
@@ -33,6 +34,8 @@ class Collapsed(Symptom):
     source: ClassVar[str] = "own runs: healthy ones keep 0.7 to 1.2 of the data's diversity after the start"
 
     diversity: float = 0.4
+    rise: float = 1.2
+    """Growth over three measurements from which G is not collapsed, but begins slowly."""
     duplicates: float = 0.5
     precision: float = 0.6
     coverage: float = 0.4
@@ -40,8 +43,9 @@ class Collapsed(Symptom):
     def seen(self, evidence: Evidence) -> str | None:
         if not warm(evidence):
             return None
-        if evidence.stays("doctor/diversity", below=self.diversity, count=3):
-            value = evidence.last("doctor/diversity")[0]
+        spread = evidence.last("doctor/diversity", 3)
+        if spread and max(spread) < self.diversity and spread[-1] < self.rise * spread[0]:
+            value = spread[-1]
             return f"generated images differ by {value:.2f} of the distance between real ones"
         own, data = evidence.last("doctor/duplicates", 3), evidence.last("doctor/data_duplicates", 3)
         if own and data and all(a - b > self.duplicates for a, b in zip(own, data, strict=True)):
@@ -59,14 +63,19 @@ class Collapsed(Symptom):
         cfg = evidence.config
         free = cfg is None or not any(term.of_gradient for term in cfg.terms)
         strong = evidence.stays("doctor/right", above=0.99)
+        large, small = StepsTooLarge().sizes(evidence), StepsTooSmall().players(evidence)
         return (
+            *(("D does not learn",) if "D" in small else ()),
+            *(("learning rates are too high",) if large else ()),
             *(("nothing damps the game: no penalty on D's gradient",) if free else ()),
             *(("D is too strong",) if strong else ()),
-            "learning rates are too high",
+            *(() if large else ("learning rates are too high",)),
             "D cannot compare the images of a batch",
         )
 
     def changes(self, evidence: Evidence) -> Proposal:
+        yield from StepsTooSmall().changes(evidence)
+        yield from StepsTooLarge().changes(evidence)
         yield with_term(evidence.config, "R1(gamma=1)", "damps the game")
         yield scaled(evidence.config, "g_optim.lr", 0.25, "smaller steps of G")
         yield scaled(evidence.config, "d_optim.lr", 0.25, "smaller steps of D")

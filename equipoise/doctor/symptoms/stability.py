@@ -138,10 +138,10 @@ class Oscillates(Symptom):
     severity: ClassVar[Severity] = "serious"
     reads: ClassVar[tuple[str, ...]] = ("D/real", "D/fake", "D/loss")
     source: ClassVar[str] = (
-        "autocorrelation above 0.5 at the period, four standard errors of 64 values; circling: Mescheder et al. 2018"
+        "autocorrelation above 0.5 at the period, three standard errors of 40 values; circling: Mescheder et al. 2018"
     )
 
-    least: int = 48
+    least: int = 40
     correlation: float = 0.5
     amplitude: float = 0.3
 
@@ -190,7 +190,12 @@ def swing(values: np.ndarray) -> Swing | None:
     below = np.flatnonzero(lags < -0.2)
     if len(below) == 0 or below[0] < 2:  # a sign that changes at every value is noise of the average
         return None
-    peak = int(below[0] + lags[below[0] :].argmax())
+    above = np.flatnonzero(lags[below[0] :] > 0)
+    if len(above) == 0:
+        return None
+    up = int(below[0] + above[0])
+    down = np.flatnonzero(lags[up:] < 0)
+    peak = int(up + lags[up : up + int(down[0]) if len(down) else n].argmax())
     return Swing(peak, float(lags[peak]), float(rest.std() * 2**0.5))
 
 

@@ -70,27 +70,26 @@ class StepsTooSmall(Symptom):
 
     ratio: float = 1e-6
 
+    def players(self, evidence: Evidence) -> list[str]:
+        """The players that hardly move."""
+        still = (p for p in "DG" if evidence.stays(f"doctor/step_{p}", below=self.ratio))
+        return [player for player in still if not over(evidence, player)]
+
     def seen(self, evidence: Evidence) -> str | None:
-        for player in "DG":
-            if evidence.stays(f"doctor/step_{player}", below=self.ratio) and not over(evidence, player):
-                value = evidence.last(f"doctor/step_{player}")[0]
-                return f"an update of {player} moves its median layer by {value:.2g} of its weights"
-        return None
+        sizes = {player: evidence.last(f"doctor/step_{player}")[0] for player in self.players(evidence)}
+        told = (f"an update of {p} moves its median layer by {v:.2g} of it" for p, v in sizes.items())
+        return "; ".join(told) or None
 
     def causes(self, evidence: Evidence) -> Sequence[str]:
-        players = [p for p in "DG" if evidence.stays(f"doctor/step_{p}", below=self.ratio)]
-        return (f"the learning rate of {' and '.join(players)} is too low", "no gradient reaches it")
+        return (f"the learning rate of {' and '.join(self.players(evidence))} is too low", "no gradient reaches it")
 
     def changes(self, evidence: Evidence) -> Proposal:
-        for player in "DG":
-            if evidence.stays(f"doctor/step_{player}", below=self.ratio) and not over(evidence, player):
-                rate = rate_of(evidence, player)
-                lower = rate is not None and rate < 1e-5
-                yield (
-                    setting(f"{player.lower()}_optim.lr", 2e-4, "the usual rate")
-                    if lower
-                    else scaled(evidence.config, f"{player.lower()}_optim.lr", 10.0, f"larger steps of {player}")
-                )
+        for player in self.players(evidence):
+            key, rate = f"{player.lower()}_optim.lr", rate_of(evidence, player)
+            if rate is not None and rate < 1e-5:
+                yield setting(key, 2e-4, "a usual rate")
+            else:
+                yield scaled(evidence.config, key, 10.0, f"larger steps of {player}")
 
 
 def rate_of(evidence: Evidence, player: str, kimg: float | None = None) -> float | None:
