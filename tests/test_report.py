@@ -24,6 +24,7 @@ from equipoise.cli.app import app
 from equipoise.config import components, override, parse
 from equipoise.core.types import ImageSpec
 from equipoise.data import Images
+from equipoise.doctor import Evidence, examine
 from equipoise.generate import Generator
 from equipoise.losses import R1, Hinge, LeastSquares, NonSaturating, RelativisticPairing, Wasserstein
 from equipoise.models import Auxiliary, Head, SANDigitsGenerator
@@ -44,7 +45,7 @@ from equipoise.view import (
     undecided,
     write_report,
 )
-from equipoise.view.remarks import of_measures, of_training
+from equipoise.view.remarks import of_speed
 
 VOID = {"meta", "link", "img", "br", "polyline", "circle", "line", "rect"}
 
@@ -251,9 +252,10 @@ LEVEL = [0.6] * 40
 
 
 def said(config=None, **curves):
-    """Warnings from statistics alone."""
+    """Warnings, and what the doctor finds, from statistics alone."""
     run = made(config, **curves)
-    return [*of_training(run), *of_measures(run)]
+    found = examine(Evidence.of(run.stats, run.config))
+    return [*of_speed(run), *(f"{finding.symptom.title}: {finding.evidence}" for finding in found)]
 
 
 def test_a_healthy_run_is_not_warned_about():
