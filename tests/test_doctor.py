@@ -192,6 +192,10 @@ def test_a_change_starts_from_the_settings_of_the_run():
     )
     found = next(f for f in examine(evidence(clipped, doctor__grad_G=[0.0] * 3)) if f.symptom.name == "vanishes")
     assert found.causes[0] == "D's weights are clipped too tightly"
+    both = examine(evidence(clipped, doctor__grad_G=[0.0] * 3, doctor__step_G=[0.0] * 3, doctor__first_step_D=[9.0]))
+    assert names(both) == ["vanishes", "steps_small"]
+    assert both[1].causes[0] == "no gradient reaches it"
+    assert both[1].changes == ()
     assert found.changes[0].override == "constraints=[ClipWeights(bound=0.01)]"
 
 

@@ -9,8 +9,8 @@ import torch
 from equipoise.compute.distributed import from_rank_0
 from equipoise.core.types import RunError
 from equipoise.data import Dataset
-from equipoise.doctor import PREFIX, Evidence, line, turns
-from equipoise.runs import statistics_of
+from equipoise.doctor import PREFIX, Evidence, Points, curves_of, line, turns
+from equipoise.runs import read_log
 
 from .events import Moment
 from .gan import GAN
@@ -22,6 +22,26 @@ NONE_BEFORE = -1.0
 """A time before every examination."""
 
 
+class Lines:
+    """The curves of a stats.jsonl that is being written. Each call of `read` adds the lines that are new."""
+
+    def __init__(self, path: Path):
+        self.path, self.offset = path, 0
+        self.curves: dict[str, Points] = {}
+
+    def read(self) -> None:
+        """Read on. A last line without its end is left for the next call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read()
+        content = content[: content.rfind(b"\n") + 1]
+        self.offset += len(content)
+        for name, points in curves_of(values for _, values in read_log(content).intact).items():
+            self.curves.setdefault(name, []).extend(points)
+
+
 class Watching:
     """Measure both players at each snapshot, and tell which symptoms begin and end.
 
@@ -31,6 +51,7 @@ class Watching:
     def __init__(self, run_dir: Path, gan: GAN, dataset: Dataset):
         self.run_dir, self.gan, self.look = run_dir, gan, Looking(gan, dataset)
         self.report = gan.cfg.report
+        self.lines = Lines(run_dir / "stats.jsonl")
         self.stopping: str | None = None
 
     def measure(self, now: Moment) -> None:
@@ -57,7 +78,8 @@ class Watching:
 
     def _turned(self) -> list[tuple[str, bool, str]]:
         """Symptoms that begin or end: name, whether it begins, and the line."""
-        evidence = Evidence.of(statistics_of(self.run_dir), self.gan.cfg)
+        self.lines.read()
+        evidence = Evidence(self.lines.curves, self.gan.cfg)
         measured = [kimg for kimg, _ in evidence.curve("doctor/epochs")]
         before = measured[-2] if len(measured) > 1 else NONE_BEFORE
         return [

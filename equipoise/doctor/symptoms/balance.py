@@ -11,6 +11,7 @@ from equipoise.doctor.changes import Proposal, scaled, setting, with_term
 from equipoise.doctor.evidence import Evidence, end
 
 from .base import Severity, Symptom, warm
+from .weights import NO_GRADIENT
 
 __all__ = ["Overfits", "Saturated", "TooStrong", "TooWeak", "Vanishes"]
 
@@ -169,7 +170,7 @@ class Vanishes(Symptom):
     reads: ClassVar[tuple[str, ...]] = ("doctor/grad_G", "doctor/flat")
     source: ClassVar[str] = "Adam's eps of 1e-8 takes part from gradients of that size on: 1e-6 over 100 pixels"
 
-    size: float = 1e-6
+    size: float = NO_GRADIENT
 
     def seen(self, evidence: Evidence) -> str | None:
         if evidence.stays("doctor/grad_G", below=self.size):

@@ -142,13 +142,14 @@ class Oscillates(Symptom):
     )
 
     least: int = 40
+    most: int = 512
     correlation: float = 0.5
     amplitude: float = 0.3
 
     def seen(self, evidence: Evidence) -> str | None:
         for name in self.reads:
             points = evidence.curve(name)
-            points = points[len(points) // 3 :]
+            points = points[len(points) // 3 :][-self.most :]
             if len(points) < self.least:
                 continue
             found = swing(np.array([v for _, v in points]))

@@ -13,7 +13,10 @@ from equipoise.doctor.evidence import Evidence
 
 from .base import Severity, Symptom, warm
 
-__all__ = ["DeadUnits", "NormsMisfit", "StepsTooLarge", "StepsTooSmall"]
+__all__ = ["NO_GRADIENT", "DeadUnits", "NormsMisfit", "StepsTooLarge", "StepsTooSmall"]
+
+NO_GRADIENT = 1e-6
+"""Norm of G's gradient at an image, below which it is as good as zero. Adam's eps is 1e-8 for each of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class StepsTooLarge(Symptom):
 
     def sizes(self, evidence: Evidence) -> dict[str, float]:
         """The players whose steps are too large, with the largest of them."""
-        found = {}
+        found, cfg = {}, evidence.config
         for player in "DG":
-            begun = evidence.number(f"doctor/first_step_{player}") or 0.0
+            held = player == "D" and cfg is not None and cfg.constraints  # they set the size of D's weights
+            begun = 0.0 if held else evidence.number(f"doctor/first_step_{player}") or 0.0
             if evidence.stays(f"doctor/step_{player}", above=self.ratio):
                 found[player] = max(begun, *evidence.last(f"doctor/step_{player}", 2))
             elif begun > self.first:
@@ -81,15 +85,23 @@ class StepsTooSmall(Symptom):
         return "; ".join(told) or None
 
     def causes(self, evidence: Evidence) -> Sequence[str]:
-        return (f"the learning rate of {' and '.join(self.players(evidence))} is too low", "no gradient reaches it")
+        slow = f"the learning rate of {' and '.join(self.players(evidence))} is too low"
+        return ("no gradient reaches it", slow) if gone(evidence) else (slow, "no gradient reaches it")
 
     def changes(self, evidence: Evidence) -> Proposal:
         for player in self.players(evidence):
+            if player == "G" and gone(evidence):  # larger steps do not bring the gradient back
+                continue
             key, rate = f"{player.lower()}_optim.lr", rate_of(evidence, player)
             if rate is not None and rate < 1e-5:
                 yield setting(key, 2e-4, "a usual rate")
             else:
                 yield scaled(evidence.config, key, 10.0, f"larger steps of {player}")
+
+
+def gone(evidence: Evidence) -> bool:
+    """Whether G's gradient is as good as zero."""
+    return evidence.stays("doctor/grad_G", below=NO_GRADIENT)
 
 
 def rate_of(evidence: Evidence, player: str, kimg: float | None = None) -> float | None:
