@@ -97,7 +97,7 @@ CASES = {
     ),
     "d_strong": (evidence(D__sign_real=[0.5] * 20 + [1.0] * 20), evidence(D__sign_real=[1.0] * 10 + flat)),
     "d_weak": (
-        evidence(doctor__right=[0.5] * 3, doctor__coverage=[0.0] * 3),
+        evidence(doctor__right=[0.5] * 3, doctor__coverage=[0.0] * 3, doctor__diversity=[0.5] * 3),
         evidence(doctor__right=[0.5] * 3, doctor__coverage=[0.9] * 3),
     ),
     "logits_grow": (evidence(D__real=[1.0] * 20 + [10.0 * i for i in range(20)]), evidence(D__real=flat)),
@@ -409,7 +409,7 @@ def test_a_symptom_ends_once_when_two_examinations_do_not_find_it():
     for i in range(1, len(values) + 1):
         curves = {"doctor/flat": [(float(k + 1), v) for k, v in enumerate(values[:i])]}
         now = Evidence(curves | noted, config())
-        for turn in turns(now, before=float(i - 1)):
+        for turn in turns(now, [float(i - 1)]):
             told.append((i, turn.symptom.name, turn.finding is not None))
             noted.setdefault(PREFIX + turn.symptom.name, []).append((float(i), float(turn.finding is not None)))
     assert told == [(5, "saturated", True), (8, "saturated", False)]

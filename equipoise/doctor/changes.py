@@ -11,7 +11,11 @@ from equipoise.config import SCHEDULE_ONLY, TrainConfig, known_to, override, par
 from equipoise.core.calls import short
 from equipoise.core.schedules import at
 
-__all__ = ["Change", "Proposal", "allowed", "resumes", "scaled", "setting", "with_term"]
+__all__ = ["Change", "Proposal", "allowed", "rate_at_start", "resumes", "scaled", "setting", "with_term"]
+
+
+USUAL = 2e-4
+"""Learning rate of DCGAN, where a rate is needed and the config gives none."""
 
 
 class Change(NamedTuple):
@@ -40,13 +44,19 @@ def setting(key: str, value: object, why: str) -> Change:
     return Change(key, f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value), why)
 
 
-def scaled(cfg: TrainConfig | None, key: str, factor: float, why: str, default: float = 2e-4) -> Change:
-    """The change of a rate to `factor` times its present value. default: the present value where no config is."""
+def scaled(cfg: TrainConfig | None, key: str, factor: float, why: str) -> Change:
+    """The change of a rate to `factor` times its present value: a number, or "0.1*lr" where no config is."""
+    if cfg is None:
+        return Change(key, f"{factor:g}*{key.rpartition('.')[2]}", why)
+    return setting(key, factor * rate_at_start(cfg, key), why)
+
+
+def rate_at_start(cfg: TrainConfig, key: str) -> float:
+    """The value of a rate at the start of a run; 2e-4 where there is none, or 0."""
     try:
-        now = default if cfg is None else float(at(attrgetter(key)(cfg), 0))
+        return float(at(attrgetter(key)(cfg), 0)) or USUAL
     except AttributeError:
-        now = default
-    return setting(key, factor * (now or default), why)
+        return USUAL
 
 
 def with_term(cfg: TrainConfig | None, term: str, why: str) -> Change:

@@ -89,18 +89,19 @@ class Turn(NamedTuple):
     finding: Finding | None
 
 
-def turns(evidence: Evidence, before: float) -> list[Turn]:
-    """The symptoms that begin or end now, after the last examination at `before` kimg.
+def turns(evidence: Evidence, before: Sequence[float]) -> list[Turn]:
+    """The symptoms that begin or end now.
 
     Which are under way is read from the statistics "symptom/NAME": 1 at a beginning, 0 at an end. A symptom ends when
-    two examinations in succession do not find it.
+    it is found neither now nor at any of the earlier times `before`, in kimg.
     """
     active = {symptom.name for symptom in SYMPTOMS if evidence.number(PREFIX + symptom.name) == 1}
     now = {f.symptom.name: f for f in examine(evidence) if not f.symptom.at_end}
     found = [Turn(finding.symptom, finding) for name, finding in now.items() if name not in active]
     if active - now.keys():
-        earlier = evidence.until(before)
-        over = (s for s in SYMPTOMS if s.name in active - now.keys() and s.seen(earlier) is None)
+        earlier = [evidence.until(kimg) for kimg in before]
+        gone = (s for s in SYMPTOMS if s.name in active - now.keys())
+        over = (symptom for symptom in gone if all(symptom.seen(then) is None for then in earlier))
         found += [Turn(symptom, None) for symptom in over]
     return found
 

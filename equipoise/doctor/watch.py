@@ -31,6 +31,8 @@ __all__ = ["Watch"]
 
 MOST = 64
 """Most images that a measurement looks at."""
+LASTING = 4
+"""Earlier measurements at which a symptom must be gone too, before it has ended."""
 
 
 class Watch:
@@ -124,7 +126,7 @@ class Watch:
 
     def _examine(self, stats: dict[str, Tensor]) -> None:
         """Add a line of statistics, and tell the symptoms that begin or end."""
-        before = self.lines[-1]["kimg"] if self.lines else 0.0
+        before = [earlier["kimg"] for earlier in self.lines[-LASTING:]]
         now: dict[str, float] = {"nimg": self.nimg, "kimg": self.nimg / 1000}
         self.lines.append(now | {name: float(value) for name, value in stats.items()})
         for turn in turns(self.evidence, before):

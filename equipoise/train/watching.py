@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from equipoise.compute.distributed import from_rank_0
 from equipoise.core.types import RunError
@@ -17,9 +18,6 @@ from .gan import GAN
 from .looking import Looking
 
 __all__ = ["Watching"]
-
-NONE_BEFORE = -1.0
-"""A time before every examination."""
 
 
 class Lines:
@@ -52,6 +50,8 @@ class Watching:
         self.run_dir, self.gan, self.look = run_dir, gan, Looking(gan, dataset)
         self.report = gan.cfg.report
         self.lines = Lines(run_dir / "stats.jsonl")
+        self.first: dict[str, Tensor] = {}
+        """Sizes of the first steps, until they are among the statistics."""
         self.stopping: str | None = None
 
     def measure(self, now: Moment) -> None:
@@ -59,7 +59,10 @@ class Watching:
         if not self.report.watch:
             return
         if now.nimg == now.increment:
-            now.stats.add(self.look.first(), now.nimg)
+            self.first = self.look.first()
+        if self.first and not now.asked:  # where a signal asks, the line of this moment is written already
+            now.stats.add(self.first, now.nimg)
+            self.first = {}
         if now.snapshot:
             now.stats.add(self.look(now.nimg), now.nimg)
 
@@ -81,9 +84,9 @@ class Watching:
         self.lines.read()
         evidence = Evidence(self.lines.curves, self.gan.cfg)
         measured = [kimg for kimg, _ in evidence.curve("doctor/epochs")]
-        before = measured[-2] if len(measured) > 1 else NONE_BEFORE
         return [
-            (turn.symptom.name, turn.finding is not None, line(turn, evidence.kimg)) for turn in turns(evidence, before)
+            (turn.symptom.name, turn.finding is not None, line(turn, evidence.kimg))
+            for turn in turns(evidence, measured[-2:-1])
         ]
 
     def stop(self, now: Moment) -> None:

@@ -104,17 +104,20 @@ class TooWeak(Symptom):
 
     right: float = 0.6
     coverage: float = 0.25
+    diversity: tuple[float, float] = (0.6, 1.7)
+    """Diversity of images that are like the data."""
 
     def seen(self, evidence: Evidence) -> str | None:
         rights, covered = evidence.last("doctor/right", 3), evidence.last("doctor/coverage", 3)
-        if not rights or not covered or not warm(evidence):
+        spread, (low, high) = evidence.last("doctor/diversity", 3), self.diversity
+        if not rights or not covered or not spread or not warm(evidence):
             return None
-        if mean(rights) < self.right and mean(covered) < self.coverage:
-            return (
-                f"D prefers a real image in {mean(rights):.0%} of pairs, though generated images reach only "
-                f"{mean(covered):.0%} of the data"
-            )
-        return None
+        if mean(rights) > self.right or mean(covered) > self.coverage or low < mean(spread) < high:
+            return None
+        return (
+            f"D prefers a real image in {mean(rights):.0%} of pairs, though generated images reach only "
+            f"{mean(covered):.0%} of the data, at {mean(spread):.2f} of its diversity"
+        )
 
     def causes(self, evidence: Evidence) -> Sequence[str]:
         return ("D learns too slowly, or is frozen", "its penalty or its clipping is too strong", "D is too small")

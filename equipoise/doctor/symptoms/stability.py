@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from equipoise.doctor.changes import Proposal, scaled, setting, with_term
+from equipoise.doctor.changes import Proposal, rate_at_start, scaled, setting, with_term
 from equipoise.doctor.evidence import Evidence, Points, end
 
 from .base import Severity, Symptom
@@ -235,8 +235,8 @@ class GotWorse(Symptom):
     def changes(self, evidence: Evidence) -> Proposal:
         cfg = evidence.config
         yield setting("augment", "ADA", "D sees more images")
-        for player in ("g", "d"):
-            rate = scaled(cfg, f"{player}_optim.lr", 1.0, "").value
-            end_of = 1.0 if cfg is None else cfg.total_kimg
-            yield setting(f"{player}_optim.lr", f"Linear({rate},0.0,{end_of:g})", "ends with small steps")
+        for key in ("g_optim.lr", "d_optim.lr") if cfg is not None else ():
+            assert cfg is not None
+            falling = f"Linear({rate_at_start(cfg, key):g},0.0,{float(cfg.total_kimg)})"
+            yield setting(key, falling, "ends with small steps")
         yield with_term(cfg, "R1(gamma=10)", "a stronger penalty")
