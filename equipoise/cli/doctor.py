@@ -20,7 +20,7 @@ __all__ = ["doctor"]
 def doctor(
     words: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="RUN | [KEY=VALUE]...", help="A run, finished or not; with --config, fields to change."),
+        typer.Argument(metavar="RUN | KEY=VALUE", help="A run, finished or not; with --config, fields to change."),
     ] = None,
     config: Annotated[
         Optional[str],  # noqa: UP045

@@ -40,7 +40,7 @@ class Overfits(Symptom):
             r_v = (end(real) - end(held)) / gap if gap > 0 else 0.0
             return f"r_v is {r_v:.2f}: images held out look generated to D" if r_v > self.ratio else None
         signs, epochs = evidence.curve("D/sign_real"), evidence.number("doctor/epochs")
-        if not signed(evidence) or len(signs) < 10 or epochs is None:
+        if not signed(evidence) or not warm(evidence) or len(signs) < 10 or epochs is None:
             return None
         if epochs >= MANY_EPOCHS and end(signs) > self.sign:
             return f"r_t is {end(signs):.2f} after {epochs:.0f} passes over the data"
@@ -70,9 +70,11 @@ class TooStrong(Symptom):
 
     def seen(self, evidence: Evidence) -> str | None:
         signs = evidence.curve("D/sign_real")
+        if not warm(evidence):
+            return None
         if signed(evidence) and len(signs) >= 10 and end(signs) > self.sign:
             return f"D calls nearly all real images real: D/sign_real is {end(signs):.2f} at the end"
-        if bounded(evidence) or not warm(evidence):
+        if bounded(evidence):
             return None
         if evidence.stays("doctor/right", above=self.right, count=4):
             value = evidence.last("doctor/right")[0]
