@@ -182,6 +182,15 @@ def test_causes_come_before_consequences_and_mild_ones_last():
     assert found[1].causes[0] == "D does not learn"
 
 
+def test_a_slow_start_is_no_collapse_and_a_fall_is_one():
+    """At 8 images an update and a value a kimg, 3 values are 375 updates, and 9 are 1125."""
+    assert examine(evidence(doctor__diversity=[0.05] * 5)) == []
+    assert names(examine(evidence(doctor__diversity=[0.05] * 9))) == ["collapsed"]
+    assert examine(evidence(doctor__diversity=[0.05] * 9 + [0.1, 0.2])) == []
+    assert names(examine(evidence(doctor__diversity=[0.8, 0.8, 0.1, 0.1, 0.1]))) == ["collapsed"]
+    assert examine(evidence(doctor__diversity=[0.8] * 5, doctor__duplicates=[0.9] * 5)) == []
+
+
 def test_a_change_starts_from_the_settings_of_the_run():
     found = examine(evidence(config(terms=(R1(gamma=0.5),)), doctor__first_step_D=[2.0], doctor__first_step_G=[0.01]))
     assert [c.override for c in found[0].changes] == ["d_optim.lr=1e-05"]  # 2 is 100 times 0.02

@@ -13,7 +13,7 @@ from equipoise.doctor.evidence import Evidence
 __all__ = ["WARM_UP", "Finding", "Severity", "Symptom", "warm"]
 
 Severity = Literal["fatal", "serious", "mild"]
-"""fatal: the run will not recover.  serious: its images suffer.  mild: it can be better."""
+"""fatal: the run seldom recovers.  serious: its images suffer.  mild: it can be better."""
 
 WARM_UP = 300
 """Updates of D before which a symptom of the generated images is not looked for: G begins with one grey image."""
@@ -62,8 +62,8 @@ class Finding:
     changes: tuple[Change, ...]
 
 
-def warm(evidence: Evidence) -> bool:
-    """Whether D has made `WARM_UP` updates."""
+def warm(evidence: Evidence, updates: int = WARM_UP) -> bool:
+    """Whether D has made at least `updates` updates."""
     if evidence.updates is not None:
-        return evidence.updates >= WARM_UP
-    return evidence.config is not None and evidence.kimg * 1000 >= WARM_UP * evidence.config.batch_size
+        return evidence.updates >= updates
+    return evidence.config is not None and evidence.kimg * 1000 >= updates * evidence.config.batch_size

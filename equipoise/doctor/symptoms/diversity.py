@@ -14,6 +14,9 @@ from .weights import StepsTooLarge, StepsTooSmall
 
 __all__ = ["ClassIgnored", "Collapsed", "Memorised"]
 
+SLOW = 1000
+"""Updates of D in which a G that has never been diverse may still begin slowly."""
+
 
 @dataclass(frozen=True)
 class Collapsed(Symptom):
@@ -41,7 +44,7 @@ class Collapsed(Symptom):
     coverage: float = 0.4
 
     def seen(self, evidence: Evidence) -> str | None:
-        if not warm(evidence):
+        if not (warm(evidence) and (self.fell(evidence) or warm(evidence, SLOW))):
             return None
         spread = evidence.last("doctor/diversity", 3)
         if spread and max(spread) < self.diversity and spread[-1] < self.rise * spread[0]:
@@ -58,6 +61,12 @@ class Collapsed(Symptom):
         if recall is not None and precision is not None and recall < 0.05 and precision > 0.5:
             return f"recall is {recall:.2f} at a precision of {precision:.2f}"
         return None
+
+    def fell(self, evidence: Evidence) -> bool:
+        """Whether G's images have been diverse before."""
+        spread, copies = evidence.curve("doctor/diversity"), evidence.curve("doctor/duplicates")
+        once = max((v for _, v in spread), default=1.0) >= self.diversity
+        return once and min((v for _, v in copies), default=0.0) < self.duplicates
 
     def causes(self, evidence: Evidence) -> Sequence[str]:
         cfg = evidence.config
