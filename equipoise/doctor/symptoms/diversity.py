@@ -47,14 +47,14 @@ class Collapsed(Symptom):
         if not (warm(evidence) and (self.fell(evidence) or warm(evidence, SLOW))):
             return None
         spread = evidence.last("doctor/diversity", 3)
-        if spread and max(spread) < self.diversity and spread[-1] < self.rise * spread[0]:
-            value = spread[-1]
-            return f"generated images differ by {value:.2f} of the distance between real ones"
+        rises = bool(spread) and spread[-1] > self.rise * spread[0] and spread[-1] < 1
+        if spread and max(spread) < self.diversity and not rises:
+            return f"generated images differ by {spread[-1]:.2f} of the distance between real ones"
         own, data = evidence.last("doctor/duplicates", 3), evidence.last("doctor/data_duplicates", 3)
-        if own and data and all(a - b > self.duplicates for a, b in zip(own, data, strict=True)):
+        if own and data and not rises and all(a - b > self.duplicates for a, b in zip(own, data, strict=True)):
             return f"{own[-1]:.0%} of the generated images are near-duplicates, and {data[-1]:.0%} of the real ones"
         near = evidence.stays("doctor/precision", above=self.precision, count=3)
-        if near and evidence.stays("doctor/coverage", below=self.coverage, count=3):
+        if near and not rises and evidence.stays("doctor/coverage", below=self.coverage, count=3):
             covered = evidence.last("doctor/coverage")[0]
             return f"generated images lie near real ones, but reach only {covered:.0%} of them"
         recall, precision = evidence.facts.get("deep/recall"), evidence.facts.get("deep/precision")
