@@ -30,7 +30,7 @@ class Slopes(NamedTuple):
     """Gradients of G's loss at generated images.
 
     size: median over images of ‖dL_G/dG(z)‖, each image's loss by itself, ().
-    flat: share of images at which the loss has no slope over the logit, ().
+    flat: share of images at which the loss is flat over the logit, ().
     """
 
     size: Tensor

@@ -24,7 +24,7 @@ def flattened(x: Tensor) -> Tensor:
 
 
 def spread(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Numbers of generated images against as many real ones, (N, ...) each, N >= 2.
+    """Numbers of generated and real images, (N, ...) each, N >= 2.
 
     diversity: mean distance between two generated images over the same of real images.
     duplicates, data_duplicates: share of generated, and of real, images whose nearest neighbour is a near-duplicate.

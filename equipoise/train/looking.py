@@ -105,7 +105,7 @@ class Looking:
         return found
 
     def _batch(self, nimg: int) -> Batch:
-        """The real images, as many as a piece of the batch has, in the detail of this moment."""
+        """The real images, in the number of a piece of the batch, in the detail of this moment."""
         assert self.real is not None
         gan = self.gan
         share = gan.stages.batch_size(nimg) // world_size()

@@ -21,7 +21,7 @@ MANY_EPOCHS = 30.0
 
 @dataclass(frozen=True)
 class Overfits(Symptom):
-    """D knows its training images: its verdict on images that it was not trained on is that of generated ones."""
+    """D knows its training images: images that it was not trained on look generated to it."""
 
     name: ClassVar[str] = "overfits"
     title: ClassVar[str] = "D has learned its images"
