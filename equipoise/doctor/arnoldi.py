@@ -38,24 +38,29 @@ def arnoldi(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> R
     steps = min(steps, n)
     basis = start.new_zeros(steps + 1, n)
     H = start.new_zeros(steps + 1, steps)
-    basis[0] = start / start.norm()
     random = torch.Generator().manual_seed(0)
+    basis[0] = start / start.norm()
     for j in range(steps):
         w = product(basis[j])
-        size = w.norm()
-        for _ in range(2):
-            overlap = basis[: j + 1] @ w
-            w = w - overlap @ basis[: j + 1]
-            H[: j + 1, j] += overlap
-        if w.norm() > 100 * torch.finfo(w.dtype).eps * size:
-            H[j + 1, j] = w.norm()
-            basis[j + 1] = w / w.norm()
+        new, H[: j + 1, j] = orthogonal(w, basis[: j + 1])
+        if new.norm() > 100 * torch.finfo(w.dtype).eps * w.norm():
+            H[j + 1, j] = new.norm()
         elif j + 1 < n:  # an invariant space
-            w = torch.randn(n, generator=random, dtype=torch.float64).to(w)
-            for _ in range(2):
-                w = w - (basis[: j + 1] @ w) @ basis[: j + 1]
-            basis[j + 1] = w / w.norm()
+            while not new.norm() > 0.01:
+                drawn = torch.randn(n, generator=random, dtype=torch.float64).to(w)
+                new, _ = orthogonal(drawn / drawn.norm(), basis[: j + 1])
+        else:
+            break
+        basis[j + 1] = new / new.norm()
     return pairs(H.to("cpu", torch.float64), torch.finfo(start.dtype).eps)
+
+
+def orthogonal(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """W (n,) without its part along the orthonormal `basis` (j, n), and the coefficients of that part, (j,)."""
+    first = basis @ w
+    w = w - first @ basis
+    second = basis @ w  # rounding of the first pass
+    return w - second @ basis, first + second
 
 
 def pairs(H: Tensor, eps: float) -> Ritz:

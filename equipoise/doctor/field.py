@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .norms import WrittenOut
 from .stopped import Stops
 
 __all__ = ["Field", "Jacobian"]
@@ -49,22 +50,20 @@ class Field:
     @contextmanager
     def at(self, place: Tensor) -> Iterator[None]:
         """The block in which the weights have the values of `place` (n,)."""
-        before = self.place()
-        self._move(place)
+        before = [weight.data for weight in self.weights]
+        sizes = [weight.numel() for weight in self.weights]
+        for weight, part in zip(self.weights, place.detach().split(sizes), strict=True):
+            weight.data = part.to(weight).view_as(weight).clone()
         try:
             yield
         finally:
-            self._move(before)
-
-    @torch.no_grad()
-    def _move(self, place: Tensor) -> None:
-        for weight, part in zip(self.weights, place.split([w.numel() for w in self.weights]), strict=True):
-            weight.copy_(part.view_as(weight))
+            for weight, values in zip(self.weights, before, strict=True):
+                weight.data = values  # the same memory: a Jacobian made before the block is valid after it
 
     def v(self, *, graph: bool = False) -> Tensor:
         """The field at the current weights, (n,). graph: differentiable in all weights."""
         with torch.enable_grad():
-            with Stops() as stops:
+            with WrittenOut(), Stops() as stops:
                 losses = self.losses()
             with stops.first():
                 parts = [gradient(loss, ws) for loss, ws in zip(losses, (self.G, self.D), strict=True)]
@@ -79,10 +78,12 @@ class Jacobian:
     through w, computes (Jᵀ)ᵀ u = J u. The graph of Jᵀ w is made once, and each product costs one backward.
 
     Raises:
-        ValueError: if an operation of the game lacks the derivatives.
+        ValueError: if an operation of the game lacks the derivatives, or a product is asked for after the weights have
+            moved.
     """
 
     def __init__(self, field: Field):
+        self.field, self.place = field, field.place()
         with told():
             v = field.v(graph=True)
             self.cotangent = torch.zeros_like(v, requires_grad=True)
@@ -94,6 +95,8 @@ class Jacobian:
 
     def __call__(self, u: Tensor) -> Tensor:
         """J u, (n,) -> (n,)."""
+        if not torch.equal(self.field.place(), self.place):
+            raise ValueError("the weights have moved since this Jacobian was made: make another one, Jacobian(field)")
         if self.pulled is None or not self.pulled.requires_grad:
             return torch.zeros_like(u)
         with told():
@@ -118,13 +121,13 @@ def flat(parts: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn an error of autograd about a missing derivative into an explanation."""
+    """Explain an error of autograd that is about a derivative it cannot take."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        if "derivative" not in str(error) and "double backward" not in str(error):
-            raise
         raise ValueError(
-            f"the Jacobian of this game needs derivatives of its gradients, and one operation lacks them: {error}. "
+            f"the Jacobian needs derivatives of this game's gradients, and PyTorch cannot take one of them: {error}. "
             "Take another network, augmentation or term"
         ) from None
