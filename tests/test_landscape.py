@@ -435,16 +435,32 @@ def test_a_game_without_a_field_is_refused(changes, message):
         field_of(build(small(**changes)), batch(4))
 
 
-def test_an_operation_without_the_derivatives_is_named():
-    x, y = random(1, 1, 3, 3).requires_grad_(True), double(2.0)
-    grid = random(1, 2, 2, 2, seed=1).tanh()
+class Once(torch.autograd.Function):
+    """x², whose gradient autograd would take for a constant."""
 
-    def losses():
-        sampled = F.grid_sample(x, grid, align_corners=False)
-        return (y * sampled).square().sum(), -y.square().sum()
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
 
-    with pytest.raises(ValueError, match="PyTorch cannot take one of them: derivative for aten::grid_sampler_2d"):
-        landscape(Field([x], [y], losses))
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return 2 * slope * ctx.saved_tensors[0]
+
+
+@loop_over(
+    ("function", "reason"),
+    [
+        (lambda t: Once.apply(t).square(), "marked once_differentiable"),
+        (lambda t: torch.cdist(t[:, None], torch.ones(2, 1, dtype=t.dtype), p=1.5).square(), "_cdist_backward"),
+    ],
+    lambda f: "",
+)
+def test_an_operation_without_the_derivatives_is_named(function, reason):
+    x, y = double(1.0), double(2.0)
+    with pytest.raises(ValueError, match=f"PyTorch cannot take one of them: .*{reason}"):
+        landscape(Field([x], [y], lambda: (function(x * y).sum(), (x * y).sum())))
 
 
 def test_what_cannot_be_measured_is_refused():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from .norms import WrittenOut
 from .stopped import Stops
@@ -86,6 +87,7 @@ class Jacobian:
         self.field, self.place = field, field.place()
         with told():
             v = field.v(graph=True)
+            require_derivatives(v)
             self.cotangent = torch.zeros_like(v, requires_grad=True)
             self.pulled = None  # if v is constant, J is 0
             if v.requires_grad:
@@ -117,6 +119,22 @@ def gradient(loss: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 def flat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
+
+
+def require_derivatives(v: Tensor) -> None:
+    """Raise RuntimeError if the graph of `v` ends at a gradient that its author marked `once_differentiable`.
+
+    Autograd takes such an end for a constant, if asked for the gradient of weights behind it.
+    """
+    todo, seen = [v.grad_fn], set[Node]()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("Error"):
+            raise RuntimeError("one gradient is marked once_differentiable")
+        todo += [after for after, _ in node.next_functions]
 
 
 @contextmanager
