@@ -12,7 +12,7 @@ __all__ = ["Ritz", "arnoldi"]
 
 
 class Ritz(NamedTuple):
-    """Ritz pairs of a matrix A, as many as steps were made.
+    """Ritz pairs of a matrix A, one for each step.
 
     values: (k,) complex.
     residuals: ‖A x - λ x‖ of each pair with ‖x‖ = 1, (k,).  condition: κ of each value, (k,), at least 1.

@@ -46,7 +46,7 @@ def field_of(
     dtype: precision of the copy.
 
     Raises:
-        ValueError: for a game that is no field of gradients.
+        ValueError: for a game whose updates follow no field of gradients.
     """
     require_field(gan)
     gan = copied(gan, dtype)
@@ -181,8 +181,7 @@ def fields_of_run(
     known: components that the run's config may call, default the library's.
 
     Raises:
-        ValueError: if the run lacks a readable config or the checkpoint, its networks do not fit, or the game has no
-            field.
+        ValueError: if the run lacks a readable config or the checkpoint, its networks do not fit, or as `field_of`.
     """
     folder = Path(run_dir)
     cfg = read_run(folder, known).config
