@@ -41,6 +41,11 @@ FIRST: dict[str, tuple[str, ...]] = {
     "compute/pieces.py": ("pieces",),
     "core/latents.py": ("latents",),
     "data/mirror.py": ("mirror",),
+    **dict.fromkeys(
+        (f"doctor/{name}.py" for name in ("arnoldi", "field", "landscape", "norms", "path", "stopped")),
+        ("landscape",),
+    ),
+    "train/geometry.py": ("landscape",),
     "generate/loops.py": ("style_space",),
     "generate/saved.py": ("style_space",),
     "data/decode.py": ("data_folders", "data_nasty"),
@@ -1722,6 +1727,158 @@ STYLES = (
     ),
 )
 
+DOCTOR: tuple[Mutant, ...] = (
+    Mutant(
+        "products with Jᵀ",
+        "doctor/field.py",
+        "(product,) = torch.autograd.grad(self.pulled, self.cotangent, u, retain_graph=True, materialize_grads=True)",
+        "product = flat(torch.autograd.grad(self.field.v(graph=True), self.field.weights, u, materialize_grads=True))",
+    ),
+    Mutant(
+        "the gradients ascend",
+        "doctor/field.py",
+        "v = -torch.cat(parts)",
+        "v = torch.cat(parts)",
+    ),
+    Mutant(
+        "D's weights first in the field",
+        "doctor/field.py",
+        "v = -torch.cat(parts)",
+        "v = -torch.cat(parts[::-1])",
+    ),
+    Mutant(
+        "norms with PyTorch's own third derivatives",
+        "doctor/field.py",
+        "with WrittenOut(), Stops() as stops:",
+        "with Stops() as stops:",
+    ),
+    Mutant(
+        "a gradient that ends early counts as constant",
+        "doctor/field.py",
+        "            require_derivatives(v)\n",
+        "",
+    ),
+    Mutant(
+        "weights stay at another place",
+        "doctor/field.py",
+        "weight.data = values  # the same",
+        "weight.data = weight.data  # the same",
+    ),
+    Mutant(
+        "a stop holds in all derivatives",
+        "doctor/stopped.py",
+        "self.stopping = False",
+        "self.stopping = True",
+    ),
+    Mutant(
+        "no stop at all",
+        "doctor/stopped.py",
+        "return None if ctx.stops.stopping else slopes[0], None",
+        "return slopes[0], None",
+    ),
+    Mutant(
+        "a batch norm of each image",
+        "doctor/norms.py",
+        "dims = [0, *range(2, x.ndim)]",
+        "dims = [*range(1, x.ndim)]",
+    ),
+    Mutant(
+        "an unbiased variance in norms",
+        "doctor/norms.py",
+        "centred.square().mean(tuple(dims), keepdim=True)",
+        "centred.var(tuple(dims), keepdim=True)",
+    ),
+    Mutant(
+        "one pass of orthogonalisation",
+        "doctor/arnoldi.py",
+        "return w - second @ basis, first + second",
+        "return w, first",
+    ),
+    Mutant(
+        "a Krylov space that ends stays small",
+        "doctor/arnoldi.py",
+        "elif j + 1 < n:  # an invariant space",
+        "elif False:",
+    ),
+    Mutant(
+        "residuals as error bars",
+        "doctor/arnoldi.py",
+        "return self.condition * self.residuals",
+        "return self.residuals",
+    ),
+    Mutant(
+        "the first component of Ritz vectors",
+        "doctor/arnoldi.py",
+        "Y[-1].abs()",
+        "Y[0].abs()",
+    ),
+    Mutant(
+        "the attraction of the fastest motion",
+        "doctor/landscape.py",
+        "part[outer].argmax()",
+        "part[outer].argmin()",
+    ),
+    Mutant(
+        "small eigenvalues count",
+        "doctor/landscape.py",
+        "size > self.floor * size.max()",
+        "size > 0 * size.max()",
+    ),
+    Mutant(
+        "the best motion decides",
+        "doctor/landscape.py",
+        "values.imag.abs()).max() for",
+        "values.imag.abs()).min() for",
+    ),
+    Mutant(
+        "the path from b to a",
+        "doctor/path.py",
+        "with field.at(a.to(line) + alpha * line):",
+        "with field.at(b.to(line) - alpha * line):",
+    ),
+    Mutant(
+        "an average of D beside G's",
+        "doctor/path.py",
+        "with field.at(torch.cat([place[: field.sizes[0]], last[field.sizes[0] :]])):",
+        "with field.at(place):",
+    ),
+    Mutant(
+        "a lazy term counts as often as it is due",
+        "train/geometry.py",
+        "term.weight(seen.nimg) * term.of(seen)",
+        "term.every * term.weight(seen.nimg) * term.of(seen)",
+        ("landscape",),
+    ),
+    Mutant(
+        "the field draws anew",
+        "train/geometry.py",
+        "with unmoved(parts(gan)), seeded(gan, nimg):",
+        "with unmoved(parts(gan)):",
+        ("landscape",),
+    ),
+    Mutant(
+        "buffers move with the field",
+        "train/geometry.py",
+        "with unmoved(parts(gan)), seeded(gan, nimg):",
+        "with seeded(gan, nimg):",
+        ("landscape",),
+    ),
+    Mutant(
+        "power iterations in the field",
+        "train/geometry.py",
+        "                layer.parametrizations.eval()\n",
+        "                layer.parametrizations.train()\n",
+        ("landscape",),
+    ),
+    Mutant(
+        "generated images without a graph",
+        "train/geometry.py",
+        "shown = gan.showing.to_both(piece)",
+        "shown = gan.showing.to_terms_of_d(piece)",
+        ("landscape",),
+    ),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *AUGMENT,
     *DATA,
@@ -1738,4 +1895,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *RULES,
     *TRAIN,
     *OF_STYLEGANS,
+    *DOCTOR,
 )

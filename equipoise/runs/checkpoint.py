@@ -32,7 +32,7 @@ from equipoise.compute.distributed import from_rank_0, max_over_ranks
 from equipoise.core.files import flush, read_file, read_json, remove, set_aside, writing
 from equipoise.core.types import ImageSpec, RunError
 
-__all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
+__all__ = ["Checkpoints", "exist", "finished", "newest_whole", "read_checkpoint"]
 
 FORMAT = 1
 FORMER = {"D_terms": "d_regularizations", "G_terms": "g_regularizations"}
@@ -204,6 +204,28 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict
         except (OSError, ValueError) as error:
             print(f"warning: checkpoint {path} is damaged ({error}); trying the one before", file=sys.stderr)
     return None
+
+
+def read_checkpoint(folder: Path, nimg: int | None = None) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The checkpoint at `nimg` in `folder`, or the newest intact one: its path, its weights by network, its state.
+
+    Raises:
+        ValueError: if there is none. The message lists those that are there.
+    """
+    paths = finished(folder)
+    if nimg is None:
+        newest = newest_whole(folder)
+        if newest is None:
+            raise ValueError(f"{folder} holds no intact checkpoint: give a run that has saved one")
+        return newest
+    for path in paths:
+        if nimg_of(path) == nimg:
+            try:
+                return path, *read_verified(path)
+            except OSError as error:
+                raise ValueError(f"checkpoint {path} is damaged: {error}") from None
+    there = ", ".join(str(nimg_of(path)) for path in paths) or "none"
+    raise ValueError(f"{folder} holds no checkpoint at nimg={nimg}, but these: {there}. Keep more with report.keep=all")
 
 
 def exist(run_dir: Path) -> bool:
