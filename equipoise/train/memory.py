@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from equipoise.compute.distributed import world_size
 from equipoise.config import TrainConfig
 from equipoise.core.types import ImageSpec, RunError
+from equipoise.models.base import require_shape
 from equipoise.models.bounded import bounded, bytes_of, kept_for_backward, overflows
 from equipoise.rules import Stages
 
@@ -57,6 +59,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
         raise ValueError(
             f"batch_size={size} is over {MOST_EPOCHS} times the {images} images of the data: give a smaller batch_size"
         )
+    require_shape(spec, cfg.generator, cfg.discriminator)
     memory = device_memory(device)
     of_g = cfg.spec_of_g(spec)
     G, g_bytes = on_meta("generator", lambda: cfg.generator.build(of_g), memory.bytes // 3, memory)  # with the average
@@ -73,7 +76,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
 def batch_bytes(cfg: TrainConfig, spec: ImageSpec, size: int) -> int:
     """Bytes of real images, generated images, and the z of all processes, for an update on `size` images."""
     images = size * cfg.g_batches // world_size()
-    pixels = spec.channels * spec.resolution**2
+    pixels = math.prod(spec.image)
     return FLOAT * ((images + piece(cfg, images)) * pixels + images * world_size() * cfg.generator.z_dim)
 
 
@@ -86,7 +89,7 @@ def activation_bytes(cfg: TrainConfig, spec: ImageSpec, size: int, G: nn.Module 
     """Bytes that the forwards of an update store for the backward: D on real and generated images, or D(G(z))."""
     y = torch.zeros(FEW, dtype=torch.int64, device="meta") if spec.num_classes else None
     z = torch.zeros(FEW, cfg.generator.z_dim, device="meta")
-    x = torch.zeros(FEW, spec.channels, spec.resolution, spec.resolution, device="meta")
+    x = torch.zeros(FEW, *spec.image, device="meta")
     of_g, of_d = stored(G, z, y), stored(D, x, y)
     for_d, for_g = (piece(cfg, images // world_size()) for images in (size, size * cfg.g_batches))
     kept = max(2 * for_d * of_d, for_g * (of_g + of_d)) // FEW

@@ -32,7 +32,7 @@ def images_per_second(cfg: TrainConfig, spec: ImageSpec, device: torch.device | 
     augment = replace(cfg.augment, initial=AUGMENTED) if isinstance(cfg.augment, ADA) else cfg.augment
     with torch.random.fork_rng():
         gan = GAN.build(replace(cfg, augment=augment, start=None), spec, device)
-        x = torch.rand(cfg.batch_size, spec.channels, spec.resolution, spec.resolution, device=device) * 2 - 1
+        x = torch.rand(cfg.batch_size, *spec.image, device=device) * 2 - 1
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if spec.num_classes else None
         batch = Batch(x, y)
 
