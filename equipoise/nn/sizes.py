@@ -51,8 +51,8 @@ def rectangle(spec: ImageSpec, name: str, least: int, most: int) -> Start:
         raise ValueError(
             f"{name} halves or doubles both sides of the image equally often, {least} times or more, from or to a map "
             f"whose smaller side has 4 to {LONGEST} pixels, and shape={spec.shape} (height, width) is not of this "
-            f"kind. Resize the data ({near or 'smaller'}, or `equipoise data prepare SOURCE OUT --shape HEIGHT WIDTH`), or "
-            "choose MLPGenerator and MLPDiscriminator, which make any shape."
+            f"kind. Resize the data ({near or 'smaller'}, or `equipoise data prepare SOURCE OUT "
+            "--shape HEIGHT WIDTH`), or choose MLPGenerator and MLPDiscriminator, which make any shape."
         )
     return begin
 

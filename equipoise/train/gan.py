@@ -16,7 +16,6 @@ from equipoise.config import TrainConfig
 from equipoise.core.randomness import Purpose, seed_torch
 from equipoise.core.types import Batch, Generated, ImageSpec, Told
 from equipoise.losses import Memory, Output, Term, logits
-from equipoise.models.base import require_shape
 from equipoise.rules import Stages
 
 from .drawing import latents
@@ -61,7 +60,6 @@ class GAN:
             ValueError: if the networks or the head are not defined for the data, or G cannot follow the config's
                 stages.
         """
-        require_shape(spec, cfg.generator, cfg.discriminator)
         seed_torch(cfg.seed, Purpose.WEIGHTS)
         G = cfg.generator.build(cfg.spec_of_g(spec))
         D = cfg.head.build(cfg.discriminator.build, spec)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from equipoise.compute.distributed import world_size
 from equipoise.config import TrainConfig
 from equipoise.core.types import ImageSpec, RunError
-from equipoise.models.base import require_shape
 from equipoise.models.bounded import bounded, bytes_of, kept_for_backward, overflows
 from equipoise.rules import Stages
 
@@ -59,7 +58,6 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
         raise ValueError(
             f"batch_size={size} is over {MOST_EPOCHS} times the {images} images of the data: give a smaller batch_size"
         )
-    require_shape(spec, cfg.generator, cfg.discriminator)
     memory = device_memory(device)
     of_g = cfg.spec_of_g(spec)
     G, g_bytes = on_meta("generator", lambda: cfg.generator.build(of_g), memory.bytes // 3, memory)  # with the average
