@@ -191,7 +191,7 @@ class TrainConfig:
         """The data of `spec` as G sees it: with classes if G reads them.
 
         Raises:
-            ValueError: if D needs classes and the data has none, or a network is for squares and the data has rectangles.
+            ValueError: if D needs classes and the data has none, or networks take no rectangles and the data has them.
         """
         require_shape(spec, self.generator, self.discriminator)
         return spec if self.game.tells_labels else self.head.conditioning.generator_spec(spec)

@@ -372,7 +372,7 @@ class RotationEquivariance(Equivariance):
     motion: ClassVar[Motion] = EQ_R
 
     def check(self, G: AskedGenerator) -> None:
-        """Raises ValueError for a generator without an input transform, rectangles, and images that the filter exceeds."""
+        """Raises ValueError for a generator without an input transform, for rectangles, and for too small images."""
         super().check(G)
         least = 2 * RADIUS
         if G.spec.resolution <= least:

@@ -75,8 +75,8 @@ def near_shapes(shape: tuple[int, int], least: int, most: int) -> list[tuple[int
         (max(height // step + i, 4) * step, max(width // step + j, 4) * step)
         for height, width in [shape]
         for step in (1 << n for n in range(least, most + 1))
-        for i in (0, 1)
-        for j in (0, 1)
+        for i in (0, 1, 2)
+        for j in (0, 1, 2)
     }
     possible = [(h, w) for h, w in near if h != w and fits(halved((h, w), most), least)]
     return sorted(possible, key=lambda s: (abs(s[0] / shape[0] - 1) + abs(s[1] / shape[1] - 1), s))[:2]

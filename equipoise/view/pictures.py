@@ -221,6 +221,8 @@ class Pictures:
             "which": ["latest", "best"] if generator_file(self.place / "best") else ["latest"],
             "config": repr(generator.config),
             "resolution": generator.spec.resolution,
+            "height": generator.spec.shape[0],
+            "width": generator.spec.shape[1],
             "channels": generator.spec.channels,
             "classes": generator.spec.num_classes,
             "layers": number_of_layers(generator.net) if generator.config.styled else 0,
