@@ -254,7 +254,7 @@ def test_a_rectangle_starts_as_small_as_it_can():
 def test_a_shape_that_does_not_fit_is_told_shapes_that_do(shape):
     with pytest.raises(ValueError, match=r"shape=.*\(height, width\) is not of this kind") as error:
         start(ImageSpec(shape[0], width=shape[1]), "DCGANGenerator")
-    near = [(int(h), int(w)) for h, w in re.findall(r"data\.shape=\((\d+),(\d+)\)", str(error.value))]
+    near = [(int(h), int(w)) for h, w in re.findall(r"'data\.shape=\((\d+), (\d+)\)'", str(error.value))]
     assert len(near) == 2
     for height, width in near:
         start(ImageSpec(height, width=width), "DCGANGenerator")
@@ -335,7 +335,7 @@ def test_a_run_resumes_bit_for_bit(photos, tmp_path):
     assert_resumes(small(photos, augment=DiffAugment()), tmp_path)
 
 
-ASKED = 'frechet,kid(subsets=2,subset_size=20),swd,nearest(space="pixels"),critic'
+ASKED = 'frechet,kid(subsets=2,subset_size=20),swd,nearest(space="pixels"),probe(train=30,validation=10,test=10)'
 
 
 def test_a_run_is_sampled_measured_shown_and_exported(photos, tmp_path):
@@ -357,9 +357,9 @@ def test_a_run_is_sampled_measured_shown_and_exported(photos, tmp_path):
     with pytest.raises(ValueError, match=r"have images of 24x16 and 16x24 pixels: give the same shape of both"):
         evaluate(tmp_path / "run", turned, metrics='nearest(space="pixels")', num=30)
     with pytest.raises(ValueError, match=r"reads images of 16x24x3, but the images of .* are 24x16x3"):
-        evaluate(tmp_path / "run", turned, metrics="critic", num=30)
+        evaluate(tmp_path / "run", turned, metrics="probe(train=30,validation=10,test=10)", num=30)
     write_report(tmp_path / "run")
-    run("export", tmp_path / "run", "hub-folder", "--out", tmp_path / "hub", "--with-discriminator")
+    run("export", tmp_path / "run", "--to", "hub-folder", "--out", tmp_path / "hub", "--with-discriminator")
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "24×16 pixels" in card
     assert "(16, 16, 24, 3) uint8" in card

@@ -47,7 +47,7 @@ def rectangle(spec: ImageSpec, name: str, least: int, most: int) -> Start:
     """`start` for a rectangle, with `least` to `most` doublings."""
     begin = halved(spec.shape, most)
     if not fits(begin, least):
-        near = " or ".join(f"data.shape=({h},{w})" for h, w in near_shapes(spec.shape, least, most))
+        near = " or ".join(f"'data.shape={shape}'" for shape in near_shapes(spec.shape, least, most))
         raise ValueError(
             f"{name} halves or doubles both sides of the image equally often, {least} times or more, from or to a map "
             f"whose smaller side has 4 to {LONGEST} pixels, and shape={spec.shape} (height, width) is not of this "
