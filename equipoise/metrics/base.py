@@ -232,7 +232,7 @@ def as_points(fake: NDArray[Any], real: NDArray[Any]) -> tuple[Array, Array]:
     """Two sets of images, uint8 (n, H, W, C), as points (n, F) in [0, 1].
 
     Raises:
-        ValueError: for images of as many numbers in another order, as 24x16 and 16x24 pixels.
+        ValueError: for images of equally many numbers in another order, as 24x16 and 16x24 pixels.
     """
     if fake.shape[1:] != real.shape[1:] and fake[0].size == real[0].size:
         sizes = (f"{shape[2]}x{shape[1]}" for shape in (fake.shape, real.shape))

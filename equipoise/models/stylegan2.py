@@ -414,7 +414,7 @@ class Layer(ScaledConv2d):
 
 
 class Epilogue(nn.Module):
-    """(N, C, 4, 4) -> features (N, C). positions: 16, or those of a rectangle's smallest map."""
+    """(N, C, 4, 4) -> features (N, C). positions: of the smallest map, 16 for squares."""
 
     def __init__(self, cfg: StyleGAN2Discriminator, width: int, image_channels: int, positions: int):
         super().__init__()

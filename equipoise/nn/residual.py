@@ -175,7 +175,7 @@ def size(spec: ImageSpec, name: str) -> Start:
 def attended(spec: ImageSpec, attention: int, name: str) -> int:
     """The map that both networks attend to: the largest of at most `attention` pixels below the image; 0 for none.
 
-    Pixels are those of a map's longer side.
+    A map's pixels are counted along its longer side.
 
     Raises:
         ValueError: if `attention` is below the smallest map that a block ends with.
