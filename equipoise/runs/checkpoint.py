@@ -18,7 +18,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +139,7 @@ class Checkpoints:
             for key, net in self.nets.items():
                 if weights := net.state_dict():  # without a state, no file
                     save_weights(weights, temporary / f"{key}.safetensors")
-            spec = None if self.spec is None else asdict(self.spec)
+            spec = None if self.spec is None else self.spec.stored
             state = {"format": FORMAT, "nimg": nimg, "spec": spec}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
             with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
@@ -284,9 +283,7 @@ def read_state(content: bytes) -> dict[str, Any]:
     kinds = {"format": int, "nimg": int, "optimizers": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise ValueError("state.pt does not hold the state of a run")
-    spec, fields = state.get("spec"), asdict(ImageSpec(1))
-    if spec is not None and not (
-        isinstance(spec, dict) and spec.keys() == fields.keys() and all(type(value) is int for value in spec.values())
-    ):
+    spec = state.get("spec")
+    if spec is not None and ImageSpec.read(spec) is None:
         raise ValueError("state.pt does not hold a valid spec of the run's data")
     return state

@@ -35,7 +35,7 @@ def images_per_second(cfg: TrainConfig, spec: ImageSpec, device: torch.device | 
         batch_size = cfg.growth.batches(spec.resolution, cfg.batch_size)[-1][1]
         cfg = replace(cfg, augment=augment, start=None, growth=NoGrowth(), batch_size=batch_size)
         gan = GAN.build(cfg, spec, device)
-        x = torch.rand(cfg.batch_size, spec.channels, spec.resolution, spec.resolution, device=device) * 2 - 1
+        x = torch.rand(cfg.batch_size, *spec.image, device=device) * 2 - 1
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if spec.num_classes else None
         batch = Batch(x, y)
 
