@@ -97,7 +97,7 @@ def plain() -> Iterator[None]:
 
 
 def players(resolution: int, channels: tuple[int, int] | None, batch: int, precision: Precision, r1: bool) -> GAN:
-    """Of the recipe `stylegan2_small`. channels: channel_base and channel_max of both networks; None: the recipe's."""
+    """Players of `stylegan2_small`. channels: channel_base and channel_max of both networks; None: the recipe's."""
     changes: dict[str, Any] = {"terms": (R1(every=1),) if r1 else (), "compute.precision": precision}
     if channels is not None:
         names = itertools.product(("generator", "discriminator"), ("channel_base", "channel_max"))

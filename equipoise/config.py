@@ -30,6 +30,7 @@ from equipoise.core.types import ImageSpec, component
 from equipoise.data import DatasetConfig, Images
 from equipoise.losses import GANLoss, NonSaturating, Term, share_of_steps
 from equipoise.models import DiscriminatorConfig, GeneratorConfig, Head
+from equipoise.models.base import require_shape
 from equipoise.rules import (
     Adam,
     EMAConfig,
@@ -190,8 +191,9 @@ class TrainConfig:
         """The data of `spec` as G sees it: with classes if G reads them.
 
         Raises:
-            ValueError: if D needs classes and the data has none.
+            ValueError: if D needs classes and the data has none, or networks take no rectangles and the data has them.
         """
+        require_shape(spec, self.generator, self.discriminator)
         return spec if self.game.tells_labels else self.head.conditioning.generator_spec(spec)
 
 

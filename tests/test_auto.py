@@ -19,6 +19,7 @@ from equipoise.losses import R1, LazyStep, PathLength
 from equipoise.models import MappedProjection, NoConditioning
 from equipoise.recipes import load
 from equipoise.recipes.auto import NEEDED, Facts, Machine, Pictures, choose
+from equipoise.rules import NoGrowth
 from equipoise.train import choosing, cost, pace
 
 CPU, GPU = Machine("cpu", "2 cores without a GPU"), Machine("cuda", "a GPU")
@@ -42,10 +43,21 @@ def size(choice):
 
 
 def test_a_run_fills_the_time_and_no_more():
-    for rate, minutes in [(60, 60), (9, 45), (333, 600)]:
-        choice = chosen(rate=rate, minutes=minutes)
-        taken = 1000 * choice.config.total_kimg / choice.speed / 60
-        assert 0.8 * minutes < taken <= 0.9 * minutes
+    """Images of the growing part count half on a CPU."""
+    for machine, part in ((CPU, 0.4), (GPU, 0.0)):
+        for rate, minutes in [(60, 60), (9, 45), (333, 600)]:
+            choice = chosen(machine=machine, rate=rate, minutes=minutes)
+            taken = 1000 * choice.config.total_kimg * (1 - part / 2) / choice.speed / 60
+            assert 0.8 * minutes < taken <= 0.9 * minutes
+
+
+def test_networks_have_grown_after_two_fifths_of_the_run():
+    for side in (16, 32, 64):
+        cfg = chosen(side=side, minutes=1e4).config
+        growth = cfg.growth
+        assert growth.lod(0, side) == growth.doublings(side) > 0  # from 4x4
+        assert growth.lod(round(0.41 * 1000 * cfg.total_kimg), side) == 0
+        assert growth.lod(round(0.35 * 1000 * cfg.total_kimg), side) > 0
 
 
 def test_a_larger_size_is_chosen_when_time_suffices_for_it():
@@ -75,10 +87,11 @@ def test_a_gpu_trains_larger_images_in_the_authors_configuration():
     assert size(chosen(machine=CPU, rate=1e5, side=300, minutes=1e4)) == 64
 
 
-def test_ada_where_pictures_are_seen_often():
-    few, many = chosen(num=300, kimg=50), chosen(num=50_000, kimg=50)
-    assert isinstance(few.config.augment, ADA)
-    assert many.config.augment == NoAugment()
+def test_ada_where_pictures_are_seen_often_and_the_loss_is_one_it_knows():
+    few, many = (chosen(machine=GPU, num=num, kimg=50).config for num in (300, 50_000))
+    assert isinstance(few.augment, ADA)
+    assert many.augment == NoAugment()
+    assert chosen(num=300, kimg=50).config.augment == NoAugment()
 
 
 def test_pictures_that_differ_from_their_mirror_images_are_not_mirrored():
@@ -88,8 +101,9 @@ def test_pictures_that_differ_from_their_mirror_images_are_not_mirrored():
 
 @loop_over(("classes", "count", "used"), [(0, 4000, False), (1, 4000, False), (40, 4000, True), (41, 4000, False)])
 def test_classes_need_a_hundred_pictures_each(classes, count, used):
-    conditioning = chosen(classes=classes, num=count).config.head.conditioning
+    conditioning = chosen(machine=GPU, classes=classes, num=count).config.head.conditioning
     assert conditioning == (MappedProjection() if used else NoConditioning())
+    assert chosen(classes=classes, num=count).config.head.conditioning == NoConditioning()
 
 
 def test_what_is_given_stays_and_is_listed():
@@ -108,7 +122,7 @@ def test_a_mirror_that_is_given_stays():
 
 def test_the_speed_is_that_of_the_head_that_is_chosen():
     heads = []
-    choose(Facts(photos(classes=10), CPU), lambda cfg, size: heads.append(cfg.head.conditioning) or 100.0)
+    choose(Facts(photos(classes=10), GPU), lambda cfg, size: heads.append(cfg.head.conditioning) or 100.0)
     assert set(map(type, heads)) == {MappedProjection}
 
 
@@ -178,6 +192,20 @@ def test_lazy_terms_count_with_their_share(monkeypatch):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_the_speed_of_a_run_that_grows_is_that_of_its_full_size(monkeypatch):
+    """In batches of the full size, at which it spends most of its time."""
+    batches = []
+
+    def costs(gan, batch, _):
+        batches.append((gan.cfg.growth, len(batch.x)))
+        return 1, 1
+
+    monkeypatch.setattr(pace, "mean_costs", costs)
+    cfg = override(load("progan_small")[0], {"generator.width": 8, "discriminator.width": 8})
+    assert pace.images_per_second(cfg, ImageSpec(32, 1)) == 16 / 2
+    assert batches == [(NoGrowth(), 16)]
+
+
 # ---- the command -------------------------------------------------------------------------------------------
 
 
@@ -207,7 +235,7 @@ def test_the_printed_command_trains_the_same_config(folder, tmp_path):
 
 
 def test_a_run_goes_on_with_the_choices_of_its_first_start(folder, tmp_path, monkeypatch):
-    tiny = ["generator.channel_max=8", "discriminator.channel_max=8", "compute.device=cpu", "batch_size=2"]
+    tiny = ["generator.width=8", "discriminator.width=8", "compute.device=cpu", "batch_size=2"]
     given = [tmp_path / "r", f"data={folder}", "kimg=0.004", *tiny]
     assert "the same without auto" in run("train", "auto", *given)
     monkeypatch.setattr(choosing, "images_per_second", lambda *_: 1 / 0)

@@ -36,7 +36,7 @@ from equipoise.doctor import (
 )
 from equipoise.doctor.look import View, look
 from equipoise.doctor.measures import misfit_of_norms, slopes, steps_of, units, update_ratio, verdicts
-from equipoise.doctor.spread import class_effect, spread
+from equipoise.doctor.nearness import class_effect, spread
 from equipoise.doctor.undisturbed import undisturbed
 from equipoise.evaluate import deep_facts
 from equipoise.generate import Generator

@@ -24,9 +24,14 @@ def prepare(
         Optional[int],  # noqa: UP045
         typer.Option(help="Resize to this width and height, in pixels.", min=1),
     ] = None,
+    shape: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(help="Resize to rectangles: height and width, in pixels; in place of --resolution."),
+    ] = None,
     channels: Annotated[Optional[int], typer.Option(help="1: grey, 3: colour; default: as in the source.")] = None,  # noqa: UP045
     fit: Annotated[
-        str, typer.Option(help="How a rectangle becomes a square: crop (the centre), pad (black edges), stretch.")
+        str,
+        typer.Option(help="How other proportions get this shape: crop (the centre), pad (black edges), stretch."),
     ] = "crop",
     labels: Annotated[
         str, typer.Option(help="auto: a table such as labels.csv, else sub-folders are classes; folders; none.")
@@ -55,6 +60,7 @@ def prepare(
             source,
             out_dir,
             resolution=resolution,
+            shape=shape,
             channels=channels,
             fit=one_of(fit, "--fit", "crop", "pad", "stretch"),
             labels=one_of(labels, "--labels", "auto", "folders", "none"),

@@ -206,18 +206,68 @@ Critic = Callable[[Tensor, Told], Tensor]
 """The discriminator that penalties call: (x, y) -> fun logits (N, K), augmentation included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageSpec:
     """Facts about the data that networks are built from.
 
-    resolution: height and width in pixels; images are square.
+    resolution: height in pixels, and width too for square images. Code for squares alone reads this field.
     channels: 1 for grey, 3 for colour.
     num_classes: 0 for unlabelled data.
+    width: width in pixels of a rectangle; None: the images are square. A width equal to the height becomes None.
+
+    >>> ImageSpec(64, width=96)
+    ImageSpec(resolution=64, channels=3, num_classes=0, width=96)
+    >>> ImageSpec(64, width=96).shape, ImageSpec(64, width=64) == ImageSpec(64)
+    ((64, 96), True)
     """
 
     resolution: int
     channels: int = 3
     num_classes: int = 0
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.width == self.resolution:
+            object.__setattr__(self, "width", None)
+
+    def __repr__(self) -> str:
+        return f"ImageSpec({', '.join(f'{name}={value}' for name, value in self.stored.items())})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in pixels, the order of PyTorch."""
+        return self.resolution, self.resolution if self.width is None else self.width
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """(C, H, W), the shape of an image's tensor."""
+        return self.channels, *self.shape
+
+    @property
+    def size(self) -> str:
+        """Width x height as text, the order in which sizes of pictures are written: "96x64"."""
+        height, width = self.shape
+        return f"{width}x{height}"
+
+    @property
+    def square(self) -> bool:
+        return self.width is None
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """The fields as they are written to files: `width` for rectangles only."""
+        fields = {"resolution": self.resolution, "channels": self.channels, "num_classes": self.num_classes}
+        return fields if self.width is None else fields | {"width": self.width}
+
+    @classmethod
+    def read(cls, values: object, most: int | None = None) -> ImageSpec | None:
+        """The spec of `stored`; None for anything else, and for numbers below their range or above `most`."""
+        least = {"resolution": 1, "channels": 1, "num_classes": 0, "width": 1}
+        if not isinstance(values, dict) or not {*least} - {"width"} <= values.keys() <= least.keys():
+            return None
+        if not all(type(v) is int and least[name] <= v and (most is None or v <= most) for name, v in values.items()):
+            return None
+        return cls(**values)
 
 
 class RunError(RuntimeError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equipoise.core.types import ImageSpec
 
-from .decode import Fit, check_target, enlargement, fit_array
+from .decode import Fit, Shape, enlargement, fit_array, target_shape
 from .npy import read_array
 from .regular import printable, reason
 from .remarks import remark
@@ -43,11 +43,12 @@ class ArrayDataset:
 
     resolution, channels: format of the images that `read` returns; None keeps the array's. Other values convert each
         image as it is read.
-    fit: how a rectangle becomes a square, as in `Images`.
+    shape: (H, W) of rectangles, in place of `resolution`.
+    fit: how an image gets another shape, as in `Images`.
     where: name of the source, for messages.
 
     Raises:
-        ValueError: for no images or pixels, images that are not square with resolution=None, or bad labels.
+        ValueError: for no images or pixels, images that are not square without resolution or shape, or bad labels.
     """
 
     spec: ImageSpec
@@ -62,28 +63,31 @@ class ArrayDataset:
         class_names: Sequence[str] | None = None,
         *,
         resolution: int | None = None,
+        shape: Shape | None = None,
         channels: int | None = None,
         fit: Fit = "crop",
         where: str = "the data set",
     ):
-        check_target(resolution, channels)
+        target = target_shape(resolution, shape, channels)
         count, own_channels, height, width = images.shape
         if count == 0:
             raise ValueError(f"{where} holds no images")
         if 0 in (own_channels, height, width):
             raise ValueError(f"{where} holds images without pixels: {width}x{height} in {own_channels} channels")
-        if resolution is None and height != width:
+        if target is None and height != width:
             raise ValueError(
                 f"{where} holds images of {width}x{height} pixels, which are not square: pass resolution=..., "
-                'to crop the centre and resize (fit="pad" or "stretch" keep the edges)'
+                'to crop the centre and resize (fit="pad" or "stretch" keep the edges), or shape=(HEIGHT, WIDTH) for '
+                "rectangles"
             )
         self.images, self.how = images, fit
         self.labels, num_classes = check_labels(labels, count, class_names, where)
         self.class_names = None if labels is None else class_names
-        self.spec = ImageSpec(resolution or height, channels or own_channels, num_classes)
-        self._fits = (own_channels, height, width) == (self.spec.channels, self.spec.resolution, self.spec.resolution)
+        rows, columns = target or (height, width)
+        self.spec = ImageSpec(rows, channels or own_channels, num_classes, columns)
+        self._fits = (own_channels, height, width) == self.spec.image
         self.slow = not self._fits or isinstance(images, np.memmap | Shards)
-        factor = enlargement((width, height), self.spec.resolution, fit)
+        factor = enlargement((width, height), self.spec.shape, fit)
         if factor > 1:
             remark(
                 f"{where}: images of {width}x{height} pixels are enlarged {factor:.3g} times: G learns the blur. Take "
@@ -96,8 +100,8 @@ class ArrayDataset:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._fits:
             return np.ascontiguousarray(self.images[indices])
-        resolution, channels = self.spec.resolution, self.spec.channels
-        return np.stack([fit_array(self.images[[i]][0], resolution, channels, self.how) for i in indices])
+        shape, channels = self.spec.shape, self.spec.channels
+        return np.stack([fit_array(self.images[[i]][0], shape, channels, self.how) for i in indices])
 
 
 def check_labels(

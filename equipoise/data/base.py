@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 
 from equipoise.core.types import ImageSpec, component
 
-__all__ = ["Dataset", "DatasetConfig", "PathLike"]
+__all__ = ["Dataset", "DatasetConfig", "PathLike", "Pixels"]
 
 
 def as_text(path: object) -> str:
@@ -25,6 +25,9 @@ def as_text(path: object) -> str:
 
 PathLike = Annotated[str | Path, PlainValidator(as_text)]
 """A path as a setting. Kept as text, so that a config's `repr` can be read back."""
+
+
+Pixels = Annotated[int, Field(ge=1)]
 
 
 class Dataset(Protocol):

@@ -19,7 +19,7 @@ from .regular import printable
 
 __all__ = [
     "Fit",
-    "check_target",
+    "Shape",
     "decode",
     "endings",
     "enlargement",
@@ -27,6 +27,7 @@ __all__ = [
     "fit_array",
     "is_grey",
     "open_image",
+    "target_shape",
     "upright",
 ]
 
@@ -143,43 +144,65 @@ def row_to_eight(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     return ((wide + 128) // 257).astype(np.uint8)
 
 
-def check_target(resolution: int | None, channels: int | None) -> None:
-    """Raise ValueError unless each is None or a value that `fit` supports."""
+Shape = tuple[int, int]
+"""(H, W) in pixels."""
+
+
+def target_shape(resolution: int | None, shape: Shape | None, channels: int | None) -> Shape | None:
+    """The shape (H, W) that `resolution` or `shape` asks for; None if neither is given.
+
+    Raises:
+        ValueError: if both are given, or a number is none that `fit` supports.
+    """
+    if resolution is not None and shape is not None:
+        raise ValueError(
+            f"got {resolution=} and {shape=}: give resolution for squares, or shape=(HEIGHT, WIDTH) for rectangles"
+        )
     if (resolution is not None and resolution < 1) or channels not in (None, 1, 3):
         raise ValueError(
             f"expected resolution >= 1 and channels 1 (grey) or 3 (colour), got {resolution=}, {channels=}"
         )
+    if shape is not None and (len(shape) != 2 or min(shape) < 1):
+        raise ValueError(f"expected shape=(HEIGHT, WIDTH), both at least 1 pixel, got {shape=}")
+    return shape if resolution is None else (resolution, resolution)
 
 
-def fit(image: Image.Image, resolution: int, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
-    """Make a square with Lanczos' filter, in grey or colour -> (C, resolution, resolution)."""
+def fit(image: Image.Image, shape: Shape, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
+    """Bring a picture to `shape` with Lanczos' filter, in grey or colour -> (C, *shape)."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    square = resolution, resolution
-    if image.size != square:
+    target = shape[1], shape[0]  # Pillow's order
+    if image.size != target:
         if how == "pad":
-            longest = max(image.size)
-            width, height = (max(round(side * resolution / longest), 1) for side in image.size)
+            width, height = scaled(image.size, target)
             inner = image.resize((width, height), Image.Resampling.LANCZOS)
-            image = Image.new(mode, square)
-            image.paste(inner, ((resolution - width) // 2, (resolution - height) // 2))
+            image = Image.new(mode, target)
+            image.paste(inner, ((target[0] - width) // 2, (target[1] - height) // 2))
         else:
             if how == "crop":
-                side = min(image.size)
-                left, top = (image.width - side) // 2, (image.height - side) // 2
-                image = image.crop((left, top, left + side, top + side))
-            image = image.resize(square, Image.Resampling.LANCZOS)
+                width, height = scaled(target, image.size)
+                left, top = (image.width - width) // 2, (image.height - height) // 2
+                image = image.crop((left, top, left + width, top + height))
+            image = image.resize(target, Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def fit_array(pixels: NDArray[np.uint8], resolution: int, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
-    """`fit` for an image that is already an array, (C, H, W) -> (channels, resolution, resolution)."""
+def scaled(size: tuple[int, int], inside: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of the proportions of `size` within `inside`, to the nearest pixel, at least 1."""
+    if size[0] * inside[1] >= size[1] * inside[0]:  # relatively wider: its width is the limit
+        return inside[0], max(round(size[1] * inside[0] / size[0]), 1)
+    return max(round(size[0] * inside[1] / size[1]), 1), inside[1]
+
+
+def fit_array(pixels: NDArray[np.uint8], shape: Shape, channels: int, how: Fit = "crop") -> NDArray[np.uint8]:
+    """`fit` for an image that is already an array, (C, H, W) -> (channels, *shape)."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return fit(image, resolution, channels, how)
+    return fit(image, shape, channels, how)
 
 
-def enlargement(size: tuple[int, int], resolution: int, how: Fit) -> float:
-    """The largest factor by which `fit` enlarges a side of a picture of this size."""
-    return resolution / (max(size) if how == "pad" else min(size))
+def enlargement(size: tuple[int, int], shape: Shape, how: Fit) -> float:
+    """The largest factor by which `fit` enlarges a side of a picture of this size (width, height)."""
+    factors = shape[1] / size[0], shape[0] / size[1]
+    return min(factors) if how == "pad" else max(factors)

@@ -14,7 +14,7 @@ from equipoise.core.types import ImageSpec
 
 from .arrays import check_labels
 from .broken import Broken, BrokenFilesError
-from .decode import Fit, check_target, decode, endings, enlargement, fit
+from .decode import Fit, Shape, decode, endings, enlargement, fit, target_shape
 from .kinds import left_out, outside
 from .labels import LabelSource, read_labels, where
 from .reading import read_ahead
@@ -37,6 +37,7 @@ class ImageFiles:
     folder within a folder, is unlabelled.
 
     resolution: None requires square images of one size; a number makes squares of that size, as `how` says.
+    shape: (H, W) makes rectangles instead.
     channels: None is grey if every image is grey, else colour; 1 or 3 converts.
     how, labels: as `fit` and `labels` of `Images`.
     broken: "refuse" raises for files that cannot be read. "skip" decodes every file, and leaves the broken ones out.
@@ -64,13 +65,14 @@ class ImageFiles:
         source: FileSource,
         *,
         resolution: int | None = None,
+        shape: Shape | None = None,
         channels: int | None = None,
         how: Fit = "crop",
         labels: LabelSource = "auto",
         broken: Literal["refuse", "skip", "defer"] = "refuse",
         thorough: bool = False,
     ):
-        check_target(resolution, channels)
+        target = target_shape(resolution, shape, channels)
         self.source, self.how = source, how
         self.names, others = images_among(source)
         read = read_labels(source, self.names, others, labels)
@@ -79,7 +81,7 @@ class ImageFiles:
         rest = sorted(set(others).difference(read.tables))
         if rest:
             remark(f"{source.path}: {left_out(rest)}")
-        every = 1 if thorough or resolution is None else -(-len(self) // LOOKED_AT)
+        every = 1 if thorough or target is None else -(-len(self) // LOOKED_AT)
         sample = self.names[::every]
         seen = survey(source, sample)
         if every > 1 and channels is None and seen.grey:
@@ -88,9 +90,10 @@ class ImageFiles:
         unread = {i * every: Broken(*file) for i, file in enumerate(seen.broken) if file is not None}
         if not seen.sizes or (unread and broken == "refuse"):
             raise BrokenFilesError(source.path, unread, len(sample))
-        if resolution is None:
+        if target is None:
             self.check_sizes(seen.sizes)
-        self.spec = ImageSpec(resolution or next(iter(seen.sizes))[0], channels or (1 if seen.grey else 3), num_classes)
+        height, width = target or next(iter(seen.sizes))
+        self.spec = ImageSpec(height, channels or (1 if seen.grey else 3), num_classes, width)
         self.sizes = seen.count
         self.copies = self.remark_on(seen, sample if thorough or len(sample) <= LOOKED_AT else sample[:LOOKED_AT])
         if broken == "skip":
@@ -101,7 +104,7 @@ class ImageFiles:
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(n,) -> (n, C, H, W). Raises BrokenFilesError with all the files among them that cannot be decoded."""
-        images = np.zeros((len(indices), self.spec.channels, self.spec.resolution, self.spec.resolution), np.uint8)
+        images = np.zeros((len(indices), *self.spec.image), np.uint8)
         broken: dict[int, Broken] = {}
         for i, index in enumerate(indices.tolist()):
             try:
@@ -115,7 +118,7 @@ class ImageFiles:
     def load(self, name: str) -> NDArray[np.uint8]:
         with self.source.open(name) as file:
             data = file.read()
-        return fit(decode(data), self.spec.resolution, self.spec.channels, self.how)
+        return fit(decode(data), self.spec.shape, self.spec.channels, self.how)
 
     def leave_out(self, broken: Mapping[int, Broken]) -> None:
         """Decode all files but those known to be broken, and leave out all that are."""
@@ -142,7 +145,8 @@ class ImageFiles:
     def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:
         fix = (
             'Images(path=..., resolution=R) crops the centre and resizes (fit="pad" or "stretch" keep the edges), as '
-            f"does `equipoise data prepare {self.source.path} OUT --resolution R`, once for all"
+            f"does `equipoise data prepare {self.source.path} OUT --resolution R`, once for all; shape=(HEIGHT, WIDTH) "
+            "makes rectangles"
         )
         (first, first_name), *others = sizes.items()
         if others:
@@ -158,14 +162,14 @@ class ImageFiles:
 
     def remark_on(self, seen: Survey, sample: Sequence[str]) -> int:
         """Remark on enlarged pictures, and on files that hold the same bytes as others. Returns the number of these."""
-        factors = {size: enlargement(size, self.spec.resolution, self.how) for size in seen.sizes}
+        factors = {size: enlargement(size, self.spec.shape, self.how) for size in seen.sizes}
         small = [size for size, factor in factors.items() if factor > 1]
         if small:
             worst = max(small, key=factors.__getitem__)
             count = sum(seen.count[size] for size in small)
             remark(
                 f"{self.source.path}: {count} of {sum(seen.count.values())} pictures looked at are enlarged to "
-                f"{self.spec.resolution}x{self.spec.resolution}, up to {factors[worst]:.3g} times, such as "
+                f"{self.spec.size}, up to {factors[worst]:.3g} times, such as "
                 f"{printable(seen.sizes[worst], 60)} of {worst[0]}x{worst[1]}: G learns the blur. Remove them, or "
                 "take a smaller resolution"
             )

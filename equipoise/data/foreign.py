@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Mapping, Sequence, Sized
 from importlib import import_module
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from equipoise.core.extras import install
 from equipoise.core.types import ImageSpec, component
 
 from .arrays import check_labels
-from .base import Dataset, DatasetConfig
-from .decode import Fit, check_target, enlargement, is_grey, upright
-from .decode import fit as to_square
+from .base import Dataset, DatasetConfig, Pixels
+from .decode import Fit, Shape, enlargement, is_grey, target_shape, upright
+from .decode import fit as fitted
 from .remarks import remark, remark_if_few
 
 __all__ = ["HuggingFace", "TorchImages"]
@@ -46,8 +46,9 @@ class TorchImages:
     normalisation to [-1, 1] out of its transforms: training does it.
 
     resolution: None requires square images of the first one's size; a number makes squares of that size.
+    shape: (H, W) makes rectangles instead.
     channels: None is the first image's: 1 grey, 3 colour.
-    fit: how a rectangle becomes a square, as in `Images`.
+    fit: how an image gets another shape, as in `Images`.
     labels: "auto" takes `targets` or `labels` of `dataset` if they begin with the first item's label, else the labels
         of all items, which reads them once. An array holds the label of each image. None: unlabelled.
     class_names: a name per class; None takes `classes` of `dataset`, if there is one per class.
@@ -71,12 +72,13 @@ class TorchImages:
         dataset: Indexed,
         *,
         resolution: int | None = None,
+        shape: Shape | None = None,
         channels: Literal[1, 3] | None = None,
         fit: Fit = "crop",
         labels: Literal["auto"] | Sequence[int] | NDArray[np.integer[Any]] | torch.Tensor | None = "auto",
         class_names: Sequence[str] | None = None,
     ):
-        check_target(resolution, channels)
+        target = target_shape(resolution, shape, channels)
         if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
             raise ValueError(
                 f"TorchImages takes a data set with a length and items by index, and {type(dataset).__name__} lacks "
@@ -87,21 +89,21 @@ class TorchImages:
         self.dataset, self.fit, self._lock = dataset, fit, threading.Lock()
         image, label = parts_of(dataset[0])
         first = as_picture(image, "item 0")
-        if resolution is None and first.width != first.height:
+        if target is None and first.width != first.height:
             raise ValueError(
                 f"item 0 has {first.width}x{first.height} pixels, which is not square: give TorchImages(..., "
-                "resolution=R), which crops, or pads or stretches with fit="
+                "resolution=R), which crops, or pads or stretches with fit=; shape=(HEIGHT, WIDTH) makes rectangles"
             )
-        side = first.height if resolution is None else resolution
-        self._same = resolution is None
-        if (factor := enlargement(first.size, side, fit)) > 1:
+        height, width = target or (first.height, first.height)
+        self._same = target is None
+        if (factor := enlargement(first.size, (height, width), fit)) > 1:
             remark(f"item 0 of {type(dataset).__name__} is enlarged {factor:.3g} times: G learns the blur")
         given = labels_of(dataset, label) if isinstance(labels, str) else labels
         ids = None if given is None else np.asarray(given)
         names = class_names if class_names is not None else names_of(dataset, ids)
         self.labels, num_classes = check_labels(ids, len(dataset), names, type(dataset).__name__)
         self.class_names = None if ids is None else names
-        self.spec = ImageSpec(side, channels or (1 if is_grey(first) else 3), num_classes)
+        self.spec = ImageSpec(height, channels or (1 if is_grey(first) else 3), num_classes, width)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -113,13 +115,13 @@ class TorchImages:
     def load(self, index: int) -> NDArray[np.uint8]:
         with self._lock:
             image = as_picture(parts_of(self.dataset[index])[0], f"item {index}")
-        size = self.spec.resolution
-        if self._same and image.size != (size, size):
+        height, width = self.spec.shape
+        if self._same and image.size != (width, height):
             raise ValueError(
-                f"item {index} has {image.width}x{image.height} pixels, and item 0 has {size}x{size}: give "
+                f"item {index} has {image.width}x{image.height} pixels, and item 0 has {self.spec.size}: give "
                 "TorchImages(..., resolution=R)"
             )
-        return to_square(image, size, self.spec.channels, self.fit)
+        return fitted(image, self.spec.shape, self.spec.channels, self.fit)
 
 
 def parts_of(item: Any) -> tuple[Any, Any]:
@@ -219,8 +221,10 @@ class HuggingFace(DatasetConfig):
     split: "train", "test", "train[:1000]".
     image, label: columns; None takes the first of the usual names. A column of classes gives their names, too.
     folder: `data_dir` of `load_dataset`.
-    resolution, channels, fit: as in `Images`.
+    resolution, channels, fit, shape: as in `Images`.
     """
+
+    unsaid: ClassVar[tuple[str, ...]] = ("shape", "mirror")
 
     path: Annotated[str, Field(min_length=1)]
     split: str = "train"
@@ -228,9 +232,10 @@ class HuggingFace(DatasetConfig):
     image: str | None = None
     label: str | None = None
     folder: str | None = None
-    resolution: Annotated[int, Field(ge=1)] | None = None
+    resolution: Pixels | None = None
     channels: Literal[1, 3] | None = None
     fit: Fit = "crop"
+    shape: tuple[Pixels, Pixels] | None = None
 
     def build(self) -> Dataset:
         try:
@@ -252,6 +257,7 @@ class HuggingFace(DatasetConfig):
         made = TorchImages(
             Column(table, image),
             resolution=self.resolution,
+            shape=self.shape,
             channels=self.channels,
             fit=self.fit,
             labels=None if label is None else whole(table[label], self.path, label),

@@ -34,19 +34,24 @@ def handedness(dataset: Dataset, seed: int = 0) -> float:
 
 def differences(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute d of each picture, (n, features): the left half of picture minus mirror image."""
-    size = dataset.spec.resolution
-    side = min(SIDE, size)
-    means = np.zeros((side, size))
-    means[np.arange(size) * side // size, np.arange(size)] = 1
-    means /= means.sum(axis=1, keepdims=True)
+    over_rows, over_columns = map(means, dataset.spec.shape)
     rows = []
     for piece in np.array_split(indices, -(-len(indices) // PIECE)):
         x = dataset.read(piece).astype(np.float64)
-        reduced = np.einsum("ah,nchw,bw->ncab", means, x - x[..., ::-1], means, optimize=True)
-        rows.append(reduced[..., : (side + 1) // 2].reshape(len(piece), -1))
+        reduced = np.einsum("ah,nchw,bw->ncab", over_rows, x - x[..., ::-1], over_columns, optimize=True)
+        rows.append(reduced[..., : (len(over_columns) + 1) // 2].reshape(len(piece), -1))
     d = np.concatenate(rows)
     scale = np.sqrt(np.mean(d**2))
     return d / scale if scale > 0 else d
+
+
+def means(size: int) -> NDArray[np.float64]:
+    """Matrix (at most SIDE, size) that reduces a row of `size` pixels to means of pieces."""
+    side = min(SIDE, size)
+    matrix = np.zeros((side, size))
+    matrix[np.arange(size) * side // size, np.arange(size)] = 1
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
 
 
 def learnt(d: NDArray[np.float64]) -> NDArray[np.float64]:

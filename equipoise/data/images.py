@@ -6,17 +6,15 @@ import math
 import multiprocessing
 import zipfile
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from equipoise.compute.interrupt import terminable
 from equipoise.core.types import NONE_IS_A_WORD, component
 
 from .arrays import ArrayDataset, Arrays, read_npz
-from .base import Dataset, DatasetConfig, PathLike
+from .base import Dataset, DatasetConfig, PathLike, Pixels
 from .cifar import CIFAR10
-from .decode import Fit, endings
+from .decode import Fit, Shape, endings, target_shape
 from .files import ImageFiles
 from .idx import read_idx_directory
 from .kinds import PACKED, visible
@@ -42,25 +40,37 @@ class Images(DatasetConfig):
         MNIST-like IDX files, or a prepared set.
     resolution: pixels. None requires square images of one size; a number makes squares of that size.
     channels: 1 grey, 3 colour; None is grey if all images are grey, else colour.
-    fit: how a rectangle becomes a square. "crop" cuts out the centre; "pad" adds black edges; "stretch" scales each
-        side by itself.
+    fit: how a picture of other proportions gets the shape. "crop" cuts out the centre; "pad" adds black edges;
+        "stretch" scales each side by itself.
     labels: "auto" reads a table beside the images (`dataset.json`, `labels.csv`, `metadata.jsonl`), else sub-folders
         are classes; "folders" takes sub-folders whatever their names or tables; "none" reads no labels.
     skip_broken: leave out files that cannot be read, with a warning that counts and names them. Each file is decoded
         once for this when the set is opened; a prepared set opens at once.
+    shape: (H, W), height first, for rectangles; in place of `resolution`. A prepared set of rectangles needs neither.
+
+    Raises:
+        ValueError: for both `resolution` and `shape`.
     """
 
+    unsaid: ClassVar[tuple[str, ...]] = ("shape", "mirror")
+
     path: PathLike
-    resolution: Annotated[int, Field(ge=1)] | None = None
+    resolution: Pixels | None = None
     channels: Literal[1, 3] | None = None
     fit: Fit = "crop"
     labels: Annotated[LabelSource, NONE_IS_A_WORD] = "auto"
     skip_broken: bool = False
+    shape: tuple[Pixels, Pixels] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for `resolution` with `shape`: each alone is the size. Leave one out."""
+        target_shape(self.resolution, self.shape, self.channels)
 
     def build(self) -> Dataset:
         dataset = open_dataset(
             self.path,
             resolution=self.resolution,
+            shape=self.shape,
             channels=self.channels,
             fit=self.fit,
             labels=self.labels,
@@ -74,6 +84,7 @@ def open_dataset(
     path: PathLike,
     *,
     resolution: int | None = None,
+    shape: Shape | None = None,
     channels: int | None = None,
     fit: Fit = "crop",
     labels: LabelSource = "auto",
@@ -86,7 +97,7 @@ def open_dataset(
             fix.
     """
     place = existing(path)
-    target = Target(resolution, channels, fit, labels)
+    target = Target(target_shape(resolution, shape, channels), channels, fit, labels)
     arrays = of_arrays(place, target)
     if arrays is not None:
         return arrays
@@ -96,7 +107,7 @@ def open_dataset(
 class Target(NamedTuple):
     """Settings of `Images`."""
 
-    resolution: int | None
+    shape: Shape | None
     channels: int | None
     fit: Fit
     labels: LabelSource
@@ -112,7 +123,17 @@ def existing(path: PathLike) -> Path:
 
 def of_arrays(place: Path, target: Target) -> ArrayDataset | None:
     arrays = read_arrays(place)
-    return None if arrays is None else fitted(arrays, target, str(place))
+    if arrays is None:
+        return None
+    if target.shape is None and is_prepared(place):  # rectangles too: whoever prepared them asked for their shape
+        target = target._replace(shape=shape_of(arrays))
+    return fitted(arrays, target, str(place))
+
+
+def shape_of(arrays: Arrays) -> Shape:
+    """(H, W) of the images."""
+    _, _, height, width = arrays.images.shape
+    return height, width
 
 
 def fitted(arrays: Arrays, target: Target, where: str) -> ArrayDataset:
@@ -120,7 +141,7 @@ def fitted(arrays: Arrays, target: Target, where: str) -> ArrayDataset:
         raise ValueError(f"{where} holds arrays, which have no folders: leave labels=folders out")
     if target.labels == "none":
         arrays = Arrays(arrays.images, None, None)
-    return ArrayDataset(*arrays, resolution=target.resolution, channels=target.channels, fit=target.fit, where=where)
+    return ArrayDataset(*arrays, shape=target.shape, channels=target.channels, fit=target.fit, where=where)
 
 
 def of_files(
@@ -128,7 +149,7 @@ def of_files(
 ) -> ImageFiles:
     return ImageFiles(
         source_at(place),
-        resolution=target.resolution,
+        shape=target.shape,
         channels=target.channels,
         how=target.fit,
         labels=target.labels,
@@ -180,6 +201,7 @@ def prepare(
     out: PathLike,
     *,
     resolution: int | None = None,
+    shape: Shape | None = None,
     channels: int | None = None,
     fit: Fit = "crop",
     labels: LabelSource = "auto",
@@ -191,7 +213,7 @@ def prepare(
 
     source: a path as in `Images`, or "digits", "mnist", "fashion_mnist", "cifar10" (write ./mnist for a folder of that
         name).
-    resolution, channels, fit, labels: as in `Images`.
+    resolution, shape, channels, fit, labels: as in `Images`.
     skip_broken: leave out files that cannot be read, with a warning that counts and names them.
     workers: most processes that decode image files. Each gets at least 1,000 files, since it takes seconds to start.
         The result does not depend on it. With more than one, a script needs the usual `if __name__ == "__main__":`.
@@ -215,7 +237,7 @@ def prepare(
         )
     stopped, shard_bytes = f"stopped before {target} was complete", None if shard_gb is None else shard_gb * 1e9
     with terminable(f"{stopped}. Nothing was left behind"):
-        made = to_prepare(source, Target(resolution, channels, fit, labels))
+        made = to_prepare(source, Target(target_shape(resolution, shape, channels), channels, fit, labels))
     if isinstance(made, ArrayDataset):  # quick to copy, and a copy of it for each process would be large
         with terminable(f"{stopped}. Nothing was left behind"):
             write_prepared(made, target, str(source), shard_bytes=shard_bytes)
@@ -230,7 +252,8 @@ def prepare(
                 resume=made.fingerprint(),
                 skip_broken=skip_broken,
             )
-    result = ArrayDataset(*open_prepared(target))
+    arrays = open_prepared(target)
+    result = ArrayDataset(*arrays, shape=shape_of(arrays))
     remark_if_few(len(result), str(target))
     return result
 

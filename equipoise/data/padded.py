@@ -36,24 +36,24 @@ class Framed:
     """The data set `of`, each image in a frame of zeros."""
 
     def __init__(self, of: Dataset, resolution: int):
-        missing = resolution - of.spec.resolution
-        if missing < 0:
+        longest = max(of.spec.shape)
+        if resolution < longest:
             raise ValueError(
-                f"Padded makes images larger: these have {of.spec.resolution}x{of.spec.resolution} pixels, and "
-                f"resolution={resolution} is smaller. Give a resolution of {of.spec.resolution} or more; Images shrink "
+                f"Padded makes images larger: these have {of.spec.size} pixels, and "
+                f"resolution={resolution} is smaller. Give a resolution of {longest} or more; Images shrink "
                 "with their own setting, Images(path=..., resolution=...)"
             )
         self.of = of
-        self.spec = dataclasses.replace(of.spec, resolution=resolution)
+        self.spec = dataclasses.replace(of.spec, resolution=resolution, width=None)
         self.labels, self.class_names, self.slow = of.labels, of.class_names, of.slow
-        before = missing // 2
-        self.inside = slice(before, before + of.spec.resolution)
+        before = [(resolution - side) // 2 for side in of.spec.shape]
+        self.inside = tuple(slice(at, at + side) for at, side in zip(before, of.spec.shape, strict=True))
 
     def __len__(self) -> int:
         return len(self.of)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(n,) -> (n, C, resolution, resolution)."""
-        images = np.zeros((len(indices), self.spec.channels, *[self.spec.resolution] * 2), np.uint8)
-        images[:, :, self.inside, self.inside] = self.of.read(indices)
+        images = np.zeros((len(indices), *self.spec.image), np.uint8)
+        images[:, :, *self.inside] = self.of.read(indices)
         return images

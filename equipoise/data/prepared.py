@@ -64,7 +64,7 @@ def open_prepared(path: Path) -> Arrays:
         with open_regular(path / INFO) as file:
             info = read_json(file.read(), INFO)
         images = Shards(image_files(path))
-        expected = (info["images"], info["channels"], info["resolution"], info["resolution"])
+        expected = (info["images"], info["channels"], info["resolution"], info.get("width", info["resolution"]))
         if info["format"] != FORMAT or images.shape != expected or expected[1] not in (1, 3):
             promised = reprlib.repr((info["format"], *expected))
             raise ValueError(f"{INFO} promises {promised}, there are {(FORMAT, *images.shape)}")
@@ -208,7 +208,7 @@ def is_there(chunk: Chunk, journal: Journal) -> bool:
 def plan(dataset: Dataset, folder: Path, shard_bytes: float | None) -> Iterator[Chunk]:
     """Create the files with their headers and empty images, unless they are there, and yield the chunks to write."""
     count, spec = len(dataset), dataset.spec
-    shape = (spec.channels, spec.resolution, spec.resolution)
+    shape = spec.image
     size = math.prod(shape)
     shard = count if shard_bytes is None or shard_bytes >= count * size else max(int(shard_bytes // size), 1)
     if count > FILES * shard:
@@ -249,9 +249,7 @@ def describe(dataset: Dataset, source: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "images": len(dataset),
-        "resolution": dataset.spec.resolution,
-        "channels": dataset.spec.channels,
-        "num_classes": dataset.spec.num_classes,
+        **dataset.spec.stored,
         "class_names": None if dataset.class_names is None else list(dataset.class_names),
         "source": source,
     }

@@ -36,7 +36,7 @@ class Resident:
 
     def __init__(self, dataset: Dataset, device: torch.device):
         self.spec, self.labels, self.class_names = dataset.spec, dataset.labels, dataset.class_names
-        shape = (len(dataset), self.spec.channels, self.spec.resolution, self.spec.resolution)
+        shape = (len(dataset), *self.spec.image)
         self.device = device
         self.images = torch.empty(shape, dtype=torch.uint8, device=device)
         self.classes = None if self.labels is None else torch.from_numpy(self.labels).to(device)
@@ -85,7 +85,7 @@ def resident(dataset: Dataset, device: torch.device | str) -> Dataset:
     if device.type != "cuda" or isinstance(dataset, Resident):
         return dataset
     held = dataset.dataset if isinstance(dataset, Mirrored) else dataset
-    size = len(held) * held.spec.channels * held.spec.resolution**2
+    size = len(held) * math.prod(held.spec.image)
     if not (fits(size, device) and quick(held)):
         return dataset
     return ResidentMirrored(dataset, device) if isinstance(dataset, Mirrored) else Resident(dataset, device)

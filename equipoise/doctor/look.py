@@ -12,7 +12,7 @@ from equipoise.core.types import Batch, Told
 from equipoise.losses import GANLoss, Output, logits
 
 from .measures import Units, slopes, units, update_ratio, verdicts
-from .spread import class_effect, spread
+from .nearness import class_effect, spread
 
 __all__ = ["View", "classes_of", "look", "steps_as_statistics"]
 

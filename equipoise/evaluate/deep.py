@@ -13,7 +13,7 @@ from torch import Tensor
 from equipoise.data import Dataset, hold_out, to_float
 from equipoise.doctor.dataset import of_images
 from equipoise.doctor.measures import misfit_of_norms
-from equipoise.doctor.spread import flattened
+from equipoise.doctor.nearness import flattened
 from equipoise.generate import Generator, draw_latents
 from equipoise.generate.generator import sample_classes
 from equipoise.runs import Run, own_features

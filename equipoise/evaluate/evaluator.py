@@ -302,7 +302,7 @@ class Evaluator:
                 "give the directory of a run, with its checkpoints, to `equipoise evaluate`"
             )
         D = images.discriminator()
-        sizes = [(spec.resolution, spec.resolution, spec.channels) for spec in (D.spec, self.against.spec)]
+        sizes = [(*spec.shape, spec.channels) for spec in (D.spec, self.against.spec)]
         if sizes[0] != sizes[1]:
             raise ValueError(
                 f"the discriminator of {images.name} reads images of {'x'.join(map(str, sizes[0]))}, but the images of "
@@ -353,7 +353,7 @@ class Batches:
 
 
 def described(source: Source, num: int) -> dict[str, Any]:
-    size = [source.spec.resolution, source.spec.resolution, source.spec.channels]
+    size = [*source.spec.shape, source.spec.channels]
     kind = "generator" if source.held is None else "images"
     return {"source": source.name, "kind": kind, "num": num, "of": source.held, "size": size, "sha256": source.sha256}
 

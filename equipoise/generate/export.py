@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import logging
@@ -264,7 +263,7 @@ def save_hub_folder(
     about = {
         "library_name": "equipoise",
         "generator": repr(generator.config),
-        "spec": dataclasses.asdict(generator.spec),
+        "spec": generator.spec.stored,
         "truncation": generator.truncation,
         "nimg": generator.nimg,
     }

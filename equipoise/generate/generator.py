@@ -131,14 +131,14 @@ class Generator:
 
     def _repr_html_(self) -> str:
         """Show its grid in a notebook: `GLANCE` images of seed 0, fewer if they are large, inside the page."""
-        columns, num = glance(self.spec.resolution)
+        columns, num = glance(self.spec.shape[1])
         picture = base64.b64encode(png(grid(self.sample(num), columns))).decode()
         spec, classes = self.spec, f", {self.spec.num_classes} classes" if self.conditional else ""
-        text = f"{self.config!r}: {spec.resolution}x{spec.resolution}, channels: {spec.channels}{classes}"
+        text = f"{self.config!r}: {spec.size}, channels: {spec.channels}{classes}"
         seen = f", after {self.nimg:,} real images" if self.nimg else ""
         return (
             f'<figure style="margin: 0"><img src="data:image/png;base64,{picture}" alt="Images of seed 0" '
-            f'style="width: {columns * max(spec.resolution, CELL)}px; max-width: 100%; image-rendering: pixelated">'
+            f'style="width: {columns * max(spec.shape[1], CELL)}px; max-width: 100%; image-rendering: pixelated">'
             f"<figcaption>{html.escape(text + seen)}</figcaption></figure>"
         )
 
@@ -165,15 +165,15 @@ class Generator:
             )
         about = {
             "generator": repr(self.config),
-            "spec": json.dumps(dataclasses.asdict(self.spec)),
+            "spec": json.dumps(self.spec.stored),
             "nimg": str(self.nimg),
         }
         return about if self.truncation is None else about | {"truncation": repr(self.truncation)}
 
 
-def glance(resolution: int) -> tuple[int, int]:
+def glance(width: int) -> tuple[int, int]:
     """Numbers of columns and images that are drawn in a moment, and seen at once: at most `GLANCE`."""
-    columns = max(1, min(math.isqrt(GLANCE), WIDEST // resolution))
+    columns = max(1, min(math.isqrt(GLANCE), WIDEST // width))
     return columns, columns**2
 
 
@@ -208,22 +208,20 @@ def read_about(about: Mapping[str, str]) -> tuple[ImageSpec, int, float | None]:
     """
     if unknown := about.keys() - {"generator", "spec", "nimg", "truncation"}:
         raise ValueError(f"it is damaged, or of a later version: its metadata name {min(unknown)[:100]!r}")
-    spec = read_json(about["spec"], "its spec")
-    least = {"resolution": 1, "channels": 1, "num_classes": 0}
-    if spec.keys() != least.keys() or not all(
-        type(spec[name]) is int and least[name] <= spec[name] <= LARGEST for name in least
-    ):
-        raise ValueError(f"its spec is {about['spec'][:100]}, expected one such as {json.dumps(least)}")
+    spec = ImageSpec.read(read_json(about["spec"], "its spec"), most=LARGEST)
+    if spec is None:
+        example = json.dumps(ImageSpec(1, 1).stored)
+        raise ValueError(f"its spec is {about['spec'][:100]}, expected one such as {example}")
     if not (about["nimg"].isascii() and about["nimg"].isdecimal() and len(about["nimg"]) < 20):
         raise ValueError(f"its nimg is {about['nimg'][:100]!r}, expected a number of images")
     if "truncation" not in about:
-        return ImageSpec(**spec), int(about["nimg"]), None
+        return spec, int(about["nimg"]), None
     try:
         truncation = float(about["truncation"])
         require_threshold(truncation)
     except ValueError:
         raise ValueError(f"its truncation is {about['truncation'][:100]!r}, expected a number above 0") from None
-    return ImageSpec(**spec), int(about["nimg"]), truncation
+    return spec, int(about["nimg"]), truncation
 
 
 def fitting(config: GeneratorConfig, spec: ImageSpec, weights: Mapping[str, Tensor]) -> nn.Module:

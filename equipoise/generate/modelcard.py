@@ -44,7 +44,7 @@ class Published:
 
 def grid_of(generator: Generator) -> tuple[int, int]:
     """Numbers of columns and images in the card's grid: a column for each class, if the columns fit."""
-    across = max(1, min(10, WIDTH // generator.spec.resolution))
+    across = max(1, min(10, WIDTH // generator.spec.shape[1]))
     classes = generator.spec.num_classes
     columns = classes if 0 < classes <= across else across
     return columns, columns * across
@@ -140,7 +140,7 @@ def described(generator: Generator) -> str:
     spec = generator.spec
     colours = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels}-channel")
     classes = f", of {spec.num_classes} classes that it is told" if generator.conditional else ""
-    return f"{colours} images of {spec.resolution}×{spec.resolution} pixels{classes}"
+    return f"{colours} images of {spec.size.replace('x', '×')} pixels{classes}"
 
 
 def caption(generator: Generator) -> str:
@@ -156,7 +156,7 @@ def usage(generator: Generator, hub_name: str | None = None) -> str:
     own = components().get(name) is not type(generator.config)
     known = f', known={{"{name}": {name}}}' if own else ""
     spec, z_dim = generator.spec, generator.config.z_dim
-    size = f"{spec.resolution}, {spec.resolution}"
+    size = ", ".join(map(str, spec.shape))
     lines = [
         "```python",
         "from equipoise import Generator",

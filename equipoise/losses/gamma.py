@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from equipoise.core.schedules import Schedule, at
@@ -15,8 +17,9 @@ class ByResolution:
     """gamma = factor · size² / batch (Karras et al. 2020, "Training GANs with limited data", their configuration auto).
 
     A pixel's gradient shrinks as pixels grow in number, and a small batch needs more damping. A run replaces it by the
-    number when it is built: size is the resolution of the data, batch is `batch_size`, over all processes. Growing
-    networks have the same number at all sizes. In your own loop, `ByResolution().at(size=256, batch=16)`.
+    number when it is built: size is the resolution of the data, √(H · W) for rectangles, and batch is `batch_size`,
+    over all processes. Growing networks have the same number at all sizes. In your own loop,
+    `ByResolution().at(size=256, batch=16)`.
 
     >>> ByResolution(0.0002).at(size=256, batch=16)
     0.8192
@@ -24,7 +27,7 @@ class ByResolution:
 
     factor: float = Field(default=0.0002, ge=0)
 
-    def at(self, size: int, batch: int) -> float:
+    def at(self, size: float, batch: int) -> float:
         """Gamma for images of `size` x `size` pixels, `batch` of them per update."""
         return self.factor * size**2 / batch
 
@@ -35,7 +38,10 @@ Gamma = Schedule | ByResolution
 
 def gamma_for(gamma: Gamma, spec: ImageSpec, batch_size: int) -> Schedule:
     """`gamma` for these images and batches."""
-    return gamma.at(spec.resolution, batch_size) if isinstance(gamma, ByResolution) else gamma
+    if not isinstance(gamma, ByResolution):
+        return gamma
+    height, width = spec.shape
+    return gamma.at(height if spec.square else math.sqrt(height * width), batch_size)
 
 
 def gamma_at(gamma: Gamma, nimg: int) -> float:

@@ -17,7 +17,7 @@ from equipoise.core.types import ImageSpec
 
 from .gaussian import GaussianStats
 
-__all__ = ["Asked", "AskedGenerator", "Distance", "Found", "Metric", "Needs", "Number", "Samples", "needs"]
+__all__ = ["Asked", "AskedGenerator", "Distance", "Found", "Metric", "Needs", "Number", "Samples", "as_points", "needs"]
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -226,6 +226,19 @@ class Metric(ABC, Generic[*Answers]):
     def __call__(self, fake: Samples, real: Samples, seed: int) -> Found:
         """Call `find` with the answers of `ask`."""
         return self.find(seed, *self.ask(fake, real))
+
+
+def as_points(fake: NDArray[Any], real: NDArray[Any]) -> tuple[Array, Array]:
+    """Two sets of images, uint8 (n, H, W, C), as points (n, F) in [0, 1].
+
+    Raises:
+        ValueError: for images of equally many numbers in another order, as 24x16 and 16x24 pixels.
+    """
+    if fake.shape[1:] != real.shape[1:] and fake[0].size == real[0].size:
+        sizes = (f"{shape[2]}x{shape[1]}" for shape in (fake.shape, real.shape))
+        raise ValueError(f"the two sets have images of {' and '.join(sizes)} pixels: give the same shape of both")
+    y, x = (images.reshape(len(images), -1) / 255 for images in (fake, real))
+    return y, x
 
 
 class Needs(NamedTuple):

@@ -317,12 +317,14 @@ class Equivariance(OfGenerator[AskedGenerator]):
     batch: int = Field(default=4, ge=1)
 
     def check(self, G: AskedGenerator) -> None:
-        """Raises ValueError for a generator without an input transform."""
+        """Raises ValueError for a generator without an input transform, and for rectangles."""
         if transform_of(G.network()) is None:
             raise ValueError(
                 f"{self.name} moves an image by the transform of the generator's input, and {G.settings} has none: ask "
                 "it of a StyleGAN3 generator, and leave it out for others"
             )
+        if not G.spec.square:
+            raise ValueError(f"{self.name} is for square images, and these have {G.spec.size} pixels: leave it out")
 
     def ask(self, fake: Samples, real: Samples) -> tuple[AskedGenerator]:  # noqa: ARG002
         return (fake.generator,)
@@ -370,7 +372,7 @@ class RotationEquivariance(Equivariance):
     motion: ClassVar[Motion] = EQ_R
 
     def check(self, G: AskedGenerator) -> None:
-        """Raises ValueError for a generator without an input transform, and for images that the filter exceeds."""
+        """Raises ValueError for a generator without an input transform, for rectangles, and for too small images."""
         super().check(G)
         least = 2 * RADIUS
         if G.spec.resolution <= least:

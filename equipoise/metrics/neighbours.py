@@ -18,7 +18,7 @@ from torch import Tensor
 from equipoise.core.types import component
 
 from .arrays import equal, shuffled
-from .base import Better, Found, Metric, Number, Pixels, Samples
+from .base import Better, Found, Metric, Number, Pixels, Samples, as_points
 from .distances import blocks
 from .gaussian import matrix
 from .kernel import pair
@@ -246,7 +246,7 @@ class Nearest(Metric[Array | Pixels, Array | Pixels]):
         return (fake.features, real.features) if self.space == "features" else (fake.pixels, real.pixels)
 
     def find(self, seed: int, fake: Array | Pixels, real: Array | Pixels) -> Found:
-        y, x = (rows if self.space == "features" else rows.reshape(len(rows), -1) / 255 for rows in (fake, real))
+        y, x = (fake, real) if self.space == "features" else as_points(fake, real)
         queries = shuffled(x, seed)[: self.queries]
         of_fake = nearest_neighbours(y, x, k=2).distances
         of_real = nearest_neighbours(queries, x, k=3).distances[:, 1:]  # the first is the image itself

@@ -19,7 +19,7 @@ from torch import Tensor
 from equipoise.core.types import component
 
 from .arrays import array, shuffled
-from .base import Better, Found, Metric, Number, Pixels, Samples
+from .base import Better, Found, Metric, Number, Pixels, Samples, as_points
 from .distances import blocks
 
 __all__ = ["parzen_bandwidth", "parzen_log_likelihood"]
@@ -140,7 +140,7 @@ class Parzen(Metric[Pixels, Pixels]):
         return fake.pixels, real.pixels
 
     def find(self, seed: int, fake: Pixels, real: Pixels) -> Found:
-        samples, points = (x.reshape(len(x), -1) / 255 for x in (fake, real))
+        samples, points = as_points(fake, real)
         points = shuffled(points, seed)[: self.validation + self.test]
         validation, test = points[: self.validation], points[self.validation :]
         sigma = parzen_bandwidth(samples, validation, np.geomspace(self.low, self.high, self.candidates))

@@ -11,10 +11,11 @@ from torch import nn
 
 from equipoise.core.latents import Normal, Prior
 from equipoise.core.types import ImageSpec, component
+from equipoise.nn.sizes import ABLE
 
 from .head import Head, HeadFactory
 
-__all__ = ["DiscriminatorConfig", "GeneratorConfig", "Pair"]
+__all__ = ["DiscriminatorConfig", "GeneratorConfig", "Pair", "require_shape"]
 
 
 @component
@@ -25,9 +26,12 @@ class GeneratorConfig(ABC):
     prior: the distribution of z.
     narrowest: the smallest width at which every layer trains. Below it, all ReLUs of a layer may be dead at first.
     styled: it makes images from styles, `StyledGenerator`: G has `mapping`, `synthesis`, `styles` and `num_ws`.
+    rectangles: it reads `spec.shape`, and so makes images whose height and width differ. A run refuses rectangles for
+        networks that do not declare it.
     """
 
     narrowest: ClassVar[int] = 2
+    rectangles: ClassVar[bool] = False
     styled: ClassVar[bool] = False
     gone: ClassVar[dict[str, str]] = {
         "conditional": "G reads the class if D asks for it, as head.conditioning=Projection"
@@ -49,9 +53,10 @@ class GeneratorConfig(ABC):
 
 
 class DiscriminatorConfig(ABC):
-    """Settings of a discriminator. `narrowest` as in `GeneratorConfig`."""
+    """Settings of a discriminator. `narrowest` and `rectangles` as in `GeneratorConfig`."""
 
     narrowest: ClassVar[int] = 2
+    rectangles: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
@@ -62,6 +67,17 @@ class DiscriminatorConfig(ABC):
         Raises:
             ValueError: for data the architecture is not defined for.
         """
+
+
+def require_shape(spec: ImageSpec, *networks: GeneratorConfig | DiscriminatorConfig) -> None:
+    """Raise ValueError for rectangles and a network that does not declare `rectangles`."""
+    for network in networks:
+        if not spec.square and not network.rectangles:
+            raise ValueError(
+                f"{type(network).__name__} is for square images, and the data has shape={spec.shape} (height, width): "
+                f"give data.resolution in place of data.shape, or take {ABLE}. A network of your own that reads "
+                "spec.shape declares rectangles: ClassVar[bool] = True"
+            )
 
 
 PLAIN = Head()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -44,6 +44,8 @@ class BigGANGenerator(GeneratorConfig):
         ValueError: when built, for any other size, attention below the smallest map, or z too short to split.
     """
 
+    rectangles: ClassVar[bool] = True
+
     z_dim: int = Field(default=120, ge=1)
     width: int = Field(default=96, ge=1)
     skip_z: bool = True
@@ -54,7 +56,7 @@ class BigGANGenerator(GeneratorConfig):
 
     def build(self, spec: ImageSpec) -> nn.Module:
         name = type(self).__name__
-        _, blocks = size(spec, name)
+        blocks = size(spec, name).doublings
         batch_norm = BATCH_NORMS[self.norm]
         chunks = split_z(self.z_dim, blocks) if self.skip_z else [self.z_dim, *[0] * blocks]
         condition = chunks[-1] + (self.embed if spec.num_classes else 0)
@@ -91,6 +93,8 @@ class BigGANDiscriminator(DiscriminatorConfig):
     attention: size in pixels, as in `BigGANGenerator`; 0: none.
     checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
+
+    rectangles: ClassVar[bool] = True
 
     width: int = Field(default=96, ge=1)
     attention: int = Field(default=64, ge=0)

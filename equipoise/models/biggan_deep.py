@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +113,8 @@ class BigGANDeepGenerator(GeneratorConfig):
     embed, attention, norm, checkpoint: as in `BigGANGenerator`.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=128, ge=1)
     embed: int = Field(default=128, ge=1)
     attention: int = Field(default=64, ge=0)
@@ -127,9 +129,9 @@ class DeepGenerator(nn.Module):
     def __init__(self, cfg: BigGANDeepGenerator, spec: ImageSpec):
         super().__init__()
         name = type(cfg).__name__
-        base, doublings = size(spec, name)
+        begin = size(spec, name)
         attention = attended(spec, cfg.attention, name)
-        widths = [cfg.width * units for units in GENERATOR[doublings]]
+        widths = [cfg.width * units for units in GENERATOR[begin.doublings]]
         condition = cfg.z_dim + (cfg.embed if spec.num_classes else 0)
         batch_norm = BATCH_NORMS[cfg.norm]
 
@@ -138,10 +140,10 @@ class DeepGenerator(nn.Module):
 
         self.checkpoint = cfg.checkpoint
         self.embed = nn.Embedding(spec.num_classes, cfg.embed) if spec.num_classes else None
-        self.linear = nn.Linear(condition, widths[0] * base**2)
-        self.reshape = nn.Unflatten(1, (widths[0], base, base))
+        self.linear = nn.Linear(condition, widths[0] * begin.positions)
+        self.reshape = nn.Unflatten(1, (widths[0], *begin.map))
         self.blocks = nn.ModuleList()
-        pixels = base
+        pixels = max(begin.map)
         for c_in, c_out in pairwise(widths):
             pixels *= 2
             self.blocks += [DeepUpBlock(c_in, c_in, norm, up=False), DeepUpBlock(c_in, c_out, norm, up=True)]
@@ -180,17 +182,19 @@ class BigGANDeepDiscriminator(DiscriminatorConfig):
     checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=128, ge=1)
     attention: int = Field(default=64, ge=0)
     checkpoint: bool = False
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         name = type(self).__name__
-        _, doublings = size(spec, name)
+        doublings = size(spec, name).doublings
         attention = attended(spec, self.attention, name)
         widths = [self.width * units for units in DISCRIMINATOR[doublings]]
         blocks: list[nn.Module] = [nn.Conv2d(spec.channels, widths[0], 3, padding=1)]
-        pixels = spec.resolution
+        pixels = max(spec.shape)
         for i, (c_in, c_out) in enumerate(pairwise(widths)):
             halve = i < HALVINGS[doublings]
             blocks += [DeepDownBlock(c_in, c_out, halve=halve), DeepDownBlock(c_out, c_out, halve=False)]

@@ -16,7 +16,7 @@ from equipoise.nn import Discriminator, NormKind, OneHot, labels
 from equipoise.nn.init import glorot_
 from equipoise.nn.norms import NormOfD, NormOfG, make_norm
 from equipoise.nn.residual import convolution, residual
-from equipoise.nn.sizes import multiples, sizes
+from equipoise.nn.sizes import multiples, start
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -98,6 +98,7 @@ class BottleneckGenerator(GeneratorConfig):
     norm: at the end of each residual: "batch", "sync_batch" for statistics over all processes, or "none".
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
@@ -110,10 +111,10 @@ class BottleneckGenerator(GeneratorConfig):
 class DeepUpNet(nn.Module):
     def __init__(self, cfg: BottleneckGenerator, spec: ImageSpec):
         super().__init__()
-        base, doublings = sizes(spec, type(cfg).__name__)
+        begin = start(spec, type(cfg).__name__)
         self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
-        widths = multiples(cfg.width, doublings + 1, "doubling", 16)[::-1]
-        linear = nn.Linear(cfg.z_dim + spec.num_classes, widths[0] * base**2)
+        widths = multiples(cfg.width, begin.doublings + 1, "doubling", 16)[::-1]
+        linear = nn.Linear(cfg.z_dim + spec.num_classes, widths[0] * begin.positions)
         glorot_(linear)
 
         def block(c_in: int, c_out: int, *, resize: bool = False) -> nn.Module:
@@ -121,8 +122,8 @@ class DeepUpNet(nn.Module):
 
         self.layers = nn.Sequential(
             linear,
-            nn.Unflatten(1, (widths[0], base, base)),
-            *tower(widths, numbers(cfg.blocks, doublings + 1)[::-1], block),
+            nn.Unflatten(1, (widths[0], *begin.map)),
+            *tower(widths, numbers(cfg.blocks, begin.doublings + 1)[::-1], block),
             convolution(cfg.width, spec.channels, 1),
             Scale(1 / 5),
             nn.Tanh(),
@@ -147,25 +148,26 @@ class BottleneckDiscriminator(DiscriminatorConfig):
     norm: at the end of each residual: "layer" for a gradient penalty, "batch" for other losses, or "none".
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 16
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=6, ge=1)
     norm: NormOfD = "layer"
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        base, halvings = sizes(spec, type(self).__name__)
-        widths = multiples(self.width, halvings + 1, "doubling", 16)
+        begin = start(spec, type(self).__name__)
+        widths = multiples(self.width, begin.doublings + 1, "doubling", 16)
 
         def block(c_in: int, c_out: int, *, resize: bool = False) -> nn.Module:
             return BottleneckBlock(c_in, c_out, self.norm, "down" if resize else "none")
 
         body = nn.Sequential(
             convolution(spec.channels, self.width, 1),
-            *tower(widths, numbers(self.blocks, halvings + 1), block),
+            *tower(widths, numbers(self.blocks, begin.doublings + 1), block),
             Scale(1 / 5),
             nn.Flatten(),
         )
-        return Discriminator(body, head(widths[-1] * base**2, base**2))
+        return Discriminator(body, head(widths[-1] * begin.positions, begin.positions))
 
 
 PUBLISHED = {

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from equipoise.core.types import ImageSpec
 
-from .base import DiscriminatorConfig, GeneratorConfig
+from .base import DiscriminatorConfig, GeneratorConfig, require_shape
 from .bounded import bounded, bytes_of, kept_for_backward
 from .head import Head
 
@@ -56,6 +56,7 @@ def on_meta(
     Raises:
         ValueError: if the networks or the head are not defined for the data, or a network is too large to be counted.
     """
+    require_shape(spec, generator, discriminator)
     with torch.device("meta"):
         with bounded("generator"):
             G = generator.build(head.conditioning.generator_spec(spec))
@@ -63,7 +64,7 @@ def on_meta(
             D = head.build(discriminator.build, spec)
         y = torch.zeros(BATCH, dtype=torch.int64)
         z = torch.randn(BATCH, generator.z_dim)
-        x = torch.randn(BATCH, spec.channels, spec.resolution, spec.resolution)
+        x = torch.randn(BATCH, *spec.image)
     return G, D, (z, y), (x, y)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from equipoise.nn import (
 )
 from equipoise.nn.init import initialise
 from equipoise.nn.norms import BATCH_NORMS, CONDITIONAL, Norm, make_norm
-from equipoise.nn.sizes import channels, sizes, split_z
+from equipoise.nn.sizes import channels, split_z, start
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -63,6 +63,8 @@ class DCGANGenerator(GeneratorConfig):
         ValueError: if class_input needs the class and G is unconditional, when built; for skip_z with
             class_input="batch_norm"; if a norm must be conditional and is not a batch norm.
     """
+
+    rectangles: ClassVar[bool] = True
 
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=64, ge=1)
@@ -113,14 +115,15 @@ class DCGANGenerator(GeneratorConfig):
 class ConvGenerator(nn.Module):
     def __init__(self, cfg: DCGANGenerator, spec: ImageSpec):
         super().__init__()
-        base, doublings = sizes(spec, type(cfg).__name__)
+        begin = start(spec, type(cfg).__name__)
         concat, shared = (spec.num_classes > 0 and cfg.class_input == way for way in ("concat", "shared"))
         self.onehot = OneHot(spec.num_classes) if concat else None
         self.embed = nn.Embedding(spec.num_classes, cfg.embed) if shared else None
-        self.chunks = split_z(cfg.z_dim, doublings) if cfg.skip_z else [cfg.z_dim, *[0] * doublings]  # of z's numbers
+        plain = [cfg.z_dim, *[0] * begin.doublings]
+        self.chunks = split_z(cfg.z_dim, begin.doublings) if cfg.skip_z else plain  # of z's numbers
         inputs = self.chunks[0] + (spec.num_classes if concat else 0)
         condition = self.chunks[-1] + (cfg.embed if shared else 0)
-        widths = channels(cfg.width, doublings)[::-1]
+        widths = channels(cfg.width, begin.doublings)[::-1]
         bias = cfg.norm == "none"  # a norm has its own
 
         def norm_and_relu(features: int) -> list[nn.Module]:
@@ -134,7 +137,7 @@ class ConvGenerator(nn.Module):
 
         layers: list[nn.Module] = [
             nn.Unflatten(1, (inputs, 1, 1)),
-            nn.ConvTranspose2d(inputs, widths[0], base, bias=bias),  # base x base: projects and reshapes
+            nn.ConvTranspose2d(inputs, widths[0], begin.map, bias=bias),  # the smallest map: projects and reshapes
             *norm_and_relu(widths[0]),
         ]
         for c_in, c_out in pairwise(widths):
@@ -181,6 +184,8 @@ class DCGANDiscriminator(DiscriminatorConfig):
         ValueError: for norm="virtual", whose reference would have to be real images.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     norm: Norm = "batch"
     minibatch: Annotated[Literal["none", "discrimination", "std"], NONE_IS_A_WORD] = "none"
@@ -197,8 +202,8 @@ class DCGANDiscriminator(DiscriminatorConfig):
             )
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        base, halvings = sizes(spec, type(self).__name__)
-        widths = channels(self.width, halvings)
+        begin = start(spec, type(self).__name__)
+        widths = channels(self.width, begin.doublings)
         layers: list[nn.Module] = [
             nn.Conv2d(spec.channels, self.width, 4, stride=2, padding=1),  # half the size
             nn.LeakyReLU(0.2, inplace=True),
@@ -214,7 +219,7 @@ class DCGANDiscriminator(DiscriminatorConfig):
             layers.append(MinibatchStd())
             features += 1
         layers.append(nn.Flatten())
-        positions = base**2
+        positions = begin.positions
         features *= positions
         if self.minibatch == "discrimination":
             compare = MinibatchDiscrimination(features)

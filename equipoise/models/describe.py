@@ -21,9 +21,8 @@ def row(name: str, pair: Pair) -> tuple[str, ...]:
     """Name, size, parameters of G and of D, multiply-adds of each, memory, paper."""
     G, D, of_g, of_d = on_meta(pair.generator, pair.discriminator, pair.head, pair.spec)
     g, d = count(G, of_g), count(D, of_d)
-    size = f"{pair.spec.resolution}x{pair.spec.resolution}"
     numbers = (short(n) for n in (g.parameters, d.parameters, g.macs, d.macs))
-    return (name, size, *numbers, memory(g, d), pair.paper)
+    return (name, pair.spec.size, *numbers, memory(g, d), pair.paper)
 
 
 def markdown(pairs: Mapping[str, Pair]) -> str:

@@ -22,9 +22,9 @@ __all__ = [
 
 
 def require_28(spec: ImageSpec, name: str) -> None:
-    if spec.resolution != 28:
+    if spec.shape != (28, 28):
         raise ValueError(
-            f"{name} makes 28x28 images and this data has {spec.resolution}x{spec.resolution}. "
+            f"{name} makes 28x28 images and this data has {spec.size}. "
             "Resize the data (data.resolution=28, or `equipoise data prepare SOURCE OUT --resolution 28`) "
             "or choose another architecture."
         )

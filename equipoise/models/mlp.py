@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -38,6 +39,7 @@ class MLPGenerator(GeneratorConfig):
     output: "tanh" for images in [-1, 1], "linear" for points that may lie anywhere.
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 16
     z_dim: int = Field(default=100, ge=1)
     width: int = Field(default=512, ge=1)
@@ -52,12 +54,11 @@ class MLP(nn.Module):
     def __init__(self, cfg: MLPGenerator, spec: ImageSpec):
         super().__init__()
         self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
-        shape = (spec.channels, spec.resolution, spec.resolution)
         self.layers = nn.Sequential(
             *hidden(cfg.z_dim + spec.num_classes, cfg.width, cfg.depth),
-            nn.Linear(cfg.width, spec.channels * spec.resolution**2),
+            nn.Linear(cfg.width, math.prod(spec.image)),
             nn.Tanh() if cfg.output == "tanh" else nn.Identity(),
-            nn.Unflatten(1, shape),
+            nn.Unflatten(1, spec.image),
         )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -76,12 +77,13 @@ class MLPDiscriminator(DiscriminatorConfig):
     width: units of a hidden layer.  depth: number of hidden layers.
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 16
     width: int = Field(default=512, ge=1)
     depth: int = Field(default=4, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        pixels = spec.channels * spec.resolution**2
+        pixels = math.prod(spec.image)
         return Discriminator(nn.Sequential(nn.Flatten(), *hidden(pixels, self.width, self.depth)), head(self.width))
 
 

@@ -46,7 +46,7 @@ def maps(spec: ImageSpec, name: str) -> list[int]:
     Raises:
         ValueError: if halving the resolution never reaches 4 to 7 pixels.
     """
-    base, doublings = (spec.resolution, 0) if 4 <= spec.resolution <= 7 else sizes(spec, name)
+    base, doublings = (spec.resolution, 0) if spec.square and 4 <= spec.resolution <= 7 else sizes(spec, name)
     return [base << k for k in range(doublings + 1)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -14,7 +14,7 @@ from equipoise.nn import ConditionalBatchNorm, Discriminator, in_a_row, joined
 from equipoise.nn.init import glorot_
 from equipoise.nn.norms import BATCH_NORMS
 from equipoise.nn.residual import DownBlock, GlobalPool, UpBlock, convolution
-from equipoise.nn.sizes import Channels, multiples, sizes
+from equipoise.nn.sizes import Channels, multiples, start
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .conditioning import Hidden, Projection
@@ -24,7 +24,7 @@ __all__ = ["ResNetCritic", "ResNetDiscriminator", "ResNetGenerator"]
 
 
 HALVINGS = {48: (4, 1), 64: (5, 0), 128: (5, 1)}
-"""resolution: (halving blocks, then size-keeping blocks) of SN-GAN's D, at the sizes of the papers."""
+"""resolution of squares: (halving blocks, then size-keeping blocks) of SN-GAN's D, at the sizes of the papers."""
 
 
 # ---- generator -------------------------------------------------------------------------------------------
@@ -51,6 +51,8 @@ class ResNetGenerator(GeneratorConfig):
     most: largest number of channels, in widths.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     channels: Channels = "doubling"
     most: int = Field(default=16, ge=1)
@@ -63,18 +65,18 @@ class ResNetGenerator(GeneratorConfig):
 class UpNet(nn.Module):
     def __init__(self, cfg: ResNetGenerator, spec: ImageSpec):
         super().__init__()
-        base, doublings = sizes(spec, type(cfg).__name__)
+        begin = start(spec, type(cfg).__name__)
         batch_norm = BATCH_NORMS[cfg.norm]
-        widths = multiples(cfg.width, doublings + 1, cfg.channels, cfg.most)[::-1]
+        widths = multiples(cfg.width, begin.doublings + 1, cfg.channels, cfg.most)[::-1]
 
         def norm(features: int) -> nn.Module:
             if spec.num_classes:
                 return ConditionalBatchNorm(features, spec.num_classes, batch_norm=batch_norm)
             return batch_norm(features)
 
-        self.linear = nn.Linear(cfg.z_dim, widths[0] * base**2)
+        self.linear = nn.Linear(cfg.z_dim, widths[0] * begin.positions)
         glorot_(self.linear)
-        self.unflatten = nn.Unflatten(1, (widths[0], base, base))
+        self.unflatten = nn.Unflatten(1, (widths[0], *begin.map))
         self.blocks = nn.ModuleList(UpBlock(c_in, c_out, norm) for c_in, c_out in pairwise(widths))
         self.norm = batch_norm(cfg.width)
         self.conv = convolution(cfg.width, spec.channels)
@@ -114,6 +116,8 @@ class ResNetDiscriminator(DiscriminatorConfig):
         projection paper. 0: the class does not join the body.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     channels: Channels = "doubling"
     pool: Literal["sum", "mean"] = "sum"
@@ -122,9 +126,9 @@ class ResNetDiscriminator(DiscriminatorConfig):
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         name = type(self).__name__
-        _, halvings = sizes(spec, name)
-        halving, keeping = (max(halvings - 1, 1), 2) if self.channels == "constant" else (halvings, 1)
-        if self.channels == "doubling":
+        begin = start(spec, name)
+        halving, keeping = (max(begin.doublings - 1, 1), 2) if self.channels == "constant" else (begin.doublings, 1)
+        if self.channels == "doubling" and spec.square:
             halving, keeping = HALVINGS.get(spec.resolution, (halving, keeping))
         widths = multiples(self.width, halving + keeping, self.channels, 16)
         first, *others = joined([spec.channels, *widths], self.join, name)
@@ -152,14 +156,16 @@ class ResNetCritic(DiscriminatorConfig):
     join: as in `ResNetDiscriminator`.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     norm: Annotated[Literal["layer", "none"], NONE_IS_A_WORD] = "layer"
     join: int = Field(default=0, ge=0)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
         name = type(self).__name__
-        base, halvings = sizes(spec, name)
-        widths = multiples(self.width, halvings + 1, "doubling", 8)
+        begin = start(spec, name)
+        widths = multiples(self.width, begin.doublings + 1, "doubling", 8)
         layers = [
             convolution(spec.channels, self.width),
             *(DownBlock(c_in, c_out, norm=self.norm) for c_in, c_out in joined(widths, self.join, name)),
@@ -167,7 +173,7 @@ class ResNetCritic(DiscriminatorConfig):
         ]
         join = self.join + (self.join > 0)  # there is a layer before the blocks
         body = in_a_row(layers, join, spec.num_classes)
-        return Discriminator(body, head(widths[-1] * base**2, base**2, joined=self.join > 0))
+        return Discriminator(body, head(widths[-1] * begin.positions, begin.positions, joined=self.join > 0))
 
 
 PUBLISHED = {

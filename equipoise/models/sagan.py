@@ -6,7 +6,7 @@ the output's channels. A norm may read a condition, and a block may be recompute
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -45,6 +45,8 @@ class SAGANGenerator(GeneratorConfig):
         ValueError: when built, for any other size, or attention below the smallest map.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     attention: int = Field(default=32, ge=0)
     norm: Literal["batch", "sync_batch"] = "batch"
@@ -52,7 +54,7 @@ class SAGANGenerator(GeneratorConfig):
 
     def build(self, spec: ImageSpec) -> nn.Module:
         name = type(self).__name__
-        _, doublings = size(spec, name)
+        doublings = size(spec, name).doublings
         batch_norm = BATCH_NORMS[self.norm]
 
         def norm(features: int) -> nn.Module:
@@ -88,6 +90,8 @@ class SAGANDiscriminator(DiscriminatorConfig):
     attention: size in pixels, as in `SAGANGenerator`; 0: none.
     checkpoint: compute the activations of each block twice instead of storing them (`recomputed`).
     """
+
+    rectangles: ClassVar[bool] = True
 
     width: int = Field(default=64, ge=1)
     attention: int = Field(default=32, ge=0)

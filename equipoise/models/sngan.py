@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equipoise.core.types import ImageSpec, component
 from equipoise.nn import ConditionalBatchNorm, Discriminator, init_normal
 from equipoise.nn.norms import BATCH_NORMS
-from equipoise.nn.sizes import channels, sizes
+from equipoise.nn.sizes import channels, start
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -33,6 +33,8 @@ class SNGANGenerator(GeneratorConfig):
     norm: "batch", or "sync_batch" for statistics over all processes.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     norm: Literal["batch", "sync_batch"] = "batch"
 
@@ -43,8 +45,8 @@ class SNGANGenerator(GeneratorConfig):
 class StandardCNN(nn.Module):
     def __init__(self, cfg: SNGANGenerator, spec: ImageSpec):
         super().__init__()
-        base, doublings = sizes(spec, type(cfg).__name__)
-        widths = channels(cfg.width, doublings + 1)[::-1]
+        begin = start(spec, type(cfg).__name__)
+        widths = channels(cfg.width, begin.doublings + 1)[::-1]
         batch_norm = BATCH_NORMS[cfg.norm]
 
         def norm_and_relu(features: int) -> list[nn.Module]:
@@ -54,11 +56,11 @@ class StandardCNN(nn.Module):
                 norm = batch_norm(features)
             return [norm, nn.ReLU(inplace=True)]
 
-        linear = nn.Linear(cfg.z_dim, widths[0] * base**2, bias=False)
+        linear = nn.Linear(cfg.z_dim, widths[0] * begin.positions, bias=False)
         nn.init.normal_(linear.weight, 0.0, 0.02)
         layers: list[nn.Module] = [
             linear,
-            nn.Unflatten(1, (widths[0], base, base)),
+            nn.Unflatten(1, (widths[0], *begin.map)),
             *norm_and_relu(widths[0]),
         ]
         for c_in, c_out in pairwise(widths):
@@ -86,12 +88,13 @@ class SNGANDiscriminator(DiscriminatorConfig):
     width: w; at most 8w channels.
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 16
     width: int = Field(default=64, ge=1)
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        base, halvings = sizes(spec, type(self).__name__)
-        widths = channels(self.width, halvings + 1)
+        begin = start(spec, type(self).__name__)
+        widths = channels(self.width, begin.doublings + 1)
 
         def layer(c_in: int, c_out: int, kernel: int, stride: int) -> list[nn.Module]:
             return [nn.Conv2d(c_in, c_out, kernel, stride, padding=1), nn.LeakyReLU(0.1, inplace=True)]
@@ -102,7 +105,7 @@ class SNGANDiscriminator(DiscriminatorConfig):
             layers += layer(c_in, c_out, 3, 1)
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
-        return Discriminator(body, head(widths[-1] * base**2, base**2))
+        return Discriminator(body, head(widths[-1] * begin.positions, begin.positions))
 
 
 PUBLISHED = {

@@ -30,7 +30,7 @@ from equipoise.nn import (
     scaled_lrelu,
     upsample,
 )
-from equipoise.nn.sizes import require_power_of_two
+from equipoise.nn.sizes import Start, rectangle, require_power_of_two
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -42,14 +42,22 @@ Architecture = Literal["skip", "resnet", "orig"]
 # ---- shared by both networks -----------------------------------------------------------------------------
 
 
-def maps(spec: ImageSpec, name: str) -> list[int]:
-    """Sizes of maps from 4 to the images' size.
+def maps(spec: ImageSpec, name: str) -> dict[int, tuple[int, int]]:
+    """(H, W) of maps from the smallest to the image, by size. Square maps of 4, 8, 16, ... pixels have that size.
+
+    Rectangles double as often, from a map as in `nn.sizes.start`. The size of a map, which names its block and sets its
+    channels, is then 4 · 2^k after k doublings.
 
     Raises:
-        ValueError: unless the resolution is a power of two from 16 to 1024.
+        ValueError: for squares, unless the resolution is a power of two from 16 to 1024; for rectangles that are not 2
+            to 8 doublings of a small map.
     """
-    require_power_of_two(spec, name, "a map of 4x4 up to the size")
-    return [4 << k for k in range(spec.resolution.bit_length() - 2)]
+    if spec.square:
+        require_power_of_two(spec, name, "a map of 4x4 up to the size")
+        begin = Start(4, 4, spec.resolution.bit_length() - 3)
+    else:
+        begin = rectangle(spec, name, least=2, most=8)
+    return {4 << k: (begin.height << k, begin.width << k) for k in range(begin.doublings + 1)}
 
 
 def arranged(h: Tensor) -> Tensor:
@@ -92,6 +100,7 @@ class StyleGAN2Generator(GeneratorConfig):
     mixing: probability of style mixing.
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 8
     styled: ClassVar[bool] = True
 
@@ -133,11 +142,13 @@ class Synthesis(nn.Module):
 
     def __init__(self, cfg: StyleGAN2Generator, spec: ImageSpec):
         super().__init__()
-        self.sizes = maps(spec, type(cfg).__name__)
+        shapes = maps(spec, type(cfg).__name__)
+        self.sizes = list(shapes)
         widths = [channels(size, cfg.channel_base, cfg.channel_max) for size in self.sizes]
         for size, c_in, c_out in zip(self.sizes, [None, *widths], widths, strict=False):
-            makes_image = cfg.architecture == "skip" or size == spec.resolution
-            self.add_module(f"b{size}", SynthesisBlock(cfg, size, c_in, c_out, spec.channels if makes_image else None))
+            makes_image = cfg.architecture == "skip" or size == self.sizes[-1]
+            image_channels = spec.channels if makes_image else None
+            self.add_module(f"b{size}", SynthesisBlock(cfg, shapes[size], c_in, c_out, image_channels))
         self.num_ws = 2 * len(self.sizes)
 
     def forward(self, ws: Tensor, noise_mode: NoiseMode = "const") -> Tensor:
@@ -152,20 +163,30 @@ class Synthesis(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """Layers of one size. c_in: None: the first block, with a learned map. image_channels: None: no image is made."""
+    """Layers of one size. c_in: None: the first block, with a learned map. image_channels: None: no image is made.
+
+    shape: (H, W) of its maps.
+    """
 
     resample_filter: Tensor
 
-    def __init__(self, cfg: StyleGAN2Generator, size: int, c_in: int | None, c_out: int, image_channels: int | None):
+    def __init__(
+        self,
+        cfg: StyleGAN2Generator,
+        shape: tuple[int, int],
+        c_in: int | None,
+        c_out: int,
+        image_channels: int | None,
+    ):
         super().__init__()
         self.register_buffer("resample_filter", blur_filter())
         self.residual = cfg.architecture == "resnet" and c_in is not None
         self.first, self.makes_image = c_in is None, image_channels is not None
         if c_in is None:
-            self.const = nn.Parameter(torch.randn(c_out, size, size))
+            self.const = nn.Parameter(torch.randn(c_out, *shape))
         else:
-            self.conv0 = SynthesisLayer(cfg, c_in, c_out, size, up=2)
-        self.conv1 = SynthesisLayer(cfg, c_out, c_out, size)
+            self.conv0 = SynthesisLayer(cfg, c_in, c_out, shape, up=2)
+        self.conv1 = SynthesisLayer(cfg, c_out, c_out, shape)
         if image_channels is not None:
             self.torgb = ToRGB(cfg, c_out, image_channels)
         if self.residual:
@@ -201,7 +222,7 @@ class SynthesisLayer(nn.Module):
     resample_filter: Tensor
     noise_const: Tensor
 
-    def __init__(self, cfg: StyleGAN2Generator, c_in: int, c_out: int, size: int, up: int = 1):
+    def __init__(self, cfg: StyleGAN2Generator, c_in: int, c_out: int, shape: tuple[int, int], up: int = 1):
         super().__init__()
         self.up, self.clamp, self.noisy = up, cfg.conv_clamp, cfg.noise
         self.weight = nn.Parameter(torch.randn(c_out, c_in, 3, 3))
@@ -210,7 +231,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c_out))
         self.register_buffer("resample_filter", blur_filter())
         if self.noisy:
-            self.register_buffer("noise_const", torch.randn(size, size))
+            self.register_buffer("noise_const", torch.randn(shape))
         self.affine = ScaledLinear(cfg.w_dim, c_in, bias_init=1.0)
 
     def forward(self, h: Tensor, w: Tensor, noise_mode: NoiseMode, gain: float = 1.0) -> Tensor:
@@ -301,6 +322,7 @@ class StyleGAN2Discriminator(DiscriminatorConfig):
     group_channels: number of maps that it appends; 0: D sees each image alone.
     """
 
+    rectangles: ClassVar[bool] = True
     narrowest: ClassVar[int] = 8
 
     channel_base: int = Field(default=32768, ge=1)
@@ -320,13 +342,14 @@ class Body(nn.Module):
 
     def __init__(self, cfg: StyleGAN2Discriminator, spec: ImageSpec):
         super().__init__()
-        sizes = maps(spec, type(cfg).__name__)[::-1]
+        shapes = maps(spec, type(cfg).__name__)
+        sizes = list(shapes)[::-1]
         widths = [channels(size, cfg.channel_base, cfg.channel_max) for size in sizes]
         self.names = [f"b{size}" for size in sizes]
         for name, (c_in, c_out) in zip(self.names, pairwise(widths), strict=False):
             reads = cfg.architecture == "skip" or name == self.names[0]
             self.add_module(name, Block(cfg, c_in, c_out, spec.channels if reads else None))
-        self.b4 = Epilogue(cfg, widths[-1], spec.channels)
+        self.b4 = Epilogue(cfg, widths[-1], spec.channels, math.prod(shapes[4]))
         self.features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -391,16 +414,16 @@ class Layer(ScaledConv2d):
 
 
 class Epilogue(nn.Module):
-    """(N, C, 4, 4) -> features (N, C)."""
+    """(N, C, 4, 4) -> features (N, C). positions: of the smallest map, 16 for squares."""
 
-    def __init__(self, cfg: StyleGAN2Discriminator, width: int, image_channels: int):
+    def __init__(self, cfg: StyleGAN2Discriminator, width: int, image_channels: int, positions: int):
         super().__init__()
         if cfg.architecture == "skip":
             self.fromrgb = Layer(image_channels, width, 1)
         self.reads, extra = cfg.architecture == "skip", cfg.group_channels
         self.compare = MinibatchStd(cfg.group_size, extra) if extra else nn.Identity()
         self.conv = Layer(width + extra, width, clamp=cfg.conv_clamp)
-        self.fc = ScaledLinear(width * 16, width)
+        self.fc = ScaledLinear(width * positions, width)
 
     def forward(self, h: Tensor, image: Tensor | None) -> tuple[Tensor, None]:
         if self.reads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from equipoise.nn import (
     nonlinearity,
 )
 from equipoise.nn.norms import NormOfD, NormOfG, make_norm
-from equipoise.nn.sizes import channels, sizes
+from equipoise.nn.sizes import channels, start
 
 from .base import DiscriminatorConfig, GeneratorConfig, Pair
 from .head import HeadFactory
@@ -94,6 +94,8 @@ class VariedGenerator(GeneratorConfig):
     width: w.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     nonlinearity: Nonlinearity = "relu"
     depth: Annotated[int, Field(ge=1)] | None = None
@@ -107,16 +109,16 @@ class VariedGenerator(GeneratorConfig):
 class VariedUpNet(nn.Module):
     def __init__(self, cfg: VariedGenerator, spec: ImageSpec):
         super().__init__()
-        base, doublings = sizes(spec, type(cfg).__name__)
-        extra = extra_layers(cfg.depth or doublings + 1, doublings, type(cfg).__name__)
-        widths = hidden_widths(cfg.width, doublings, cfg.constant)[::-1]
+        begin = start(spec, type(cfg).__name__)
+        extra = extra_layers(cfg.depth or begin.doublings + 1, begin.doublings, type(cfg).__name__)
+        widths = hidden_widths(cfg.width, begin.doublings, cfg.constant)[::-1]
         bias = cfg.norm == "none"
         self.onehot = OneHot(spec.num_classes) if spec.num_classes else None
         inputs = cfg.z_dim + spec.num_classes
         first = outputs(widths[0], cfg.nonlinearity)
         layers: list[nn.Module] = [
             nn.Unflatten(1, (inputs, 1, 1)),
-            nn.ConvTranspose2d(inputs, first, base, bias=bias),  # base x base: a linear layer
+            nn.ConvTranspose2d(inputs, first, begin.map, bias=bias),  # the smallest map: a linear layer
             *activated(widths[0], cfg.norm, cfg.nonlinearity),
         ]
         for i, (c_in, c_out) in enumerate(pairwise([*widths, spec.channels])):
@@ -157,15 +159,17 @@ class VariedDiscriminator(DiscriminatorConfig):
     width: w.
     """
 
+    rectangles: ClassVar[bool] = True
+
     width: int = Field(default=64, ge=1)
     nonlinearity: Nonlinearity = "leaky_relu"
     depth: Annotated[int, Field(ge=1)] | None = None
     norm: NormOfD = "layer"
 
     def build(self, spec: ImageSpec, head: HeadFactory) -> nn.Module:
-        base, halvings = sizes(spec, type(self).__name__)
-        extra = extra_layers(self.depth or halvings + 1, halvings, type(self).__name__)[::-1]
-        widths = hidden_widths(self.width, halvings, constant=False)
+        begin = start(spec, type(self).__name__)
+        extra = extra_layers(self.depth or begin.doublings + 1, begin.doublings, type(self).__name__)[::-1]
+        widths = hidden_widths(self.width, begin.doublings, constant=False)
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(pairwise([spec.channels, *widths])):
             norm: NormKind = "none" if i == 0 else self.norm
@@ -176,7 +180,7 @@ class VariedDiscriminator(DiscriminatorConfig):
                 layers += same(c_out, self.norm, self.nonlinearity)
         body = nn.Sequential(*layers, nn.Flatten())
         init_normal(body)
-        return Discriminator(body, head(widths[-1] * base**2, base**2))
+        return Discriminator(body, head(widths[-1] * begin.positions, begin.positions))
 
 
 PUBLISHED = {

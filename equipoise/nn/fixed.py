@@ -12,7 +12,7 @@ __all__ = ["fixed_convolution"]
 
 
 class Sizes(NamedTuple):
-    """Of a convolution. channels, size: of its input, size (height, width).  stride, padding: (of y, of x)."""
+    """Shapes of a convolution. channels, size: of its input, (height, width).  stride, padding: (of y, of x)."""
 
     channels: int
     size: tuple[int, int]

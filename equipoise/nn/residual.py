@@ -19,6 +19,7 @@ from .init import glorot_
 from .layers import conditions, joined
 from .norms import NormKind, make_norm, normalise
 from .resample import enlarge
+from .sizes import Start, rectangle
 
 
 def convolution(c_in: int, c_out: int, kernel: int = 3, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
@@ -150,12 +151,14 @@ SIZES = {base << doublings: (base, doublings) for doublings in GENERATOR for bas
 """resolution: (base, doublings). 16, 20, 24, 28, 32, 40, 48, 56, 64, ..., 896."""
 
 
-def size(spec: ImageSpec, name: str) -> tuple[int, int]:
-    """(base, doublings): resolution = base · 2^doublings.
+def size(spec: ImageSpec, name: str) -> Start:
+    """The smallest map, and the number of doublings: 2 to 7. Rectangles as in `sizes.start`.
 
     Raises:
-        ValueError: for a resolution that is not in `SIZES`.
+        ValueError: for a resolution that is not in `SIZES`, and for rectangles of other kinds.
     """
+    if not spec.square:
+        return rectangle(spec, name, least=min(GENERATOR), most=max(GENERATOR))
     if spec.resolution not in SIZES:
         below = [s for s in sorted(SIZES) if s < spec.resolution]
         above = [s for s in sorted(SIZES) if s > spec.resolution]
@@ -165,21 +168,24 @@ def size(spec: ImageSpec, name: str) -> tuple[int, int]:
             f"{spec.resolution} is none of these sizes. Resize the data ({near}, or `equipoise data prepare SOURCE OUT "
             "--resolution SIZE`) or choose another architecture."
         )
-    return SIZES[spec.resolution]
+    base, doublings = SIZES[spec.resolution]
+    return Start(base, base, doublings)
 
 
 def attended(spec: ImageSpec, attention: int, name: str) -> int:
     """The map that both networks attend to: the largest of at most `attention` pixels below the image; 0 for none.
 
+    A map's pixels are counted along its longer side.
+
     Raises:
         ValueError: if `attention` is below the smallest map that a block ends with.
     """
-    base, doublings = size(spec, name)
-    hidden = [base << k for k in range(1, doublings)]
+    begin = size(spec, name)
+    hidden = [max(begin.map) << k for k in range(1, begin.doublings)]
     if 0 < attention < hidden[0]:
         raise ValueError(
-            f"{name}(attention={attention}) is below the smallest map that a block makes of {spec.resolution}x"
-            f"{spec.resolution} images, {hidden[0]}x{hidden[0]}. Set attention={hidden[0]} or more, or 0 for none."
+            f"{name}(attention={attention}) is below the smallest map that a block makes of {spec.size} images, "
+            f"{2 * begin.width}x{2 * begin.height}. Set attention={hidden[0]} or more, or 0 for none."
         )
     return max((pixels for pixels in hidden if pixels <= attention), default=0)
 
@@ -210,14 +216,14 @@ class ResidualGenerator(nn.Module):
         checkpoint: bool,
     ):
         super().__init__()
-        base, doublings = SIZES[spec.resolution]
-        widths = [width * units for units in GENERATOR[doublings]]
+        begin = size(spec, type(self).__name__)
+        widths = [width * units for units in GENERATOR[begin.doublings]]
         self.chunks, self.checkpoint = chunks, checkpoint
         self.embed = embed
-        self.linear = nn.Linear(chunks[0], widths[0] * base**2)
-        self.reshape = nn.Unflatten(1, (widths[0], base, base))
+        self.linear = nn.Linear(chunks[0], widths[0] * begin.positions)
+        self.reshape = nn.Unflatten(1, (widths[0], *begin.map))
         self.blocks = nn.ModuleList()
-        pixels = base
+        pixels = max(begin.map)
         for c_in, c_out in pairwise(widths):
             pixels *= 2
             self.blocks.append(UpBlock(c_in, c_out, norm, plain, bias=True))
@@ -263,11 +269,11 @@ def down_body(
 
     join: the class joins the map after the first `join` blocks; 0: none.
     """
-    _, doublings = size(spec, name)
+    doublings = size(spec, name).doublings
     attention = attended(spec, attention, name)
     widths = [spec.channels, *(width * units for units in DISCRIMINATOR[doublings])]
     parts: list[list[nn.Module]] = [[]]
-    pixels = spec.resolution
+    pixels = max(spec.shape)
     for i, (c_in, c_out) in enumerate(joined(widths, join, name)):
         if 0 < i == join:
             parts.append([])

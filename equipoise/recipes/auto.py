@@ -5,12 +5,13 @@
 The command looks at the pictures, times updates of the networks on this machine, and prints its choices with their
 reasons. With `--dry-run` it stops there. `choose` makes the choices.
 
-- Networks: `stylegan2_small` without a GPU; with one `stylegan2_ada`, whose batch follows the authors' automatic
-  configuration for one GPU.
+- Networks: `progan_small` without a GPU, growing in the first 40 % of the run; with one `stylegan2_ada`, whose batch
+  follows the authors' automatic configuration for one GPU.
 - Size: the largest that the pictures have, the machine can train, and the time suffices for.
 - Mirrored pictures too, unless a linear classifier tells pictures from their mirror images.
-- Adaptive augmentation (ADA), where each picture is seen often.
-- Classes, if every picture has one and there are a hundred pictures per class.
+- Adaptive augmentation (ADA) on a GPU, where each picture is seen often. ProGAN has none: ADA goes by the sign of D's
+  output, which means nothing to a Wasserstein loss.
+- Classes on a GPU, if every picture has one and there are a hundred pictures per class.
 - Length: what the time allows, at the measured speed.
 """
 
@@ -21,13 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from equipoise.augment import ADA, NoAugment
+from equipoise.augment import NoAugment
 from equipoise.config import TrainConfig, override
 from equipoise.data import DatasetConfig, Padded
 from equipoise.models import Head, MappedProjection
-from equipoise.rules import Evaluate
+from equipoise.rules import Evaluate, Growth, ProgressiveGrowing
 
-from .stylegan2 import stylegan2_ada, stylegan2_small
+from .progan import progan_small
+from .stylegan2 import stylegan2_ada
 
 __all__ = ["Choice", "Facts", "Machine", "Pictures", "Reason", "auto", "choose"]
 
@@ -42,8 +44,12 @@ TOLD_APART = 0.65
 """The `handedness` from which pictures are not mirrored."""
 OFTEN = 10
 """ADA is chosen if each picture is seen this often."""
-QUICK_ADA = ADA(target=0.6, kimg=100.0)
-"""The published ADA takes 500 kimg from 0 to 1, longer than such runs."""
+GROWN = 0.4
+"""Part of the run in which networks grow."""
+GROWING = 0.5
+"""Time for an image in that part, relative to one of the full size, all sizes together."""
+FIRST = 4
+"""Pixels of the images from which networks grow."""
 CHEAP = Evaluate(metrics=("frechet",), features="cells", num=1000)
 """The measurement that decides which generator of the run is the best."""
 FIELDS = {"batch": "batch_size", "mirror": "data.mirror", "augment": "augment", "classes": "head"}
@@ -116,7 +122,7 @@ Speed = Callable[[TrainConfig, int], float]
 
 
 def auto() -> TrainConfig:
-    """StyleGAN2 (Karras et al. 2020) for your own pictures: `data=photos minutes=60` decide all other settings."""
+    """ProGAN (Karras et al. 2018) for your own pictures: `data=photos minutes=60` decide all other settings."""
     digits = Pictures(lambda size: Padded(resolution=size), (32,), 10_000, 28, 1)
     return choose(Facts(digits, Machine("cpu", "a CPU")), lambda *_: 100.0).config
 
@@ -131,7 +137,8 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
     """
     pictures, given = facts.pictures, dict(changes or {})
 
-    conditional = pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
+    large = facts.machine.kind == "cuda"
+    conditional = large and pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
     head = Head(MappedProjection()) if conditional else Head()
 
     def at(size: int) -> tuple[str, TrainConfig]:
@@ -148,6 +155,7 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         cfg,
         data=replace(cfg.data, mirror=mirror),
         augment=cfg.augment if seen >= OFTEN else NoAugment(),
+        growth=grown(cfg.growth, size, kimg),
         total_kimg=kimg,
         report=replace(cfg.report, snapshot_kimg=often, evaluation=replace(CHEAP, every_kimg=often)),
     )
@@ -157,8 +165,10 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         Reason("size", f"{size}x{size}", because),
         Reason("batch", f"{cfg.batch_size}", "the recipe's"),
         Reason("mirror", "yes" if mirror else "no", of_mirrors(pictures)),
-        Reason("augment", "none" if seen < OFTEN else "ADA", f"each picture is seen {seen:.3g} times in {kimg:g} kimg"),
-        Reason("classes", "used" if conditional else "not used", of_classes(pictures)),
+        Reason(
+            "augment", "none" if isinstance(cfg.augment, NoAugment) else "ADA", of_augmentation(seen, kimg, large=large)
+        ),
+        Reason("classes", "used" if conditional else "not used", of_classes(pictures, large=large)),
         Reason("best", "the nearest", f"by distance of colours in 4x4 cells, measured every {often:g} kimg"),
         Reason("length", f"{kimg:g} kimg", of_length(facts, rate, kimg, size)),
     )
@@ -173,7 +183,15 @@ def networks(machine: Machine, size: int) -> tuple[str, TrainConfig]:
     """The recipe's name, and its config."""
     if machine.kind == "cuda":
         return "stylegan2_ada", stylegan2_ada(size, batch=min(4096 // size, 32))
-    return "stylegan2_small", replace(stylegan2_small(size), augment=QUICK_ADA)
+    return "progan_small", progan_small()
+
+
+def grown(growth: Growth, size: int, kimg: float) -> Growth:
+    """The growth, over the first part of a run; each size is trained for 0.6 of its share and fades in for the rest."""
+    if not isinstance(growth, ProgressiveGrowing):
+        return growth
+    share = GROWN * kimg / max(int(math.log2(size / FIRST)), 1)
+    return replace(growth, initial=FIRST, stable_kimg=two_digits(0.6 * share), fade_kimg=two_digits(0.4 * share))
 
 
 def sized(facts: Facts, speed: Callable[[int], float]) -> tuple[int, float, str]:
@@ -208,7 +226,12 @@ def length(facts: Facts, rate: float) -> float:
     """Thousands of images, to two digits: those given, or those that the time allows at `rate` images per second."""
     if facts.kimg is not None:
         return facts.kimg
-    return two_digits(min(max(SHARE * facts.minutes * 60 * rate / 1000, 0.1), LONGEST))
+    return two_digits(min(max(SHARE * facts.minutes * 60 * rate / 1000 / work(facts.machine), 0.1), LONGEST))
+
+
+def work(machine: Machine) -> float:
+    """Time of a run, relative to one that does not grow."""
+    return 1.0 if machine.kind == "cuda" else 1 - GROWN * (1 - GROWING)
 
 
 def two_digits(number: float) -> float:
@@ -227,7 +250,14 @@ def of_mirrors(pictures: Pictures) -> str:
     return f"{told}; 50% is a guess, {TOLD_APART:.0%} the limit"
 
 
-def of_classes(pictures: Pictures) -> str:
+def of_augmentation(seen: float, kimg: float, *, large: bool) -> str:
+    often = f"each picture is seen {seen:.3g} times in {kimg:g} kimg"
+    return often if large else f"{often}; ADA does not go with ProGAN's loss"
+
+
+def of_classes(pictures: Pictures, *, large: bool) -> str:
+    if not large and pictures.classes > 1:
+        return "on a CPU all pictures are one kind: head.conditioning=Projection makes classes a choice"
     if pictures.classes < 2:
         return "not every picture has a class" if pictures.classes == 0 else "there is one class"
     each = pictures.num / pictures.classes
@@ -235,7 +265,7 @@ def of_classes(pictures: Pictures) -> str:
 
 
 def of_length(facts: Facts, rate: float, kimg: float, size: int) -> str:
-    minutes = 1000 * kimg / rate / 60 / SHARE
+    minutes = 1000 * kimg * work(facts.machine) / rate / 60 / SHARE
     why = f"as given: {minutes:.3g} minutes" if facts.kimg is not None else f"{facts.minutes:g} minutes"
     short = f". Too short: {NEEDED[size]} kimg draw first shapes" if kimg < NEEDED[size] else ""
     return f"{why} at {rate:.3g} images/s{short}"

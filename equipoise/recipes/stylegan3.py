@@ -16,9 +16,9 @@ As published, in the form of the authors' code:
 gamma depends on the data, and the authors ask for it. The default here is their value for 128x128 at batch 32, 0.5,
 scaled by size²: 2 at 256x256, 8 at 512x512, 32 at 1024x1024 (`ByResolution`).
 
-`stylegan3_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64: a StyleGAN3-T of eight
-layers, 64 channels or fewer, styles of length 128, margins of 6 samples, no clamp, without ADA. Batch, learning rates,
-mixing and gamma are those of `stylegan2_small`.
+`stylegan3_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64: a StyleGAN3-T of
+eight layers, 64 channels or fewer, styles of length 128, margins of 6 samples, no clamp, without ADA. Batch, learning
+rates, mixing and gamma are those of `stylegan2_small`.
 
 Different here:
 

@@ -44,8 +44,7 @@ class Pool(nn.Module):
     def __init__(self, size: int, spec: ImageSpec, seed: int):
         super().__init__()
         self.size, self.seed = size, seed
-        shape = (spec.channels, spec.resolution, spec.resolution)
-        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("images", torch.zeros(size, *spec.image))
         self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))

@@ -1,6 +1,6 @@
 """A run on disk: claimed, saved, read."""
 
-from .checkpoint import Checkpoints, exist, finished, newest_whole
+from .checkpoint import Checkpoints, exist, finished, newest_whole, read_checkpoint
 from .directory import (
     NOTICE,
     Run,
@@ -47,6 +47,7 @@ __all__ = [
     "notice_of",
     "own_features",
     "parse_config",
+    "read_checkpoint",
     "read_log",
     "read_run",
     "record",

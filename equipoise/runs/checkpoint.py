@@ -18,7 +18,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ from equipoise.compute.distributed import from_rank_0, max_over_ranks
 from equipoise.core.files import flush, read_file, read_json, remove, set_aside, writing
 from equipoise.core.types import ImageSpec, RunError
 
-__all__ = ["Checkpoints", "exist", "finished", "newest_whole"]
+__all__ = ["Checkpoints", "exist", "finished", "newest_whole", "read_checkpoint"]
 
 FORMAT = 1
 FORMER = {"D_terms": "d_regularizations", "G_terms": "g_regularizations"}
@@ -140,7 +139,7 @@ class Checkpoints:
             for key, net in self.nets.items():
                 if weights := net.state_dict():  # without a state, no file
                     save_weights(weights, temporary / f"{key}.safetensors")
-            spec = None if self.spec is None else asdict(self.spec)
+            spec = None if self.spec is None else self.spec.stored
             state = {"format": FORMAT, "nimg": nimg, "spec": spec}
             optimizers = {key: optimizer.state_dict() for key, optimizer in self.optimizers.items()}
             with (temporary / "state.pt").open("wb") as file:  # given a path, torch hides the system's errors
@@ -206,6 +205,28 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict
     return None
 
 
+def read_checkpoint(folder: Path, nimg: int | None = None) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The checkpoint at `nimg` in `folder`, or the newest intact one: its path, its weights by network, its state.
+
+    Raises:
+        ValueError: if there is none. The message lists those that are there.
+    """
+    paths = finished(folder)
+    if nimg is None:
+        newest = newest_whole(folder)
+        if newest is None:
+            raise ValueError(f"{folder} holds no intact checkpoint: give a run that has saved one")
+        return newest
+    for path in paths:
+        if nimg_of(path) == nimg:
+            try:
+                return path, *read_verified(path)
+            except OSError as error:
+                raise ValueError(f"checkpoint {path} is damaged: {error}") from None
+    there = ", ".join(str(nimg_of(path)) for path in paths) or "none"
+    raise ValueError(f"{folder} holds no checkpoint at nimg={nimg}, but these: {there}. Keep more with report.keep=all")
+
+
 def exist(run_dir: Path) -> bool:
     """Whether the run has saved a checkpoint."""
     return from_rank_0(lambda: bool(finished(run_dir / "checkpoints")))
@@ -262,9 +283,7 @@ def read_state(content: bytes) -> dict[str, Any]:
     kinds = {"format": int, "nimg": int, "optimizers": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
         raise ValueError("state.pt does not hold the state of a run")
-    spec, fields = state.get("spec"), asdict(ImageSpec(1))
-    if spec is not None and not (
-        isinstance(spec, dict) and spec.keys() == fields.keys() and all(type(value) is int for value in spec.values())
-    ):
+    spec = state.get("spec")
+    if spec is not None and ImageSpec.read(spec) is None:
         raise ValueError("state.pt does not hold a valid spec of the run's data")
     return state

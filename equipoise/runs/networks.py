@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,18 +106,17 @@ def read_spec(text: str, path: Path) -> ImageSpec | None:
     if not text:
         return None
     values = read_json(text, f"the spec in {path}")
-    if values.keys() != asdict(ImageSpec(1)).keys() or not all(
-        type(value) is int and 0 <= value <= 1 << 20 for value in values.values()
-    ):
+    spec = ImageSpec.read(values, most=1 << 20)
+    if spec is None:
         raise ValueError(f"{path} is damaged: its spec is {text[:100]}")
-    return ImageSpec(**values)
+    return spec
 
 
 def save_networks(networks: Networks, path: Path) -> None:
     """Write G, D and the average of G to a safetensors file with a checksum: no pickle, no optimisers."""
     named = {f"{part}.{name}": value for part in PARTS for name, value in networks.weights[part].items()}
     about = (
-        {"networks": FORM} if networks.spec is None else {"networks": FORM, "spec": json.dumps(asdict(networks.spec))}
+        {"networks": FORM} if networks.spec is None else {"networks": FORM, "spec": json.dumps(networks.spec.stored)}
     )
     replace_file(path, pack(named, about))
 

@@ -7,6 +7,7 @@ from .cost import iteration_flops
 from .evaluations import Evaluations
 from .events import Event, Moment
 from .gan import GAN
+from .geometry import Moments, field_of, fields_of_run
 from .loop import train
 from .memory import Memory, fit_or_say_so, host_memory, require_fitting
 from .pace import images_per_second
@@ -24,12 +25,15 @@ __all__ = [
     "Event",
     "Memory",
     "Moment",
+    "Moments",
     "Player",
     "Snapshots",
     "StepContext",
     "Watching",
     "choice_for",
     "d_step",
+    "field_of",
+    "fields_of_run",
     "fit_or_say_so",
     "g_step",
     "host_memory",

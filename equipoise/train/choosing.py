@@ -15,6 +15,7 @@ from equipoise.config import TrainConfig
 from equipoise.core.types import ImageSpec
 from equipoise.data import DatasetConfig, DataWarning, HuggingFace, Images, handedness
 from equipoise.data.files import ImageFiles
+from equipoise.nn.sizes import require_square
 from equipoise.recipes.auto import Choice, Facts, Machine, Pictures, choose
 
 from .pace import images_per_second
@@ -51,7 +52,7 @@ def choice_for(
 
 def pictures_of(data: DatasetConfig) -> Pictures:
     """Look at a data set. Pictures of a folder or an archive may still have any size."""
-    any_size = isinstance(data, Images | HuggingFace) and data.resolution is None
+    any_size = isinstance(data, Images | HuggingFace) and data.resolution is None and data.shape is None
 
     def at(size: int) -> DatasetConfig:
         return replace(data, resolution=size) if isinstance(data, Images | HuggingFace) and any_size else data
@@ -59,12 +60,15 @@ def pictures_of(data: DatasetConfig) -> Pictures:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the run will give them
         dataset = at(LOOKED_AT_SIZE).build()
+        require_square(dataset.spec, "auto")
         sides, copies = [dataset.spec.resolution], 0
         if isinstance(dataset, ImageFiles):
             sides = [min(size) for size, count in dataset.sizes.items() for _ in range(count)]
             copies = dataset.copies
         elif isinstance(data, Images):
-            sides = [data.build().spec.resolution]
+            held = data.build().spec
+            require_square(held, "auto")
+            sides = [held.resolution]
     return Pictures(
         at,
         sizes=None if any_size else (dataset.spec.resolution,),

@@ -48,7 +48,7 @@ def iteration_flops(cfg: TrainConfig, spec: ImageSpec) -> int:
         with torch.device("meta"):
             plain = replace(cfg, growth=NoGrowth(), compute=Compute(), game=replace(cfg.game, reuse=False, shown=None))
             gan = GAN.build(plain, spec, "meta")
-            x = torch.zeros(cfg.batch_size, spec.channels, spec.resolution, spec.resolution)
+            x = torch.zeros(cfg.batch_size, *spec.image)
             batch = Batch(x, torch.zeros(cfg.batch_size, dtype=torch.int64) if spec.num_classes else None)
         # Adam's fused kernel does not know the meta device.
         gan.d_optim, gan.g_optim = (torch.optim.SGD(owned(optim)) for optim in (gan.d_optim, gan.g_optim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ def require_fitting(cfg: TrainConfig, spec: ImageSpec, images: int, device: torc
 def batch_bytes(cfg: TrainConfig, spec: ImageSpec, size: int) -> int:
     """Bytes of real images, generated images, and the z of all processes, for an update on `size` images."""
     images = size * cfg.g_batches // world_size()
-    pixels = spec.channels * spec.resolution**2
+    pixels = math.prod(spec.image)
     return FLOAT * ((images + piece(cfg, images)) * pixels + images * world_size() * cfg.generator.z_dim)
 
 
@@ -86,7 +87,7 @@ def activation_bytes(cfg: TrainConfig, spec: ImageSpec, size: int, G: nn.Module 
     """Bytes that the forwards of an update store for the backward: D on real and generated images, or D(G(z))."""
     y = torch.zeros(FEW, dtype=torch.int64, device="meta") if spec.num_classes else None
     z = torch.zeros(FEW, cfg.generator.z_dim, device="meta")
-    x = torch.zeros(FEW, spec.channels, spec.resolution, spec.resolution, device="meta")
+    x = torch.zeros(FEW, *spec.image, device="meta")
     of_g, of_d = stored(G, z, y), stored(D, x, y)
     for_d, for_g = (piece(cfg, images // world_size()) for images in (size, size * cfg.g_batches))
     kept = max(2 * for_d * of_d, for_g * (of_g + of_d)) // FEW

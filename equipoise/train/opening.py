@@ -58,7 +58,7 @@ def about_data(cfg: TrainConfig, dataset: Dataset, held_out: int) -> str:
     kinds = {1: "grey", 3: "colour"}
     parts = [
         f"{count:,} {'picture' if count == 1 else 'pictures'}",
-        f"{spec.resolution}x{spec.resolution} {kinds.get(spec.channels, f'of {spec.channels} channels')}",
+        f"{spec.size} {kinds.get(spec.channels, f'of {spec.channels} channels')}",
     ]
     if spec.num_classes:
         parts.append(f"{spec.num_classes} classes{'' if uses_classes(cfg, spec) else ' that this recipe does not use'}")

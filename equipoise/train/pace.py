@@ -12,6 +12,7 @@ from equipoise.augment import ADA
 from equipoise.compute.convolutions import ready
 from equipoise.config import TrainConfig
 from equipoise.core.types import Batch, ImageSpec
+from equipoise.rules import NoGrowth
 
 from .cost import mean_costs
 from .gan import GAN
@@ -24,15 +25,17 @@ ROUNDS = 2
 
 
 def images_per_second(cfg: TrainConfig, spec: ImageSpec, device: torch.device | str = "cpu") -> float:
-    """Real images per second of updates on `device`, without data loading, grids and checkpoints.
+    """Real images per second of updates on `device` at full size, without data loading, grids and checkpoints.
 
     Every kind of update (with and without the lazy terms) is run once to warm up, then timed twice; the shorter time
     counts with its share of the updates. Seconds for small networks on a CPU.
     """
     augment = replace(cfg.augment, initial=AUGMENTED) if isinstance(cfg.augment, ADA) else cfg.augment
     with torch.random.fork_rng():
-        gan = GAN.build(replace(cfg, augment=augment, start=None), spec, device)
-        x = torch.rand(cfg.batch_size, spec.channels, spec.resolution, spec.resolution, device=device) * 2 - 1
+        batch_size = cfg.growth.batches(spec.resolution, cfg.batch_size)[-1][1]
+        cfg = replace(cfg, augment=augment, start=None, growth=NoGrowth(), batch_size=batch_size)
+        gan = GAN.build(cfg, spec, device)
+        x = torch.rand(cfg.batch_size, *spec.image, device=device) * 2 - 1
         y = torch.arange(cfg.batch_size, device=device) % spec.num_classes if spec.num_classes else None
         batch = Batch(x, y)
 

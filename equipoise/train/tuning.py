@@ -7,6 +7,7 @@ the uninterrupted run, even on another machine. Delete that file to measure agai
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -91,9 +92,9 @@ def time_each(gan: GAN, ways: list[Manner], iteration: Iteration) -> tuple[dict[
     copy.compute.compile(copy.G, copy.D)
     copy.at(nimg)
     images, spec, device = gan.stages.batch_size(nimg) // world_size(), gan.spec, gan.compute.device
-    x = torch.linspace(-1, 1, images * spec.channels * spec.resolution**2, device=device)
+    x = torch.linspace(-1, 1, images * math.prod(spec.image), device=device)
     y = torch.arange(images, device=device) % spec.num_classes if spec.num_classes else None
-    batch = Batch(x.view(images, spec.channels, spec.resolution, spec.resolution), y)
+    batch = Batch(x.view(images, *spec.image), y)
     seconds = dict.fromkeys(ways, float("inf"))
     for turn in range(ROUNDS + 1):
         for way in list(seconds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -199,10 +200,9 @@ class Pictures:
             generator = self.generator(query)
             most = most_images(generator)
             if query.count > most:
-                size = generator.spec.resolution
                 raise ValueError(
-                    f"{query.count} images of {size}x{size} pixels are more than this page draws at a time: ask for at "
-                    f"most {most}"
+                    f"{query.count} images of {generator.spec.size} pixels are more than this page draws at a time: "
+                    f"ask for at most {most}"
                 )
             return png(grid(*query.draw(generator)))
 
@@ -215,12 +215,14 @@ class Pictures:
         query = asked(Samples, fields)
         with self.lock:
             generator = self.generator(query)
-        columns, num = glance(generator.spec.resolution)
+        columns, num = glance(generator.spec.shape[1])
         return {
             "place": str(self.place),
             "which": ["latest", "best"] if generator_file(self.place / "best") else ["latest"],
             "config": repr(generator.config),
             "resolution": generator.spec.resolution,
+            "height": generator.spec.shape[0],
+            "width": generator.spec.shape[1],
             "channels": generator.spec.channels,
             "classes": generator.spec.num_classes,
             "layers": number_of_layers(generator.net) if generator.config.styled else 0,
@@ -233,7 +235,7 @@ class Pictures:
 
 
 def most_images(generator: Generator) -> int:
-    return max(2, min(MOST_IMAGES, MOST_PIXELS // generator.spec.resolution**2))
+    return max(2, min(MOST_IMAGES, MOST_PIXELS // math.prod(generator.spec.shape)))
 
 
 def fields_of(query: str) -> dict[str, str]:

@@ -66,7 +66,7 @@ def report(place: str | Path, known: Mapping[str, Any] | None = None) -> str:
     sections = {
         "Warnings": warnings(remarks(run, D)),
         "Doctor": doctor(run),
-        "Images over time": grids(run, 1 if generator is None else generator.spec.resolution),
+        "Images over time": grids(run, (1, 1) if generator is None else generator.spec.shape),
         "Numbers": numbers(run),
         "Curves": "".join(map(figure, groups(run))) or "<p>There are no statistics yet.</p>",
         "Settings": settings(run),
@@ -95,30 +95,32 @@ def figure(group: Group) -> str:
 # ---- images ----------------------------------------------------------------------------------------------
 
 
-def grids(run: Run, size: int) -> str:
+def grids(run: Run, shape: tuple[int, int]) -> str:
     """The grids of real images, if it is there, and of the first, the last and some checkpoints between.
 
-    size: pixels across an image.
+    shape: (H, W) of an image, in pixels.
     """
     folder = run.folder / "samples"
     files = sorted((path for path in folder.glob("*.png") if path.stem.isdecimal()), key=lambda path: int(path.stem))
     steps = {round(i * (len(files) - 1) / (GRIDS - 1)) for i in range(GRIDS)}
     shown = [(folder / "real.png", "Real images")] if (folder / "real.png").is_file() else []
     shown += [(files[i], f"{int(files[i].stem) / 1000:g} kimg") for i in sorted(steps) if files]
-    cards = [card for path, words in shown if (card := picture(path, words, size))]
+    cards = [card for path, words in shown if (card := picture(path, words, shape))]
     if not cards:
         return "<p>The run has not written a grid yet.</p>"
     return f'<p class="note">Always from the same z.</p><div class="grids">{"".join(cards)}</div>'
 
 
-def picture(path: Path, words: str, size: int) -> str:
+def picture(path: Path, words: str, shape: tuple[int, int]) -> str:
     """A grid with its caption; empty if the file cannot be read, as while it is written."""
     try:
         with Image.open(path) as opened:
             image = opened.convert("L" if opened.mode == "L" else "RGB")
     except (OSError, ValueError):
         return ""
-    width, height = (max(size, min(side, SIDE // size * size)) for side in image.size)
+    width, height = (
+        max(each, min(side, SIDE // each * each)) for side, each in zip(image.size, shape[::-1], strict=True)
+    )
     image = image.crop((0, 0, width, height))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     file = BytesIO()

@@ -45,7 +45,7 @@ function asked() {
   const width = $("stage").clientWidth;
   if (tab === "walk") {
     const frames = Number($("frames").value);
-    const columns = even(frames, Math.max(1, Math.min(20, Math.floor(width / Math.max(about.resolution, 48)))));
+    const columns = even(frames, Math.max(1, Math.min(20, Math.floor(width / Math.max(about.width, 48)))));
     return ["walk", {
       seed: $("from-seed").value, index: $("from-index").value, ...ofClass("label", "from-label"),
       to_seed: $("to-seed").value, to_index: $("to-index").value, ...ofClass("to_label", "to-label"), frames, columns,
@@ -101,14 +101,14 @@ function createPicture(blob) {
 function show(kind, own, image) {
   trouble("");
   if (drawn) URL.revokeObjectURL(drawn.image.src);
-  const columns = Math.round(image.naturalWidth / about.resolution);
+  const columns = Math.round(image.naturalWidth / about.width);
   const num = kind === "samples" ? Number(own.num) : kind === "walk" ? Number(own.frames) : 0;
   drawn = { kind, own, image, columns, num };
   const picture = $("picture");
   picture.src = image.src;
   picture.width = Math.max(image.naturalWidth, columns * 96);
   picture.className = kind === "samples" ? "of-samples" : "";
-  picture.classList.toggle("smooth", about.resolution > 96);
+  picture.classList.toggle("smooth", about.width > 96);
   $("download").href = image.src;
   $("download").download = `${kind}-${Object.values(own).join("-").replace(/[^\w-]+/g, "_")}.png`;
   $("frame").hidden = kind !== "walk";
@@ -125,11 +125,11 @@ function show(kind, own, image) {
 
 /** Copy cell `index` of the picture to a canvas, in its own resolution. */
 function cell(canvas, index) {
-  const size = about.resolution;
-  canvas.width = canvas.height = size;
-  canvas.classList.toggle("smooth", size > 96);
+  const { width, height } = about;
+  [canvas.width, canvas.height] = [width, height];
+  canvas.classList.toggle("smooth", width > 96);
   const [x, y] = [index % drawn.columns, Math.floor(index / drawn.columns)];
-  canvas.getContext("2d").drawImage(drawn.image, x * size, y * size, size, size, 0, 0, size, size);
+  canvas.getContext("2d").drawImage(drawn.image, x * width, y * height, width, height, 0, 0, width, height);
 }
 
 function choose(index) {
@@ -213,8 +213,8 @@ function options(id, pairs) {
 }
 
 function facts() {
-  const { config, resolution, nimg, classes, layers } = about;
-  const parts = [config.slice(0, config.indexOf("(")), `${resolution}×${resolution}`];
+  const { config, width, height, nimg, classes, layers } = about;
+  const parts = [config.slice(0, config.indexOf("(")), `${width}×${height}`];
   if (classes) parts.push(`${classes} classes`);
   if (layers) parts.push(`${layers} layers of styles`);
   if (nimg) parts.push(`after ${nimg.toLocaleString("en")} real images`);
