@@ -223,7 +223,6 @@ FILTERED = (
         "output_padding=rest",
         "output_padding=0",
     ),
-    Mutant("strides are undone in bfloat16", "nn/fixed.py", "y.dtype == torch.bfloat16", "False"),
     Mutant("a wide window for a narrow band", "nn/lowpass.py", "width / (rate / 2)", "width / rate"),
 )
 

@@ -478,6 +478,8 @@ def test_the_command_names_what_a_run_has_and_the_deep_one_looks_closer(runs, tm
     assert "No symptom." not in command_line("doctor", runs / "watched")  # it has seen 2 % of the data
     text = command_line("doctor", runs / "watched")
     assert "watched: 0.16 of 0.16 kimg" in text
+    assert "Only curves were read" not in text
+    assert "Only curves were read" in command_line("doctor", runs / "alone")
     assert "few_seen: too few images seen (mild)" in text
     assert f"equipoise train {runs / 'watched'}/config.txt" in " ".join(text.replace("\\\n", " ").split())
     generator = Generator.from_pretrained(runs / "watched")

@@ -12,6 +12,7 @@ from .options import OwnFeatures, OwnRecipe, Weights, assignments, clear_errors,
 
 if TYPE_CHECKING:
     from equipoise.config import TrainConfig
+    from equipoise.doctor import Evidence
     from equipoise.runs import Run
 
 __all__ = ["doctor"]
@@ -57,7 +58,8 @@ def doctor(
                 facts = deep_facts(run, generator, num=num, features=features, weights=weights)
             evidence = Evidence.of(run.stats, run.config, facts)
             found = table(examine(evidence), str(run.folder), course(evidence), recipe) or "No symptom."
-            text = "\n\n".join(part for part in (about(run, evidence.kimg), found, *remarks_of(run, generator)) if part)
+            notes = [*unlooked(run, evidence, deep=deep), *remarks_of(run, generator)]
+            text = "\n\n".join(part for part in (about(run, evidence.kimg), found, *notes) if part)
         out.print(text, markup=False)
 
 
@@ -72,6 +74,15 @@ def about(run: Run, kimg: float) -> str:
     if not run.stats:
         return f"{run.folder}: there are no statistics yet"
     return f"{run.folder}: {kimg:g} of {run.config.total_kimg:g} kimg"
+
+
+def unlooked(run: Run, evidence: Evidence, *, deep: bool) -> Iterator[str]:
+    """A note on a run whose players nobody has looked at."""
+    if run.stats and not deep and not evidence.curve("doctor/epochs"):
+        yield (
+            "note: Only curves were read. No snapshot was looked at: the run had no snapshot\n"
+            "  yet, or was not watched (report.watch). --deep draws images and looks at them."
+        )
 
 
 def remarks_of(run: Run, generator: Any) -> Iterator[str]:
