@@ -150,7 +150,7 @@ def train_and_judge(folder: Path, against: str, at: Sequence[float]) -> None:
             judged.diverged = str(error)
         else:
             judged.verdicts.append(reference.verdict(kimg, draw(folder, SAMPLES)))
-        speeds = [line["images_per_second"] for line in statistics_of(folder)]
+        speeds = [line["images_per_second"] for line in statistics_of(folder) if "images_per_second" in line]
         judged.seconds_per_kimg = 1000 / statistics.median(speeds) if speeds else None
         judged.save(folder)
         if judged.diverged is not None:

@@ -34,13 +34,14 @@ from equipoise.doctor import (
     table,
     turns,
 )
+from equipoise.doctor.changes import with_term
 from equipoise.doctor.look import View, look
 from equipoise.doctor.measures import misfit_of_norms, slopes, steps_of, units, update_ratio, verdicts
 from equipoise.doctor.nearness import class_effect, spread
 from equipoise.doctor.undisturbed import undisturbed
 from equipoise.evaluate import deep_facts
 from equipoise.generate import Generator
-from equipoise.losses import R1, Hinge, NonSaturating, Saturating, Wasserstein
+from equipoise.losses import R1, Hinge, LazyStep, NonSaturating, Saturating, Wasserstein
 from equipoise.models import Head
 from equipoise.recipes import load
 from equipoise.rules import Adam, EMAConfig, Evaluate, Report, RMSprop
@@ -189,6 +190,15 @@ def test_a_slow_start_is_no_collapse_and_a_fall_is_one():
     assert examine(evidence(doctor__diversity=[0.05] * 9 + [0.1, 0.2])) == []
     assert names(examine(evidence(doctor__diversity=[0.8, 0.8, 0.1, 0.1, 0.1]))) == ["collapsed"]
     assert examine(evidence(doctor__diversity=[0.8] * 5, doctor__duplicates=[0.9] * 5)) == []
+
+
+def test_a_term_in_a_step_of_its_own_is_replaced_in_it():
+    cfg = load("stylegan2_small")[0]
+    change = with_term(cfg, "R1(gamma=1)", "")
+    new = override(cfg, {change.key: parse(change.value, components())})
+    r1, lengths = new.terms[-1], new.terms[0]
+    assert (r1, lengths) == (LazyStep(R1(gamma=1.0, every=16)), cfg.terms[1])
+    assert len(new.terms) == len(cfg.terms)
 
 
 def test_a_change_starts_from_the_settings_of_the_run():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from equipoise.config import SCHEDULE_ONLY, TrainConfig, known_to, override, parse
 from equipoise.core.calls import short
 from equipoise.core.schedules import at
+from equipoise.losses import LazyStep
 
 __all__ = ["Change", "Proposal", "allowed", "rate_at_start", "resumes", "scaled", "setting", "with_term"]
 
@@ -60,9 +61,13 @@ def rate_at_start(cfg: TrainConfig, key: str) -> float:
 
 
 def with_term(cfg: TrainConfig | None, term: str, why: str) -> Change:
-    """The change that adds `term`, or replaces terms of the same kind."""
-    kind = term.partition("(")[0]
-    kept = [] if cfg is None else [short(old) for old in cfg.terms if type(old).__name__ != kind]
+    """The change that adds `term`, or replaces terms of the same kind. One in a step of its own stays in it."""
+    kind, _, arguments = term.rstrip(")").partition("(")
+    old = () if cfg is None else cfg.terms
+    lazy = next((each for each in old if isinstance(each, LazyStep) and type(each.term).__name__ == kind), None)
+    kept = [short(each) for each in old if each is not lazy and type(each).__name__ != kind]
+    if lazy is not None:
+        term = f"LazyStep(term={kind}({', '.join(filter(None, (arguments, f'every={lazy.every}')))}))"
     return Change("terms", f"[{', '.join([*kept, term])}]", why)
 
 
