@@ -18,7 +18,7 @@ scaled by size²: 2 at 256x256, 8 at 512x512, 32 at 1024x1024 (`ByResolution`).
 
 `stylegan3_small` is not published. It is chosen so that two cores can train it at 32x32 and 64x64: a StyleGAN3-T of
 eight layers, 64 channels or fewer, styles of length 128, margins of 6 samples, no clamp, without ADA. Batch, learning
-rates, mixing and gamma are those of `stylegan2_small`.
+rates, mixing and gamma as in `stylegan2_small`.
 
 Different here:
 

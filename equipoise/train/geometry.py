@@ -76,12 +76,12 @@ def require_field(gan: GAN) -> None:
     if cfg.constraints:
         raise ValueError(
             f"constraints={list(cfg.constraints)!r} project D's weights after each update, and a field of gradients "
-            "has no projections: its eigenvalues would be another game's"
+            "lacks projections: its eigenvalues would be another game's"
         )
     if cfg.game.shown is not None:
         raise ValueError(
             f"game.shown={cfg.game.shown!r} shows D images of earlier generators, which do not move with G: the game "
-            "has no field at one moment"
+            "lacks a field at one moment"
         )
     if cfg.head.normalize_loss:
         raise ValueError(
