@@ -68,3 +68,23 @@ def test_in_bfloat16_strides_are_undone_in_float32():
     wanted = F.conv_transpose2d(dy.float(), w.float(), stride=2, padding=1, groups=4)
     assert dx.dtype == torch.bfloat16
     assert torch.equal(dx, wanted.bfloat16())
+
+
+def test_autocast_leaves_gradients_that_differentiate_again():
+    """The convolution narrows its input, and gradients are narrower than the weights."""
+    torch.manual_seed(0)
+    x, w = torch.randn(1, 2, 8, 8, requires_grad=True), torch.rand(2, 1, 4, 4)
+
+    def derivatives(f):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = f(x)
+        (first,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        return y, first.detach(), second
+
+    for stride in ((1, 1), (2, 2)):
+        ours = derivatives(lambda x, s=stride: fixed_convolution(x, w, s, (1, 1)))
+        theirs = derivatives(lambda x, s=stride: F.conv2d(x, w, None, s, (1, 1), groups=2))
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == b.dtype
+            assert_close(a, b, rtol=0.03, atol=0.03 * float(b.detach().abs().max()))

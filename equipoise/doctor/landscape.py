@@ -142,4 +142,6 @@ def spread(landscapes: Sequence[Landscape]) -> dict[str, Measured]:
 
 def require_finite(v: Tensor) -> None:
     if not v.isfinite().all():
-        raise ValueError("the gradients at these weights are NaN or Inf: the run has diverged, so it has no landscape")
+        raise ValueError(
+            "the gradients at these weights are NaN or Inf: the run has diverged. Give an earlier checkpoint"
+        )

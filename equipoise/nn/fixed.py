@@ -37,7 +37,8 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
-        return F.conv2d(x, weight, stride=sizes.stride, padding=sizes.padding, groups=sizes.channels)
+        # Under autocast gradients are narrower than the weight.
+        return F.conv2d(x, weight.to(x.dtype), stride=sizes.stride, padding=sizes.padding, groups=sizes.channels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -58,6 +59,7 @@ class Transposed(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
+        weight = weight.to(y.dtype)
         C, (k, l) = sizes.channels, weight.shape[2:]  # noqa: E741
         (s, t), (p, q) = sizes.stride, sizes.padding
         if (s, t) == (1, 1) and p < k and q < l:

@@ -137,8 +137,8 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
     """
     pictures, given = facts.pictures, dict(changes or {})
 
-    large = facts.machine.kind == "cuda"
-    conditional = large and pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
+    cuda = facts.machine.kind == "cuda"
+    conditional = cuda and pictures.classes > 1 and pictures.num >= PER_CLASS * pictures.classes
     head = Head(MappedProjection()) if conditional else Head()
 
     def at(size: int) -> tuple[str, TrainConfig]:
@@ -159,16 +159,17 @@ def choose(facts: Facts, speed: Speed, changes: Mapping[str, Any] | None = None)
         total_kimg=kimg,
         report=replace(cfg.report, snapshot_kimg=often, evaluation=replace(CHEAP, every_kimg=often)),
     )
+    batches = dict.fromkeys(count for _, count in cfg.growth.batches(size, cfg.batch_size))
     chosen = (
         Reason("pictures", described(pictures), f"{pictures.copies} hold the same bytes as others"),
         Reason("recipe", recipe, f"for {facts.machine.name}"),
         Reason("size", f"{size}x{size}", because),
-        Reason("batch", f"{cfg.batch_size}", "the recipe's"),
+        Reason("batch", ", then ".join(map(str, batches)), "the recipe's"),
         Reason("mirror", "yes" if mirror else "no", of_mirrors(pictures)),
         Reason(
-            "augment", "none" if isinstance(cfg.augment, NoAugment) else "ADA", of_augmentation(seen, kimg, large=large)
+            "augment", "none" if isinstance(cfg.augment, NoAugment) else "ADA", of_augmentation(seen, kimg, cuda=cuda)
         ),
-        Reason("classes", "used" if conditional else "not used", of_classes(pictures, large=large)),
+        Reason("classes", "used" if conditional else "not used", of_classes(pictures, cuda=cuda)),
         Reason("best", "the nearest", f"by distance of colours in 4x4 cells, measured every {often:g} kimg"),
         Reason("length", f"{kimg:g} kimg", of_length(facts, rate, kimg, size)),
     )
@@ -250,14 +251,14 @@ def of_mirrors(pictures: Pictures) -> str:
     return f"{told}; 50% is a guess, {TOLD_APART:.0%} the limit"
 
 
-def of_augmentation(seen: float, kimg: float, *, large: bool) -> str:
+def of_augmentation(seen: float, kimg: float, *, cuda: bool) -> str:
     often = f"each picture is seen {seen:.3g} times in {kimg:g} kimg"
-    return often if large else f"{often}; ADA does not go with ProGAN's loss"
+    return often if cuda else f"{often}; ADA does not go with ProGAN's loss"
 
 
-def of_classes(pictures: Pictures, *, large: bool) -> str:
-    if not large and pictures.classes > 1:
-        return "on a CPU all pictures are one kind: head.conditioning=Projection makes classes a choice"
+def of_classes(pictures: Pictures, *, cuda: bool) -> str:
+    if not cuda and pictures.classes > 1:
+        return "without a GPU all pictures are one kind: head.conditioning=Projection makes classes a choice"
     if pictures.classes < 2:
         return "not every picture has a class" if pictures.classes == 0 else "there is one class"
     each = pictures.num / pictures.classes

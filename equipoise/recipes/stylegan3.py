@@ -32,12 +32,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from equipoise.augment import ADA, Chain, FadingBlur, NoAugment
+from equipoise.augment import ADA, Chain, FadingBlur
 from equipoise.config import TrainConfig
 from equipoise.data import Padded
 from equipoise.losses import R1, ByResolution, LazyStep, NonSaturating
 from equipoise.models import StyleGAN2Discriminator, StyleGAN3Generator
 from equipoise.rules import Adam, EMAConfig, Report
+
+from .stylegan2 import stylegan2_small
 
 __all__ = ["stylegan3_r", "stylegan3_small", "stylegan3_t"]
 
@@ -45,9 +47,6 @@ BATCH = 32
 GAMMA = ByResolution(0.5 * BATCH / 128**2)
 """0.5 at 128x128 with batches of 32."""
 MAGNITUDE_BETA = 0.5 ** (BATCH / 20000)
-SMALL_BATCH = 16
-SMALL_GAMMA = ByResolution(0.3 * SMALL_BATCH / 32**2)
-"""0.3 at 32x32 with batches of 16, as in `stylegan2_small`."""
 PUBLISHED_ADA = ADA(target=0.6, kimg=500.0, most=None, all_passes=True)
 
 
@@ -83,9 +82,10 @@ def stylegan3_r() -> TrainConfig:
 
 def stylegan3_small() -> TrainConfig:
     """StyleGAN3-T for two cores (Karras et al. 2021): eight layers of at most 64 channels, styles of length 128."""
-    adam = Adam(lr=5e-3, betas=(0.0, 0.99))
+    small = stylegan2_small()
+    r1, _ = small.terms
     return replace(
-        stylegan3_t(),
+        small,
         generator=StyleGAN3Generator(
             z_dim=128,
             w_dim=128,
@@ -95,15 +95,8 @@ def stylegan3_small() -> TrainConfig:
             layers=8,
             margin=6,
             conv_clamp=None,
-            magnitude_ema_beta=0.5 ** (SMALL_BATCH / 20000),
+            magnitude_ema_beta=0.5 ** (small.batch_size / 20000),
             mixing=0.5,
         ),
-        discriminator=StyleGAN2Discriminator(channel_base=1024, channel_max=64),
-        terms=(LazyStep(R1(gamma=SMALL_GAMMA, every=16)),),
-        augment=NoAugment(),
-        g_optim=adam,
-        d_optim=adam,
-        batch_size=SMALL_BATCH,
-        total_kimg=400,
-        report=Report(snapshot_kimg=10),
+        terms=(r1,),
     )
